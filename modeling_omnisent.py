@@ -1,0 +1,460 @@
+"""OmniForSentimentRegression: the Qwen2.5-Omni Thinker with a regression head on its last non-padding token.
+
+One forward pass gives one score a clip. It loads three forms by one `from_pretrained`: base + `adapter/` + `head.safetensors`
+(what training writes), the same from the Hub, and a merged checkpoint. It does not read media; see processing_omnisent.py.
+"""
+
+import copy
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub import snapshot_download
+from peft import LoraConfig, inject_adapter_in_model
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniConfig, Qwen2_5OmniThinkerConfig
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
+from transformers.utils import ModelOutput, logging
+
+from .configuration_omnisent import AUTO_MAP, OmniSentConfig
+
+ADAPTER_DIR = "adapter"
+HEAD_FILE = "head.safetensors"
+HUB_KEYWORDS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+BASE_ONLY_HUB_KEYWORDS = ("token", "cache_dir", "local_files_only")
+AUTO_KEYWORDS = ("trust_remote_code", "code_revision", "adapter_kwargs", "subfolder", "_from_auto", "_from_pipeline")
+
+
+@dataclass
+class OmniSentOutput(ModelOutput):
+    """Output of [`OmniForSentimentRegression`]; B clips, H hidden.
+
+    Attributes:
+        loss: scalar, on z-scored labels; only when `labels` were given.
+        logits: (B,) float32, z-scored; label units are `logits * label_std + label_mean`.
+        scores: (B,) float32, label units; clipped to the score range unless the model is in training mode.
+        pooled: (B, H) hidden state of each clip's last non-padding token.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+
+
+class RegressionHead(nn.Module):
+    """Hidden state (B, H) -> logit (B,), in float32 whatever the backbone computes in."""
+
+    def __init__(self, config: OmniSentConfig):
+        super().__init__()
+        width = config.thinker_config.text_config.hidden_size
+        if config.head == "linear":
+            self.layers = nn.Sequential(nn.Dropout(config.head_dropout), nn.Linear(width, 1))
+        else:
+            self.layers = nn.Sequential(
+                nn.Linear(width, config.head_hidden_size),
+                nn.LayerNorm(config.head_hidden_size),
+                nn.ReLU(),
+                nn.Dropout(config.head_dropout),
+                nn.Linear(config.head_hidden_size, 1),
+            )
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.layers(pooled.float()).squeeze(-1)  # (B,)
+
+
+def last_token_index(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Index (B,) of the last non-padding token of each row of a (B, T) mask, padded on either side."""
+    return attention_mask.shape[1] - 1 - attention_mask.long().flip(1).argmax(1)
+
+
+def embed_clips(
+    thinker: Qwen2_5OmniThinkerModel,
+    input_ids: torch.Tensor,
+    input_features: torch.Tensor | None = None,
+    feature_attention_mask: torch.Tensor | None = None,
+    pixel_values_videos: torch.Tensor | None = None,
+    video_grid_thw: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Token embeddings (B, T, H) with each tower's output in its placeholders; a frozen tower runs without autograd.
+
+    Args:
+        thinker: the headless Thinker.
+        input_ids: (B, T), placeholders and all.
+        input_features: (A, mel bins, M) log-mel of the A clips that have sound, padded to M.
+        feature_attention_mask: (A, M), 1 for frames that are sound.
+        pixel_values_videos: (P, patch values), the patches of all videos one after another.
+        video_grid_thw: (V, 3), patches in time, height and width of each of the V videos.
+    """
+    embeds = thinker.get_input_embeddings()(input_ids)  # (B, T, H)
+    if input_features is not None:
+        with _frozen(thinker.audio_tower):
+            sound = thinker.get_audio_features(input_features, feature_attention_mask).last_hidden_state
+        embeds = _fill(embeds, input_ids == thinker.config.audio_token_id, sound)
+    if pixel_values_videos is not None:
+        with _frozen(thinker.visual):
+            pictures = torch.cat(tuple(thinker.get_video_features(pixel_values_videos, video_grid_thw).pooler_output))
+        embeds = _fill(embeds, input_ids == thinker.config.video_token_id, pictures)
+    return embeds
+
+
+def _frozen(tower: nn.Module):
+    trainable = any(parameter.requires_grad for parameter in tower.parameters())
+    return nullcontext() if trainable else torch.no_grad()
+
+
+def _fill(embeds: torch.Tensor, placeholders: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    features = features.to(embeds.device, embeds.dtype)
+    return embeds.masked_scatter(placeholders.unsqueeze(-1).expand_as(embeds), features)
+
+
+def load_thinker(
+    base_model: str | os.PathLike,
+    *,
+    revision: str | None = None,
+    config: Qwen2_5OmniThinkerConfig | None = None,
+    **kwargs,
+) -> Qwen2_5OmniThinkerModel:
+    """The headless Thinker out of an official full checkpoint; talker and lm_head are never read into memory.
+
+    Args:
+        base_model: Hub id or folder in the layout of Qwen/Qwen2.5-Omni-7B.
+        revision: branch, tag or commit of a Hub id.
+        config: the Thinker's configuration; read from the checkpoint when not given.
+        **kwargs: to `Qwen2_5OmniThinkerModel.from_pretrained`: dtype, quantization_config, device_map, attn_implementation, ...
+
+    Raises:
+        ValueError: when the checkpoint lacks weights of the Thinker.
+    """
+    hub = {key: kwargs[key] for key in BASE_ONLY_HUB_KEYWORDS if key in kwargs}
+    config = copy.deepcopy(config) if config is not None else thinker_config(base_model, revision=revision, **hub)
+    with _quiet_load_report():
+        thinker, info = Qwen2_5OmniThinkerModel.from_pretrained(
+            base_model, revision=revision, config=config, output_loading_info=True, **kwargs
+        )
+    if info["missing_keys"] or info["mismatched_keys"]:
+        wrong = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+        raise ValueError(
+            f"{base_model} is not a Qwen2.5-Omni checkpoint that fits its configuration: {len(wrong)} Thinker weights are"
+            f" missing or of another shape, first {wrong[0]}; download it again or correct base_model"
+        )
+    _mend_nf4_on_cpu(thinker)
+    for module in thinker.modules():
+        module._is_hf_initialized = True
+    return thinker
+
+
+def thinker_config(base_model: str | os.PathLike, *, revision: str | None = None, **hub) -> Qwen2_5OmniThinkerConfig:
+    """The Thinker's part of an official full configuration, read without any weight."""
+    config, _ = Qwen2_5OmniConfig.get_config_dict(base_model, revision=revision, **hub)
+    if "thinker_config" not in config:
+        raise ValueError(
+            f"{base_model}: its config.json has no thinker_config; expected a checkpoint in the layout of Qwen/Qwen2.5-Omni-7B"
+        )
+    return Qwen2_5OmniThinkerConfig(**config["thinker_config"])
+
+
+@contextmanager
+def _quiet_load_report() -> Iterator[None]:
+    """The library reports the lm_head that is left out on purpose; what matters of the report is checked by the caller."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _mend_nf4_on_cpu(thinker: nn.Module) -> None:
+    """Keep bitsandbytes from repacking NF4 weights on the CPU: after that, training steps lose their gradients."""
+    for module in thinker.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False) and module.weight.device.type == "cpu":
+            module.support_avx512bf16_for_cpu = False
+
+
+class OmniForSentimentRegression(PreTrainedModel):
+    """Score of a clip in label units from the last non-padding token of the Thinker, in one forward pass.
+
+    `model` is the headless Thinker and `score` the head, so LoRA module names are those of the generative class.
+
+    Args:
+        config: an [`OmniSentConfig`].
+        thinker: a loaded Thinker to wrap; built from the configuration, with random weights, when not given.
+
+    Inputs:
+        What [`OmniSentProcessor`] returns. `position_ids` are required: they are the one place that knows which clip has sound.
+
+    Example:
+        >>> model = AutoModel.from_pretrained("org/omnisent", trust_remote_code=True)
+        >>> processor = AutoProcessor.from_pretrained("org/omnisent", trust_remote_code=True)
+        >>> model(**processor([{"video": "clip.mp4", "text": "I loved it"}], return_tensors="pt")).scores
+    """
+
+    config_class = OmniSentConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("text", "audio", "video")
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # Trainer then divides the loss by the accumulation steps itself
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _keep_in_fp32_modules_strict = ("score",)
+
+    def __init__(self, config: OmniSentConfig, thinker: Qwen2_5OmniThinkerModel | None = None):
+        super().__init__(config)
+        self.model = Qwen2_5OmniThinkerModel(config.thinker_config) if thinker is None else thinker
+        self.score = RegressionHead(config)
+        self.post_init()
+        if thinker is not None:
+            self._take_over(thinker)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.LayerNorm):
+            module.reset_parameters()
+
+    def _take_over(self, thinker: Qwen2_5OmniThinkerModel) -> None:
+        """What Trainer and accelerate look for on the outermost model."""
+        for name in ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "hf_device_map"):
+            if hasattr(thinker, name):
+                setattr(self, name, getattr(thinker, name))
+        self.score.to(thinker.language_model.norm.weight.device)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_ids: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        feature_attention_mask: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_grid_thw: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> OmniSentOutput:
+        """Score B clips.
+
+        Args:
+            input_ids: (B, T).
+            attention_mask: (B, T), 0 for padding, on either side.
+            position_ids: (3, B, T), time, height and width, each clip's own.
+            input_features: (A, mel bins, M) log-mel of the clips that have sound.
+            feature_attention_mask: (A, M).
+            pixel_values_videos: (P, patch values).
+            video_grid_thw: (V, 3).
+            labels: (B,), label units.
+            return_dict: `False` for a tuple.
+
+        Raises:
+            ValueError: without position ids.
+        """
+        if position_ids is None:
+            raise ValueError("position_ids are missing: make the inputs with OmniSentProcessor, which gives each clip its own")
+        embeds = embed_clips(
+            self.model, input_ids, input_features, feature_attention_mask, pixel_values_videos, video_grid_thw
+        )
+        hidden = self.model.language_model(
+            inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+        ).last_hidden_state  # (B, T, H)
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
+        pooled = hidden[rows, last_token_index(attention_mask).to(hidden.device)]  # (B, H)
+        logits = self.score(pooled)  # (B,)
+        scores = logits * self.config.label_std + self.config.label_mean
+        if not self.training:
+            scores = scores.clamp(self.config.score_min, self.config.score_max)
+        output = OmniSentOutput(
+            loss=None if labels is None else self._loss(logits, labels), logits=logits, scores=scores, pooled=pooled
+        )
+        return output if return_dict in (None, True) else output.to_tuple()
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        target = (labels.to(logits.device, torch.float32) - self.config.label_mean) / self.config.label_std  # (B,)
+        loss = {"l1": F.l1_loss, "mse": F.mse_loss, "huber": F.huber_loss}[self.config.loss]
+        return loss(logits, target)
+
+    @classmethod
+    def from_thinker(
+        cls,
+        base_model: str | os.PathLike,
+        *,
+        revision: str | None = None,
+        quantization_config=None,
+        dtype: torch.dtype | str | None = None,
+        device_map: str | dict | None = None,
+        attn_implementation: str | None = None,
+        **config_fields,
+    ) -> "OmniForSentimentRegression":
+        """A new head, with random weights, on the Thinker of an official full checkpoint (7B or 3B).
+
+        Args:
+            base_model: Hub id or folder.
+            revision: branch, tag or commit; a Hub id's is kept in the configuration.
+            quantization_config: for the Thinker, e.g. a `BitsAndBytesConfig`; the head stays float32.
+            dtype: the Thinker's.
+            device_map: the Thinker's.
+            attn_implementation: the Thinker's, e.g. `"sdpa"` or `"flash_attention_2"`.
+            **config_fields: further fields of [`OmniSentConfig`], e.g. `head="linear"`.
+
+        Raises:
+            ValueError: when the checkpoint lacks weights of the Thinker.
+        """
+        if os.path.isdir(base_model):
+            base_model = os.path.abspath(base_model)
+        config = OmniSentConfig(
+            thinker_config=thinker_config(base_model, revision=revision),
+            base_model=str(base_model),
+            base_revision=revision,
+            **config_fields,
+        )
+        options = {
+            "quantization_config": quantization_config,
+            "dtype": dtype,
+            "device_map": device_map,
+            "attn_implementation": attn_implementation,
+        }
+        given = {key: value for key, value in options.items() if value is not None}
+        return cls(config, load_thinker(base_model, revision=revision, config=config.thinker_config, **given))
+
+    def add_lora(self, lora: LoraConfig) -> None:
+        """Put a trainable LoRA adapter into the Thinker; all else but the head is frozen."""
+        inject_adapter_in_model(lora, self)
+        self._hf_peft_config_loaded = True
+        self.freeze_all_but_trained()
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the Thinker carries a LoRA adapter that is apart from its weights."""
+        return self._hf_peft_config_loaded
+
+    def freeze_all_but_trained(self) -> None:
+        """Let adapter and head take gradients, in float32, and nothing else."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad = "lora_" in name or name.startswith("score.")
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *, is_main_process: bool = True, **kwargs) -> None:
+        """Write config.json, the code, and the weights: `adapter/` and `head.safetensors` when there is a base model to
+        compose with, else one merged `model.safetensors` (sharded when large). The folder loads by `from_pretrained`.
+        """
+        if not is_main_process:
+            return
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.auto_map = dict(AUTO_MAP)
+        if self.config.base_model is None:
+            super().save_pretrained(folder, **kwargs)
+            return
+        custom_object_save(self, folder, config=self.config)
+        self.config.architectures = [type(self).__name__]
+        self.config.save_pretrained(folder)
+        save_file({k: v.detach().cpu().contiguous() for k, v in self.score.state_dict().items()}, folder / HEAD_FILE)
+        if self.has_adapter:
+            (folder / ADAPTER_DIR).mkdir(exist_ok=True)
+            lora = copy.deepcopy(self.peft_config["default"])
+            lora.base_model_name_or_path, lora.revision = self.config.base_model, self.config.base_revision
+            lora.inference_mode = True
+            lora.save_pretrained(folder / ADAPTER_DIR)
+            weights = get_peft_model_state_dict(self)
+            weights = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+            save_file(weights, folder / ADAPTER_DIR / "adapter_model.safetensors")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+        """Load a bundle: base + adapter + head, or a merged checkpoint, all from one revision.
+
+        Args:
+            pretrained_model_name_or_path: Hub id or folder.
+            *model_args: as in `PreTrainedModel.from_pretrained`; a merged checkpoint's alone.
+            config: an [`OmniSentConfig`] to use in place of the bundle's.
+            **kwargs: `revision` and other Hub keywords; dtype, quantization_config, device_map, attn_implementation go to the base.
+
+        Raises:
+            ValueError: when the bundle's weights and its configuration do not fit, naming the first weight that does not.
+            FileNotFoundError: when a file of the bundle is missing.
+        """
+        for key in AUTO_KEYWORDS:
+            kwargs.pop(key, None)
+        hub = {key: kwargs.pop(key) for key in HUB_KEYWORDS if key in kwargs}
+        name = str(pretrained_model_name_or_path)
+        folder = Path(name if os.path.isdir(name) else snapshot_download(name, **hub))
+        if config is None:
+            config = OmniSentConfig.from_pretrained(folder)
+        if config.base_model is None:
+            return cls._from_merged(folder, *model_args, config=config, **kwargs)
+        want_info = kwargs.pop("output_loading_info", False)
+        for_base = {key: hub[key] for key in BASE_ONLY_HUB_KEYWORDS if key in hub}
+        thinker = load_thinker(
+            config.base_model, revision=config.base_revision, config=config.thinker_config, **for_base, **kwargs
+        )
+        model = cls(config, thinker)
+        model.load_trained(folder)
+        model.eval()
+        info = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
+        return (model, info) if want_info else model
+
+    @classmethod
+    def _from_merged(cls, folder: Path, *model_args, config, quantization_config=None, **kwargs):
+        want_info = kwargs.pop("output_loading_info", False)
+        if quantization_config is not None:
+            quantization_config = copy.deepcopy(quantization_config)
+            skipped = getattr(quantization_config, "llm_int8_skip_modules", None) or []
+            quantization_config.llm_int8_skip_modules = [*skipped, "score"]
+            kwargs["quantization_config"] = quantization_config
+        model, info = super().from_pretrained(folder, *model_args, config=config, output_loading_info=True, **kwargs)
+        wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
+        if wrong:
+            raise ValueError(f"{folder}: {len(wrong)} weights do not fit config.json, first {sorted(map(str, wrong))[0]}")
+        _mend_nf4_on_cpu(model)
+        return (model, info) if want_info else model
+
+    def load_trained(self, folder: str | os.PathLike) -> None:
+        """Load `head.safetensors`, and `adapter/` where there is one, from a bundle or a checkpoint folder, strictly.
+
+        Raises:
+            FileNotFoundError: when the head's file is missing.
+            ValueError: when a weight is missing, unexpected or of another shape, naming it.
+        """
+        folder = Path(folder)
+        if not (folder / HEAD_FILE).is_file():
+            raise FileNotFoundError(f"{folder / HEAD_FILE} is missing: {folder} is not an omnisent bundle or checkpoint")
+        head = load_file(folder / HEAD_FILE)
+        _check_keys(folder / HEAD_FILE, head, self.score.state_dict())
+        self.score.load_state_dict(head)
+        adapter = folder / ADAPTER_DIR
+        if not (adapter / "adapter_config.json").is_file():
+            if self.has_adapter:
+                raise FileNotFoundError(f"{adapter} is missing, but the model has an adapter: take another checkpoint")
+            return
+        if not self.has_adapter:
+            inject_adapter_in_model(LoraConfig.from_pretrained(adapter), self)
+            self._hf_peft_config_loaded = True
+        weights = load_file(adapter / "adapter_model.safetensors")
+        _check_keys(adapter / "adapter_model.safetensors", weights, get_peft_model_state_dict(self))
+        set_peft_model_state_dict(self, weights)
+
+
+def _check_keys(file: Path, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    for kind, keys in (("missing", expected.keys() - found.keys()), ("unexpected", found.keys() - expected.keys())):
+        if keys:
+            raise ValueError(
+                f"{file}: {len(keys)} {kind} weights, first {min(keys)}; the file and its configuration do not belong together"
+            )
+    for key, value in found.items():
+        if value.shape != expected[key].shape:
+            raise ValueError(f"{file}: {key} has shape {tuple(value.shape)}, expected {tuple(expected[key].shape)}")
+
+
+OmniForSentimentRegression.register_for_auto_class("AutoModel")

@@ -1,0 +1,422 @@
+"""OmniSentProcessor: clips (text, sound, picture) -> the inputs of OmniForSentimentRegression, one clip at a time, then padded.
+
+Token ids, patches, log-mel and position ids are those of Qwen2_5OmniProcessor with qwen-omni-utils; position ids are made per
+clip, so that silent, short and sounding clips can share a batch. It runs on the CPU, in DataLoader workers, and knows no weights.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature, ProcessorMixin
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
+from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import Qwen2_5OmniProcessor
+
+from .media_omnisent import SAMPLE_RATE, ClipMedia, OmniSentError, VideoSampling, read_media
+
+MODALITIES = ("text", "audio", "video")
+SYSTEM_PROMPT = "You judge the sentiment that a speaker expresses in a short video clip."
+INSTRUCTION = "Rate the speaker's sentiment from -3 (strongly negative) over 0 (neutral) to 3 (strongly positive)."
+TRANSCRIPT = 'The speaker says: "{text}"'
+
+
+class ClipError(OmniSentError):
+    """A clip that cannot be turned into model inputs; `clip_id` names it."""
+
+    def __init__(self, message: str, clip_id: str | None = None):
+        super().__init__(message if clip_id is None else f"clip {clip_id}: {message}")
+        self.clip_id = clip_id
+
+
+class OmniSentProcessor(ProcessorMixin):
+    """Turns clips into model inputs.
+
+    A clip is a mapping with `text`, `video` and `audio` (paths; each may be missing or `None`) and, for messages, `id`. With `video`
+    set and `audio` unset, the video's own sound is used, if it has any.
+
+    Args:
+        feature_extractor: the base model's log-mel extractor.
+        tokenizer: the base model's tokenizer.
+        chat_template: the base model's Jinja template, kept with the processor.
+        system_prompt: the system turn.
+        instruction: the sentence that ends the user turn.
+        transcript_template: how the transcript is put, with `{text}` in it.
+        modalities: which of text, audio and video are used.
+        fps: frames per second that are sampled, before `min_frames` and `max_frames`.
+        min_frames: fewest frames of a video.
+        max_frames: most frames of a video.
+        min_pixels: fewest pixels of a frame after resizing.
+        max_pixels: most pixels of a frame after resizing.
+        exact_resize: `False` for the faster 8-bit resize, which moves pixels by a few levels.
+        max_sound_seconds: sound beyond is cut; 300 is what the reference extractor keeps.
+        patch_size: of the vision tower, in pixels.
+        merge_size: of the vision tower, in patches.
+        temporal_patch_size: of the vision tower, in frames.
+        image_mean: of the vision tower, per channel, for pixels in [0, 1].
+        image_std: of the vision tower, per channel, for pixels in [0, 1].
+        position_id_per_seconds: of the Thinker.
+        seconds_per_chunk: of the Thinker, for interleaving sound and picture.
+
+    Example:
+        >>> processor = AutoProcessor.from_pretrained("org/omnisent", trust_remote_code=True)
+        >>> inputs = processor([{"video": "clip.mp4", "text": "I loved it"}], return_tensors="pt")
+    """
+
+    def __init__(
+        self,
+        feature_extractor=None,
+        tokenizer=None,
+        chat_template: str | None = None,
+        system_prompt: str = SYSTEM_PROMPT,
+        instruction: str = INSTRUCTION,
+        transcript_template: str = TRANSCRIPT,
+        modalities: Sequence[str] = MODALITIES,
+        fps: float = 2.0,
+        min_frames: int = 4,
+        max_frames: int = 16,
+        min_pixels: int = 128 * 28 * 28,
+        max_pixels: int = 768 * 28 * 28,
+        exact_resize: bool = True,
+        max_sound_seconds: float = 300.0,
+        patch_size: int = 14,
+        merge_size: int = 2,
+        temporal_patch_size: int = 2,
+        image_mean: Sequence[float] = OPENAI_CLIP_MEAN,
+        image_std: Sequence[float] = OPENAI_CLIP_STD,
+        position_id_per_seconds: int = 25,
+        seconds_per_chunk: int = 2,
+    ):
+        self.system_prompt = system_prompt
+        self.instruction = instruction
+        self.transcript_template = transcript_template
+        self.modalities = check_modalities(modalities)
+        self.fps = fps
+        self.min_frames = min_frames
+        self.max_frames = max_frames
+        self.min_pixels = min_pixels
+        self.max_pixels = max_pixels
+        self.exact_resize = exact_resize
+        self.max_sound_seconds = max_sound_seconds
+        self.patch_size = patch_size
+        self.merge_size = merge_size
+        self.temporal_patch_size = temporal_patch_size
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+        self.position_id_per_seconds = position_id_per_seconds
+        self.seconds_per_chunk = seconds_per_chunk
+        super().__init__(feature_extractor, tokenizer, chat_template=chat_template)
+
+    @classmethod
+    def from_base(
+        cls, base_model: str | os.PathLike, *, revision: str | None = None, **settings: Any
+    ) -> "OmniSentProcessor":
+        """A processor with the tokenizer, extractor, chat template and vision settings of an official checkpoint.
+
+        Args:
+            base_model: Hub id or folder.
+            revision: branch, tag or commit.
+            **settings: any other argument of the class, e.g. `max_frames=8`.
+        """
+        base = Qwen2_5OmniProcessor.from_pretrained(base_model, revision=revision)
+        vision = base.video_processor
+        return cls(
+            base.feature_extractor,
+            base.tokenizer,
+            chat_template=base.chat_template,
+            patch_size=vision.patch_size,
+            merge_size=vision.merge_size,
+            temporal_patch_size=vision.temporal_patch_size,
+            image_mean=vision.image_mean,
+            image_std=vision.image_std,
+            **settings,
+        )
+
+    @property
+    def video_sampling(self) -> VideoSampling:
+        """The rules by which frames are taken from a file."""
+        return VideoSampling(
+            fps=self.fps,
+            min_frames=self.min_frames,
+            max_frames=self.max_frames,
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+            size_factor=self.patch_size * self.merge_size,
+            exact_resize=self.exact_resize,
+        )
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Keys that a batch may have."""
+        return [
+            "input_ids",
+            "attention_mask",
+            "position_ids",
+            "input_features",
+            "feature_attention_mask",
+            "pixel_values_videos",
+            "video_grid_thw",
+        ]
+
+    def __call__(
+        self,
+        clips: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        modalities: Sequence[str] | None = None,
+        padding_side: str = "left",
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """A padded batch of clips.
+
+        Args:
+            clips: one clip or a list of B clips.
+            modalities: which of text, audio and video to use, in place of the processor's own.
+            padding_side: `"left"` or `"right"`; scores do not depend on it.
+            return_tensors: only `"pt"`.
+
+        Returns:
+            What [`OmniForSentimentRegression`] takes; see `pad`.
+
+        Raises:
+            ClipError: naming the clip, for a clip with nothing to score or with a file that cannot be read.
+        """
+        if return_tensors != "pt":
+            raise ValueError(f"return_tensors must be 'pt', not {return_tensors!r}")
+        clips = [clips] if isinstance(clips, Mapping) else list(clips)
+        return self.pad([self.encode(clip, modalities=modalities) for clip in clips], padding_side=padding_side)
+
+    def encode(
+        self, clip: Mapping[str, Any], *, modalities: Sequence[str] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """One clip, unpadded.
+
+        Returns:
+            input_ids (T,), position_ids (3, T); with sound input_features (mel bins, M); with picture pixel_values_videos
+            (P, patch values) and video_grid_thw (1, 3).
+
+        Raises:
+            ClipError: naming the clip.
+        """
+        wanted = self.modalities if modalities is None else check_modalities(modalities)
+        clip_id = _clip_id(clip)
+        try:
+            text, media = _read_clip(clip, wanted, self.video_sampling, self.max_sound_seconds)
+        except OmniSentError as error:
+            raise ClipError(str(error), clip_id) from error
+        encoded: dict[str, torch.Tensor] = {}
+        mel_frames = 0
+        if media.sound is not None:
+            features = self.log_mel(media.sound)  # (mel bins, M)
+            if audio_tokens(features.shape[1]) > 0:
+                encoded["input_features"] = features
+                mel_frames = features.shape[1]
+        grid = None
+        if media.frames is not None:
+            encoded["pixel_values_videos"], grid = self.patches(media.frames)
+            encoded["video_grid_thw"] = grid
+        if text is None and grid is None and not mel_frames:
+            have = ", ".join(name for name in MODALITIES if clip.get(name)) or "none"
+            raise ClipError(
+                f"nothing to score: expected at least one of {', '.join(wanted)}, found {have}"
+                f"{' without a sound track' if clip.get('video') or clip.get('audio') else ''}; give it text, video or audio",
+                clip_id,
+            )
+        ids = self.tokenizer(self.prompt(text, video=grid is not None, audio=bool(mel_frames)))["input_ids"]
+        ids = self._expand(ids, mel_frames, grid, media.seconds_per_frame_pair)
+        if len(ids) > self.tokenizer.model_max_length:
+            raise ClipError(f"{len(ids)} tokens, but at most {self.tokenizer.model_max_length} fit; shorten its text", clip_id)
+        input_ids = torch.tensor(ids)  # (T,)
+        positions = self._position_ids(input_ids, mel_frames, grid, media.seconds_per_frame_pair)
+        return {"input_ids": input_ids, "position_ids": positions, **encoded}
+
+    def pad(self, encoded: Sequence[Mapping[str, torch.Tensor]], *, padding_side: str = "left") -> BatchFeature:
+        """Join B encoded clips into a batch.
+
+        Returns:
+            input_ids, attention_mask (B, T), position_ids (3, B, T); of the A clips with sound input_features (A, mel bins, M)
+            and feature_attention_mask (A, M); of the V with picture pixel_values_videos (P, patch values), video_grid_thw (V, 3).
+        """
+        if padding_side not in ("left", "right"):
+            raise ValueError(f"padding_side must be 'left' or 'right', not {padding_side!r}")
+        if not encoded:
+            raise ValueError("no clip to pad: expected at least one encoded clip")
+        lengths = [clip["input_ids"].shape[0] for clip in encoded]
+        rows, columns = len(encoded), max(lengths)
+        input_ids = torch.full((rows, columns), self.tokenizer.pad_token_id)  # (B, T)
+        attention_mask = torch.zeros(rows, columns, dtype=torch.long)
+        position_ids = torch.ones(3, rows, columns, dtype=torch.long)
+        for row, (clip, length) in enumerate(zip(encoded, lengths, strict=True)):
+            span = slice(0, length) if padding_side == "right" else slice(columns - length, columns)
+            input_ids[row, span] = clip["input_ids"]
+            attention_mask[row, span] = 1
+            position_ids[:, row, span] = clip["position_ids"]
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        sounds = [clip["input_features"] for clip in encoded if "input_features" in clip]
+        if sounds:
+            longest = max(sound.shape[1] for sound in sounds)
+            features = torch.zeros(len(sounds), sounds[0].shape[0], longest)  # (A, mel bins, M)
+            mask = torch.zeros(len(sounds), longest, dtype=torch.long)
+            for row, sound in enumerate(sounds):
+                features[row, :, : sound.shape[1]] = sound
+                mask[row, : sound.shape[1]] = 1
+            batch |= {"input_features": features, "feature_attention_mask": mask}
+        for key in ("pixel_values_videos", "video_grid_thw"):
+            parts = [clip[key] for clip in encoded if key in clip]
+            if parts:
+                batch[key] = torch.cat(parts)
+        return BatchFeature(batch)
+
+    def prompt(self, text: str | None, *, video: bool, audio: bool) -> str:
+        """The chat prompt with one placeholder for the picture (which the sound goes into) or for the sound alone."""
+        content: list[dict[str, str]] = []
+        if video:
+            content.append({"type": "video", "video": ""})
+        elif audio:
+            content.append({"type": "audio", "audio": ""})
+        lines = [] if text is None else [self.transcript_template.replace("{text}", text)]
+        content.append({"type": "text", "text": "\n".join([*lines, self.instruction])})
+        messages = [
+            {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]},
+            {"role": "user", "content": content},
+        ]
+        return self.tokenizer.apply_chat_template(
+            messages, chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
+        )
+
+    def log_mel(self, sound: np.ndarray) -> torch.Tensor:
+        """Log-mel (mel bins, M) of mono 16 kHz samples (samples,), M = ceil(samples / hop), bit-equal with the reference's.
+
+        The reference pads to 300 s first; three hops of silence give the same values in the frames that are kept.
+        """
+        hop = self.feature_extractor.hop_length
+        frames = math.ceil(len(sound) / hop)
+        features = self.feature_extractor(
+            sound,
+            sampling_rate=SAMPLE_RATE,
+            padding="max_length",
+            max_length=(frames + 3) * hop,
+            truncation=False,
+            return_tensors="pt",
+        )["input_features"]
+        return features[0, :, :frames]
+
+    def patches(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patches (P, channels * frames * height * width of a patch) and grid (1, 3) of uint8 frames (F, 3, h, w)."""
+        count, channels, height, width = frames.shape
+        t, p, m = self.temporal_patch_size, self.patch_size, self.merge_size
+        grid_h, grid_w = height // p, width // p
+        blocks = frames.reshape(count // t, t, channels, grid_h // m, m, p, grid_w // m, m, p)
+        blocks = blocks.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, channels, t * p * p)
+        mean = torch.tensor(self.image_mean).mul(255.0).view(1, channels, 1)
+        std = torch.tensor(self.image_std).mul(255.0).view(1, channels, 1)
+        values = blocks.float().sub_(mean).div_(std).flatten(1)
+        return values, torch.tensor([[count // t, grid_h, grid_w]])
+
+    def _expand(self, ids: list[int], mel_frames: int, grid: torch.Tensor | None, pair_seconds: float | None) -> list[int]:
+        """Put as many placeholders as the towers give features in the place of each single one."""
+        sound = audio_tokens(mel_frames)
+        audio, video = self.tokenizer.audio_token_id, self.tokenizer.video_token_id
+        if grid is None:
+            return _replace(ids, audio, [audio] * sound) if sound else ids
+        pictures = int(grid.prod()) // self.merge_size**2
+        if not sound:
+            return _replace(ids, video, [video] * pictures)
+        per_chunk = self.position_id_per_seconds * self.seconds_per_chunk
+        steps = torch.arange(int(grid[0, 0])) * torch.tensor(pair_seconds).float() * self.position_id_per_seconds
+        times = np.repeat(steps.long().numpy(), pictures // len(steps))
+        chunk = Qwen2_5OmniProcessor.get_chunked_index
+        runs = [[end - start for start, end in chunk(self, index, per_chunk)] for index in (times, np.arange(sound))]
+        inner = [self.tokenizer.audio_bos_token_id]
+        for position in range(max(map(len, runs))):
+            for token, lengths in zip((video, audio), runs, strict=True):
+                inner += [token] * (lengths[position] if position < len(lengths) else 0)
+        return _replace(ids, video, [*inner, self.tokenizer.audio_eos_token_id])
+
+    def _position_ids(
+        self, input_ids: torch.Tensor, mel_frames: int, grid: torch.Tensor | None, pair_seconds: float | None
+    ) -> torch.Tensor:
+        """Time, height and width positions (3, T) of one clip, by the Thinker's own rules."""
+        if grid is None:
+            return torch.arange(len(input_ids)).expand(3, -1)
+        tokens = self.tokenizer
+        rules = SimpleNamespace(
+            config=SimpleNamespace(
+                image_token_id=tokens.image_token_id,
+                video_token_id=tokens.video_token_id,
+                audio_token_id=tokens.audio_token_id,
+                vision_start_token_id=tokens.vision_bos_token_id,
+                audio_start_token_id=tokens.audio_bos_token_id,
+                position_id_per_seconds=self.position_id_per_seconds,
+                seconds_per_chunk=self.seconds_per_chunk,
+            ),
+            spatial_merge_size=self.merge_size,
+        )
+        for name in ("get_llm_pos_ids_for_vision", "get_chunked_index"):
+            setattr(rules, name, getattr(Qwen2_5OmniThinkerModel, name).__get__(rules))
+        positions, _ = Qwen2_5OmniThinkerModel.get_rope_index(
+            rules,
+            input_ids[None],
+            video_grid_thw=grid,
+            attention_mask=torch.ones(1, len(input_ids)),
+            use_audio_in_video=mel_frames > 0,
+            audio_seqlens=torch.tensor([mel_frames]) if mel_frames else None,
+            second_per_grids=torch.tensor([pair_seconds]),
+        )
+        return positions[:, 0].long()
+
+
+def check_modalities(modalities: Sequence[str]) -> list[str]:
+    """The modalities in their usual order.
+
+    Raises:
+        ValueError: for none at all, or a name that is not text, audio or video.
+    """
+    unknown = [name for name in modalities if name not in MODALITIES]
+    if isinstance(modalities, str) or unknown or not modalities:
+        raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}, not {modalities!r}")
+    return [name for name in MODALITIES if name in modalities]
+
+
+def audio_tokens(mel_frames: int) -> int:
+    """Tokens that the audio tower makes of so many log-mel frames: one for each 40 ms, less at the end."""
+    return max(0, ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1)
+
+
+def _clip_id(clip: Mapping[str, Any]) -> str:
+    return str(clip.get("id") or clip.get("video") or clip.get("audio") or "without id")
+
+
+def _read_clip(
+    clip: Mapping[str, Any], wanted: Sequence[str], sampling: VideoSampling, max_sound_seconds: float
+) -> tuple[str | None, ClipMedia]:
+    """The transcript and the frames and sound that are wanted; each `None` where the clip has none."""
+    text = clip.get("text") if "text" in wanted else None
+    if text is not None and not isinstance(text, str):
+        raise ClipError(f"text must be a string or None, not {type(text).__name__}")
+    text = (text or "").strip().replace("<|", "< |") or None  # no special token may come from a transcript
+    video, audio = clip.get("video"), clip.get("audio")
+    own_sound = video is not None and audio is None and "audio" in wanted
+    frames, pair_seconds, sound, duration = None, None, None, 0.0
+    if video is not None and ("video" in wanted or own_sound):
+        media = read_media(
+            video, video="video" in wanted, sound=own_sound, sampling=sampling, max_sound_seconds=max_sound_seconds
+        )
+        frames, pair_seconds, sound, duration = media.frames, media.seconds_per_frame_pair, media.sound, media.duration
+    if audio is not None and "audio" in wanted:
+        media = read_media(audio, video=False, sound=True, max_sound_seconds=max_sound_seconds)
+        sound, duration = media.sound, max(duration, media.duration)
+    return text, ClipMedia(frames, pair_seconds, sound, duration)
+
+
+def _replace(ids: list[int], token: int, by: list[int]) -> list[int]:
+    if ids.count(token) != 1:
+        raise ValueError(f"the chat template must put one placeholder {token} for the clip's media, found {ids.count(token)}")
+    at = ids.index(token)
+    return [*ids[:at], *by, *ids[at + 1 :]]
+
+
+OmniSentProcessor.register_for_auto_class("AutoProcessor")

@@ -1,0 +1,189 @@
+"""Train a sentiment readout and evaluate it on the test split; leaves a run folder with the bundle in `model/`.
+
+    accelerate launch train.py configs/mosi.yaml [--field value ...]
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from omnisent.configuration_omnisent import OmniSentConfig
+from omnisent.data.catalog import dataset_facts, load_clips
+from omnisent.data.clip import SPLITS, Clip
+from omnisent.evaluation.metrics import msa_metrics
+from omnisent.media_omnisent import OmniSentError
+from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.training import run_folder
+from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
+from omnisent.training.backbone import base_model_path, build_model
+from omnisent.training.bad_clips import find_bad_clips
+from omnisent.training.collator import ClipCollator, ClipDataset
+from omnisent.training.plan import adapter_share
+from omnisent.training.trainer import SentimentTrainer
+
+logger = logging.getLogger("omnisent.train")
+
+
+def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrainingArguments) -> dict:
+    """One training run; returns what metrics.json holds."""
+    folder = Path(args.output_dir)
+    set_seed(args.seed)
+    facts = dataset_facts(data_args.dataset)
+    with args.main_process_first(desc="preparing the backbone and the clips"):
+        processor = build_processor(model_args, data_args)
+        clips = load_clips(data_args.dataset, root=data_args.root, with_media=uses_media(data_args))
+        check_labels(clips, facts.score_range)
+        clips, bad = drop_bad_clips(clips, processor, data_args, args)
+    splits = {name: [clip for clip in clips if clip.split == name] for name in SPLITS}
+    for name in SPLITS:
+        if not splits[name]:
+            raise ValueError(f"{data_args.dataset}: no usable clip in the {name} split; training needs all of {', '.join(SPLITS)}")
+    if args.should_save:
+        run_folder.write_config(folder, model_args, data_args, args)
+        run_folder.write_environment(folder)
+
+    labels = np.array([clip.label for clip in splits["train"]])
+    model = build_model(
+        model_args, label_mean=float(labels.mean()), label_std=float(labels.std()), score_range=facts.score_range
+    )
+    datasets = {name: ClipDataset(splits[name], processor) for name in SPLITS}
+    trainer = SentimentTrainer(
+        model=model,
+        args=args,
+        data_collator=ClipCollator(processor),
+        train_dataset=datasets["train"],
+        eval_dataset=datasets["valid"],
+        processing_class=processor,
+        convention=facts.convention,
+    )
+    trainer.train(resume_from_checkpoint=checkpoint(args))
+    trainer.save_state()
+
+    started = time.perf_counter()
+    logits, scores = trainer.predict(datasets["test"], metric_key_prefix="test").predictions
+    seconds = time.perf_counter() - started
+    lora, percent = adapter_share(model.config.thinker_config, model_args)
+    raw = logits * model.config.label_std + model.config.label_mean
+    low, high = facts.score_range
+    references = [clip.label for clip in splits["test"]]
+    metrics = {
+        "dataset": data_args.dataset,
+        "split": "test",
+        "readout": "discriminative",
+        "modalities": processor.modalities,
+        "seed": args.seed,
+        "n": len(references),
+        **msa_metrics(scores, references, convention=facts.convention),
+        "out_of_range_rate": float(np.mean((raw < low) | (raw > high))),
+        "bad_clips": len(bad),
+        "denoise": "none",
+        "seconds_per_clip": seconds / len(references),
+        "peak_memory_bytes": run_folder.peak_memory_bytes(),
+        "trainable_parameters": lora,
+        "trainable_percent": percent,
+        "head_parameters": sum(p.numel() for p in model.score.parameters()),
+    }
+    if args.should_save:
+        metrics = run_folder.write_metrics(folder, metrics)
+        run_folder.write_predictions(folder, splits["test"], scores)
+        save_bundle(folder, model, processor)
+        floor = float(np.mean(np.abs(np.array(references) - np.median(labels))))
+        print(
+            f"test MAE {metrics['mae']:.3f}, constant (train median) {floor:.3f}, ratio {metrics['mae'] / floor:.2f}; "
+            f"run folder {folder}, bundle {folder / 'model'}"
+        )
+    return metrics
+
+
+def uses_media(data_args: DataArguments) -> bool:
+    """Whether any modality needs a media file."""
+    return list(data_args.modalities) != ["text"]
+
+
+def build_processor(model_args: ModelArguments, data_args: DataArguments) -> OmniSentProcessor:
+    """The base model's processor with this run's prompt, modalities and frame budget."""
+    wording = {name: getattr(data_args, name) for name in ("system_prompt", "instruction", "transcript_template")}
+    budget = ("fps", "min_frames", "max_frames", "min_pixels", "max_pixels")
+    base, revision = model_args.base_model, model_args.base_revision
+    if model_args.adapter:
+        config = OmniSentConfig.from_pretrained(model_args.adapter)
+        base, revision = config.base_model or model_args.adapter, config.base_revision
+    return OmniSentProcessor.from_base(
+        base_model_path(base),
+        revision=revision,
+        modalities=data_args.modalities,
+        **{name: value for name, value in wording.items() if value is not None},
+        **{name: getattr(data_args, name) for name in budget},
+    )
+
+
+def check_labels(clips: Sequence[Clip], score_range: tuple[float, float]) -> None:
+    """Every clip of a split has a label in the score range.
+
+    Raises:
+        ValueError: naming the first clip that has not, and how many there are.
+    """
+    low, high = score_range
+    wrong = [c for c in clips if c.split in SPLITS and (c.label is None or not low <= c.label <= high)]
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} clips without a label in [{low}, {high}], first {wrong[0].id} ({wrong[0].label}); "
+            "correct the table or leave these clips' split empty"
+        )
+
+
+def drop_bad_clips(
+    clips: list[Clip], processor: OmniSentProcessor, data_args: DataArguments, args: OmniSentTrainingArguments
+) -> tuple[list[Clip], list[tuple[str, str, str]]]:
+    """With `on_bad_clip: skip`, the clips that can be used and the reasons of the others; the main process looks, all read."""
+    folder = Path(args.output_dir)
+    clips = [clip for clip in clips if clip.split in SPLITS]
+    if data_args.on_bad_clip == "error":
+        return clips, []
+    if args.process_index == 0:
+        run_folder.write_bad_clips(folder, find_bad_clips(clips, processor, workers=args.dataloader_num_workers))
+    bad = run_folder.read_bad_clips(folder)
+    if bad:
+        logger.warning("%d clips left out, listed in %s", len(bad), folder / "bad_clips.csv")
+    left_out = {clip_id for clip_id, _, _ in bad}
+    return [clip for clip in clips if clip.id not in left_out], bad
+
+
+def checkpoint(args: OmniSentTrainingArguments) -> str | None:
+    """`--resume_from_checkpoint` as a folder: a path, or `true` for the run folder's last checkpoint."""
+    wanted = args.resume_from_checkpoint
+    if wanted is None or str(wanted).lower() == "false":
+        return None
+    if str(wanted).lower() != "true":
+        return str(wanted)
+    last = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    if last is None:
+        raise FileNotFoundError(f"resume_from_checkpoint: there is no checkpoint in {args.output_dir}")
+    return last
+
+
+def save_bundle(folder: Path, model, processor: OmniSentProcessor) -> None:
+    """`model/`: what AutoModel and AutoProcessor load, and what a repository on the Hub holds."""
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    (folder / "model" / "training_config.yaml").write_bytes((folder / "config.yaml").read_bytes())
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line: one clear line and exit code 1 for input that is wrong; `--log_level debug` shows where it was found."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        run(*parse_arguments(argv))
+    except (OmniSentError, ValueError, FileNotFoundError) as error:
+        logger.debug("", exc_info=True)
+        sys.exit(f"train.py: {str(error).strip().splitlines()[-1]}")  # a DataLoader worker puts its traceback before
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Builds the model that a run trains: base Thinker, quantisation, LoRA, head; or goes on from a published bundle."""
+
+import os
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from transformers import BitsAndBytesConfig
+
+from ..modeling_omnisent import OmniForSentimentRegression
+from .arguments import ModelArguments
+from .tiny_backbone import make_tiny_backbone
+
+LORA_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LORA_TARGETS = {
+    "paper": list(LORA_NAMES),
+    "llm": rf".*language_model\.layers\.\d+\.(self_attn|mlp)\.({'|'.join(LORA_NAMES)})",
+}
+TINY = "tiny"
+TINY_FOLDER = Path("runs/tiny-backbone")
+
+
+def base_model_path(name: str) -> str:
+    """A Hub id or folder as it is; `tiny` becomes the folder of the random backbone, made when missing."""
+    return str(make_tiny_backbone(TINY_FOLDER)) if name == TINY else name
+
+
+def lora_config(arguments: ModelArguments) -> LoraConfig:
+    """The adapter: by suffix over the whole Thinker (`paper`), or in the language model alone (`llm`)."""
+    return LoraConfig(
+        r=arguments.lora_r,
+        lora_alpha=arguments.lora_alpha,
+        lora_dropout=arguments.lora_dropout,
+        target_modules=LORA_TARGETS[arguments.lora_preset],
+    )
+
+
+def quantization_config(arguments: ModelArguments) -> BitsAndBytesConfig | None:
+    """4-bit NF4 with double quantisation, or none."""
+    if arguments.quantization == "none":
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, arguments.dtype),
+        llm_int8_skip_modules=None if arguments.quantize_towers else ["visual", "audio_tower"],
+    )
+
+
+def build_model(
+    arguments: ModelArguments,
+    *,
+    label_mean: float,
+    label_std: float,
+    score_range: tuple[float, float],
+) -> OmniForSentimentRegression:
+    """The model to train, with its adapter and head trainable and all else frozen.
+
+    Args:
+        arguments: base model, quantisation, adapter and head.
+        label_mean: of the training labels, label units.
+        label_std: of the training labels, label units.
+        score_range: lowest and highest score, label units.
+
+    Raises:
+        ValueError: when `adapter` names a bundle without an adapter.
+    """
+    options = {"dtype": getattr(torch, arguments.dtype), "quantization_config": quantization_config(arguments)}
+    if arguments.attn_implementation:
+        options["attn_implementation"] = arguments.attn_implementation
+    if torch.cuda.is_available():
+        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+    if arguments.adapter:
+        model = OmniForSentimentRegression.from_pretrained(arguments.adapter, **options)
+        if not model.has_adapter:
+            raise ValueError(f"adapter: {arguments.adapter} is a merged model without an adapter to go on training")
+        model.freeze_all_but_trained()
+        return model
+    model = OmniForSentimentRegression.from_thinker(
+        base_model_path(arguments.base_model),
+        revision=arguments.base_revision,
+        label_mean=label_mean,
+        label_std=label_std,
+        score_min=score_range[0],
+        score_max=score_range[1],
+        head=arguments.head,
+        head_hidden_size=arguments.head_hidden_size,
+        head_dropout=arguments.head_dropout,
+        loss=arguments.loss,
+        **options,
+    )
+    model.add_lora(lora_config(arguments))
+    return model

@@ -1,0 +1,34 @@
+"""Finds the clips of a data set that cannot be used, by encoding each one once before training starts."""
+
+from collections.abc import Sequence
+
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from ..data.clip import Clip
+from ..media_omnisent import OmniSentError
+from ..processing_omnisent import OmniSentProcessor
+
+
+class _Reasons(Dataset):
+    def __init__(self, clips: Sequence[Clip], processor: OmniSentProcessor):
+        self.clips, self.processor = clips, processor
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> str | None:
+        try:
+            self.processor.encode(self.clips[index].to_dict())
+        except OmniSentError as error:
+            return str(error)
+        return None
+
+
+def find_bad_clips(
+    clips: Sequence[Clip], processor: OmniSentProcessor, *, workers: int = 0
+) -> list[tuple[str, str, str]]:
+    """Id, split and reason of each clip that cannot be encoded, in the order of the clips."""
+    loader = DataLoader(_Reasons(clips, processor), batch_size=None, num_workers=workers)
+    reasons = tqdm(loader, total=len(clips), desc="checking clips", unit="clip")
+    return [(clip.id, clip.split or "", why) for clip, why in zip(clips, reasons, strict=True) if why is not None]

@@ -1,0 +1,39 @@
+"""Clips -> batches: the data set that encodes a clip in a DataLoader worker, and the collator that pads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import Dataset
+from transformers import BatchFeature
+
+from ..data.clip import Clip
+from ..processing_omnisent import OmniSentProcessor
+
+
+class ClipDataset(Dataset):
+    """Encoded clips with their labels; nothing is read before an item is asked for."""
+
+    def __init__(self, clips: Sequence[Clip], processor: OmniSentProcessor):
+        self.clips = list(clips)
+        self.processor = processor
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        clip = self.clips[index]
+        return {**self.processor.encode(clip.to_dict()), "labels": torch.tensor(clip.label, dtype=torch.float32)}
+
+
+@dataclass(frozen=True)
+class ClipCollator:
+    """Pads encoded clips; `labels` becomes (B,) float32."""
+
+    processor: OmniSentProcessor
+    padding_side: str = "left"
+
+    def __call__(self, items: Sequence[dict[str, torch.Tensor]]) -> BatchFeature:
+        batch = self.processor.pad(items, padding_side=self.padding_side)
+        batch["labels"] = torch.stack([item["labels"] for item in items])
+        return batch

@@ -1,0 +1,163 @@
+"""What a run would take, before anything is downloaded: parameters, weight bytes and an expected peak, on the meta device.
+
+    omnisent plan configs/mosi.yaml --json
+
+Parameter counts are exact. Bytes of weights follow the storage formats. The peak is an estimate from the formula in
+`expected_peak`, not a measurement.
+"""
+
+import os
+from dataclasses import asdict, dataclass
+
+import torch
+from peft import inject_adapter_in_model
+from torch import nn
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
+
+from ..configuration_omnisent import OmniSentConfig
+from ..modeling_omnisent import RegressionHead, thinker_config
+from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
+from .backbone import base_model_path, lora_config
+
+NF4_BLOCK, NF4_SECOND_BLOCK = 64, 256
+SOUND_SECONDS, PROMPT_TOKENS = 10, 120
+_VISION_TOWER = {"hidden_size": 1280, "intermediate_size": 3420}
+PUBLISHED_THINKERS = {
+    "Qwen/Qwen2.5-Omni-7B": {"vision_config": {**_VISION_TOWER, "out_hidden_size": 3584}},
+    "Qwen/Qwen2.5-Omni-3B": {
+        "text_config": {
+            "vocab_size": 151936,
+            "hidden_size": 2048,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+        },
+        "vision_config": {**_VISION_TOWER, "out_hidden_size": 2048},
+        "audio_config": {"output_dim": 2048},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Counts are parameters, sizes are bytes; `trainable_percent` is in percent, over Thinker with lm_head plus LoRA."""
+
+    base_model: str
+    lora_preset: str
+    quantization: str
+    thinker_parameters: int
+    lm_head_parameters: int
+    lora_parameters: int
+    lora_layers: int
+    head_parameters: int
+    trainable_percent: float
+    weight_bytes: int
+    optimizer_bytes: int
+    activation_bytes: int
+    expected_peak_bytes: int
+    tokens_per_clip: int
+
+    def to_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments) -> Plan:
+    """What training with these arguments takes.
+
+    Raises:
+        ValueError: when an adapter name matches no layer.
+    """
+    config = read_thinker_config(model)
+    thinker, lora, layers = _build_on_meta(config, model)
+    total = sum(p.numel() for p in thinker.parameters())
+    lm_head = thinker.lm_head.weight.numel()
+    head_config = OmniSentConfig(thinker_config=config, head=model.head, head_hidden_size=model.head_hidden_size)
+    with torch.device("meta"):
+        head = sum(p.numel() for p in RegressionHead(head_config).parameters())
+    weights = _weight_bytes(thinker.model, model)
+    optimizer = (lora + head) * (4 + 4 + 8)  # float32 weights, gradients, two moments
+    tokens, activations = _activation_bytes(config, model, data, training)
+    return Plan(
+        base_model=model.base_model,
+        lora_preset=model.lora_preset,
+        quantization=model.quantization,
+        thinker_parameters=total - lora,
+        lm_head_parameters=lm_head,
+        lora_parameters=lora,
+        lora_layers=layers,
+        head_parameters=head,
+        trainable_percent=100 * lora / total,
+        weight_bytes=weights,
+        optimizer_bytes=optimizer,
+        activation_bytes=activations,
+        expected_peak_bytes=weights + optimizer + activations,
+        tokens_per_clip=tokens,
+    )
+
+
+def read_thinker_config(model: ModelArguments) -> Qwen2_5OmniThinkerConfig:
+    """The Thinker's configuration: known for the published sizes, else read from the folder or the Hub (config.json alone)."""
+    if model.base_model in PUBLISHED_THINKERS and not os.path.isdir(model.base_model):
+        return Qwen2_5OmniThinkerConfig(**PUBLISHED_THINKERS[model.base_model])
+    return thinker_config(base_model_path(model.base_model), revision=model.base_revision)
+
+
+def adapter_share(config: Qwen2_5OmniThinkerConfig, model: ModelArguments) -> tuple[int, float]:
+    """LoRA parameters, and their percentage of the Thinker with lm_head plus LoRA."""
+    thinker, lora, _ = _build_on_meta(config, model)
+    return lora, 100 * lora / sum(p.numel() for p in thinker.parameters())
+
+
+def _build_on_meta(config: Qwen2_5OmniThinkerConfig, model: ModelArguments) -> tuple[nn.Module, int, int]:
+    with torch.device("meta"):
+        thinker = Qwen2_5OmniThinkerForConditionalGeneration(config)
+        inject_adapter_in_model(lora_config(model), thinker, low_cpu_mem_usage=True)
+    adapters = [(name, p) for name, p in thinker.named_parameters() if "lora_" in name]
+    return thinker, sum(p.numel() for _, p in adapters), sum("lora_A" in name for name, _ in adapters)
+
+
+def _weight_bytes(thinker: nn.Module, model: ModelArguments) -> int:
+    width = torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
+    per_nf4 = 0.5 + 1 / NF4_BLOCK + 4 / (NF4_BLOCK * NF4_SECOND_BLOCK)
+    linears = {
+        id(module.weight)
+        for name, module in thinker.named_modules()
+        if isinstance(module, nn.Linear) and (model.quantize_towers or name.startswith("language_model."))
+    }
+    total = 0.0
+    for name, parameter in thinker.named_parameters():
+        if "lora_" not in name:
+            nf4 = model.quantization == "nf4" and id(parameter) in linears
+            total += parameter.numel() * (per_nf4 if nf4 else width)
+    return round(total)
+
+
+def _activation_bytes(
+    config: Qwen2_5OmniThinkerConfig, model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments
+) -> tuple[int, int]:
+    """Tokens of a clip at the frame and pixel caps with ten seconds of sound, and what a step keeps of its activations.
+
+    With gradient checkpointing: the input of every layer, plus one layer's inside (queries, keys, values, attention output, three
+    MLP tensors, and the same for LoRA's input), plus the largest weight dequantised. Without: the inside of every layer.
+    """
+    width = torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
+    text, vision = config.text_config, config.vision_config
+    pictures = data.max_frames // 2 * (data.max_pixels // 28**2) if "video" in data.modalities else 0
+    tokens = PROMPT_TOKENS + pictures + (25 * SOUND_SECONDS if "audio" in data.modalities else 0)
+
+    def stack(rows: int, layers: int, hidden: int, intermediate: int) -> int:
+        inside = rows * (6 * hidden + 4 * intermediate) * width
+        if training.gradient_checkpointing:
+            return layers * rows * hidden * width + inside
+        return layers * inside
+
+    batch = training.per_device_train_batch_size
+    total = stack(batch * tokens, text.num_hidden_layers, text.hidden_size, text.intermediate_size)
+    if model.lora_preset == "paper" and pictures:
+        total += stack(batch * pictures * 4, vision.depth, vision.hidden_size, vision.intermediate_size)
+    if model.quantization == "nf4":
+        total += text.hidden_size * text.intermediate_size * width
+    return tokens, total

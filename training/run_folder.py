@@ -1,0 +1,122 @@
+"""The run folder: config.yaml, environment.json, metrics.json, predictions.csv, bad_clips.csv. Every later figure is read from it."""
+
+import csv
+import importlib.metadata
+import json
+import platform
+import resource
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import yaml
+
+from ..data.clip import Clip
+from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
+
+PACKAGES = ("omnisent", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "av", "numpy")
+METRIC_KEYS = (
+    *("dataset", "split", "readout", "modalities", "seed", "n"),
+    *("mae", "corr", "acc_7", "acc_5", "acc_3", "acc_2_has0", "acc_2_non0", "f1_has0", "f1_non0"),
+    *("decoding", "unparsable_rate", "mae_parsable", "out_of_range_rate", "bad_clips", "denoise", "interval_coverage"),
+    *("seconds_per_clip", "peak_memory_bytes", "trainable_parameters", "trainable_percent", "head_parameters"),
+)
+
+
+def write_config(
+    folder: Path, model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments
+) -> None:
+    """config.yaml: every argument of the run as it was used."""
+    config = {**asdict(model), **asdict(data), **training.to_dict()}
+    text = yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False, allow_unicode=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def write_environment(folder: Path) -> None:
+    """environment.json: versions, commit and device."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    environment = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "processes": int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1,
+        "commit": _commit(),
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
+    write_json(folder / "environment.json", environment)
+
+
+def write_metrics(folder: Path, values: dict) -> dict:
+    """metrics.json with every key there is; what was not measured is null.
+
+    Raises:
+        KeyError: for a value that no key is kept for.
+    """
+    metrics = dict.fromkeys(METRIC_KEYS)
+    if "acc_2" in values:
+        for key in ("acc_2_has0", "acc_2_non0", "f1_has0", "f1_non0"):
+            del metrics[key]
+        metrics |= {"acc_2": None, "f1": None}
+    unknown = values.keys() - metrics.keys()
+    if unknown:
+        raise KeyError(f"metrics.json has no key {sorted(unknown)}")
+    metrics |= values
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def write_predictions(folder: Path, clips: Sequence[Clip], scores: Sequence[float]) -> None:
+    """predictions.csv: id, label, score; both in label units, in the order of the split."""
+    rows = [(clip.id, clip.label, repr(float(score))) for clip, score in zip(clips, scores, strict=True)]
+    _write_csv(folder / "predictions.csv", ("id", "label", "score"), rows)
+
+
+def write_bad_clips(folder: Path, rows: Sequence[tuple[str, str, str]]) -> None:
+    """bad_clips.csv: id, split, reason of each clip that was left out."""
+    _write_csv(folder / "bad_clips.csv", ("id", "split", "reason"), rows)
+
+
+def read_bad_clips(folder: Path) -> list[tuple[str, str, str]]:
+    """What `write_bad_clips` wrote."""
+    with (folder / "bad_clips.csv").open(encoding="utf-8", newline="") as file:
+        return [(row["id"], row["split"], row["reason"]) for row in csv.DictReader(file)]
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Whole or not at all."""
+    draft = path.with_suffix(path.suffix + ".part")
+    draft.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def peak_memory_bytes() -> int:
+    """Peak of the device's memory where there is a GPU, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
