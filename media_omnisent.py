@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ class _Sound:
         return self.made >= self.limit
 
     def decode(self, stream: Any, packet: av.Packet | None) -> av.FFmpegError | None:
-        """Takes in one packet, or for None the decoder's rest; returns the decoder's fault, which a cut file may show."""
+        """Takes in one packet, or for None the decoder's rest; returns the fault, which a cut file may show early."""
         try:
             frames = stream.codec_context.decode(packet)
         except av.FFmpegError as fault:
@@ -568,12 +569,9 @@ def _decode_in_order(container: Any, stream: Any, track: _Track, wanted: list[in
     container.seek(min((dts for dts in track.dts if dts is not None), default=0), stream=stream)
     context, keep, count = stream.codec_context, set(wanted), 0
     context.skip_frame = "DEFAULT"
-    for packet in _packets(container, stream):
-        for frame in packet.decode():
-            if count in keep:
-                sink.keep(count, frame)
-            count += 1
-    for frame in context.decode(None):
+    decoded = (packet.decode() for packet in _packets(container, stream))
+    rest = (context.decode(None) for _ in range(1))
+    for frame in chain.from_iterable(chain(decoded, rest)):
         if count in keep:
             sink.keep(count, frame)
         count += 1

@@ -290,7 +290,8 @@ class OmniSentProcessor(ProcessorMixin):
     def log_mel(self, sound: np.ndarray) -> torch.Tensor:
         """Log-mel (mel bins, M) of mono 16 kHz samples (samples,), M = ceil(samples / hop), bit-equal with the reference's.
 
-        The reference pads to 300 s first; three hops of silence give the same values in the frames that are kept.
+        The reference pads to 300 s first. Three hops of silence would give the same values; sixteen keep the matrix product off
+        the kernel that some CPUs take for a few columns, which rounds otherwise.
         """
         hop = self.feature_extractor.hop_length
         frames = math.ceil(len(sound) / hop)
@@ -298,7 +299,7 @@ class OmniSentProcessor(ProcessorMixin):
             sound,
             sampling_rate=SAMPLE_RATE,
             padding="max_length",
-            max_length=(frames + 3) * hop,
+            max_length=(frames + 16) * hop,
             truncation=False,
             return_tensors="pt",
         )["input_features"]

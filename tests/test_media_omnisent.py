@@ -214,6 +214,23 @@ def test_skipping_and_seeking_give_the_frames_of_a_full_decode(tmp_path, sweeps,
     assert torch.equal(media.frames, everything[index])
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_frame_that_needs_the_group_of_pictures_before_is_exact(tmp_path, sweeps, monkeypatch, suffix):
+    options = {"x264-params": "bframes=4:keyint=10:open-gop=1:scenecut=0"}
+    path = write_clip(tmp_path / f"a.{suffix}", 120, 25, (84, 112), codec_options=options)
+    with av.open(str(path)) as container:
+        packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
+    display, leading, key = sorted(pts for pts, _ in packets), [], 0
+    for pts, is_key in packets:
+        key = pts if is_key else key
+        leading += [display.index(pts)] if pts < key else []
+    wanted = [leading[0], leading[-1]]
+    monkeypatch.setattr(media_omnisent, "_frame_indices", lambda *_: wanted)
+    media = read_media(path, sampling=VideoSampling(min_pixels=1))
+    assert sweeps == [True]
+    assert torch.equal(media.frames, torch.from_numpy(decode_all(path)[wanted]).permute(0, 3, 1, 2))
+
+
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 def test_a_container_without_display_times_is_decoded_in_order(tmp_path, codec):
     path = write_clip(tmp_path / "a.avi", 60, 25, (64, 64), codec=codec, codec_options={"bf": "2", "b": "400000"})
@@ -506,17 +523,17 @@ def test_sound_that_is_not_a_number_is_damaged(tmp_path):
     assert fault(path, video=False).startswith("damaged")
 
 
-def test_a_corrupted_clip_is_read_or_named_and_nothing_else(tmp_path, capfd):
-    good = write_clip(
-        tmp_path / "good.mp4", 12, 12, (32, 48), wave=tone(1, 16_000), rate=16_000, codec_options=B_FRAMES
-    )
-    data, broken = good.read_bytes(), tmp_path / "broken.mp4"
+@pytest.mark.parametrize("suffix", ["mp4", "ts"])
+def test_a_corrupted_clip_is_read_or_named_and_nothing_else(tmp_path, capfd, suffix):
+    wave = tone(2, 44_100, channels=2)
+    good = write_clip(tmp_path / f"good.{suffix}", 50, size=(64, 64), wave=wave, rate=44_100, codec_options=B_FRAMES)
+    data, broken = good.read_bytes(), tmp_path / f"broken.{suffix}"
     outcomes = {"read": 0, "named": 0}
     sampling = VideoSampling(min_pixels=28 * 28)
     for seed in range(200):
         rng = np.random.default_rng(seed)
         bad = bytearray(data)
-        for at in rng.integers(0, len(data), 1 << rng.integers(0, 7)):
+        for at in rng.integers(0, len(data), 1 << rng.integers(0, 10)):
             bad[at] = rng.integers(0, 256)
         broken.write_bytes(bad if seed % 4 else bad[: rng.integers(1, len(data))])
         try:
@@ -526,7 +543,7 @@ def test_a_corrupted_clip_is_read_or_named_and_nothing_else(tmp_path, capfd):
         except MediaError as caught:
             outcomes["named"] += str(broken) in str(caught)
     assert sum(outcomes.values()) == 200
-    assert min(outcomes.values()) > 30
+    assert min(outcomes.values()) > 10
     assert capfd.readouterr().err == ""
 
 

@@ -129,8 +129,10 @@ def read_config(path: str | Path) -> dict:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path}: expected `field: value` lines, found a {type(config).__name__}")
-    known = {f.name for arguments in ARGUMENTS for f in fields(arguments)}
-    for key in config:
+    known = {f.name: f.metadata.get("choices") for arguments in ARGUMENTS for f in fields(arguments)}
+    for key, value in config.items():
         if key not in known:
             raise ValueError(f"{path}: there is no field {key!r}; `python train.py --help` lists them all")
+        if known[key] and value not in known[key]:
+            raise ValueError(f"{path}: {key} must be one of {', '.join(known[key])}, not {value!r}")
     return config

@@ -1,0 +1,34 @@
+"""A clip as a row everywhere: what is said, heard and seen, and how it was labelled. Reads nothing."""
+
+from dataclasses import asdict, dataclass
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip.
+
+    Attributes:
+        id: unique in its table.
+        text: transcript.
+        video: path of the video file; its own sound is used where `audio` is unset.
+        audio: path of a sound file.
+        label: sentiment, label units.
+        split: `"train"`, `"valid"` or `"test"`.
+        video_id: the video that the clip was cut from.
+        clip_index: place of the clip in its video.
+    """
+
+    id: str
+    text: str | None = None
+    video: str | None = None
+    audio: str | None = None
+    label: float | None = None
+    split: str | None = None
+    video_id: str | None = None
+    clip_index: int | None = None
+
+    def to_dict(self) -> dict:
+        """The clip as the processor takes it."""
+        return asdict(self)

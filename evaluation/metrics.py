@@ -1,0 +1,107 @@
+"""The field's metrics for sentiment scores, in the two conventions that published tables use. Knows neither model nor data set.
+
+Source of both conventions: the MMSA toolkit (Mao et al., ACL 2022), as most MOSI, MOSEI and CH-SIMS tables are computed.
+"""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.metrics import accuracy_score, f1_score
+
+CONVENTIONS = ("mosi", "sims")
+_SIMS_EDGES = {"acc_2": (0.0,), "acc_3": (-0.1, 0.1), "acc_5": (-0.7, -0.1, 0.1, 0.7)}
+
+
+def msa_metrics(
+    predictions: Sequence[float], references: Sequence[float], convention: str = "mosi"
+) -> dict[str, float | None]:
+    """MAE, Pearson correlation, accuracies and F1 of scores against labels.
+
+    `"mosi"` (labels in [-3, 3]): MAE and correlation as they come. Acc-7, Acc-5 and Acc-3 clip both sides to 3, 2 and 1, round
+    half to even, and count equal ones; the CMU SDK's own seven bins differ. Acc-2 and F1 come twice: has0 is >= 0 against < 0 over
+    all clips, non0 is > 0 against <= 0 over the clips whose label is not 0. F1 is weighted by the labels' counts.
+
+    `"sims"` (labels in [-1, 1]): both sides are clipped to 1 first. Classes are cut, closed on the right, at 0 (Acc-2, where 0 is
+    negative, and F1), at 0.1 on both sides (Acc-3), and at 0.1 and 0.7 on both sides (Acc-5). There is no Acc-7.
+
+    Args:
+        predictions: (n,) scores, label units.
+        references: (n,) labels.
+        convention: `"mosi"` or `"sims"`.
+
+    Returns:
+        Fractions in [0, 1], MAE in label units. A value is `None` where it is undefined: correlation (with a warning) when either
+        side is constant, the non0 pair when every label is 0.
+
+    Raises:
+        ValueError: for empty or unequally long input, or values that are not finite.
+    """
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, not {convention!r}")
+    scores, labels = _checked("predictions", predictions), _checked("references", references)
+    if len(scores) != len(labels):
+        raise ValueError(f"{len(scores)} predictions for {len(labels)} references; expected one prediction a reference")
+    if len(labels) == 0:
+        raise ValueError("no predictions: metrics need at least one clip")
+    return _mosi(scores, labels) if convention == "mosi" else _sims(scores, labels)
+
+
+def _mosi(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+    nonzero = labels != 0
+    has0 = labels >= 0, scores >= 0
+    non0 = labels[nonzero] > 0, scores[nonzero] > 0
+    return {
+        "mae": _mae(scores, labels),
+        "corr": _corr(scores, labels),
+        **{f"acc_{2 * limit + 1}": _rounded_accuracy(scores, labels, limit) for limit in (3, 2, 1)},
+        "acc_2_has0": _accuracy(*has0),
+        "acc_2_non0": _accuracy(*non0) if nonzero.any() else None,
+        "f1_has0": _f1(*has0),
+        "f1_non0": _f1(*non0) if nonzero.any() else None,
+    }
+
+
+def _sims(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+    scores, labels = scores.clip(-1, 1), labels.clip(-1, 1)
+    classes = {name: (np.digitize(labels, e, right=True), np.digitize(scores, e, right=True)) for name, e in _SIMS_EDGES.items()}
+    return {
+        "mae": _mae(scores, labels),
+        "corr": _corr(scores, labels),
+        "acc_7": None,
+        **{name: _accuracy(*classes[name]) for name in ("acc_5", "acc_3", "acc_2")},
+        "f1": _f1(*classes["acc_2"]),
+    }
+
+
+def _checked(name: str, values: Sequence[float]) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be a flat list of numbers, found shape {array.shape}")
+    wrong = np.flatnonzero(~np.isfinite(array))
+    if len(wrong):
+        raise ValueError(f"{name}: {len(wrong)} values are not finite, first at index {wrong[0]} ({array[wrong[0]]})")
+    return array
+
+
+def _mae(scores: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean(np.abs(scores - labels)))
+
+
+def _corr(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    if np.ptp(scores) == 0 or np.ptp(labels) == 0:
+        warnings.warn("correlation is undefined: predictions or references are constant", stacklevel=4)
+        return None
+    return float(np.corrcoef(scores, labels)[0, 1])
+
+
+def _rounded_accuracy(scores: np.ndarray, labels: np.ndarray, limit: int) -> float:
+    return _accuracy(np.round(labels.clip(-limit, limit)), np.round(scores.clip(-limit, limit)))
+
+
+def _accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
+    return float(accuracy_score(truth, predicted))
+
+
+def _f1(truth: np.ndarray, predicted: np.ndarray) -> float:
+    return float(f1_score(truth, predicted, average="weighted", zero_division=0))

@@ -1,0 +1,275 @@
+"""What the model promises: one score a clip, whatever surrounds it, and the same score after saving and loading."""
+
+import json
+import random
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+from transformers import BitsAndBytesConfig, Qwen2_5OmniThinkerForConditionalGeneration
+
+from omnisent.modeling_omnisent import OmniForSentimentRegression, last_token_index, load_thinker
+from omnisent.training.arguments import ModelArguments
+from omnisent.training.backbone import lora_config
+
+SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def _nf4() -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
+
+
+def _mixed_clips(planted_clips) -> list[dict]:
+    """Eight clips: whole ones of different lengths, silent, without text, without picture, and text alone."""
+    whole = [c.to_dict() for c in planted_clips if c.video and c.text]
+    silent = {**whole[0], "id": "text only", "video": None}
+    mute = [c.to_dict() for c in planted_clips if not c.text][:1]
+    heard = [c.to_dict() for c in planted_clips if c.video is None][:1]
+    clips = [*whole[1:5], silent, *mute, *heard]
+    clips.append({**whole[6], "text": "a much longer thing to say " * 12})
+    return clips
+
+
+def _trained(tiny_backbone, **options) -> OmniForSentimentRegression:
+    """A model whose adapter and head are far from their starting values."""
+    torch.manual_seed(1)
+    model = OmniForSentimentRegression.from_thinker(tiny_backbone, label_mean=0.4, label_std=1.3, **options)
+    model.add_lora(LoraConfig(r=4, lora_alpha=8, target_modules=SEVEN))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    return model.eval()
+
+
+@pytest.mark.parametrize("mask", [[1, 1, 1, 0, 0], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]])
+def test_pooling_takes_the_last_token_that_is_not_padding(mask):
+    last = max(index for index, value in enumerate(mask) if value)
+    assert last_token_index(torch.tensor([mask])).tolist() == [last]
+
+
+def test_score_does_not_depend_on_batch_neighbours_padding_or_order(model, processor, planted_clips):
+    clips = _mixed_clips(planted_clips)
+    assert len(clips) == 8
+    with torch.no_grad():
+        alone = torch.cat([model(**processor(clip)).scores for clip in clips])
+        for side in ("left", "right"):
+            order = random.Random(side).sample(range(8), 8)
+            together = model(**processor([clips[i] for i in order], padding_side=side)).scores
+            assert (together - alone[order]).abs().max() < 1e-4
+    assert alone.std() > 0.01
+
+
+def test_a_score_is_the_denormalised_logit_clipped_at_inference_alone(model, processor):
+    model.config.label_mean, model.config.label_std = 2.0, 4.0
+    inputs = processor([{"text": "good"}, {"text": "bad, really bad"}])
+    with torch.no_grad():
+        free = model.train()(**inputs)
+        clipped = model.eval()(**inputs)
+    assert torch.allclose(clipped.scores, (clipped.logits * 4 + 2).clamp(-3, 3))
+    assert torch.allclose(free.scores, free.logits * 4 + 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("l1", (0.5 + 3.0) / 2), ("mse", (0.25 + 9.0) / 2), ("huber", (0.125 + 2.5) / 2)]
+)
+def test_losses_are_on_z_scored_labels(model, name, expected):
+    model.config.label_mean, model.config.label_std, model.config.loss = 1.0, 2.0, name
+    logits = torch.tensor([0.5, -3.0])
+    assert model._loss(logits, torch.tensor([1.0, 1.0])).item() == pytest.approx(expected)
+
+
+def test_the_head_is_float32_and_unquantised_on_an_nf4_backbone(tiny_backbone, processor):
+    model = OmniForSentimentRegression.from_thinker(tiny_backbone, quantization_config=_nf4(), dtype=torch.bfloat16)
+    kinds = {type(m).__name__ for m in model.model.modules()}
+    assert "Linear4bit" in kinds
+    assert {type(m) for m in model.score.modules() if hasattr(m, "in_features")} == {torch.nn.Linear}
+    assert {p.dtype for p in model.score.parameters()} == {torch.float32}
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert model.eval()(**processor({"text": "fine"})).logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("preset", "in_towers"), [("paper", True), ("llm", False)])
+def test_frozen_towers_run_without_autograd(tiny_backbone, processor, whole_clips, preset, in_towers):
+    model = OmniForSentimentRegression.from_thinker(tiny_backbone)
+    model.add_lora(lora_config(ModelArguments(lora_preset=preset)))
+    seen = {}
+    for name in ("audio_tower", "visual"):
+        tower = getattr(model.model, name)
+        tower.register_forward_hook(lambda m, i, out, n=name: seen.update({n: out.last_hidden_state.requires_grad}))
+    model(**processor(whole_clips[0].to_dict()), labels=torch.tensor([1.0])).loss.backward()
+    assert seen == {"audio_tower": in_towers, "visual": in_towers}
+    adapters = [p for n, p in model.named_parameters() if "lora_" in n]
+    assert all(p.grad is not None for p in adapters)
+    assert any("visual" in n for n, p in model.named_parameters() if p.requires_grad) == in_towers
+
+
+def test_the_thinker_comes_out_of_the_full_checkpoint_unchanged(tiny_backbone):
+    file = load_file(tiny_backbone / "model.safetensors")
+    assert any(name.startswith("talker.") for name in file)
+    weights = load_thinker(tiny_backbone).state_dict()
+    assert not any("lm_head" in name or "talker" in name for name in weights)
+    for ours, theirs in (
+        ("language_model.layers.1.mlp.up_proj.weight", "thinker.model.layers.1.mlp.up_proj.weight"),
+        ("visual.blocks.0.attn.proj.weight", "thinker.visual.blocks.0.attn.proj.weight"),
+        ("audio_tower.layers.1.fc1.weight", "thinker.audio_tower.layers.1.fc1.weight"),
+    ):
+        assert torch.equal(weights[ours], file[theirs])
+
+
+def test_a_checkpoint_without_some_thinker_weight_is_refused_by_name(tiny_backbone, tmp_path):
+    for file in tiny_backbone.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["thinker.model.layers.2.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"1 Thinker weights are missing.*layers\.2\.mlp\.up_proj"):
+        OmniForSentimentRegression.from_thinker(tmp_path)
+
+
+def test_a_folder_that_is_no_omni_checkpoint_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="has no thinker_config"):
+        OmniForSentimentRegression.from_thinker(tmp_path)
+
+
+LOAD_ELSEWHERE = """
+    import json, sys
+    import torch
+    from transformers import AutoModel, AutoProcessor, BitsAndBytesConfig
+
+    class Refuse:
+        def find_spec(self, name, path=None, target=None):
+            if name.split(".")[0] == "omnisent":
+                raise ImportError("omnisent is not installed here")
+
+    sys.meta_path.insert(0, Refuse())
+    folder, clips, quantize = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
+    options = {"dtype": torch.float32}
+    if quantize:
+        options["quantization_config"] = BitsAndBytesConfig(**quantize, bnb_4bit_compute_dtype=torch.float32)
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True, **options)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+    with torch.no_grad():
+        scores = model(**processor(clips, return_tensors="pt")).scores
+    head = {str(p.dtype) for p in model.score.parameters()} | {type(m).__name__ for m in model.score.layers}
+    print(json.dumps({"scores": scores.tolist(), "head": sorted(head), "module": type(model).__module__}))
+"""
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_saved_model_scores_the_same_where_the_package_is_not_importable(
+    tiny_backbone, processor, planted_clips, tmp_path, quantized
+):
+    model = _trained(tiny_backbone, dtype=torch.float32, **({"quantization_config": _nf4()} if quantized else {}))
+    clips = _mixed_clips(planted_clips)
+    with torch.no_grad():
+        scores = model(**processor(clips)).scores
+    model.save_pretrained(tmp_path / "bundle")
+    processor.save_pretrained(tmp_path / "bundle")
+    assert not (tmp_path / "bundle" / "adapter_config.json").exists()
+
+    options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+    command = [sys.executable, "-c", textwrap.dedent(LOAD_ELSEWHERE), str(tmp_path / "bundle")]
+    command += [json.dumps(clips), json.dumps(options if quantized else None)]
+    environment = {"PATH": "/usr/bin:/bin", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    there = json.loads(done.stdout.splitlines()[-1])
+    assert there["scores"] == scores.tolist()
+    assert "torch.float32" in there["head"]
+    assert "Linear4bit" not in there["head"]
+    assert there["module"].startswith("transformers_modules.")
+
+
+def test_a_loaded_model_saves_a_folder_that_loads_again(tiny_backbone, processor, tmp_path):
+    model = _trained(tiny_backbone)
+    model.save_pretrained(tmp_path / "one")
+    OmniForSentimentRegression.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "two")
+    inputs = processor({"text": "not bad"})
+    with torch.no_grad():
+        again = OmniForSentimentRegression.from_pretrained(tmp_path / "two")(**inputs).scores
+        assert torch.equal(again, model(**inputs).scores)
+
+
+def test_a_model_without_a_base_saves_and_loads_whole(tiny_backbone, processor, tmp_path):
+    torch.manual_seed(2)
+    model = OmniForSentimentRegression.from_thinker(tiny_backbone).eval()
+    model.config.base_model = None
+    model.save_pretrained(tmp_path)
+    inputs = processor({"text": "not bad"})
+    with torch.no_grad():
+        assert torch.equal(OmniForSentimentRegression.from_pretrained(tmp_path)(**inputs).scores, model(**inputs).scores)
+        quantized = OmniForSentimentRegression.from_pretrained(tmp_path, quantization_config=_nf4())
+    assert type(quantized.score.layers[0]) is torch.nn.Linear
+    assert type(quantized.model.language_model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("head.safetensors", lambda w: w.pop("layers.0.weight"), r"head\.safetensors: 1 missing weights"),
+        ("head.safetensors", lambda w: w.update(extra=torch.zeros(1)), r"head\.safetensors: 1 unexpected weights"),
+        (
+            "head.safetensors",
+            lambda w: w.update({"layers.0.weight": torch.zeros(2, 2)}),
+            r"layers\.0\.weight has shape \(2, 2\), expected \(256, 128\)",
+        ),
+        ("adapter/adapter_model.safetensors", lambda w: w.pop(min(w)), r"adapter_model\.safetensors: 1 missing weights"),
+    ],
+)
+def test_weights_that_do_not_fit_are_errors_and_never_a_random_head(tiny_backbone, tmp_path, file, change, message):
+    _trained(tiny_backbone).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / file)
+    change(weights)
+    save_file(weights, tmp_path / file)
+    with pytest.raises(ValueError, match=message):
+        OmniForSentimentRegression.from_pretrained(tmp_path)
+
+
+def test_a_bundle_without_its_head_is_refused(tiny_backbone, tmp_path):
+    _trained(tiny_backbone).save_pretrained(tmp_path)
+    (tmp_path / "head.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"head\.safetensors is missing"):
+        OmniForSentimentRegression.from_pretrained(tmp_path)
+
+
+def test_adapter_paths_are_those_of_the_generative_class(tiny_backbone):
+    arguments = ModelArguments(lora_preset="paper")
+    model = OmniForSentimentRegression.from_thinker(tiny_backbone)
+    model.add_lora(lora_config(arguments))
+    generative = Qwen2_5OmniThinkerForConditionalGeneration(model.config.thinker_config)
+    generative.add_adapter(lora_config(arguments))
+
+    def adapters(module):
+        return {name for name, _ in module.named_parameters() if "lora_" in name}
+
+    assert adapters(model) == adapters(generative)
+
+
+def test_inputs_without_position_ids_are_refused(model, processor):
+    inputs = processor({"text": "fine"})
+    del inputs["position_ids"]
+    with pytest.raises(ValueError, match="position_ids are missing"):
+        model(**inputs)
+
+
+def test_attention_implementations_give_the_same_scores(tiny_backbone, processor, planted_clips):
+    clips = _mixed_clips(planted_clips)[:3]
+    scores = []
+    for name in ("sdpa", "eager"):
+        torch.manual_seed(0)
+        model = OmniForSentimentRegression.from_thinker(tiny_backbone, attn_implementation=name).eval()
+        assert model.model.config._attn_implementation == name
+        with torch.no_grad():
+            scores.append(model(**processor(clips)).scores)
+    assert (scores[0] - scores[1]).abs().max() < 1e-5

@@ -1,0 +1,89 @@
+"""The plan's arithmetic, on the true 7B and 3B dimensions, without any weight."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
+
+from omnisent.configuration_omnisent import OmniSentConfig
+from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
+from omnisent.training.backbone import LORA_NAMES, lora_config
+from omnisent.training.plan import PUBLISHED_THINKERS, plan
+
+
+def _plan(**fields):
+    return plan(ModelArguments(**fields), DataArguments(), OmniSentTrainingArguments(use_cpu=True))
+
+
+@pytest.mark.parametrize(("preset", "trainable", "percent"), [("paper", 103_043_072, 1.1405), ("llm", 80_740_352, 0.896)])
+def test_trainable_parameters_of_the_7b_are_the_papers(preset, trainable, percent):
+    found = _plan(lora_preset=preset)
+    assert found.lora_parameters == trainable
+    assert found.trainable_percent == pytest.approx(percent, abs=0.0005 if preset == "llm" else 0.00005)
+    assert found.thinker_parameters == 8_931_813_888
+    assert found.lm_head_parameters == 544_997_376
+    assert found.head_parameters == 3584 * 256 + 256 + 2 * 256 + 256 + 1
+
+
+def test_every_lora_name_matches_layers_of_the_full_size_model():
+    config = Qwen2_5OmniThinkerConfig(**PUBLISHED_THINKERS["Qwen/Qwen2.5-Omni-7B"])
+    with torch.device("meta"):
+        model = OmniForSentimentRegression(OmniSentConfig(thinker_config=config))
+        model.add_lora(lora_config(ModelArguments(lora_preset="paper")))
+    adapted = [name for name, _ in model.named_parameters() if "lora_A" in name]
+    for name in LORA_NAMES:
+        in_language_model = [a for a in adapted if f".{name}." in a and "language_model" in a]
+        assert len(in_language_model) == 28, name
+    assert sum("audio_tower" in a for a in adapted) == 32 * 3
+    assert sum("visual" in a for a in adapted) == 32 * 3
+    assert not any("score" in a for a in adapted)
+
+
+def test_quantised_weights_take_half_a_byte_and_their_scales():
+    nf4, bf16 = _plan(quantization="nf4"), _plan(quantization="none")
+    headless = nf4.thinker_parameters - nf4.lm_head_parameters
+    assert bf16.weight_bytes == 2 * headless
+    assert 0.51 * headless < nf4.weight_bytes < 0.75 * headless  # the token embedding stays in bfloat16
+    assert _plan(quantization="nf4", quantize_towers=False).weight_bytes > nf4.weight_bytes + 1e9
+    assert nf4.expected_peak_bytes == nf4.weight_bytes + nf4.optimizer_bytes + nf4.activation_bytes
+
+
+def test_the_3b_is_known_without_a_download():
+    found = _plan(base_model="Qwen/Qwen2.5-Omni-3B", lora_preset="llm")
+    per_layer = 32 * (2 * 4 * 2048 + 2 * (256 - 2048) + 3 * (2048 + 11008))
+    assert found.lora_parameters == 36 * per_layer
+    assert found.lm_head_parameters == 151_936 * 2048
+
+
+def test_the_plan_counts_what_training_would_train(tiny_backbone):
+    arguments = ModelArguments(base_model=str(tiny_backbone), lora_preset="paper")
+    model = OmniForSentimentRegression.from_thinker(tiny_backbone)
+    model.add_lora(lora_config(arguments))
+    found = plan(arguments, DataArguments(), OmniSentTrainingArguments(use_cpu=True))
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trained == found.lora_parameters + found.head_parameters
+    generative = Qwen2_5OmniThinkerForConditionalGeneration(model.config.thinker_config)
+    assert found.thinker_parameters == sum(p.numel() for p in generative.parameters())
+
+
+def test_the_command_prints_json_and_takes_overrides(tmp_path):
+    config = tmp_path / "seven.yaml"
+    config.write_text("base_model: Qwen/Qwen2.5-Omni-7B\nlora_preset: paper\n")
+    command = [sys.executable, "-c", "from omnisent.cli import main; main()", "plan", str(config), "--json"]
+    done = subprocess.run([*command, "--lora_preset", "llm"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["lora_parameters"] == 80_740_352
+
+
+def test_a_wrong_field_in_the_file_is_one_clear_line(tmp_path):
+    config = tmp_path / "wrong.yaml"
+    config.write_text("lora_rank: 8\n")
+    command = [sys.executable, "-c", "from omnisent.cli import main; main()", "plan", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(f"omnisent: {config}: there is no field 'lora_rank'")
