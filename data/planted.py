@@ -184,7 +184,8 @@ def _plan(generator: np.random.Generator, settings: dict) -> list[tuple[str, str
 
 def _draw_latents(generator: np.random.Generator, index: int) -> Latents:
     """Independent latents; of every fifty clips in turn three lack their text, three their sound, three their picture."""
-    values = dict(zip(SHARES, (round(float(v), 3) for v in generator.uniform(-1, 1, 3)), strict=True))
+    spread = np.sin(np.pi / 2 * generator.uniform(-1, 1, 3))  # more at the ends than in the middle
+    values = {name: round(float(value), 3) for name, value in zip(SHARES, spread, strict=True)}
     period = round(3 / MISSING_RATE)
     for offset, name in enumerate(SHARES):
         if index % period in (offset, offset + period // 3, offset + 2 * period // 3):

@@ -19,7 +19,7 @@ from omnisent.training.arguments import parse_arguments
 from omnisent.training.collator import ClipCollator, ClipDataset
 from omnisent.training.run_folder import METRIC_KEYS
 from omnisent.training.trainer import SentimentTrainer
-from train import main, run
+from omnisent.train import main, run
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def settings(tiny_backbone, planted_root, tmp_path):
             "save_strategy": "steps",
             "save_steps": 2,
             "logging_steps": 1,
-            "gradient_checkpointing": False,
+            "activation_checkpointing": False,
             "disable_tqdm": True,
             "use_cpu": True,
             "output_dir": str(tmp_path / "run"),
@@ -110,7 +110,7 @@ def test_the_bundle_scores_as_training_did(settings, tmp_path, planted_clips):
 
 
 def test_the_best_checkpoint_is_what_is_kept(settings, tmp_path):
-    run(*parse_arguments([settings(learning_rate=0.05, head_learning_rate=0.2, max_steps=8)]))
+    run(*parse_arguments([settings(learning_rate=0.01, head_learning_rate=0.03, max_steps=8)]))
     state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
     maes = {entry["step"]: entry["eval_mae"] for entry in state["log_history"] if "eval_mae" in entry}
     best = min(maes, key=maes.get)
@@ -161,7 +161,7 @@ def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(tiny_backbo
         arguments = ["--use_cpu", "--output_dir", str(tmp_path), "--max_steps", "1", "--max_grad_norm", "0"]
         arguments += ["--per_device_train_batch_size", str(batch), "--gradient_accumulation_steps", str(steps)]
         arguments += ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
-        _, _, args = parse_arguments([*arguments, "--no_gradient_checkpointing", "--disable_tqdm", "true"])
+        _, _, args = parse_arguments([*arguments, "--no_activation_checkpointing", "--disable_tqdm", "true"])
         seen = {}
 
         class Keep(TrainerCallback):
@@ -178,7 +178,7 @@ def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(tiny_backbo
         trainer.train()
         gradients.append(seen)
     assert gradients[0].keys() == gradients[1].keys()
-    assert len(gradients[0]) > 50
+    assert len(gradients[0]) == 42  # two weights an adapted layer, and six of the head
     for name, gradient in gradients[0].items():
         assert (gradient - gradients[1][name]).abs().max() < 1e-5, name
     assert max(gradient.abs().max() for gradient in gradients[0].values()) > 1e-2
@@ -298,7 +298,7 @@ def _launch(config: str, processes: int, folder) -> None:
 def _root():
     from pathlib import Path
 
-    import train
+    from omnisent import train
 
     return Path(train.__file__).parent
 

@@ -87,13 +87,13 @@ class OmniSentTrainingArguments(TrainingArguments):
     metric_for_best_model: str | None = _field("mae", "what best means")
     greater_is_better: bool | None = _field(False, "an error is better when lower")
     logging_steps: float = _field(10, "steps between log lines")
-    gradient_checkpointing: bool = _field(True, "recompute activations to save memory")
+    activation_checkpointing: bool = _field(True, "recompute activations to save memory")
     remove_unused_columns: bool = _field(False, "must stay off: clips are turned into inputs in the workers")
-    report_to: str | list[str] | None = _field("none", "experiment trackers, as in transformers")
+    report_to: str | None = _field("none", "experiment tracker, as in transformers, e.g. tensorboard")
 
     def __post_init__(self):
         self.label_names = ["labels"]
-        self.gradient_checkpointing_kwargs = {"use_reentrant": False, **(self.gradient_checkpointing_kwargs or {})}
+        self.activation_checkpointing_kwargs = {"use_reentrant": False, **(self.activation_checkpointing_kwargs or {})}
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = True  # a batch without sound leaves an adapter in the audio tower unused
         super().__post_init__()

@@ -150,7 +150,7 @@ def _activation_bytes(
 
     def stack(rows: int, layers: int, hidden: int, intermediate: int) -> int:
         inside = rows * (6 * hidden + 4 * intermediate) * width
-        if training.gradient_checkpointing:
+        if training.activation_checkpointing:
             return layers * rows * hidden * width + inside
         return layers * inside
 
