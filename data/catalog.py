@@ -42,7 +42,8 @@ def load_clips(name_or_path: str, *, root: str | Path | None = None, with_media:
 
     Args:
         name_or_path: a name in the catalog, or what `read_clips` takes.
-        root: the folder that a named data set lies in, with label.csv and Raw/<video_id>/<clip_id>.mp4.
+        root: the folder that a named data set lies in, with label.csv and Raw/<video_id>/<clip_id>.mp4; for `planted`, the
+            folder that they are made in, by default runs/planted.
         with_media: `False` leaves media paths out.
 
     Raises:
@@ -50,16 +51,18 @@ def load_clips(name_or_path: str, *, root: str | Path | None = None, with_media:
         ValueError: for a table that cannot be read.
     """
     if name_or_path == "planted":
-        return make_planted_clips(root or PLANTED_ROOT)
+        make_planted_clips(root or PLANTED_ROOT)
+        return read_clips(root or PLANTED_ROOT, with_media=with_media)
     if name_or_path not in DATASETS:
         if not Path(name_or_path).exists():
             raise FileNotFoundError(
                 f"{name_or_path!r} is neither a data set ({', '.join(DATASETS)}) nor an existing table of clips"
             )
         return read_clips(name_or_path, with_media=with_media)
-    if root is None or not (Path(root) / "label.csv").is_file():
+    table = None if root is None else Path(root) / "label.csv"
+    if table is None or not table.is_file():
         raise FileNotFoundError(
             f"{name_or_path}: expected label.csv and Raw/<video_id>/<clip_id>.mp4 in the folder given by root ({root});"
             " the clips are had from the data set's authors"
         )
-    return read_clips(root, with_media=with_media)
+    return read_clips(table, with_media=with_media)

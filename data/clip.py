@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 SPLITS = ("train", "valid", "test")
+MODALITIES = ("text", "audio", "video")
 
 
 @dataclass(frozen=True)

@@ -4,54 +4,55 @@ Two kinds of columns are known by their header: this project's (id, text, video,
 MMSA layout's (video_id, clip_id, text, label, mode, ...; media in Raw/<video_id>/<clip_id>.mp4).
 """
 
+import csv
+import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from datasets import Dataset, DatasetDict, load_from_disk
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import DatasetDict, load_from_disk
 
-from .clip import Clip
+from .clip import MODALITIES, SPLITS, Clip
 
 TABLES = ("clips.csv", "clips.jsonl", "clips.parquet", "label.csv")
-SPLIT_NAMES = {name: name for name in ("train", "valid", "test")} | {"val": "valid", "validation": "valid", "dev": "valid"}
-OWN_COLUMNS = {"id"}
+SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "valid", "validation": "valid", "dev": "valid"}
 MMSA_COLUMNS = {"video_id", "clip_id", "text", "label"}
+EXPECTED = "id with any of text, video, audio, label, split, video_id, clip_index; or video_id, clip_id, text, label, mode"
+
+Row = Mapping[str, Any]
 
 
 def read_clips(path: str | Path, *, with_media: bool = True) -> list[Clip]:
     """The clips of a table, in its order.
 
+    Ids are strings as they stand, leading zeros included; empty cells are `None`; columns that are not known are passed over.
+
     Args:
         path: a table; a folder that holds clips.csv, clips.jsonl, clips.parquet or label.csv; or a folder that `datasets` saved.
         with_media: `False` leaves media paths out, for work on the text alone.
+
+    Returns:
+        Clips with absolute media paths; a relative path in the table starts at the table's folder.
 
     Raises:
         FileNotFoundError: when the table, or media that it names, does not exist.
         ValueError: naming file, line and column, for what cannot be read as a clip.
     """
     table = _find_table(Path(path))
-    rows = list(_rows(table))
-    if not rows:
-        raise ValueError(f"{table}: the table has no clips")
-    columns = set(rows[0][1])
-    if OWN_COLUMNS <= columns:
-        read = _own_clip
-    elif columns >= MMSA_COLUMNS:
-        read = _mmsa_clip
-    else:
-        raise ValueError(
-            f"{table}: unknown columns {', '.join(sorted(columns))}; expected id, text, video, audio, label, split,"
-            " or video_id, clip_id, text, label, mode"
-        )
     root = table if table.is_dir() else table.parent
+    read: Callable[[str, Row, Path, bool], Clip] | None = None
     clips: dict[str, Clip] = {}
-    for where, row in rows:
+    for where, row in _rows(table):
+        read = read or _reader(where, row)
         clip = read(where, row, root, with_media)
         if clip.id in clips:
-            raise ValueError(f"{where}: column id: {clip.id!r} stands there twice; ids must be unique")
+            raise ValueError(f"{where}: column {_id_columns(read)}: {clip.id!r} stands there twice; ids must be unique")
         clips[clip.id] = clip
+    if not clips:
+        raise ValueError(f"{table}: the table has no clips")
     if with_media:
         _check_media(table, clips)
     return list(clips.values())
@@ -70,34 +71,87 @@ def _find_table(path: Path) -> Path:
     raise FileNotFoundError(f"{path}: expected one of {', '.join(TABLES)} or a built data set in this folder")
 
 
-def _rows(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row with the words that say where it stands; every value a string, but for those of typed tables."""
+def _rows(table: Path) -> Iterator[tuple[str, Row]]:
+    """Each row with the words that say where it stands."""
+    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
     if table.is_dir():
-        saved = load_from_disk(str(table))
-        parts = saved if isinstance(saved, DatasetDict) else {None: saved}
-        for split, part in parts.items():
-            for number, row in enumerate(_plain(part), 1):
-                yield f"{table}, row {number}", row if row.get("split") or split is None else {**row, "split": split}
-        return
+        return _built_rows(table)
+    if table.suffix.lower() not in readers:
+        raise ValueError(f"{table}: expected a table that ends in {', '.join(readers)}")
+    return readers[table.suffix.lower()](table)
+
+
+def _csv_rows(table: Path) -> Iterator[tuple[str, Row]]:
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            for name in header:
+                if header.count(name) > 1:
+                    raise ValueError(f"{table}, line 1: column {name!r} stands there twice")
+            for cells in reader:
+                where = f"{table}, line {reader.line_num}"
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    raise ValueError(f"{where}: {len(cells)} columns where line 1 has {len(header)}")
+                yield where, dict(zip(header, cells, strict=True))
+        except csv.Error as error:
+            raise ValueError(f"{table}, line {reader.line_num}: not CSV: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{table}, after line {reader.line_num}: not UTF-8: {error}") from error
+
+
+def _jsonl_rows(table: Path) -> Iterator[tuple[str, Row]]:
+    for number, line in enumerate(table.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{table}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{where}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: expected an object with the columns as keys")
+        yield where, row
+
+
+def _parquet_rows(table: Path) -> Iterator[tuple[str, Row]]:
     try:
-        if table.suffix == ".parquet":
-            frame = pd.read_parquet(table)
-        elif table.suffix in (".jsonl", ".json"):
-            frame = pd.read_json(table, lines=True, dtype=False, convert_dates=False)
-        else:
-            frame = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, UnicodeDecodeError, OSError) as error:
-        raise ValueError(f"{table} cannot be read as a table: {error}") from error
-    first = 2 if table.suffix == ".csv" else 1
-    for number, row in enumerate(frame.to_dict("records"), first):
-        yield f"{table}, line {number}", {str(key).strip(): value for key, value in row.items()}
+        rows = pq.read_table(table).to_pylist()
+    except pa.ArrowException as error:
+        raise ValueError(f"{table}: not Parquet: {error}") from error
+    for number, row in enumerate(rows, 1):
+        yield f"{table}, row {number}", row
 
 
-def _plain(part: Dataset) -> Iterator[dict[str, Any]]:
-    yield from part
+def _built_rows(folder: Path) -> Iterator[tuple[str, Row]]:
+    saved = load_from_disk(str(folder))
+    if not isinstance(saved, DatasetDict):
+        for number, row in enumerate(saved, 1):
+            yield f"{folder}, row {number}", row
+        return
+    for split, part in saved.items():
+        for number, row in enumerate(part, 1):
+            yield f"{folder}, {split} row {number}", row if _text(row, "split") else {**row, "split": split}
 
 
-def _own_clip(where: str, row: Mapping[str, Any], root: Path, with_media: bool) -> Clip:
+def _reader(where: str, row: Row) -> Callable[[str, Row, Path, bool], Clip]:
+    columns = set(row)
+    if "id" in columns and columns & set(MODALITIES):
+        return _own_clip
+    if columns >= MMSA_COLUMNS:
+        return _mmsa_clip
+    lacking = "" if "id" in columns else "no column id; "
+    table = where.rsplit(", ", 1)[0]
+    raise ValueError(f"{table}, header: {lacking}found {', '.join(sorted(columns))}; expected {EXPECTED}")
+
+
+def _id_columns(read: Callable) -> str:
+    return "id" if read is _own_clip else "video_id and clip_id"
+
+
+def _own_clip(where: str, row: Row, root: Path, with_media: bool) -> Clip:
     clip_id = _text(row, "id")
     if clip_id is None:
         raise ValueError(f"{where}: column id is empty; every clip needs one")
@@ -108,12 +162,12 @@ def _own_clip(where: str, row: Mapping[str, Any], root: Path, with_media: bool) 
         label=_number(where, row, "label"),
         split=_split(where, row, "split"),
         video_id=_text(row, "video_id"),
-        clip_index=_index(row, "clip_index"),
+        clip_index=_index(where, row, "clip_index"),
         **{name: None if path is None else str((root / path).absolute()) for name, path in media.items()},
     )
 
 
-def _mmsa_clip(where: str, row: Mapping[str, Any], root: Path, with_media: bool) -> Clip:
+def _mmsa_clip(where: str, row: Row, root: Path, with_media: bool) -> Clip:
     video_id, clip_id = _text(row, "video_id"), _text(row, "clip_id")
     if video_id is None or clip_id is None:
         raise ValueError(f"{where}: columns video_id and clip_id must not be empty")
@@ -122,52 +176,55 @@ def _mmsa_clip(where: str, row: Mapping[str, Any], root: Path, with_media: bool)
         text=_text(row, "text"),
         video=str((root / "Raw" / video_id / f"{clip_id}.mp4").absolute()) if with_media else None,
         label=_number(where, row, "label"),
-        split=_split(where, row, "mode"),
+        split=_split(where, row, "mode" if "mode" in row else "split"),
         video_id=video_id,
-        clip_index=_index(row, "clip_id"),
+        clip_index=int(clip_id) if clip_id.isdecimal() else None,
     )
 
 
-def _text(row: Mapping[str, Any], column: str) -> str | None:
+def _text(row: Row, column: str) -> str | None:
     value = row.get(column)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    return str(value).strip() or None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # whole numbers become fractions in a column with gaps, and an id of 7 must not turn into 7.0
+    return None if value is None else str(value).strip() or None
 
 
-def _number(where: str, row: Mapping[str, Any], column: str) -> float | None:
+def _number(where: str, row: Row, column: str) -> float | None:
     text = _text(row, column)
     if text is None:
         return None
     try:
         value = float(text)
     except ValueError:
-        value = math.nan
+        raise ValueError(f"{where}: column {column}: {text!r} is not a number") from None
     if not math.isfinite(value):
-        raise ValueError(f"{where}: column {column}: {text!r} is not a number")
+        raise ValueError(f"{where}: column {column}: {text!r} is not finite; leave the cell empty where there is none")
     return value
 
 
-def _index(row: Mapping[str, Any], column: str) -> int | None:
+def _index(where: str, row: Row, column: str) -> int | None:
     text = _text(row, column)
-    try:
-        return None if text is None else int(float(text))
-    except ValueError:
+    if text is None:
         return None
+    if not text.removesuffix(".0").isdecimal():
+        raise ValueError(f"{where}: column {column}: {text!r} is not a whole number from 0 on")
+    return int(text.removesuffix(".0"))
 
 
-def _split(where: str, row: Mapping[str, Any], column: str) -> str | None:
+def _split(where: str, row: Row, column: str) -> str | None:
     text = _text(row, column)
     if text is None:
         return None
     if text.lower() not in SPLIT_NAMES:
-        raise ValueError(f"{where}: column {column}: {text!r} is not a split; expected train, valid or test")
+        raise ValueError(f"{where}: column {column}: {text!r} is not a split; expected {', '.join(SPLIT_NAMES)}")
     return SPLIT_NAMES[text.lower()]
 
 
 def _check_media(table: Path, clips: Mapping[str, Clip]) -> None:
-    missing = [p for c in clips.values() for p in (c.video, c.audio) if p is not None and not Path(p).is_file()]
+    wanted = [(clip.id, path) for clip in clips.values() for path in (clip.video, clip.audio) if path is not None]
+    missing = [f"{path} (clip {clip_id})" for clip_id, path in wanted if not Path(path).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{table}: {len(missing)} media files do not exist, first {missing[0]}; put them there, or use the text alone"
+            f"{table}: {len(missing)} of {len(wanted)} media files do not exist: {', '.join(missing[:3])}"
+            f"{', ...' if len(missing) > 3 else ''}; put them there, or use the text alone"
         )

@@ -8,6 +8,7 @@ modality that a clip lacks adds nothing, so every ablation has a known right ans
 
 import csv
 import json
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .clip import SPLITS, Clip
+from .labelled_folder import read_clips
 
-VERSION = 1
+VERSION = 2  # raise when the same settings would give other clips
 SHARES = {"text": 0.5, "audio": 0.3, "video": 0.2}
 MISSING_RATE = 0.06
 FPS = 12
@@ -28,11 +30,11 @@ SAMPLE_RATE = 16_000
 SIZES = ((112, 112), (112, 112), (112, 112), (140, 112), (112, 140))
 COLUMNS = ("id", "text", "video", "audio", "label", "split", "video_id", "clip_index")
 WORDS = (
-    ("horrible", "awful", "terrible", "disgusting"),
-    ("bad", "boring", "weak", "annoying"),
-    ("plain", "ordinary", "average", "usual"),
-    ("good", "nice", "pleasant", "enjoyable"),
-    ("wonderful", "brilliant", "amazing", "perfect"),
+    ("horrible", "awful"),
+    ("bad", "boring"),
+    ("plain", "ordinary"),
+    ("good", "nice"),
+    ("wonderful", "brilliant"),
 )
 SUBJECTS = ("the acting", "the story", "the music", "the ending", "the dialogue", "the camera", "the pace", "the cast")
 OPENINGS = ("well", "so", "you know", "to me", "this time", "honestly", "I saw it on Friday and", "as for the film")
@@ -58,6 +60,8 @@ def make_planted_clips(
 ) -> list[Clip]:
     """Make the clips, or read them where the folder already holds the same.
 
+    The folder appears when all is made. Planted clips of other settings in it are replaced; anything else is refused.
+
     Args:
         out: gets clips.csv, planted.json (settings and latents) and media/.
         n_train: clips of the train split.
@@ -67,18 +71,23 @@ def make_planted_clips(
 
     Returns:
         The clips with absolute media paths, in the order train, valid, test.
+
+    Raises:
+        FileExistsError: when the folder holds files, but no planted clips.
     """
     out = Path(out)
     settings = {"version": VERSION, "n_train": n_train, "n_valid": n_valid, "n_test": n_test, "seed": seed}
-    made = out / "planted.json"
-    if not made.is_file() or json.loads(made.read_text(encoding="utf-8"))["settings"] != settings:
-        draft = out.with_name(f"{out.name}.part")
-        shutil.rmtree(draft, ignore_errors=True)
-        _write(draft, settings)
-        shutil.rmtree(out, ignore_errors=True)
-        draft.replace(out)
-    with (out / "clips.csv").open(encoding="utf-8", newline="") as file:
-        return [_clip(row, out) for row in csv.DictReader(file)]
+    if not _holds(out, settings):
+        draft = out.with_name(f"{out.name}.part-{os.getpid()}")
+        try:
+            _write(draft, settings)
+            if not _holds(out, settings):  # another process may have been faster
+                if out.exists():
+                    shutil.rmtree(out)
+                draft.replace(out)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return read_clips(out)
 
 
 def read_latents(out: str | Path) -> dict[str, Latents]:
@@ -137,6 +146,19 @@ def _write_sound(container, stream, sound: np.ndarray) -> None:
         frame.sample_rate, frame.pts, frame.time_base = stream.rate, start, Fraction(1, stream.rate)
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
+
+
+def _holds(out: Path, settings: dict) -> bool:
+    made = out / "planted.json"
+    if not made.is_file():
+        if out.exists() and any(out.iterdir()):
+            raise FileExistsError(f"{out}: holds files that are not planted clips; give a new or an empty folder")
+        return False
+    try:
+        same = json.loads(made.read_text(encoding="utf-8"))["settings"] == settings
+        return same and len(read_clips(out)) > 0
+    except (ValueError, KeyError, FileNotFoundError):  # damaged or incomplete, so to be made anew
+        return False
 
 
 def _write(out: Path, settings: dict) -> None:
@@ -201,7 +223,7 @@ def _sentence(generator: np.random.Generator, value: float) -> str:
     grades[: whole % 3] += 1
     generator.shuffle(grades)
     subjects = generator.choice(len(SUBJECTS), 3, replace=False)
-    words = [WORDS[grade][generator.integers(4)] for grade in grades]
+    words = [WORDS[grade][generator.integers(len(WORDS[grade]))] for grade in grades]
     parts = [f"{SUBJECTS[s]} was {word}" for s, word in zip(subjects, words, strict=True)]
     return f"{OPENINGS[generator.integers(len(OPENINGS))]} {parts[0]}, {parts[1]} and {parts[2]}."
 
@@ -237,19 +259,6 @@ def _face(generator: np.random.Generator, value: float, seconds: float) -> np.nd
         noise = generator.normal(0, 4, (height, width, 1))
         frames[index] = np.clip(picture + noise, 0, 255).astype(np.uint8)
     return frames
-
-
-def _clip(row: dict[str, str], out: Path) -> Clip:
-    media = {name: str((out / row[name]).absolute()) if row[name] else None for name in ("video", "audio")}
-    return Clip(
-        id=row["id"],
-        text=row["text"] or None,
-        label=float(row["label"]),
-        split=row["split"],
-        video_id=row["video_id"],
-        clip_index=int(row["clip_index"]),
-        **media,
-    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ def msa_metrics(
     """MAE, Pearson correlation, accuracies and F1 of scores against labels.
 
     `"mosi"` (labels in [-3, 3]): MAE and correlation as they come. Acc-7, Acc-5 and Acc-3 clip both sides to 3, 2 and 1, round
-    half to even, and count equal ones; the CMU SDK's own seven bins differ. Acc-2 and F1 come twice: has0 is >= 0 against < 0 over
+    half to even, and count equal ones; the toolkit computes Acc-3 so but leaves it out of its tables, and the CMU SDK's own seven
+    bins are others, so Acc-7 computed with them does not compare. Acc-2 and F1 come twice: has0 is >= 0 against < 0 over
     all clips, non0 is > 0 against <= 0 over the clips whose label is not 0. F1 is weighted by the labels' counts.
 
     `"sims"` (labels in [-1, 1]): both sides are clipped to 1 first. Classes are cut, closed on the right, at 0 (Acc-2, where 0 is
@@ -64,7 +65,7 @@ def _mosi(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
 
 def _sims(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
     scores, labels = scores.clip(-1, 1), labels.clip(-1, 1)
-    classes = {name: (np.digitize(labels, e, right=True), np.digitize(scores, e, right=True)) for name, e in _SIMS_EDGES.items()}
+    classes = {name: (_cut(labels, edges), _cut(scores, edges)) for name, edges in _SIMS_EDGES.items()}
     return {
         "mae": _mae(scores, labels),
         "corr": _corr(scores, labels),
@@ -72,6 +73,11 @@ def _sims(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
         **{name: _accuracy(*classes[name]) for name in ("acc_5", "acc_3", "acc_2")},
         "f1": _f1(*classes["acc_2"]),
     }
+
+
+def _cut(values: np.ndarray, edges: tuple[float, ...]) -> np.ndarray:
+    # In float32, as the toolkit has it: a label of 0.1 lies on its edge however it came here.
+    return np.digitize(values.astype(np.float32), np.array(edges, np.float32), right=True)
 
 
 def _checked(name: str, values: Sequence[float]) -> np.ndarray:
@@ -89,7 +95,8 @@ def _mae(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _corr(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    if np.ptp(scores) == 0 or np.ptp(labels) == 0:
+    spread = scores.std() * labels.std()
+    if np.ptp(scores) == 0 or np.ptp(labels) == 0 or spread == 0:
         warnings.warn("correlation is undefined: predictions or references are constant", stacklevel=4)
         return None
     return float(np.corrcoef(scores, labels)[0, 1])

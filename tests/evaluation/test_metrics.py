@@ -1,0 +1,127 @@
+"""The metrics against examples worked by hand, in both conventions, and on input that has no answer."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+
+from omnisent.evaluation.metrics import msa_metrics
+
+MOSI_LABELS = [3.0, 2.5, 1.5, 0.5, 0.0, 0.0, -0.5, -1.5, -2.5, -3.0]
+MOSI_SCORES = [4.0, 2.0, 2.4, 0.0, 0.5, -0.1, 0.2, -2.5, -2.0, -1.4]
+SIMS_LABELS = [-1.0, -0.7, -0.6, -0.1, 0.0, 0.1, 0.2, 0.7, 0.8, 1.0]
+SIMS_SCORES = [-1.5, -0.8, -0.1, 0.0, 0.05, 0.3, 0.1, 0.9, 0.7, 1.2]
+
+
+def test_mosi_metrics_equal_the_hand_worked_example():
+    metrics = msa_metrics(MOSI_SCORES, MOSI_LABELS)
+    # |errors|: 1 .5 .9 .5 .5 .1 .7 1 .5 1.6
+    assert metrics["mae"] == pytest.approx(7.3 / 10, abs=1e-12)
+    # Rounded labels 3 2 2 0 0 0 0 -2 -2 -3; rounded scores, clipped to 3: 3 2 2 0 0 0 0 -2 -2 -1
+    assert metrics["acc_7"] == pytest.approx(9 / 10, abs=1e-12)
+    # Clipped to 2, labels 2 2 2 0 0 0 0 -2 -2 -2; scores 2 2 2 0 0 0 0 -2 -2 -1
+    assert metrics["acc_5"] == pytest.approx(9 / 10, abs=1e-12)
+    # Clipped to 1, labels 1 1 1 0 0 0 0 -1 -1 -1; scores 1 1 1 0 0 0 0 -1 -1 -1
+    assert metrics["acc_3"] == pytest.approx(1.0, abs=1e-12)
+    # >= 0: labels + + + + + + - - - -; scores + + + + + - + - - -
+    assert metrics["acc_2_has0"] == pytest.approx(8 / 10, abs=1e-12)
+    # Positive: 5 right, 1 missed, 1 too many, F1 10/12; negative: 3 right, 1, 1, F1 6/8; weights 6 and 4
+    assert metrics["f1_has0"] == pytest.approx((6 * 10 / 12 + 4 * 6 / 8) / 10, abs=1e-12)
+    # Without the two zeros, > 0: labels + + + + - - - -; scores + + + - + - - -
+    assert metrics["acc_2_non0"] == pytest.approx(6 / 8, abs=1e-12)
+    assert metrics["f1_non0"] == pytest.approx(6 / 8, abs=1e-12)
+
+
+def test_correlation_is_pearsons_on_scores_that_are_not_clipped():
+    # Centred: labels -1 0 1; scores -1 -1 2 (mean 1); covariance 3, variances 2 and 6
+    assert msa_metrics([0.0, 0.0, 3.0], [-1.0, 0.0, 1.0])["corr"] == pytest.approx(3 / math.sqrt(12), abs=1e-12)
+    # A score of 9 counts as 9: centred -3 -3 6, the same direction as above
+    assert msa_metrics([0.0, 0.0, 9.0], [-1.0, 0.0, 1.0])["corr"] == pytest.approx(3 / math.sqrt(12), abs=1e-12)
+    assert msa_metrics([0.0, 0.0, 9.0], [-1.0, 0.0, 1.0])["mae"] == pytest.approx(3.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("label", "score"), [(0.5, 0.0), (1.5, 2.0), (2.5, 2.0), (-0.5, 0.0), (-1.5, -2.0), (-2.5, -2.0)])
+def test_halves_round_to_the_even_class(label, score):
+    assert msa_metrics([score, 0.0], [label, 1.0])["acc_7"] == 0.5
+
+
+def test_a_label_of_zero_is_positive_in_has0_and_absent_from_non0():
+    metrics = msa_metrics([0.1, -0.1, -0.1], [0.0, 0.0, -1.0])
+    assert metrics["acc_2_has0"] == pytest.approx(2 / 3, abs=1e-12)
+    assert metrics["acc_2_non0"] == 1.0
+
+
+def test_a_score_of_zero_is_positive_in_has0_and_not_in_non0():
+    metrics = msa_metrics([0.0, -1.0], [1.0, -1.0])
+    assert (metrics["acc_2_has0"], metrics["acc_2_non0"]) == (1.0, 0.5)
+
+
+def test_sims_metrics_equal_the_hand_worked_example():
+    metrics = msa_metrics(SIMS_SCORES, SIMS_LABELS, convention="sims")
+    # Scores clipped to 1 first; |errors|: 0 .1 .5 .1 .05 .2 .1 .2 .1 0
+    assert metrics["mae"] == pytest.approx(1.35 / 10, abs=1e-12)
+    # Classes of the labels 0 0 1 1 2 2 3 3 4 4; of the scores 0 0 1 2 2 3 2 4 3 4
+    assert metrics["acc_5"] == pytest.approx(5 / 10, abs=1e-12)
+    # Classes of the labels 0 0 0 0 1 1 2 2 2 2; of the scores 0 0 0 1 1 2 1 2 2 2
+    assert metrics["acc_3"] == pytest.approx(7 / 10, abs=1e-12)
+    # > 0: labels - - - - - + + + + +; scores - - - - + + + + + +
+    assert metrics["acc_2"] == pytest.approx(9 / 10, abs=1e-12)
+    # Positive: 5 right, none missed, 1 too many, F1 10/11; negative: 4 right, 1 missed, F1 8/9; weights 5 and 5
+    assert metrics["f1"] == pytest.approx((5 * 10 / 11 + 5 * 8 / 9) / 10, abs=1e-12)
+    assert metrics["acc_7"] is None
+
+
+def test_sims_labels_on_an_edge_keep_their_class_in_float32():
+    as_float32 = np.array(SIMS_LABELS, np.float32)
+    metrics = msa_metrics(as_float32, SIMS_LABELS, convention="sims")
+    assert (metrics["acc_5"], metrics["acc_3"], metrics["acc_2"]) == (1.0, 1.0, 1.0)
+
+
+def test_each_convention_has_its_own_names():
+    assert set(msa_metrics(MOSI_SCORES, MOSI_LABELS, "mosi")) == {
+        *("mae", "corr", "acc_7", "acc_5", "acc_3", "acc_2_has0", "acc_2_non0", "f1_has0", "f1_non0")
+    }
+    assert set(msa_metrics(SIMS_SCORES, SIMS_LABELS, "sims")) == {"mae", "corr", "acc_7", "acc_5", "acc_3", "acc_2", "f1"}
+    with pytest.raises(ValueError, match="mosi, sims"):
+        msa_metrics(SIMS_SCORES, SIMS_LABELS, "mosei")
+
+
+@pytest.mark.parametrize("convention", ["mosi", "sims"])
+@pytest.mark.parametrize(("scores", "labels"), [([0.1, 0.1, 0.1], [-1.0, 0.3, 1.0]), ([-1.0, 0.3, 1.0], [0.1, 0.1, 0.1])])
+def test_a_constant_side_leaves_the_correlation_undefined_with_a_warning(convention, scores, labels):
+    with pytest.warns(UserWarning, match="correlation is undefined"):
+        metrics = msa_metrics(scores, labels, convention)
+    assert metrics["corr"] is None
+    assert metrics["mae"] == pytest.approx(np.abs(np.subtract(scores, labels)).mean(), abs=1e-12)
+
+
+def test_labels_that_are_all_zero_leave_the_non0_pair_undefined():
+    with pytest.warns(UserWarning, match="correlation is undefined"):
+        metrics = msa_metrics([0.5, -0.5], [0.0, 0.0])
+    assert (metrics["acc_2_non0"], metrics["f1_non0"]) == (None, None)
+    assert metrics["acc_2_has0"] == 0.5
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_not_finite_are_counted_and_pointed_at(bad):
+    with pytest.raises(ValueError, match=r"predictions: 2 values are not finite, first at index 1"):
+        msa_metrics([0.0, bad, bad], [0.0, 1.0, 2.0])
+    with pytest.raises(ValueError, match=r"references: 1 values are not finite, first at index 2"):
+        msa_metrics([0.0, 1.0, 2.0], [0.0, 1.0, bad])
+
+
+def test_input_that_cannot_be_compared_is_refused():
+    with pytest.raises(ValueError, match="2 predictions for 3 references"):
+        msa_metrics([0.0, 1.0], [0.0, 1.0, 2.0])
+    with pytest.raises(ValueError, match="at least one clip"):
+        msa_metrics([], [])
+    with pytest.raises(ValueError, match="shape"):
+        msa_metrics([[0.0], [1.0]], [[0.0], [1.0]])
+
+
+def test_ordinary_input_gives_plain_floats_and_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metrics = msa_metrics(np.array(MOSI_SCORES, np.float32), np.array(MOSI_LABELS, np.float32))
+    assert {type(value) for value in metrics.values()} == {float}
