@@ -1,6 +1,6 @@
 """The `omnisent` command. It parses, calls one function and prints; all else is in the rooms below.
 
-    omnisent --help
+omnisent --help
 """
 
 import json
@@ -13,7 +13,9 @@ import typer
 from .training.arguments import parse_arguments
 from .training.plan import plan as make_plan
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0])
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
+)
 
 
 @app.callback()

@@ -261,7 +261,9 @@ class OmniForSentimentRegression(PreTrainedModel):
             ValueError: without position ids.
         """
         if position_ids is None:
-            raise ValueError("position_ids are missing: make the inputs with OmniSentProcessor, which gives each clip its own")
+            raise ValueError(
+                "position_ids are missing: make the inputs with OmniSentProcessor, which gives each clip its own"
+            )
         embeds = embed_clips(
             self.model, input_ids, input_features, feature_attention_mask, pixel_values_videos, video_grid_thw
         )
@@ -416,7 +418,9 @@ class OmniForSentimentRegression(PreTrainedModel):
         model, info = super().from_pretrained(folder, *model_args, config=config, output_loading_info=True, **kwargs)
         wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
         if wrong:
-            raise ValueError(f"{folder}: {len(wrong)} weights do not fit config.json, first {sorted(map(str, wrong))[0]}")
+            raise ValueError(
+                f"{folder}: {len(wrong)} weights do not fit config.json, first {sorted(map(str, wrong))[0]}"
+            )
         _mend_nf4_on_cpu(model)
         return (model, info) if want_info else model
 
@@ -429,7 +433,9 @@ class OmniForSentimentRegression(PreTrainedModel):
         """
         folder = Path(folder)
         if not (folder / HEAD_FILE).is_file():
-            raise FileNotFoundError(f"{folder / HEAD_FILE} is missing: {folder} is not an omnisent bundle or checkpoint")
+            raise FileNotFoundError(
+                f"{folder / HEAD_FILE} is missing: {folder} is not an omnisent bundle or checkpoint"
+            )
         head = load_file(folder / HEAD_FILE)
         _check_keys(folder / HEAD_FILE, head, self.score.state_dict())
         self.score.load_state_dict(head)

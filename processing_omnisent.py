@@ -36,8 +36,8 @@ class ClipError(OmniSentError):
 class OmniSentProcessor(ProcessorMixin):
     """Turns clips into model inputs.
 
-    A clip is a mapping with `text`, `video` and `audio` (paths; each may be missing or `None`) and, for messages, `id`. With `video`
-    set and `audio` unset, the video's own sound is used, if it has any.
+    A clip is a mapping with `text`, `video` and `audio` (paths; each may be missing or `None`) and, for messages, `id`. With
+    `video` set and `audio` unset, the video's own sound is used, if it has any.
 
     Args:
         feature_extractor: the base model's log-mel extractor.
@@ -189,9 +189,7 @@ class OmniSentProcessor(ProcessorMixin):
         clips = [clips] if isinstance(clips, Mapping) else list(clips)
         return self.pad([self.encode(clip, modalities=modalities) for clip in clips], padding_side=padding_side)
 
-    def encode(
-        self, clip: Mapping[str, Any], *, modalities: Sequence[str] | None = None
-    ) -> dict[str, torch.Tensor]:
+    def encode(self, clip: Mapping[str, Any], *, modalities: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
         """One clip, unpadded.
 
         Returns:
@@ -228,7 +226,9 @@ class OmniSentProcessor(ProcessorMixin):
         ids = self.tokenizer(self.prompt(text, video=grid is not None, audio=bool(mel_frames)))["input_ids"]
         ids = self._expand(ids, mel_frames, grid, media.seconds_per_frame_pair)
         if len(ids) > self.tokenizer.model_max_length:
-            raise ClipError(f"{len(ids)} tokens, but at most {self.tokenizer.model_max_length} fit; shorten its text", clip_id)
+            raise ClipError(
+                f"{len(ids)} tokens, but at most {self.tokenizer.model_max_length} fit; shorten its text", clip_id
+            )
         input_ids = torch.tensor(ids)  # (T,)
         positions = self._position_ids(input_ids, mel_frames, grid, media.seconds_per_frame_pair)
         return {"input_ids": input_ids, "position_ids": positions, **encoded}
@@ -317,7 +317,9 @@ class OmniSentProcessor(ProcessorMixin):
         values = blocks.float().sub_(mean).div_(std).flatten(1)
         return values, torch.tensor([[count // t, grid_h, grid_w]])
 
-    def _expand(self, ids: list[int], mel_frames: int, grid: torch.Tensor | None, pair_seconds: float | None) -> list[int]:
+    def _expand(
+        self, ids: list[int], mel_frames: int, grid: torch.Tensor | None, pair_seconds: float | None
+    ) -> list[int]:
         """Put as many placeholders as the towers give features in the place of each single one."""
         sound = audio_tokens(mel_frames)
         audio, video = self.tokenizer.audio_token_id, self.tokenizer.video_token_id
@@ -415,7 +417,9 @@ def _read_clip(
 
 def _replace(ids: list[int], token: int, by: list[int]) -> list[int]:
     if ids.count(token) != 1:
-        raise ValueError(f"the chat template must put one placeholder {token} for the clip's media, found {ids.count(token)}")
+        raise ValueError(
+            f"the chat template must put one placeholder {token} for the clip's media, found {ids.count(token)}"
+        )
     at = ids.index(token)
     return [*ids[:at], *by, *ids[at + 1 :]]
 

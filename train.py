@@ -1,6 +1,6 @@
 """Train a sentiment readout and evaluate it on the test split; leaves a run folder with the bundle in `model/`.
 
-    accelerate launch train.py configs/mosi.yaml [--field value ...]
+accelerate launch train.py configs/mosi.yaml [--field value ...]
 """
 
 import logging
@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
-
 from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.data.catalog import dataset_facts, load_clips
 from omnisent.data.clip import SPLITS, Clip
@@ -26,6 +23,8 @@ from omnisent.training.bad_clips import find_bad_clips
 from omnisent.training.collator import ClipCollator, ClipDataset
 from omnisent.training.plan import adapter_share
 from omnisent.training.trainer import SentimentTrainer
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
 
 logger = logging.getLogger("omnisent.train")
 
@@ -43,7 +42,9 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
     splits = {name: [clip for clip in clips if clip.split == name] for name in SPLITS}
     for name in SPLITS:
         if not splits[name]:
-            raise ValueError(f"{data_args.dataset}: no usable clip in the {name} split; training needs all of {', '.join(SPLITS)}")
+            raise ValueError(
+                f"{data_args.dataset}: no usable clip in the {name} split; training needs all of {', '.join(SPLITS)}"
+            )
     if args.should_save:
         run_folder.write_config(folder, model_args, data_args, args)
         run_folder.write_environment(folder)

@@ -42,8 +42,8 @@ def load_clips(name_or_path: str, *, root: str | Path | None = None, with_media:
 
     Args:
         name_or_path: a name in the catalog, or what `read_clips` takes.
-        root: the folder that a named data set lies in, with label.csv and Raw/<video_id>/<clip_id>.mp4; for `planted`, the
-            folder that they are made in, by default runs/planted.
+        root: the folder that a named data set lies in, with label.csv and Raw/<video_id>/<clip_id>.mp4; for `planted`,
+            the folder that the clips are made in, by default runs/planted.
         with_media: `False` leaves media paths out.
 
     Raises:

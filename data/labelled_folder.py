@@ -1,13 +1,14 @@
 """Reads any table of clips: CSV, JSONL, Parquet, a folder with one of them, or a built data set. Opens no media.
 
-Two kinds of columns are known by their header: this project's (id, text, video, audio, label, split, video_id, clip_index) and the
-MMSA layout's (video_id, clip_id, text, label, mode, ...; media in Raw/<video_id>/<clip_id>.mp4).
+Two kinds of columns are known by their header: this project's (id, text, video, audio, label, split, video_id,
+clip_index) and the MMSA layout's (video_id, clip_id, text, label, mode, ...; media in Raw/<video_id>/<clip_id>.mp4).
 """
 
 import csv
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from .clip import MODALITIES, SPLITS, Clip
 TABLES = ("clips.csv", "clips.jsonl", "clips.parquet", "label.csv")
 SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "valid", "validation": "valid", "dev": "valid"}
 MMSA_COLUMNS = {"video_id", "clip_id", "text", "label"}
-EXPECTED = "id with any of text, video, audio, label, split, video_id, clip_index; or video_id, clip_id, text, label, mode"
+KNOWN_COLUMNS = MMSA_COLUMNS | {"mode"} | {field.name for field in fields(Clip)}
+EXPECTED = (
+    "id with any of text, video, audio, label, split, video_id, clip_index; or video_id, clip_id, text, label, mode"
+)
 
 Row = Mapping[str, Any]
 
@@ -28,10 +32,11 @@ Row = Mapping[str, Any]
 def read_clips(path: str | Path, *, with_media: bool = True) -> list[Clip]:
     """The clips of a table, in its order.
 
-    Ids are strings as they stand, leading zeros included; empty cells are `None`; columns that are not known are passed over.
+    Ids are strings as they stand, leading zeros included; empty cells are `None`; unknown columns are passed over.
 
     Args:
-        path: a table; a folder that holds clips.csv, clips.jsonl, clips.parquet or label.csv; or a folder that `datasets` saved.
+        path: a table; a folder that holds clips.csv, clips.jsonl, clips.parquet or label.csv; or a folder that
+            `datasets` saved.
         with_media: `False` leaves media paths out, for work on the text alone.
 
     Returns:
@@ -87,7 +92,7 @@ def _csv_rows(table: Path) -> Iterator[tuple[str, Row]]:
         try:
             header = [name.strip() for name in next(reader, [])]
             for name in header:
-                if header.count(name) > 1:
+                if name in KNOWN_COLUMNS and header.count(name) > 1:
                     raise ValueError(f"{table}, line 1: column {name!r} stands there twice")
             for cells in reader:
                 where = f"{table}, line {reader.line_num}"
@@ -119,21 +124,22 @@ def _jsonl_rows(table: Path) -> Iterator[tuple[str, Row]]:
 def _parquet_rows(table: Path) -> Iterator[tuple[str, Row]]:
     try:
         rows = pq.read_table(table).to_pylist()
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:  # a damaged page is an OSError
         raise ValueError(f"{table}: not Parquet: {error}") from error
     for number, row in enumerate(rows, 1):
         yield f"{table}, row {number}", row
 
 
 def _built_rows(folder: Path) -> Iterator[tuple[str, Row]]:
-    saved = load_from_disk(str(folder))
+    saved = load_from_disk(str(folder)).with_format(None)
     if not isinstance(saved, DatasetDict):
         for number, row in enumerate(saved, 1):
             yield f"{folder}, row {number}", row
         return
     for split, part in saved.items():
         for number, row in enumerate(part, 1):
-            yield f"{folder}, {split} row {number}", row if _text(row, "split") else {**row, "split": split}
+            where = f"{folder}, {split} row {number}"
+            yield where, row if _text(where, row, "split") else {**row, "split": split}
 
 
 def _reader(where: str, row: Row) -> Callable[[str, Row, Path, bool], Clip]:
@@ -152,28 +158,28 @@ def _id_columns(read: Callable) -> str:
 
 
 def _own_clip(where: str, row: Row, root: Path, with_media: bool) -> Clip:
-    clip_id = _text(row, "id")
+    clip_id = _text(where, row, "id")
     if clip_id is None:
         raise ValueError(f"{where}: column id is empty; every clip needs one")
-    media = {name: _text(row, name) if with_media else None for name in ("video", "audio")}
+    media = {name: _text(where, row, name) if with_media else None for name in ("video", "audio")}
     return Clip(
         id=clip_id,
-        text=_text(row, "text"),
+        text=_text(where, row, "text"),
         label=_number(where, row, "label"),
         split=_split(where, row, "split"),
-        video_id=_text(row, "video_id"),
+        video_id=_text(where, row, "video_id"),
         clip_index=_index(where, row, "clip_index"),
         **{name: None if path is None else str((root / path).absolute()) for name, path in media.items()},
     )
 
 
 def _mmsa_clip(where: str, row: Row, root: Path, with_media: bool) -> Clip:
-    video_id, clip_id = _text(row, "video_id"), _text(row, "clip_id")
+    video_id, clip_id = _text(where, row, "video_id"), _text(where, row, "clip_id")
     if video_id is None or clip_id is None:
         raise ValueError(f"{where}: columns video_id and clip_id must not be empty")
     return Clip(
         id=f"{video_id}_{clip_id}",
-        text=_text(row, "text"),
+        text=_text(where, row, "text"),
         video=str((root / "Raw" / video_id / f"{clip_id}.mp4").absolute()) if with_media else None,
         label=_number(where, row, "label"),
         split=_split(where, row, "mode" if "mode" in row else "split"),
@@ -182,28 +188,34 @@ def _mmsa_clip(where: str, row: Row, root: Path, with_media: bool) -> Clip:
     )
 
 
-def _text(row: Row, column: str) -> str | None:
+def _text(where: str, row: Row, column: str) -> str | None:
     value = row.get(column)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # whole numbers become fractions in a column with gaps, and an id of 7 must not turn into 7.0
-    return None if value is None else str(value).strip() or None
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, list | tuple | dict | bytes):
+        raise ValueError(f"{where}: column {column}: expected words or a number, found {type(value).__name__}")
+    # Whole numbers become fractions in a column with gaps, and an id of 7 must not turn into 7.0.
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if whole else value).strip() or None
 
 
 def _number(where: str, row: Row, column: str) -> float | None:
-    text = _text(row, column)
+    # NaN passes for an empty cell anywhere else; as a label it is more likely a sum that went wrong.
+    value = row.get(column)
+    text = str(value) if isinstance(value, float) else _text(where, row, column)
     if text is None:
         return None
     try:
-        value = float(text)
+        number = float(text)
     except ValueError:
         raise ValueError(f"{where}: column {column}: {text!r} is not a number") from None
-    if not math.isfinite(value):
+    if not math.isfinite(number):
         raise ValueError(f"{where}: column {column}: {text!r} is not finite; leave the cell empty where there is none")
-    return value
+    return number
 
 
 def _index(where: str, row: Row, column: str) -> int | None:
-    text = _text(row, column)
+    text = _text(where, row, column)
     if text is None:
         return None
     if not text.removesuffix(".0").isdecimal():
@@ -212,7 +224,7 @@ def _index(where: str, row: Row, column: str) -> int | None:
 
 
 def _split(where: str, row: Row, column: str) -> str | None:
-    text = _text(row, column)
+    text = _text(where, row, column)
     if text is None:
         return None
     if text.lower() not in SPLIT_NAMES:

@@ -1,7 +1,7 @@
-"""Planted clips: real mp4 files whose text, voice and face each carry a known share of the label. No media is stored, all is made.
+"""Planted clips: real mp4 files whose text, voice and face each carry a known share of the label. All is made here.
 
-Words, pitch and picture follow three independent latents in [-1, 1]; the label is 3 * (0.5 text + 0.3 voice + 0.2 face), and a
-modality that a clip lacks adds nothing, so every ablation has a known right answer.
+Words, pitch and picture follow three independent latents in [-1, 1]; the label is 3 * (0.5 text + 0.3 voice + 0.2
+face), and a modality that a clip lacks adds nothing, so every ablation has a known right answer.
 
     python -m omnisent.data.planted runs/planted
 """
@@ -205,7 +205,7 @@ def _plan(generator: np.random.Generator, settings: dict) -> list[tuple[str, str
 
 
 def _draw_latents(generator: np.random.Generator, index: int) -> Latents:
-    """Independent latents; of every fifty clips in turn three lack their text, three their sound, three their picture."""
+    """Independent latents; of every fifty clips three lack their text, three their sound and three their picture."""
     spread = np.sin(np.pi / 2 * generator.uniform(-1, 1, 3))  # more at the ends than in the middle
     values = {name: round(float(value), 3) for name, value in zip(SHARES, spread, strict=True)}
     period = round(3 / MISSING_RATE)

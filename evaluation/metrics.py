@@ -1,6 +1,6 @@
-"""The field's metrics for sentiment scores, in the two conventions that published tables use. Knows neither model nor data set.
+"""The field's metrics for sentiment scores, in the conventions of published tables. Knows neither model nor data set.
 
-Source of both conventions: the MMSA toolkit (Mao et al., ACL 2022), as most MOSI, MOSEI and CH-SIMS tables are computed.
+Source of both conventions: the MMSA toolkit (Mao et al., ACL 2022), which most MOSI, MOSEI and CH-SIMS tables follow.
 """
 
 import warnings
@@ -18,13 +18,15 @@ def msa_metrics(
 ) -> dict[str, float | None]:
     """MAE, Pearson correlation, accuracies and F1 of scores against labels.
 
-    `"mosi"` (labels in [-3, 3]): MAE and correlation as they come. Acc-7, Acc-5 and Acc-3 clip both sides to 3, 2 and 1, round
-    half to even, and count equal ones; the toolkit computes Acc-3 so but leaves it out of its tables, and the CMU SDK's own seven
-    bins are others, so Acc-7 computed with them does not compare. Acc-2 and F1 come twice: has0 is >= 0 against < 0 over
-    all clips, non0 is > 0 against <= 0 over the clips whose label is not 0. F1 is weighted by the labels' counts.
+    `"mosi"` (labels in [-3, 3]): MAE and correlation as they come. Acc-7, Acc-5 and Acc-3 clip both sides to 3, 2 and
+    1, round half to even, and count equal ones; the toolkit computes Acc-3 so but leaves it out of its tables, and the
+    CMU SDK's own seven bins are others, so an Acc-7 made with them does not compare. Acc-2 and F1 come twice: has0 is
+    >= 0 against < 0 over all clips, non0 is > 0 against <= 0 over the clips whose label is not 0. F1 is weighted by the
+    labels' counts.
 
-    `"sims"` (labels in [-1, 1]): both sides are clipped to 1 first. Classes are cut, closed on the right, at 0 (Acc-2, where 0 is
-    negative, and F1), at 0.1 on both sides (Acc-3), and at 0.1 and 0.7 on both sides (Acc-5). There is no Acc-7.
+    `"sims"` (labels in [-1, 1]): both sides are clipped to 1 first. Classes are cut, closed on the right, at 0 (Acc-2,
+    where 0 is negative, and F1), at 0.1 on both sides (Acc-3), and at 0.1 and 0.7 on both sides (Acc-5), in float32 as
+    the toolkit has it. There is no Acc-7.
 
     Args:
         predictions: (n,) scores, label units.
@@ -32,8 +34,8 @@ def msa_metrics(
         convention: `"mosi"` or `"sims"`.
 
     Returns:
-        Fractions in [0, 1], MAE in label units. A value is `None` where it is undefined: correlation (with a warning) when either
-        side is constant, the non0 pair when every label is 0.
+        Fractions in [0, 1], MAE in label units. A value is `None` where it is undefined: correlation (with a warning)
+        when either side is constant, the non0 pair when every label is 0.
 
     Raises:
         ValueError: for empty or unequally long input, or values that are not finite.
@@ -76,7 +78,7 @@ def _sims(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
 
 
 def _cut(values: np.ndarray, edges: tuple[float, ...]) -> np.ndarray:
-    # In float32, as the toolkit has it: a label of 0.1 lies on its edge however it came here.
+    # A label of 0.1 lies on its edge whichever precision it came in.
     return np.digitize(values.astype(np.float32), np.array(edges, np.float32), right=True)
 
 
@@ -95,8 +97,7 @@ def _mae(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _corr(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    spread = scores.std() * labels.std()
-    if np.ptp(scores) == 0 or np.ptp(labels) == 0 or spread == 0:
+    if np.ptp(scores) == 0 or np.ptp(labels) == 0 or scores.std() * labels.std() == 0:  # the last for spreads of 1e-200
         warnings.warn("correlation is undefined: predictions or references are constant", stacklevel=4)
         return None
     return float(np.corrcoef(scores, labels)[0, 1])

@@ -37,7 +37,9 @@ class MSAMetric(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in CONVENTIONS:
             names = ", ".join(repr(name) for name in CONVENTIONS)
-            raise ValueError(f"msa_metric: name the convention, one of {names}, when loading; found {self.config_name!r}")
+            raise ValueError(
+                f"msa_metric: name the convention, one of {names}, when loading; found {self.config_name!r}"
+            )
         return evaluate.MetricInfo(
             description="Multimodal sentiment analysis: MAE, Pearson correlation, Acc-2/3/5/7 and weighted F1.",
             citation=_CITATION,

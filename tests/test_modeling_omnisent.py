@@ -8,13 +8,12 @@ import textwrap
 
 import pytest
 import torch
-from peft import LoraConfig
-from safetensors.torch import load_file, save_file
-from transformers import BitsAndBytesConfig, Qwen2_5OmniThinkerForConditionalGeneration
-
 from omnisent.modeling_omnisent import OmniForSentimentRegression, last_token_index, load_thinker
 from omnisent.training.arguments import ModelArguments
 from omnisent.training.backbone import lora_config
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+from transformers import BitsAndBytesConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -181,7 +180,12 @@ def test_a_saved_model_scores_the_same_where_the_package_is_not_importable(
     options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
     command = [sys.executable, "-c", textwrap.dedent(LOAD_ELSEWHERE), str(tmp_path / "bundle")]
     command += [json.dumps(clips), json.dumps(options if quantized else None)]
-    environment = {"PATH": "/usr/bin:/bin", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_OFFLINE": "1",
+        "HOME": str(tmp_path),
+    }
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     there = json.loads(done.stdout.splitlines()[-1])
@@ -208,7 +212,9 @@ def test_a_model_without_a_base_saves_and_loads_whole(tiny_backbone, processor, 
     model.save_pretrained(tmp_path)
     inputs = processor({"text": "not bad"})
     with torch.no_grad():
-        assert torch.equal(OmniForSentimentRegression.from_pretrained(tmp_path)(**inputs).scores, model(**inputs).scores)
+        assert torch.equal(
+            OmniForSentimentRegression.from_pretrained(tmp_path)(**inputs).scores, model(**inputs).scores
+        )
         quantized = OmniForSentimentRegression.from_pretrained(tmp_path, quantization_config=_nf4())
     assert type(quantized.score.layers[0]) is torch.nn.Linear
     assert type(quantized.model.language_model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
@@ -224,7 +230,11 @@ def test_a_model_without_a_base_saves_and_loads_whole(tiny_backbone, processor, 
             lambda w: w.update({"layers.0.weight": torch.zeros(2, 2)}),
             r"layers\.0\.weight has shape \(2, 2\), expected \(256, 128\)",
         ),
-        ("adapter/adapter_model.safetensors", lambda w: w.pop(min(w)), r"adapter_model\.safetensors: 1 missing weights"),
+        (
+            "adapter/adapter_model.safetensors",
+            lambda w: w.pop(min(w)),
+            r"adapter_model\.safetensors: 1 missing weights",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_errors_and_never_a_random_head(tiny_backbone, tmp_path, file, change, message):

@@ -5,14 +5,13 @@ import librosa
 import numpy as np
 import pytest
 import torch
+from omnisent.data.planted import write_video
+from omnisent.media_omnisent import read_media
+from omnisent.processing_omnisent import ClipError, OmniSentProcessor
 from qwen_omni_utils import process_mm_info
 from qwen_omni_utils.v2_5 import vision_process
 from transformers import AutoProcessor, Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
-
-from omnisent.data.planted import write_video
-from omnisent.media_omnisent import read_media
-from omnisent.processing_omnisent import ClipError, OmniSentProcessor
 
 TEXT = "I liked it, but the end was slow."
 
@@ -194,7 +193,9 @@ def test_unknown_modalities_are_refused(processor, wrong):
 
 
 def test_prompt_and_budget_are_saved_with_the_processor(processor, tiny_backbone, tmp_path):
-    ours = OmniSentProcessor.from_base(tiny_backbone, instruction="How do they feel?", max_frames=6, modalities=["text"])
+    ours = OmniSentProcessor.from_base(
+        tiny_backbone, instruction="How do they feel?", max_frames=6, modalities=["text"]
+    )
     ours.save_pretrained(tmp_path / "saved")
     again = AutoProcessor.from_pretrained(tmp_path / "saved", trust_remote_code=True)
     assert (again.instruction, again.max_frames, again.modalities) == ("How do they feel?", 6, ["text"])

@@ -9,17 +9,16 @@ import sys
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
-from transformers import TrainerCallback
-
 from omnisent.data.planted import make_planted_clips
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.train import main, run
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.collator import ClipCollator, ClipDataset
 from omnisent.training.run_folder import METRIC_KEYS
 from omnisent.training.trainer import SentimentTrainer
-from omnisent.train import main, run
+from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 
 @pytest.fixture
@@ -240,7 +239,9 @@ def test_two_learning_rates(settings, tmp_path):
 def test_an_adapter_goes_on_training_from_a_bundle(settings, tmp_path):
     run(*parse_arguments([settings(output_dir=str(tmp_path / "first"))]))
     bundle = tmp_path / "first" / "model"
-    config = settings(adapter=str(bundle), output_dir=str(tmp_path / "second"), learning_rate=0.0, head_learning_rate=0.0)
+    config = settings(
+        adapter=str(bundle), output_dir=str(tmp_path / "second"), learning_rate=0.0, head_learning_rate=0.0
+    )
     run(*parse_arguments([config]))
     before, after = _weights(bundle), _weights(tmp_path / "second" / "model")
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -286,7 +287,12 @@ def test_labels_outside_the_range_are_refused_by_clip(settings, tmp_path):
 
 
 def _launch(config: str, processes: int, folder) -> None:
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {
+        **os.environ,
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--dynamo_backend", "no"]
     command += ["--num_processes", str(processes), "--mixed_precision", "no", "--main_process_port", "0"]
     command += ["--multi_gpu"] if processes > 1 else []

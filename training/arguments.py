@@ -109,7 +109,9 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[ModelArguments, Data
         ValueError: for a field in the file that does not exist, naming the file and the field.
     """
     argv = sys.argv[1:] if argv is None else argv
-    parser = HfArgumentParser(ARGUMENTS, description="Train a sentiment readout: train.py CONFIG.yaml [--field value ...]")
+    parser = HfArgumentParser(
+        ARGUMENTS, description="Train a sentiment readout: train.py CONFIG.yaml [--field value ...]"
+    )
     if argv and argv[0].endswith((".yaml", ".yml")):
         parser.set_defaults(**read_config(argv[0]))
         argv = argv[1:]

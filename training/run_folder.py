@@ -1,4 +1,7 @@
-"""The run folder: config.yaml, environment.json, metrics.json, predictions.csv, bad_clips.csv. Every later figure is read from it."""
+"""The run folder: config.yaml, environment.json, metrics.json, predictions.csv, bad_clips.csv.
+
+Every later figure is read from it.
+"""
 
 import csv
 import importlib.metadata
@@ -25,9 +28,7 @@ METRIC_KEYS = (
 )
 
 
-def write_config(
-    folder: Path, model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments
-) -> None:
+def write_config(folder: Path, model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments) -> None:
     """config.yaml: every argument of the run as it was used."""
     config = {**asdict(model), **asdict(data), **training.to_dict()}
     text = yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False, allow_unicode=True)

@@ -3,12 +3,15 @@
 It stands in for the 7B checkpoint where no weights can be had, so that the real loading and training code runs on it. It has
 learnt nothing: no score made with it says anything about sentiment.
 
-    python -m omnisent.training.tiny_backbone runs/tiny-backbone
+    python -m omnisent.training.tiny_backbone runs/tiny-backbone [TEXT_FILE]
+
+The tokenizer learns its words from the planted clips, or from the lines of TEXT_FILE.
 """
 
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,7 +31,7 @@ from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5O
 from ..data.planted import planted_sentences
 from ..processing_omnisent import INSTRUCTION, SYSTEM_PROMPT, TRANSCRIPT
 
-VOCABULARY = 1024
+VOCABULARY = 2048
 MEDIA_TOKENS = {
     "audio_token": "<|AUDIO|>",
     "audio_bos_token": "<|audio_bos|>",
@@ -51,11 +54,12 @@ CHAT_TEMPLATE = """\
 {% endif -%}"""
 
 
-def make_tiny_backbone(folder: str | Path, *, seed: int = 0) -> Path:
+def make_tiny_backbone(folder: str | Path, *, texts: Sequence[str] | None = None, seed: int = 0) -> Path:
     """Write the checkpoint, unless the folder already holds one.
 
     Args:
         folder: where config.json, model.safetensors, tokenizer and processor files go.
+        texts: what the tokenizer learns its words from; sentences of the planted clips when not given.
         seed: of the random weights; same seed, same bytes.
 
     Returns:
@@ -67,7 +71,7 @@ def make_tiny_backbone(folder: str | Path, *, seed: int = 0) -> Path:
     draft = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    tokenizer = _tokenizer()
+    tokenizer = _tokenizer(planted_sentences() if texts is None else texts)
     config = _config(tokenizer)
     Qwen2_5OmniProcessor(
         Qwen2VLImageProcessor(),
@@ -86,7 +90,7 @@ def make_tiny_backbone(folder: str | Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def _tokenizer() -> Qwen2Tokenizer:
+def _tokenizer(texts: Sequence[str]) -> Qwen2Tokenizer:
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -94,7 +98,7 @@ def _tokenizer() -> Qwen2Tokenizer:
         vocab_size=VOCABULARY, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     prompts = [SYSTEM_PROMPT, INSTRUCTION, TRANSCRIPT, "system user assistant", "+-0123456789."]
-    bpe.train_from_iterator([*planted_sentences(), *prompts * 50], trainer)
+    bpe.train_from_iterator([*texts, *prompts * 50], trainer)
     vocabulary, merges = _vocabulary(bpe)
     return Qwen2Tokenizer(
         vocab=vocabulary,
@@ -175,4 +179,5 @@ def _official_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 
 if __name__ == "__main__":
-    print(make_tiny_backbone(sys.argv[1]))
+    lines = Path(sys.argv[2]).read_text(encoding="utf-8").splitlines() if len(sys.argv) > 2 else None
+    print(make_tiny_backbone(sys.argv[1], texts=lines))

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-
+import torch
 from omnisent.evaluation.metrics import msa_metrics
 
 MOSI_LABELS = [3.0, 2.5, 1.5, 0.5, 0.0, 0.0, -0.5, -1.5, -2.5, -3.0]
@@ -41,9 +41,12 @@ def test_correlation_is_pearsons_on_scores_that_are_not_clipped():
     assert msa_metrics([0.0, 0.0, 9.0], [-1.0, 0.0, 1.0])["mae"] == pytest.approx(3.0, abs=1e-12)
 
 
-@pytest.mark.parametrize(("label", "score"), [(0.5, 0.0), (1.5, 2.0), (2.5, 2.0), (-0.5, 0.0), (-1.5, -2.0), (-2.5, -2.0)])
+@pytest.mark.parametrize(
+    ("label", "score"), [(0.5, 0.0), (1.5, 2.0), (2.5, 2.0), (-0.5, 0.0), (-1.5, -2.0), (-2.5, -2.0)]
+)
 def test_halves_round_to_the_even_class(label, score):
-    assert msa_metrics([score, 0.0], [label, 1.0])["acc_7"] == 0.5
+    assert msa_metrics([score, 3.0], [label, 3.0])["acc_7"] == 1.0
+    assert msa_metrics([label, 3.0], [score, 3.0])["acc_7"] == 1.0
 
 
 def test_a_label_of_zero_is_positive_in_has0_and_absent_from_non0():
@@ -82,13 +85,23 @@ def test_each_convention_has_its_own_names():
     assert set(msa_metrics(MOSI_SCORES, MOSI_LABELS, "mosi")) == {
         *("mae", "corr", "acc_7", "acc_5", "acc_3", "acc_2_has0", "acc_2_non0", "f1_has0", "f1_non0")
     }
-    assert set(msa_metrics(SIMS_SCORES, SIMS_LABELS, "sims")) == {"mae", "corr", "acc_7", "acc_5", "acc_3", "acc_2", "f1"}
+    assert set(msa_metrics(SIMS_SCORES, SIMS_LABELS, "sims")) == {
+        "mae",
+        "corr",
+        "acc_7",
+        "acc_5",
+        "acc_3",
+        "acc_2",
+        "f1",
+    }
     with pytest.raises(ValueError, match="mosi, sims"):
         msa_metrics(SIMS_SCORES, SIMS_LABELS, "mosei")
 
 
 @pytest.mark.parametrize("convention", ["mosi", "sims"])
-@pytest.mark.parametrize(("scores", "labels"), [([0.1, 0.1, 0.1], [-1.0, 0.3, 1.0]), ([-1.0, 0.3, 1.0], [0.1, 0.1, 0.1])])
+@pytest.mark.parametrize(
+    ("scores", "labels"), [([0.1, 0.1, 0.1], [-1.0, 0.3, 1.0]), ([-1.0, 0.3, 1.0], [0.1, 0.1, 0.1])]
+)
 def test_a_constant_side_leaves_the_correlation_undefined_with_a_warning(convention, scores, labels):
     with pytest.warns(UserWarning, match="correlation is undefined"):
         metrics = msa_metrics(scores, labels, convention)
@@ -125,3 +138,11 @@ def test_ordinary_input_gives_plain_floats_and_no_warning():
         warnings.simplefilter("error")
         metrics = msa_metrics(np.array(MOSI_SCORES, np.float32), np.array(MOSI_LABELS, np.float32))
     assert {type(value) for value in metrics.values()} == {float}
+
+
+@pytest.mark.parametrize("convention", ["mosi", "sims"])
+def test_torch_numpy_and_lists_give_the_same_metrics(convention):
+    halves = [-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 2.5], [-1.0, -1.0, 0.5, 0.0, 1.0, 0.5, 3.0]
+    expected = msa_metrics(*halves, convention)
+    for convert in (torch.tensor, np.float32, np.float64, tuple):
+        assert msa_metrics(*map(convert, halves), convention) == expected

@@ -6,9 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import omnisent
+import pytest
 from omnisent.evaluation.metrics import msa_metrics
 
 MODULE = Path(omnisent.__file__).parent / "evaluation" / "msa_metric.py"

@@ -2,7 +2,6 @@
 
 import pytest
 import yaml
-
 from omnisent.training.arguments import parse_arguments
 
 

@@ -6,21 +6,22 @@ import sys
 
 import pytest
 import torch
-from transformers import Qwen2_5OmniThinkerForConditionalGeneration
-from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
-
 from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from omnisent.training.backbone import LORA_NAMES, lora_config
 from omnisent.training.plan import PUBLISHED_THINKERS, plan
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
 
 
 def _plan(**fields):
     return plan(ModelArguments(**fields), DataArguments(), OmniSentTrainingArguments(use_cpu=True))
 
 
-@pytest.mark.parametrize(("preset", "trainable", "percent"), [("paper", 103_043_072, 1.1405), ("llm", 80_740_352, 0.896)])
+@pytest.mark.parametrize(
+    ("preset", "trainable", "percent"), [("paper", 103_043_072, 1.1405), ("llm", 80_740_352, 0.896)]
+)
 def test_trainable_parameters_of_the_7b_are_the_papers(preset, trainable, percent):
     found = _plan(lora_preset=preset)
     assert found.lora_parameters == trainable
