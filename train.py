@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
 from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.data.catalog import dataset_facts, load_clips
 from omnisent.data.clip import SPLITS, Clip
@@ -23,8 +26,6 @@ from omnisent.training.bad_clips import find_bad_clips
 from omnisent.training.collator import ClipCollator, ClipDataset
 from omnisent.training.plan import adapter_share
 from omnisent.training.trainer import SentimentTrainer
-from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 logger = logging.getLogger("omnisent.train")
 

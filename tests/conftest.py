@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from omnisent.data.clip import Clip
 from omnisent.data.planted import make_planted_clips, read_latents
 from omnisent.modeling_omnisent import OmniForSentimentRegression

@@ -13,9 +13,10 @@ import librosa
 import numpy as np
 import pytest
 import torch
+from qwen_omni_utils.v2_5 import vision_process
+
 from omnisent import media_omnisent
 from omnisent.media_omnisent import ClipMedia, MediaError, OmniSentError, VideoSampling, has_video, read_media
-from qwen_omni_utils.v2_5 import vision_process
 
 BARS = 12
 B_FRAMES = {"bf": "3", "g": "25", "preset": "veryfast"}

@@ -8,12 +8,13 @@ import textwrap
 
 import pytest
 import torch
-from omnisent.modeling_omnisent import OmniForSentimentRegression, last_token_index, load_thinker
-from omnisent.training.arguments import ModelArguments
-from omnisent.training.backbone import lora_config
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from transformers import BitsAndBytesConfig, Qwen2_5OmniThinkerForConditionalGeneration
+
+from omnisent.modeling_omnisent import OmniForSentimentRegression, last_token_index, load_thinker
+from omnisent.training.arguments import ModelArguments
+from omnisent.training.backbone import lora_config
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

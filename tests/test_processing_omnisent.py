@@ -5,13 +5,14 @@ import librosa
 import numpy as np
 import pytest
 import torch
-from omnisent.data.planted import write_video
-from omnisent.media_omnisent import read_media
-from omnisent.processing_omnisent import ClipError, OmniSentProcessor
 from qwen_omni_utils import process_mm_info
 from qwen_omni_utils.v2_5 import vision_process
 from transformers import AutoProcessor, Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
+
+from omnisent.data.planted import write_video
+from omnisent.media_omnisent import read_media
+from omnisent.processing_omnisent import ClipError, OmniSentProcessor
 
 TEXT = "I liked it, but the end was slow."
 

@@ -9,6 +9,9 @@ import sys
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
 from omnisent.data.planted import make_planted_clips
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
@@ -17,8 +20,6 @@ from omnisent.training.arguments import parse_arguments
 from omnisent.training.collator import ClipCollator, ClipDataset
 from omnisent.training.run_folder import METRIC_KEYS
 from omnisent.training.trainer import SentimentTrainer
-from safetensors.torch import load_file
-from transformers import TrainerCallback
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from functools import partial
 
 import pytest
+
 from omnisent.data import catalog
 from omnisent.data.catalog import DATASETS, dataset_facts, load_clips
 from omnisent.data.planted import make_planted_clips

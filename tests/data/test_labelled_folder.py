@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
+
 from omnisent.data.clip import Clip
 from omnisent.data.labelled_folder import read_clips
 

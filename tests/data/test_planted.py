@@ -7,10 +7,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
+
 from omnisent.data.clip import MODALITIES, SPLITS, Clip
 from omnisent.data.labelled_folder import read_clips
 from omnisent.data.planted import FPS, SAMPLE_RATE, SHARES, WORDS, make_planted_clips, read_latents, write_video
-from sklearn.linear_model import Ridge
 
 SIZES = {"n_train": 60, "n_valid": 50, "n_test": 60, "seed": 5}
 GRADES = {word: grade for grade, words in enumerate(WORDS) for word in words}

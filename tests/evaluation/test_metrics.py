@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+
 from omnisent.evaluation.metrics import msa_metrics
 
 MOSI_LABELS = [3.0, 2.5, 1.5, 0.5, 0.0, 0.0, -0.5, -1.5, -2.5, -3.0]

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import omnisent
 import pytest
+
+import omnisent
 from omnisent.evaluation.metrics import msa_metrics
 
 MODULE = Path(omnisent.__file__).parent / "evaluation" / "msa_metric.py"

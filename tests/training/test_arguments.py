@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from omnisent.training.arguments import parse_arguments
 
 

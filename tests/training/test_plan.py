@@ -6,13 +6,14 @@ import sys
 
 import pytest
 import torch
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
+
 from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from omnisent.training.backbone import LORA_NAMES, lora_config
 from omnisent.training.plan import PUBLISHED_THINKERS, plan
-from transformers import Qwen2_5OmniThinkerForConditionalGeneration
-from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
 
 
 def _plan(**fields):
