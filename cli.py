@@ -52,5 +52,5 @@ def main() -> None:
     """Run the command; an error that the user can mend is one line and exit code 1."""
     try:
         app()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"omnisent: {error}")

@@ -17,7 +17,6 @@ from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.data.catalog import dataset_facts, load_clips
 from omnisent.data.clip import SPLITS, Clip
 from omnisent.evaluation.metrics import msa_metrics
-from omnisent.media_omnisent import OmniSentError
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.training import run_folder
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
@@ -35,10 +34,10 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
     folder = Path(args.output_dir)
     set_seed(args.seed)
     facts = dataset_facts(data_args.dataset)
-    with args.main_process_first(desc="preparing the backbone and the clips"):
-        processor = build_processor(model_args, data_args)
+    with args.main_process_first(desc="preparing the clips and the processor"):
         clips = load_clips(data_args.dataset, root=data_args.root, with_media=uses_media(data_args))
         check_labels(clips, facts.score_range)
+        processor = build_processor(model_args, data_args)
         clips, bad = drop_bad_clips(clips, processor, data_args, args)
     splits = {name: [clip for clip in clips if clip.split == name] for name in SPLITS}
     for name in SPLITS:
@@ -182,7 +181,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         run(*parse_arguments(argv))
-    except (OmniSentError, ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         logger.debug("", exc_info=True)
         sys.exit(f"train.py: {str(error).strip().splitlines()[-1]}")  # a DataLoader worker puts its traceback before
 

@@ -119,6 +119,12 @@ def test_the_best_checkpoint_is_what_is_kept(settings, tmp_path):
     assert all(torch.equal(kept[name], checkpoint[name]) for name in checkpoint)
 
 
+def test_training_stops_when_the_validation_error_does_not_fall(settings, tmp_path):
+    still = {"learning_rate": 0.0, "head_learning_rate": 0.0, "eval_steps": 1, "save_steps": 1, "max_steps": 20}
+    run(*parse_arguments([settings(**still, early_stopping_patience=2)]))
+    assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 3
+
+
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_resuming_half_way_gives_bit_equal_weights(settings, tmp_path, quantization):
     common = {"quantization": quantization, "load_best_model_at_end": False, "save_total_limit": 5}

@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
@@ -96,6 +97,8 @@ class OmniSentTrainingArguments(TrainingArguments):
         self.activation_checkpointing_kwargs = {"use_reentrant": False, **(self.activation_checkpointing_kwargs or {})}
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = True  # a batch without sound leaves an adapter in the audio tower unused
+        if not torch.cuda.is_available():
+            self.dataloader_pin_memory = False  # it serves a GPU alone, and warns without one
         super().__post_init__()
 
 
