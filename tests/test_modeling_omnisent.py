@@ -146,9 +146,9 @@ def test_a_checkpoint_without_some_thinker_weight_is_refused_by_name(tiny_backbo
     for file in tiny_backbone.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     weights = load_file(tmp_path / "model.safetensors")
-    del weights["thinker.model.layers.2.mlp.up_proj.weight"]
+    del weights["thinker.model.layers.1.mlp.up_proj.weight"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"1 Thinker weights are missing.*layers\.2\.mlp\.up_proj"):
+    with pytest.raises(ValueError, match=r"1 Thinker weights are missing.*layers\.1\.mlp\.up_proj"):
         OmniForSentimentRegression.from_thinker(tmp_path)
 
 

@@ -122,7 +122,7 @@ def _config(tokenizer: Qwen2Tokenizer) -> Qwen2_5OmniThinkerConfig:
         "vocab_size": len(tokenizer),
         "hidden_size": width,
         "intermediate_size": 256,
-        "num_hidden_layers": 4,
+        "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "rope_parameters": rope,
