@@ -10,12 +10,18 @@ from typing import Annotated
 
 import typer
 
+from .data.build import build_dataset
+from .data.denoise import Denoise
 from .training.arguments import parse_arguments
 from .training.plan import plan as make_plan
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
 )
+
+
+data_app = typer.Typer(no_args_is_help=True, help="Build data sets that can be trusted.")
+app.add_typer(data_app, name="data")
 
 
 @app.callback()
@@ -48,9 +54,27 @@ def plan(
         typer.echo(f"{name.replace('_', ' '):22} {shown}")
 
 
+@data_app.command("build")
+def data_build(
+    name: Annotated[str, typer.Argument(help="cmu_mosi, cmu_mosei, ch_sims, ch_sims_v2 or planted")],
+    root: Annotated[Path, typer.Option(help="folder with label.csv and Raw/; for planted, where its clips are made")],
+    out: Annotated[Path, typer.Option(help="folder to write")],
+    no_media: Annotated[bool, typer.Option("--no-media", help="build from the table alone")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="any defect is an error")] = False,
+    workers: Annotated[int, typer.Option(help="processes that open media")] = 2,
+    denoise: Annotated[Denoise, typer.Option(help="what the sound goes through")] = "none",
+) -> None:
+    """From the files that people have to a `datasets` data set, with a report of every row that was kept, repaired or left out."""
+    report = build_dataset(name, root, out, with_media=not no_media, strict=strict, workers=workers, denoise=denoise)
+    found = ", ".join(f"{count} {kind}" for kind, count in report.defect_counts.items()) or "none"
+    typer.echo(
+        f"{report.rows} clips of {report.videos} videos in {out}; defects: {found}; see {out / 'build_report.md'}"
+    )
+
+
 def main() -> None:
     """Run the command; an error that the user can mend is one line and exit code 1."""
     try:
         app()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"omnisent: {error}")

@@ -23,6 +23,7 @@ MODALITIES = ("text", "audio", "video")
 SYSTEM_PROMPT = "You judge the sentiment that a speaker expresses in a short video clip."
 INSTRUCTION = "Rate the speaker's sentiment from -3 (strongly negative) over 0 (neutral) to 3 (strongly positive)."
 TRANSCRIPT = 'The speaker says: "{text}"'
+CONTEXT = 'Before that, the speaker said: "{text}"'
 
 
 class ClipError(OmniSentError):
@@ -37,7 +38,8 @@ class OmniSentProcessor(ProcessorMixin):
     """Turns clips into model inputs.
 
     A clip is a mapping with `text`, `video` and `audio` (paths; each may be missing or `None`) and, for messages, `id`. With
-    `video` set and `audio` unset, the video's own sound is used, if it has any.
+    `video` set and `audio` unset, the video's own sound is used, if it has any. `context` may list the transcripts of the clips
+    before it in its video, the earliest first.
 
     Args:
         feature_extractor: the base model's log-mel extractor.
@@ -46,6 +48,8 @@ class OmniSentProcessor(ProcessorMixin):
         system_prompt: the system turn.
         instruction: the sentence that ends the user turn.
         transcript_template: how the transcript is put, with `{text}` in it.
+        context_template: how the preceding transcripts are put, joined by spaces, with `{text}` in it.
+        context_clips: how many of a clip's preceding transcripts are used, with the text modality; 0 for none.
         modalities: which of text, audio and video are used.
         fps: frames per second that are sampled, before `min_frames` and `max_frames`.
         min_frames: fewest frames of a video.
@@ -75,6 +79,8 @@ class OmniSentProcessor(ProcessorMixin):
         system_prompt: str = SYSTEM_PROMPT,
         instruction: str = INSTRUCTION,
         transcript_template: str = TRANSCRIPT,
+        context_template: str = CONTEXT,
+        context_clips: int = 0,
         modalities: Sequence[str] = MODALITIES,
         fps: float = 2.0,
         min_frames: int = 4,
@@ -94,6 +100,8 @@ class OmniSentProcessor(ProcessorMixin):
         self.system_prompt = system_prompt
         self.instruction = instruction
         self.transcript_template = transcript_template
+        self.context_template = context_template
+        self.context_clips = context_clips
         self.modalities = check_modalities(modalities)
         self.fps = fps
         self.min_frames = min_frames
@@ -223,7 +231,8 @@ class OmniSentProcessor(ProcessorMixin):
                 f"{' without a sound track' if clip.get('video') or clip.get('audio') else ''}; give it text, video or audio",
                 clip_id,
             )
-        ids = self.tokenizer(self.prompt(text, video=grid is not None, audio=bool(mel_frames)))["input_ids"]
+        before = self._context(clip) if "text" in wanted else None
+        ids = self.tokenizer(self.prompt(text, before, video=grid is not None, audio=bool(mel_frames)))["input_ids"]
         ids = self._expand(ids, mel_frames, grid, media.seconds_per_frame_pair)
         if len(ids) > self.tokenizer.model_max_length:
             raise ClipError(
@@ -270,14 +279,15 @@ class OmniSentProcessor(ProcessorMixin):
                 batch[key] = torch.cat(parts)
         return BatchFeature(batch)
 
-    def prompt(self, text: str | None, *, video: bool, audio: bool) -> str:
-        """The chat prompt with one placeholder for the picture (which the sound goes into) or for the sound alone."""
+    def prompt(self, text: str | None, before: str | None = None, *, video: bool, audio: bool) -> str:
+        """The chat prompt of a transcript and of what was said before it, with one placeholder for picture with sound, or sound."""
         content: list[dict[str, str]] = []
         if video:
             content.append({"type": "video", "video": ""})
         elif audio:
             content.append({"type": "audio", "audio": ""})
-        lines = [] if text is None else [self.transcript_template.replace("{text}", text)]
+        lines = [] if before is None else [self.context_template.replace("{text}", before)]
+        lines += [] if text is None else [self.transcript_template.replace("{text}", text)]
         content.append({"type": "text", "text": "\n".join([*lines, self.instruction])})
         messages = [
             {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]},
@@ -286,6 +296,11 @@ class OmniSentProcessor(ProcessorMixin):
         return self.tokenizer.apply_chat_template(
             messages, chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
         )
+
+    def _context(self, clip: Mapping[str, Any]) -> str | None:
+        """The last `context_clips` preceding transcripts as one text."""
+        texts = [_plain_text(text) for text in clip.get("context") or ()] if self.context_clips else []
+        return " ".join(text for text in texts[-self.context_clips :] if text) or None
 
     def log_mel(self, sound: np.ndarray) -> torch.Tensor:
         """Log-mel (mel bins, M) of mono 16 kHz samples (samples,), M = ceil(samples / hop), bit-equal with the reference's.
@@ -397,10 +412,7 @@ def _read_clip(
     clip: Mapping[str, Any], wanted: Sequence[str], sampling: VideoSampling, max_sound_seconds: float
 ) -> tuple[str | None, ClipMedia]:
     """The transcript and the frames and sound that are wanted; each `None` where the clip has none."""
-    text = clip.get("text") if "text" in wanted else None
-    if text is not None and not isinstance(text, str):
-        raise ClipError(f"text must be a string or None, not {type(text).__name__}")
-    text = (text or "").strip().replace("<|", "< |") or None  # no special token may come from a transcript
+    text = _plain_text(clip.get("text")) if "text" in wanted else None
     video, audio = clip.get("video"), clip.get("audio")
     own_sound = video is not None and audio is None and "audio" in wanted
     frames, pair_seconds, sound, duration = None, None, None, 0.0
@@ -413,6 +425,13 @@ def _read_clip(
         media = read_media(audio, video=False, sound=True, max_sound_seconds=max_sound_seconds)
         sound, duration = media.sound, max(duration, media.duration)
     return text, ClipMedia(frames, pair_seconds, sound, duration)
+
+
+def _plain_text(text: str | None) -> str | None:
+    """A transcript without the marks of special tokens, none of which may come from it; `None` when nothing is left."""
+    if text is not None and not isinstance(text, str):
+        raise ClipError(f"text must be a string or None, not {type(text).__name__}")
+    return (text or "").strip().replace("<|", "< |") or None
 
 
 def _replace(ids: list[int], token: int, by: list[int]) -> list[int]:

@@ -14,6 +14,7 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from omnisent.configuration_omnisent import OmniSentConfig
+from omnisent.data.built import build_record
 from omnisent.data.catalog import dataset_facts, load_clips
 from omnisent.data.clip import SPLITS, Clip
 from omnisent.evaluation.metrics import msa_metrics
@@ -33,9 +34,14 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
     """One training run; returns what metrics.json holds."""
     folder = Path(args.output_dir)
     set_seed(args.seed)
-    facts = dataset_facts(data_args.dataset)
+    facts, record = dataset_facts(data_args.dataset), build_record(data_args.dataset)
     with args.main_process_first(desc="preparing the clips and the processor"):
-        clips = load_clips(data_args.dataset, root=data_args.root, with_media=uses_media(data_args))
+        clips = load_clips(
+            data_args.dataset,
+            root=data_args.root,
+            with_media=uses_media(data_args),
+            missing_ok=data_args.on_bad_clip == "skip",
+        )
         check_labels(clips, facts.score_range)
         processor = build_processor(model_args, data_args)
         clips, bad = drop_bad_clips(clips, processor, data_args, args)
@@ -74,7 +80,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
     low, high = facts.score_range
     references = [clip.label for clip in splits["test"]]
     metrics = {
-        "dataset": data_args.dataset,
+        "dataset": facts.name,
         "split": "test",
         "readout": "discriminative",
         "modalities": processor.modalities,
@@ -83,7 +89,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
         **msa_metrics(scores, references, convention=facts.convention),
         "out_of_range_rate": float(np.mean((raw < low) | (raw > high))),
         "bad_clips": len(bad),
-        "denoise": "none",
+        "denoise": record.denoise if record else "none",
         "seconds_per_clip": seconds / len(references),
         "peak_memory_bytes": run_folder.peak_memory_bytes(),
         "trainable_parameters": lora,
@@ -109,8 +115,9 @@ def uses_media(data_args: DataArguments) -> bool:
 
 def build_processor(model_args: ModelArguments, data_args: DataArguments) -> OmniSentProcessor:
     """The base model's processor with this run's prompt, modalities and frame budget."""
-    wording = {name: getattr(data_args, name) for name in ("system_prompt", "instruction", "transcript_template")}
-    budget = ("fps", "min_frames", "max_frames", "min_pixels", "max_pixels")
+    words = ("system_prompt", "instruction", "transcript_template", "context_template")
+    wording = {name: getattr(data_args, name) for name in words}
+    budget = ("context_clips", "fps", "min_frames", "max_frames", "min_pixels", "max_pixels")
     base, revision = model_args.base_model, model_args.base_revision
     if model_args.adapter:
         config = OmniSentConfig.from_pretrained(model_args.adapter)

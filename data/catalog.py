@@ -1,10 +1,12 @@
 """Data sets by name: their clips, score range, official split sizes and metric convention."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .built import build_record
 from .clip import Clip
-from .labelled_folder import read_clips
+from .labelled_folder import check_media, read_clips
+from .mmsa import TABLE_NAMES, MediaFiles, read_table
 from .planted import make_planted_clips
 
 PLANTED_ROOT = Path("runs/planted")
@@ -33,22 +35,27 @@ DATASETS = {
 
 
 def dataset_facts(name_or_path: str) -> DatasetFacts:
-    """The facts of a named data set; for a table of one's own, scores in [-3, 3] and the convention of MOSI."""
-    return DATASETS.get(name_or_path, DatasetFacts(name_or_path))
+    """The facts of a named or built data set; for a table of one's own, scores in [-3, 3] and the convention of MOSI."""
+    record = build_record(name_or_path)
+    name = name_or_path if record is None else record.name
+    return DATASETS.get(name, DatasetFacts(name))
 
 
-def load_clips(name_or_path: str, *, root: str | Path | None = None, with_media: bool = True) -> list[Clip]:
-    """The clips of a named data set, or of any table.
+def load_clips(
+    name_or_path: str, *, root: str | Path | None = None, with_media: bool = True, missing_ok: bool = False
+) -> list[Clip]:
+    """The clips of a named data set, or of any table or built data set.
 
     Args:
         name_or_path: a name in the catalog, or what `read_clips` takes.
-        root: the folder that a named data set lies in, with label.csv and Raw/<video_id>/<clip_id>.mp4; for `planted`,
-            the folder that the clips are made in, by default runs/planted.
+        root: the folder that a named data set lies in, in the MMSA or the CMU layout; for `planted`, the folder that the
+            clips are made in, by default runs/planted.
         with_media: `False` leaves media paths out.
+        missing_ok: `True` keeps paths where no file lies, for a caller that finds and lists them itself.
 
     Raises:
-        FileNotFoundError: when there is neither such a name nor such a path, or the root is missing.
-        ValueError: for a table that cannot be read.
+        FileNotFoundError: when there is neither such a name nor such a path, or the root or media are missing.
+        ValueError: for a table that cannot be read, naming file, line and column.
     """
     if name_or_path == "planted":
         make_planted_clips(root or PLANTED_ROOT)
@@ -58,11 +65,17 @@ def load_clips(name_or_path: str, *, root: str | Path | None = None, with_media:
             raise FileNotFoundError(
                 f"{name_or_path!r} is neither a data set ({', '.join(DATASETS)}) nor an existing table of clips"
             )
-        return read_clips(name_or_path, with_media=with_media)
-    table = None if root is None else Path(root) / "label.csv"
-    if table is None or not table.is_file():
+        return read_clips(name_or_path, with_media=with_media, missing_ok=missing_ok)
+    if root is None or not any((Path(root) / table).is_file() for table in TABLE_NAMES):
         raise FileNotFoundError(
             f"{name_or_path}: expected label.csv and Raw/<video_id>/<clip_id>.mp4 in the folder given by root ({root});"
             " the clips are had from the data set's authors"
         )
-    return read_clips(table, with_media=with_media)
+    rows = read_table(root, label_range=DATASETS[name_or_path].score_range, with_media=False)
+    if not with_media:
+        return [row.clip for row in rows]
+    media = MediaFiles(root)
+    clips = [replace(row.clip, video=media.path(row.clip.video_id, row.clip_id)) for row in rows]
+    if not missing_ok:
+        check_media(f"{name_or_path} in {root}", clips)
+    return clips

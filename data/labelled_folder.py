@@ -7,7 +7,7 @@ clip_index) and the MMSA layout's (video_id, clip_id, text, label, mode, ...; me
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ EXPECTED = (
 Row = Mapping[str, Any]
 
 
-def read_clips(path: str | Path, *, with_media: bool = True) -> list[Clip]:
+def read_clips(path: str | Path, *, with_media: bool = True, missing_ok: bool = False) -> list[Clip]:
     """The clips of a table, in its order.
 
     Ids are strings as they stand, leading zeros included; empty cells are `None`; unknown columns are passed over.
@@ -38,6 +38,7 @@ def read_clips(path: str | Path, *, with_media: bool = True) -> list[Clip]:
         path: a table; a folder that holds clips.csv, clips.jsonl, clips.parquet or label.csv; or a folder that
             `datasets` saved.
         with_media: `False` leaves media paths out, for work on the text alone.
+        missing_ok: `True` keeps paths where no file lies, for a caller that finds and lists them itself.
 
     Returns:
         Clips with absolute media paths; a relative path in the table starts at the table's folder.
@@ -58,8 +59,8 @@ def read_clips(path: str | Path, *, with_media: bool = True) -> list[Clip]:
         clips[clip.id] = clip
     if not clips:
         raise ValueError(f"{table}: the table has no clips")
-    if with_media:
-        _check_media(table, clips)
+    if with_media and not missing_ok:
+        check_media(table, clips.values())
     return list(clips.values())
 
 
@@ -232,11 +233,16 @@ def _split(where: str, row: Row, column: str) -> str | None:
     return SPLIT_NAMES[text.lower()]
 
 
-def _check_media(table: Path, clips: Mapping[str, Clip]) -> None:
-    wanted = [(clip.id, path) for clip in clips.values() for path in (clip.video, clip.audio) if path is not None]
+def check_media(where: str | Path, clips: Iterable[Clip]) -> None:
+    """Every media file that the clips name is there.
+
+    Raises:
+        FileNotFoundError: with the number of those that are not, and the first three with their clips.
+    """
+    wanted = [(clip.id, path) for clip in clips for path in (clip.video, clip.audio) if path is not None]
     missing = [f"{path} (clip {clip_id})" for clip_id, path in wanted if not Path(path).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{table}: {len(missing)} of {len(wanted)} media files do not exist: {', '.join(missing[:3])}"
+            f"{where}: {len(missing)} of {len(wanted)} media files do not exist: {', '.join(missing[:3])}"
             f"{', ...' if len(missing) > 3 else ''}; put them there, or use the text alone"
         )

@@ -159,6 +159,16 @@ def test_modalities_choose_what_is_used(processor, tmp_path):
     assert used(["text", "audio", "video"]) == (True, True, True)
 
 
+def test_preceding_transcripts_are_put_before_the_clips_own_when_asked_for(processor, tiny_backbone):
+    clip = {"text": TEXT, "context": ["first words", "second words", "<|VIDEO|> third words"]}
+    assert processor(clip)["input_ids"].tolist() == processor({"text": TEXT})["input_ids"].tolist()
+    two = OmniSentProcessor.from_base(tiny_backbone, context_clips=2)
+    said = two.tokenizer.decode(two(clip)["input_ids"][0])
+    assert "first words" not in said
+    assert said.index("second words") < said.index("third words") < said.index(TEXT)
+    assert not (two(clip)["input_ids"] == two.tokenizer.video_token_id).any()
+
+
 def test_a_separate_sound_takes_the_place_of_the_videos_own(processor, tmp_path):
     silent, sounding = _clip(tmp_path / "a.mp4", 1.0, sound=False), _clip(tmp_path / "b.mp4", 2.0)
     inputs = processor({"video": silent, "audio": sounding})

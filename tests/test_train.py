@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,8 @@ import yaml
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from omnisent.data.build import build_dataset
+from omnisent.data.mmsa import MMSA_ORDER
 from omnisent.data.planted import make_planted_clips
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
@@ -284,6 +287,39 @@ def test_a_bad_clip_is_one_clear_line_from_a_worker_too(settings, tmp_path):
         main([settings(dataset=str(root), dataloader_num_workers=1)])
     assert "\n" not in str(stopped.value)
     assert "clip planted-" in str(stopped.value)
+
+
+def test_a_built_data_set_brings_its_score_range_convention_and_denoising(settings, tmp_path):
+    rows = [
+        f"v{i},000{i},word {i},{(i % 5 - 2) / 2},,,,,{s}" for i, s in enumerate(["train"] * 4 + ["valid", "test"] * 2)
+    ]
+    root = tmp_path / "sims"
+    root.mkdir()
+    (root / "label.csv").write_text("\n".join([",".join(MMSA_ORDER), *rows]))
+    build_dataset("ch_sims", root, tmp_path / "built", with_media=False)
+    metrics = run(*parse_arguments([settings(dataset=str(tmp_path / "built"), modalities=["text"], max_steps=2)]))
+    assert (metrics["dataset"], metrics["denoise"], metrics["n"]) == ("ch_sims", "none", 2)
+    assert metrics["acc_7"] is None
+    assert {"acc_2", "f1"} <= metrics.keys()
+    assert "acc_2_has0" not in metrics
+    config = OmniForSentimentRegression.from_pretrained(tmp_path / "run" / "model").config
+    assert (config.score_min, config.score_max) == (-1.0, 1.0)
+
+
+def test_a_named_data_set_is_trained_on_from_its_root_and_lists_missing_clips(settings, tmp_path, whole_clips):
+    root, rows = tmp_path / "mosi", []
+    for number, clip in enumerate(whole_clips[:12]):
+        split = ("train", "train", "valid", "test")[number % 4]
+        (root / "Raw" / f"v{number}").mkdir(parents=True)
+        if number:
+            shutil.copy(clip.video, root / "Raw" / f"v{number}" / "7.mp4")
+        rows.append(f"v{number},7,{clip.text.replace(',', '')},{clip.label},,,,,{split}")
+    (root / "label.csv").write_text("\n".join([",".join(MMSA_ORDER), *rows]))
+    named = {"dataset": "cmu_mosi", "root": str(root), "max_steps": 2}
+    with pytest.raises(SystemExit, match=r"1 of 12 media files do not exist: .*v0.7\.mp4 \(clip v0_7\)"):
+        main([settings(**named)])
+    main([settings(**named, on_bad_clip="skip")])
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["bad_clips"] == 1
 
 
 def test_labels_outside_the_range_are_refused_by_clip(settings, tmp_path):

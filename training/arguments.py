@@ -62,6 +62,8 @@ class DataArguments:
     system_prompt: str | None = _field(None, "in place of the default")
     instruction: str | None = _field(None, "in place of the default")
     transcript_template: str | None = _field(None, "in place of the default; has {text} in it")
+    context_template: str | None = _field(None, "in place of the default; has {text} in it")
+    context_clips: int = _field(0, "preceding transcripts of the same video and split that are put before a clip's own")
     fps: float = _field(2.0, "frames per second sampled from a video")
     min_frames: int = _field(4, "fewest frames of a video")
     max_frames: int = _field(16, "most frames of a video")

@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 from transformers import BatchFeature
 
 from ..data.clip import Clip
+from ..data.neighbours import preceding_texts
 from ..processing_omnisent import OmniSentProcessor
 
 
@@ -17,13 +18,15 @@ class ClipDataset(Dataset):
     def __init__(self, clips: Sequence[Clip], processor: OmniSentProcessor):
         self.clips = list(clips)
         self.processor = processor
+        self.context = preceding_texts(self.clips, processor.context_clips)
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         clip = self.clips[index]
-        return {**self.processor.encode(clip.to_dict()), "labels": torch.tensor(clip.label, dtype=torch.float32)}
+        encoded = self.processor.encode({**clip.to_dict(), "context": self.context[clip.id]})
+        return {**encoded, "labels": torch.tensor(clip.label, dtype=torch.float32)}
 
 
 @dataclass(frozen=True)

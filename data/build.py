@@ -1,0 +1,298 @@
+"""From the files that people have to a data set that can be trusted: reads the table, opens every clip, reports on all.
+
+Every row of the table is kept, repaired or left out, with the reason, and nothing is dropped in silence. Results of
+opened files are kept beside the output, so a build that was stopped goes on where it was.
+
+    omnisent data build cmu_mosi --root DIR --out DIR
+"""
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, DatasetInfo, Features, Value
+from tqdm.auto import tqdm
+
+from .build_report import FEATURES, BuildReport, BuiltRow, make_report, write_report
+from .built import REPORT_NAME
+from .catalog import DATASETS, DatasetFacts
+from .clip import SPLITS
+from .denoise import Denoise, check_denoiser, denoise_files
+from .media_check import VERSION as CHECK_VERSION
+from .media_check import FileCheck, run_tasks
+from .mmsa import Defect, MediaFiles, TableRow, read_table
+from .planted import make_planted_clips
+
+
+def build_dataset(
+    name: str,
+    root: str | Path,
+    out: str | Path,
+    *,
+    with_media: bool = True,
+    strict: bool = False,
+    workers: int = 2,
+    denoise: Denoise = "none",
+    time_limit: float = 60.0,
+) -> BuildReport:
+    """Builds a `datasets` DatasetDict that `read_clips` and `datasets.load_from_disk` read, with a report of every row.
+
+    A clip whose video cannot be read keeps its sound or its text (`repaired`); a row without a usable label, or with
+    nothing left to read, is left out. The columns `defect` and `duration` say which and how long.
+
+    Args:
+        name: a name in the catalog.
+        root: the folder with label.csv and Raw/; for `planted`, the folder that the clips are made in.
+        out: the folder to write, which appears when all is done. An earlier build in it is replaced.
+        with_media: `False` builds from the table alone.
+        strict: any defect is an error, and nothing is built.
+        workers: processes that open media.
+        denoise: none, deepfilternet or spectral; the sound is kept in `<out>.denoised/`.
+        time_limit: seconds that opening one file may take.
+
+    Returns:
+        The report, also written as build_report.json, .md and .png, with every row in build_rows.csv.
+
+    Raises:
+        FileNotFoundError: without the root or its table, or without the denoiser.
+        FileExistsError: when `out` holds something that is not a built data set.
+        ValueError: for a name that is not in the catalog, a table that cannot be read, a path out of the root, or a
+            defect under `strict`.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"{name!r} is not a data set that can be built; expected {', '.join(DATASETS)}")
+    out, facts = Path(out).absolute(), DATASETS[name]
+    _check_out(out)
+    check_denoiser(denoise)
+    if denoise != "none" and not with_media:
+        raise ValueError(f"denoise: {denoise} needs media; build with media, or choose denoise: none")
+
+    defects: list[Defect] = []
+    rows = _read_rows(facts, Path(root), defects)
+    if with_media:
+        media = None if name == "planted" else MediaFiles(root)
+        built = _with_media(rows, media, defects, _Checks(out, workers, time_limit))
+    else:
+        built = [
+            BuiltRow(replace(row, clip=replace(row.clip, video=None, audio=None)), reason="text only") for row in rows
+        ]
+    built = _without_empty(built, defects)
+    if denoise != "none":
+        built = _denoised(built, out, denoise, workers, time_limit, defects)
+    report = make_report(facts, Path(root).absolute(), built, defects, with_media=with_media, denoise=denoise)
+
+    draft = out.with_name(f"{out.name}.part-{os.getpid()}")
+    former, refused = out.with_name(f"{draft.name}.former"), out.with_name(f"{out.name}.refused")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        write_report(draft, report, built)
+        _write_rows(draft / "build_rows.csv", built, defects)
+        shutil.rmtree(refused, ignore_errors=True)
+        if strict and defects:
+            draft.replace(refused)
+            raise ValueError(
+                f"{root}: {len(defects)} defects, none allowed (strict), first"
+                f" {defects[0].id or defects[0].path}: {defects[0].reason};"
+                f" all are listed in {refused / 'build_report.md'}"
+            )
+        _save(draft, facts, report, built)
+        if out.exists():
+            out.replace(former)
+        draft.replace(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
+    return report
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and not (out / REPORT_NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out}: holds files that are not a built data set; give a new or an empty folder")
+
+
+def _read_rows(facts: DatasetFacts, root: Path, defects: list[Defect]) -> list[TableRow]:
+    if facts.name == "planted":
+        clips = make_planted_clips(root)
+        return [TableRow(clip, clip.id, (None, None, None), line) for line, clip in enumerate(clips, 2)]
+    return read_table(root, label_range=facts.score_range, with_media=False, on_defect=defects.append)
+
+
+def _with_media(
+    rows: Sequence[TableRow], media: MediaFiles | None, defects: list[Defect], checks: "_Checks"
+) -> list[BuiltRow]:
+    """Each row with its file, which was opened."""
+    known = {row.clip.id for row in rows} | {defect.id for defect in defects}
+    if media is not None:
+        rows = [replace(row, clip=replace(row.clip, video=media.find(row.clip.video_id, row.clip_id))) for row in rows]
+        for (video_id, clip_id), path in media.paths.items():
+            if f"{video_id}_{clip_id}" not in known:
+                reason = f"{path}: no row of the table names it"
+                defects.append(
+                    Defect("clip without a row", "not in the table", reason, f"{video_id}_{clip_id}", None, path)
+                )
+    found = checks.run([path for row in rows for path in (row.clip.video, row.clip.audio) if path is not None])
+    built = []
+    for row in rows:
+        clip = row.clip
+        if clip.video is None and clip.audio is None:
+            built.append(_missing(row, media, defects))
+        elif clip.video is None:
+            built.append(_of_sound(row, found[clip.audio], defects))
+        else:
+            built.append(_of_video(row, found[clip.video], defects))
+    return built
+
+
+def _missing(row: TableRow, media: MediaFiles | None, defects: list[Defect]) -> BuiltRow:
+    clip = row.clip
+    if media is None:
+        return BuiltRow(row, reason="a clip of text alone")
+    no_folder = not media.is_cmu and clip.video_id not in media.folders
+    path = media.expected_path(clip.video_id, row.clip_id)
+    what = f"the folder Raw/{clip.video_id} is missing" if no_folder else "no such file"
+    kind = "missing folder" if no_folder else "missing clip"
+    return _repaired(BuiltRow(row, has_sound=False), kind, f"{path}: {what}; its text is kept", path, defects)
+
+
+def _of_video(row: TableRow, check: FileCheck, defects: list[Defect]) -> BuiltRow:
+    clip = row.clip
+    built = BuiltRow(row, "kept", check.reason, check.kind, check.duration, check.has_sound)
+    if check.kind is None:
+        return built
+    if check.has_video:
+        defects.append(Defect(check.kind, "kept", f"{clip.video}: {check.reason}", clip.id, clip.split, clip.video))
+        return built
+    audio = clip.video if check.has_sound else clip.audio
+    built = replace(built, row=replace(row, clip=replace(clip, video=None, audio=audio)))
+    kept = "its sound and text are kept" if audio else "its text is kept"
+    return _repaired(built, check.kind, f"{clip.video}: {check.reason}; {kept}", clip.video, defects)
+
+
+def _of_sound(row: TableRow, check: FileCheck, defects: list[Defect]) -> BuiltRow:
+    clip = row.clip
+    built = BuiltRow(row, "kept", "sound alone", None, check.duration, check.has_sound)
+    if check.has_sound:
+        return built
+    kind = check.kind or "unreadable"
+    built = replace(built, row=replace(row, clip=replace(clip, audio=None)))
+    return _repaired(built, kind, f"{clip.audio}: {check.reason}; its text is kept", clip.audio, defects)
+
+
+def _repaired(built: BuiltRow, kind: str, reason: str, path: str, defects: list[Defect]) -> BuiltRow:
+    clip = built.row.clip
+    defects.append(Defect(kind, "repaired", reason, clip.id, clip.split, path))
+    return replace(built, outcome="repaired", reason=reason, kind=kind)
+
+
+def _without_empty(built: Iterable[BuiltRow], defects: list[Defect]) -> list[BuiltRow]:
+    """Leaves out the rows of which nothing can be read."""
+    left = []
+    for item in built:
+        clip = item.row.clip
+        if clip.text is None and clip.video is None and clip.audio is None:
+            why = f"{clip.id}: neither text nor media can be read" + (f" ({item.reason})" if item.reason else "")
+            defects[:] = [defect for defect in defects if defect.id != clip.id or defect.outcome == "left out"]
+            defects.append(Defect(item.kind or "nothing to read", "left out", why, clip.id, clip.split))
+        else:
+            left.append(item)
+    return left
+
+
+class _Checks:
+    """Opens files, and remembers what came out in `<out>.checks.jsonl`, by path, size and time of change."""
+
+    def __init__(self, out: Path, workers: int, time_limit: float) -> None:
+        self.store = out.with_name(f"{out.name}.checks.jsonl")
+        self.workers, self.time_limit = workers, time_limit
+
+    def run(self, paths: Sequence[str]) -> dict[str, FileCheck]:
+        """The check of each file, by path."""
+        remembered = self._remembered()
+        keys = {path: self._key(path) for path in paths}
+        found = {path: remembered[key] for path, key in keys.items() if key in remembered}
+        tasks = [{"do": "check", "path": path} for path in keys if path not in found]
+        if not tasks:
+            return found
+        self.store.parent.mkdir(parents=True, exist_ok=True)
+        bar = tqdm(total=len(keys), initial=len(found), desc="opening clips", unit="clip")
+        running = run_tasks(tasks, workers=self.workers, time_limit=self.time_limit)
+        with bar, closing(running), self.store.open("a", encoding="utf-8") as store:
+            for task, result in running:
+                path = task["path"]
+                if "died" in result:  # may be the machine's fault, so the next build tries again
+                    kind = "took too long" if result["died"].startswith("took longer") else "crashed the reader"
+                    found[path] = FileCheck(kind, result["died"], False, False, None)
+                else:
+                    found[path] = FileCheck(**result)
+                    store.write(json.dumps({"key": keys[path], **result}) + "\n")
+                    store.flush()
+                bar.update()
+        return found
+
+    def _key(self, path: str) -> str:
+        status = os.stat(path)
+        return f"{CHECK_VERSION} {status.st_size} {status.st_mtime_ns} {path}"
+
+    def _remembered(self) -> dict[str, FileCheck]:
+        known = {}
+        if self.store.is_file():
+            for line in self.store.read_text(encoding="utf-8", errors="replace").split("\n"):
+                try:
+                    result = json.loads(line)
+                    key = result.pop("key")
+                    known[key] = FileCheck(**result)
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    continue  # a line that was cut off when the build was stopped
+        return known
+
+
+def _denoised(
+    built: Sequence[BuiltRow], out: Path, method: Denoise, workers: int, time_limit: float, defects: list[Defect]
+) -> list[BuiltRow]:
+    sources = {item.row.clip.id: item.row.clip.audio or item.row.clip.video for item in built if item.has_sound}
+    folder = out.with_name(f"{out.name}.denoised")
+    sounds, failures = denoise_files(list(sources.values()), folder, method, workers=workers, time_limit=2 * time_limit)
+    result = []
+    for item in built:
+        clip = item.row.clip
+        source = sources.get(clip.id)
+        if source in failures:
+            reason = f"{source}: {method} failed, its own sound is kept: {failures[source]}"
+            defects.append(Defect("not denoised", "kept", reason, clip.id, clip.split, source))
+            item = replace(item, kind=item.kind or "not denoised")
+        elif source in sounds:
+            item = replace(item, row=replace(item.row, clip=replace(clip, audio=sounds[source])))
+        result.append(item)
+    return result
+
+
+def _save(folder: Path, facts: DatasetFacts, report: BuildReport, built: Sequence[BuiltRow]) -> None:
+    features = Features({name: Value(kind) for name, kind in FEATURES.items()})
+    info = DatasetInfo(
+        description=f"{facts.name}, built by omnisent; sound: denoise {report.denoise}", features=features
+    )
+    parts = {}
+    for split in SPLITS:
+        rows = [item.to_dict() for item in built if item.row.clip.split == split]
+        if rows:
+            parts[split] = Dataset.from_list(rows, features=features, info=info)
+    DatasetDict(parts).save_to_disk(str(folder))
+
+
+def _write_rows(path: Path, built: Sequence[BuiltRow], defects: Sequence[Defect]) -> None:
+    """Every row of the table, and every file without one, with what became of it."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("id", "split", "outcome", "kind", "reason", "duration"))
+        for item in built:
+            clip = item.row.clip
+            writer.writerow((clip.id, clip.split, item.outcome, item.kind or "", item.reason, item.duration))
+        for defect in map(asdict, defects):
+            if defect["outcome"] in ("left out", "not in the table"):
+                writer.writerow([defect[key] for key in ("id", "split", "outcome", "kind", "reason")] + [""])

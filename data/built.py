@@ -1,0 +1,38 @@
+"""What a built data set says of itself: its name, and what its sound went through. Reads only its report."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+REPORT_NAME = "build_report.json"
+
+
+@dataclass(frozen=True)
+class BuildRecord:
+    """What was asked for when a data set was built.
+
+    Attributes:
+        name: its name in the catalog, which gives score range and metric convention.
+        denoise: `none`, `deepfilternet` or `spectral`.
+        with_media: whether its media were looked for.
+    """
+
+    name: str
+    denoise: str
+    with_media: bool
+
+
+def build_record(folder: str | Path) -> BuildRecord | None:
+    """The record of the data set in a folder; None for a path that is not a built data set.
+
+    Raises:
+        ValueError: when the report is damaged.
+    """
+    report = Path(folder) / REPORT_NAME
+    if not report.is_file():
+        return None
+    try:
+        found = json.loads(report.read_text(encoding="utf-8"))
+        return BuildRecord(found["name"], found["denoise"], found["with_media"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{report}: not a build report ({error!r}); build the data set again") from error

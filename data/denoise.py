@@ -1,0 +1,141 @@
+"""Reduces the noise in the clips' sound, and keeps the results beside the data set under a key of their content.
+
+`deepfilternet` calls the program `deepFilter`, which needs an environment of its own; `spectral` is spectral gating
+by the noisereduce library and needs no weights. Both start from the sound as the model hears it: mono at 16 kHz.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Literal, get_args
+
+from tqdm.auto import tqdm
+
+from .media_check import run_tasks
+
+Denoise = Literal["none", "deepfilternet", "spectral"]
+VERSION = 1  # raise when the same sound would come out otherwise
+FILES_A_CALL = 64
+_INSTALL_DEEPFILTER = (
+    "denoise: deepfilternet needs the program deepFilter on PATH, and none is there. It wants numpy < 2, so give"
+    " it an environment of its own:"
+    " python3.11 -m venv ~/deepfilternet && ~/deepfilternet/bin/pip install deepfilternet 'torch==2.1.2'"
+    " 'torchaudio==2.1.2' 'numpy<2'"
+    ' && export PATH="$PATH:$HOME/deepfilternet/bin"; its first call downloads the weights. Or choose denoise: spectral'
+)
+_INSTALL_SPECTRAL = "denoise: spectral needs the noisereduce library: pip install 'omnisent[denoise]'"
+
+
+def check_denoiser(method: str) -> None:
+    """Whether a method can be used here.
+
+    Raises:
+        ValueError: for a method that does not exist.
+        FileNotFoundError, ImportError: with what to install.
+    """
+    if method not in get_args(Denoise):
+        raise ValueError(f"denoise: expected {', '.join(get_args(Denoise))}, found {method!r}")
+    if method == "deepfilternet" and shutil.which("deepFilter") is None:
+        raise FileNotFoundError(_INSTALL_DEEPFILTER)
+    if method == "spectral" and importlib.util.find_spec("noisereduce") is None:
+        raise ImportError(_INSTALL_SPECTRAL)
+
+
+def denoise_files(
+    paths: Sequence[str], folder: str | Path, method: Denoise, *, workers: int = 2, time_limit: float = 120.0
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Writes each file's sound with less noise, unless it is there already.
+
+    Args:
+        paths: video or sound files; one without sound has no result.
+        folder: gets `<method>/<key>.wav`, the key being that of the file's content, the method and its version.
+        method: `none` gives no results.
+        workers: processes that read sound.
+        time_limit: seconds that one file may take.
+
+    Returns:
+        Absolute path of the wav by path, and the reason of each failure by path.
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: as `check_denoiser`.
+    """
+    check_denoiser(method)
+    if method == "none" or not paths:
+        return {}, {}
+    folder = Path(folder).absolute() / method
+    folder.mkdir(parents=True, exist_ok=True)
+    results = {path: str(folder / f"{_content_key(path, method)}.wav") for path in paths}
+    sources = {result: path for path, result in results.items() if not os.path.isfile(result)}
+    make = _write_sounds if method == "spectral" else _deepfilter
+    failed = make({path: result for result, path in sources.items()}, method, workers, time_limit)
+    failures = {path: failed[sources[result]] for path, result in results.items() if sources.get(result) in failed}
+    return {path: result for path, result in results.items() if os.path.isfile(result)}, failures
+
+
+def _content_key(path: str, method: str) -> str:
+    state = hashlib.sha256(f"{method} {VERSION} ".encode())
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            state.update(piece)
+    return state.hexdigest()[:32]
+
+
+def _write_sounds(outs: dict[str, str], method: str, workers: int, time_limit: float) -> dict[str, str]:
+    """Writes the sound of each file that has one; returns the reasons of failures."""
+    tasks = ({"do": "sound", "path": path, "out": out, "method": method} for path, out in outs.items())
+    failures = {}
+    with closing(run_tasks(tasks, workers=workers, time_limit=time_limit)) as done:
+        for task, result in tqdm(done, total=len(outs), desc=f"sound ({method})", unit="clip", disable=not outs):
+            if "written" not in result:
+                failures[task["path"]] = result.get("error") or result["died"]
+    return failures
+
+
+def _deepfilter(outs: dict[str, str], method: str, workers: int, time_limit: float) -> dict[str, str]:
+    if not outs:
+        return {}
+    folder = Path(next(iter(outs.values()))).parent
+    with tempfile.TemporaryDirectory(prefix=".extracted-", dir=folder) as draft:
+        extracted = {path: str(Path(draft) / Path(out).name) for path, out in outs.items()}
+        failures = _write_sounds(extracted, method, workers, time_limit)
+        ready = [path for path in outs if os.path.isfile(extracted[path])]
+        for part in tqdm(list(_parts(ready)), desc="deepFilter", unit="call"):
+            made = Path(tempfile.mkdtemp(dir=draft))
+            fault = _call_deepfilter([extracted[path] for path in part], made, time_limit * len(part))
+            for path in part:
+                found = sorted(made.glob(f"{Path(outs[path]).stem}*.wav"))
+                if found and found[0].stat().st_size:
+                    os.replace(found[0], outs[path])
+                else:
+                    failures[path] = f"deepFilter left no result: {fault or 'and gave no reason'}"
+    return failures
+
+
+def _parts(paths: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(paths), FILES_A_CALL):
+        yield paths[start : start + FILES_A_CALL]
+
+
+def _call_deepfilter(files: Sequence[str], out: Path, time_limit: float) -> str | None:
+    """What went wrong, or None."""
+    command = [shutil.which("deepFilter") or "deepFilter", *files, "--output-dir", str(out)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+    )
+    try:
+        _, errors = process.communicate(timeout=time_limit)
+    except BaseException as fault:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if isinstance(fault, subprocess.TimeoutExpired):
+            return f"it took longer than {time_limit:g} s"
+        raise
+    last = (errors.strip() or "no message").splitlines()[-1]
+    return f"exit code {process.returncode}: {last}" if process.returncode else None

@@ -1,0 +1,316 @@
+"""Opens media files in workers that may hang or crash without harm: does a file decode to its end, how long is it?
+
+A worker is a Python process of its own that reads tasks from its standard input and ends with it, so that none
+outlives the build, whatever happens to the process that started it. One that takes too long is ended by the kernel's
+alarm; one that dies is replaced.
+
+    python -m omnisent.data.media_check < tasks.jsonl > results.jsonl
+"""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import wave
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+from ..media_omnisent import SAMPLE_RATE, ClipMedia, MediaError, VideoSampling, read_media
+
+VERSION = 1  # raise when the same file would get another result
+STARTING_SECONDS = 120.0
+_QUICK = VideoSampling(min_frames=2, max_frames=2, min_pixels=28 * 28, max_pixels=4 * 28 * 28, exact_resize=False)
+_STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
+_KINDS = {
+    "missing": "missing clip",
+    "empty": "zero bytes",
+    "truncated": "truncated",
+    "zero frames": "zero length",
+}
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """What opening one file showed.
+
+    Attributes:
+        kind: None for a file that is good, else a fixed word: missing clip, zero bytes, truncated, audio only, zero
+            length, unreadable, damaged (its frames can be read, but not without faults), took too long, crashed the
+            reader.
+        reason: what was found.
+        has_video, has_sound: whether frames and sound can be read.
+        duration: seconds; of the video, else of the sound; None where neither can be read.
+    """
+
+    kind: str | None
+    reason: str
+    has_video: bool
+    has_sound: bool
+    duration: float | None
+
+
+def check_file(path: str) -> FileCheck:
+    """Reads the sound and two frames as training does, then decodes all frames with the strictest error detection."""
+    with av.logging.Capture() as log:
+        try:
+            media = read_media(path, sampling=_QUICK)
+        except MediaError as error:
+            return _check_without_video(path, error.reason)
+        frames, fault = _decode_frames(path)
+    fault = fault or _cut_box(path)
+    errors = [text.strip() for level, _, text in log if level <= av.logging.ERROR]
+    if errors and not fault:
+        fault = f"the decoder complains: {errors[0][:120]}"
+    has_sound = media.sound is not None and len(media.sound) > 0
+    found = f"{frames} frames, {media.duration:.2f} s, {'sound' if has_sound else 'no sound'}"
+    reason = f"{found}; {fault}" if fault else found
+    return FileCheck("damaged" if fault else None, reason, True, has_sound, media.duration)
+
+
+def _check_without_video(path: str, reason: str) -> FileCheck:
+    kind = next((kind for start, kind in _KINDS.items() if reason.startswith(start)), "unreadable")
+    try:
+        media = read_media(path, video=False)
+    except MediaError:
+        return FileCheck(kind, reason, False, False, None)
+    has_sound = media.sound is not None and len(media.sound) > 0
+    if has_sound and reason.startswith("no video stream"):
+        kind = "audio only"
+    elif not has_sound and media.duration <= 0 and kind == "unreadable":
+        kind = "zero length"
+    return FileCheck(kind, reason, False, has_sound, media.duration if has_sound else None)
+
+
+def _decode_frames(path: str) -> tuple[int, str]:
+    """Number of video frames, and what the decoder stopped at or marked."""
+    frames, corrupt = 0, 0
+    with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+        art = av.stream.Disposition.attached_pic
+        stream = next(stream for stream in container.streams.video if not stream.disposition & art)
+        stream.codec_context.options = _STRICT
+        stream.codec_context.thread_count = 1
+        try:
+            for packet in container.demux(stream):
+                for frame in packet.decode():
+                    frames += 1
+                    corrupt += frame.is_corrupt
+        except (av.FFmpegError, IndexError) as fault:
+            return frames, f"decoding stops with '{getattr(fault, 'strerror', fault)}' after {frames} frames"
+    return frames, f"{corrupt} frames are corrupt" if corrupt else ""
+
+
+def _cut_box(path: str) -> str:
+    """Says so of an MP4 or MOV whose last box goes on past the end of the file; its frames may all be there."""
+    size, start = os.path.getsize(path), 0
+    with open(path, "rb") as file:
+        while start + 8 <= size:
+            file.seek(start)
+            head = file.read(16)
+            if start == 0 and head[4:8] != b"ftyp":
+                return ""
+            length = int.from_bytes(head[:4])
+            if length == 1:
+                length = int.from_bytes(head[8:16])
+            if length < 8:  # 0: the box goes on to the end
+                return ""
+            start += length
+    return f"truncated: its boxes promise {start} bytes, the file has {size}" if start > size else ""
+
+
+def extract_sound(path: str, out: str, method: str) -> dict:
+    """Writes the sound of a file as 16-bit mono wav at 16 kHz, for `spectral` with its noise reduced.
+
+    Returns:
+        `{"written": bool}`, False where the file has no sound, or `{"error": reason}`.
+    """
+    try:
+        media: ClipMedia = read_media(path, video=False)
+    except MediaError as error:
+        return {"error": error.reason}
+    if media.sound is None or not len(media.sound):
+        return {"written": False}
+    sound = media.sound  # (samples,)
+    if method == "spectral":
+        import noisereduce
+
+        quiet = _quietest(sound)
+        # windows of 32 ms: with the library's own, of 64 ms, the gaps between its harmonics pull a voice down by half
+        sound = noisereduce.reduce_noise(y=sound, sr=SAMPLE_RATE, y_noise=quiet, stationary=True, n_fft=512)
+    write_wave(out, np.nan_to_num(sound))
+    return {"written": True}
+
+
+def _quietest(sound: np.ndarray) -> np.ndarray:
+    """The quietest fifth of (samples,), in pieces of 50 ms and 200 ms at least: what is heard when nobody speaks."""
+    size = SAMPLE_RATE // 20
+    if len(sound) < 8 * size:
+        return sound
+    pieces = sound[: len(sound) // size * size].reshape(-1, size)  # (pieces, size)
+    count = max(4, len(pieces) // 5)
+    return pieces[np.sort((pieces**2).mean(axis=1).argsort()[:count])].ravel()
+
+
+def write_wave(path: str | Path, sound: np.ndarray) -> None:
+    """Writes (samples,) float32 in [-1, 1] as 16-bit mono wav at 16 kHz; the file appears when it is whole."""
+    draft = f"{path}.{os.getpid()}.part"
+    with wave.open(draft, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes((np.clip(sound, -1, 1) * 32767).round().astype("<i2").tobytes())
+    os.replace(draft, path)
+
+
+def run_tasks(tasks: Iterable[dict], *, workers: int, time_limit: float) -> Iterator[tuple[dict, dict]]:
+    """Each task with its result, as they are done; `{"died": reason}` where the worker did not live to tell.
+
+    Args:
+        tasks: `{"do": "check", "path": ...}` or `{"do": "sound", "path": ..., "out": ..., "method": ...}`; further
+            keys are carried along.
+        workers: processes.
+        time_limit: seconds a task may take.
+
+    Raises:
+        RuntimeError: when a worker cannot start.
+    """
+    waiting = deque(tasks)
+    pool: list[_Worker] = []
+    with selectors.DefaultSelector() as selector:
+        try:
+            while waiting or any(worker.task for worker in pool):
+                while (
+                    waiting and len(pool) < workers and len(pool) < len(waiting) + sum(w.task is not None for w in pool)
+                ):
+                    pool.append(_Worker(time_limit, selector))
+                now = time.monotonic()
+                patience = max(0.0, min(worker.deadline for worker in pool) - now)
+                for key, _ in selector.select(patience):
+                    worker = key.data
+                    task = worker.task
+                    for result in worker.results():
+                        yield task, result
+                    if worker.is_over:
+                        pool.remove(worker)
+                    elif worker.task is None and waiting:
+                        worker.give(waiting.popleft())
+                for worker in [w for w in pool if w.deadline <= time.monotonic()]:
+                    task = worker.task
+                    worker.end()
+                    pool.remove(worker)
+                    if task is not None:
+                        yield task, {"died": f"took longer than {time_limit:g} s"}
+        finally:
+            for worker in pool:
+                worker.end()
+
+
+class _Worker:
+    """A worker process with the task that it is at."""
+
+    def __init__(self, time_limit: float, selector: selectors.BaseSelector) -> None:
+        self.time_limit, self.selector = time_limit, selector
+        self.task: dict | None = None
+        self.is_ready = self.is_over = False
+        self.deadline = time.monotonic() + STARTING_SECONDS
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `end`)
+        command = [sys.executable, "-P", "-m", "omnisent.data.media_check", str(time_limit)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env=environment
+        )
+        self.last_words, self._unread = "", b""
+        selector.register(self.process.stdout, selectors.EVENT_READ, self)
+
+    def give(self, task: dict) -> None:
+        self.task = task
+        self.deadline = time.monotonic() + self.time_limit + 5.0  # the worker's own alarm comes first
+        with suppress(BrokenPipeError):  # its end is noticed at the next reading
+            self.process.stdin.write(json.dumps(task).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def results(self) -> Iterator[dict]:
+        """What the worker has said since; the result of its task, or how it died."""
+        piece = os.read(self.process.stdout.fileno(), 1 << 16)
+        if not piece:
+            yield from self._obituary()
+            return
+        *lines, self._unread = (self._unread + piece).split(b"\n")
+        for line in lines:
+            self.deadline = float("inf")
+            if self.is_ready:
+                self.task = None
+                yield json.loads(line)
+            self.is_ready = True
+
+    def _obituary(self) -> Iterator[dict]:
+        was_busy, code = self.task is not None, self.end(patience=5.0)
+        if not self.is_ready:
+            raise RuntimeError(f"a worker process could not start (exit code {code}): {self.last_words}")
+        if not was_busy:
+            return
+        if code == -signal.SIGALRM:
+            yield {"died": f"took longer than {self.time_limit:g} s"}
+        elif code < 0:
+            yield {"died": f"the reader crashed with {signal.Signals(-code).name}"}
+        else:
+            yield {"died": f"the reader ended with code {code}: {self.last_words}"}
+
+    def end(self, patience: float = 0.0) -> int:
+        """Ends the process, at once when it is busy, and returns its exit code."""
+        if self.is_over:
+            return self.process.returncode
+        self.is_over = True
+        self.selector.unregister(self.process.stdout)
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(patience if self.task is not None or not self.is_ready else 5.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.errors.seek(0)
+        self.last_words = (self.errors.read()[-4000:].decode(errors="replace").strip() or "no message").splitlines()[-1]
+        self.errors.close()
+        return self.process.returncode
+
+
+def main() -> None:
+    """The worker: a line "ready", then one JSON result for each JSON task on standard input."""
+    time_limit = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever else prints must not stand among the answers
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    av.logging.set_level(av.logging.ERROR)
+    print(json.dumps("ready"), file=answers, flush=True)
+    for line in sys.stdin:
+        task = json.loads(line)
+        signal.setitimer(signal.ITIMER_REAL, time_limit)
+        try:
+            result = _do(task)
+        except Exception as error:  # a fault of the reader is a fact about the file, and must not end the build
+            result = {"died": f"{type(error).__name__}: {error}"}
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(json.dumps(result), file=answers, flush=True)
+    os._exit(0)  # at once: the libraries' own teardown takes a second
+
+
+def _do(task: dict) -> dict:
+    if task["do"] == "sound":
+        return extract_sound(task["path"], task["out"], task["method"])
+    return vars(check_file(task["path"]))
+
+
+if __name__ == "__main__":
+    main()

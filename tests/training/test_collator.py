@@ -1,0 +1,36 @@
+"""Clips on their way into a batch: labels, padding, and what was said before."""
+
+import pytest
+import torch
+
+from omnisent.data.clip import Clip
+from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.training.collator import ClipCollator, ClipDataset
+
+CLIPS = [
+    Clip("a", "one fine day", label=0.5, split="train", video_id="v", clip_index=1),
+    Clip("b", "then it rained", label=-1.5, split="train", video_id="v", clip_index=2),
+    Clip("c", "and it stopped", label=1.0, split="valid", video_id="v", clip_index=3),
+    Clip("d", "elsewhere", label=0.0, split="train", video_id="w", clip_index=3),
+]
+
+
+def test_a_batch_has_the_labels_of_its_clips_in_order(processor):
+    dataset = ClipDataset(CLIPS, processor)
+    batch = ClipCollator(processor)([dataset[2], dataset[0]])
+    assert batch["labels"].tolist() == [1.0, 0.5]
+    assert batch["labels"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("count", "before"), [(0, ["", "", "", ""]), (1, ["", "one fine day", "", ""]), (3, ["", "one fine day", "", ""])]
+)
+def test_context_is_what_was_said_before_in_the_same_video_and_split(tiny_backbone, count, before):
+    processor = OmniSentProcessor.from_base(tiny_backbone, context_clips=count)
+    dataset = ClipDataset(CLIPS, processor)
+    for index, (clip, said) in enumerate(zip(CLIPS, before, strict=True)):
+        text = processor.tokenizer.decode(dataset[index]["input_ids"])
+        assert clip.text in text
+        assert ("Before that" in text) == bool(said)
+        assert said in text
+        assert not any(other.text in text for other in CLIPS if other.text not in (clip.text, said))
