@@ -347,10 +347,22 @@ class OmniForSentimentRegression(PreTrainedModel):
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
 
-    def save_pretrained(self, save_directory: str | os.PathLike, *, is_main_process: bool = True, **kwargs) -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        *,
+        is_main_process: bool = True,
+        push_to_hub: bool = False,
+        **kwargs,
+    ) -> None:
         """Write config.json, the code, and the weights: `adapter/` and `head.safetensors` when there is a base model to
         compose with, else one merged `model.safetensors` (sharded when large). The folder loads by `from_pretrained`.
+
+        Raises:
+            ValueError: for `push_to_hub=True`; `model.push_to_hub(repo_id)` uploads what this writes.
         """
+        if push_to_hub:
+            raise ValueError("save_pretrained only writes a folder; call model.push_to_hub(repo_id) to upload it")
         if not is_main_process:
             return
         folder = Path(save_directory)
