@@ -12,6 +12,7 @@ import typer
 
 from .data.build import build_dataset
 from .data.denoise import Denoise
+from .hub.publish_data import media_warning, publish_dataset
 from .training.arguments import parse_arguments
 from .training.plan import plan as make_plan
 
@@ -70,6 +71,20 @@ def data_build(
     typer.echo(
         f"{report.rows} clips of {report.videos} videos in {out}; defects: {found}; see {out / 'build_report.md'}"
     )
+
+
+@data_app.command("publish")
+def data_publish(
+    folder: Annotated[Path, typer.Argument(help="what `omnisent data build` wrote")],
+    repo_id: Annotated[str, typer.Argument(help="owner/name on the Hub")],
+    with_media: Annotated[bool, typer.Option("--with-media", help="upload the clips too")] = False,
+    rights: Annotated[bool, typer.Option("--i-have-the-rights", help="to publish the clips of a research set")] = False,
+    private: Annotated[bool, typer.Option("--private", help="for a new repository")] = False,
+) -> None:
+    """Upload a built data set to the Hub as Parquet with a card; `load_dataset(REPO_ID)` reads it without remote code."""
+    if with_media and (warning := media_warning(folder)):
+        typer.echo(warning, err=True)
+    typer.echo(publish_dataset(folder, repo_id, with_media=with_media, has_rights=rights, private=private))
 
 
 def main() -> None:
