@@ -193,17 +193,6 @@ class _Sound:
             self.resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
 
 
-def has_video(path: str | os.PathLike[str]) -> bool:
-    """Whether a local file has moving pictures (cover art does not count), from its header and index alone.
-
-    Raises:
-        MediaError: the file is missing, empty, not media or visibly cut off.
-    """
-    name = _local_file(path)
-    with _opened(name) as container:
-        return _video_stream(container) is not None
-
-
 def read_media(
     path: str | os.PathLike[str],
     *,
