@@ -77,6 +77,12 @@ def last_token_index(attention_mask: torch.Tensor) -> torch.Tensor:
     return attention_mask.shape[1] - 1 - attention_mask.long().flip(1).argmax(1)
 
 
+def pool_last_token(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """State (B, H) of the last non-padding token of each row of hidden states (B, T, H)."""
+    rows = torch.arange(hidden.shape[0], device=hidden.device)
+    return hidden[rows, last_token_index(attention_mask).to(hidden.device)]
+
+
 def embed_clips(
     thinker: Qwen2_5OmniThinkerModel,
     input_ids: torch.Tensor,
@@ -122,15 +128,17 @@ def load_thinker(
     *,
     revision: str | None = None,
     config: Qwen2_5OmniThinkerConfig | None = None,
+    thinker_class: type[PreTrainedModel] = Qwen2_5OmniThinkerModel,
     **kwargs,
-) -> Qwen2_5OmniThinkerModel:
-    """The headless Thinker out of an official full checkpoint; talker and lm_head are never read into memory.
+) -> PreTrainedModel:
+    """The Thinker out of an official full checkpoint, headless by default; what its class lacks is never read into memory.
 
     Args:
         base_model: Hub id or folder in the layout of Qwen/Qwen2.5-Omni-7B.
         revision: branch, tag or commit of a Hub id.
         config: the Thinker's configuration; read from the checkpoint when not given.
-        **kwargs: to `Qwen2_5OmniThinkerModel.from_pretrained`: dtype, quantization_config, device_map, attn_implementation, ...
+        thinker_class: another class of the Thinker, e.g. the one with its lm_head.
+        **kwargs: to its `from_pretrained`: dtype, quantization_config, device_map, attn_implementation, ...
 
     Raises:
         ValueError: when the checkpoint lacks weights of the Thinker.
@@ -138,7 +146,7 @@ def load_thinker(
     hub = {key: kwargs[key] for key in BASE_ONLY_HUB_KEYWORDS if key in kwargs}
     config = copy.deepcopy(config) if config is not None else thinker_config(base_model, revision=revision, **hub)
     with _quiet_load_report():
-        thinker, info = Qwen2_5OmniThinkerModel.from_pretrained(
+        thinker, info = thinker_class.from_pretrained(
             base_model, revision=revision, config=config, output_loading_info=True, **kwargs
         )
     if info["missing_keys"] or info["mismatched_keys"]:
@@ -181,6 +189,13 @@ def _mend_nf4_on_cpu(thinker: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def take_over_loading(model: PreTrainedModel, thinker: PreTrainedModel) -> None:
+    """What Trainer and accelerate look for on the outermost model of a loaded Thinker: quantiser and devices."""
+    for name in ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "hf_device_map"):
+        if hasattr(thinker, name):
+            setattr(model, name, getattr(thinker, name))
+
+
 class OmniForSentimentRegression(PreTrainedModel):
     """Score of a clip in label units from the last non-padding token of the Thinker, in one forward pass.
 
@@ -216,18 +231,12 @@ class OmniForSentimentRegression(PreTrainedModel):
         self.score = RegressionHead(config)
         self.post_init()
         if thinker is not None:
-            self._take_over(thinker)
+            take_over_loading(self, thinker)
+            self.score.to(thinker.language_model.norm.weight.device)
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.LayerNorm):
             module.reset_parameters()
-
-    def _take_over(self, thinker: Qwen2_5OmniThinkerModel) -> None:
-        """What Trainer and accelerate look for on the outermost model."""
-        for name in ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "hf_device_map"):
-            if hasattr(thinker, name):
-                setattr(self, name, getattr(thinker, name))
-        self.score.to(thinker.language_model.norm.weight.device)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.get_input_embeddings()
@@ -270,8 +279,7 @@ class OmniForSentimentRegression(PreTrainedModel):
         hidden = self.model.language_model(
             inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
         ).last_hidden_state  # (B, T, H)
-        rows = torch.arange(hidden.shape[0], device=hidden.device)
-        pooled = hidden[rows, last_token_index(attention_mask).to(hidden.device)]  # (B, H)
+        pooled = pool_last_token(hidden, attention_mask)  # (B, H)
         logits = self.score(pooled)  # (B,)
         scores = logits * self.config.label_std + self.config.label_mean
         if not self.training:
@@ -331,9 +339,7 @@ class OmniForSentimentRegression(PreTrainedModel):
 
     def add_lora(self, lora: LoraConfig) -> None:
         """Put a trainable LoRA adapter into the Thinker; all else but the head is frozen."""
-        inject_adapter_in_model(lora, self)
-        self._hf_peft_config_loaded = True
-        self.freeze_all_but_trained()
+        add_lora(self, lora)
 
     @property
     def has_adapter(self) -> bool:
@@ -342,10 +348,7 @@ class OmniForSentimentRegression(PreTrainedModel):
 
     def freeze_all_but_trained(self) -> None:
         """Let adapter and head take gradients, in float32, and nothing else."""
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad = "lora_" in name or name.startswith("score.")
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+        freeze_all_but_trained(self)
 
     def save_pretrained(
         self,
@@ -376,14 +379,7 @@ class OmniForSentimentRegression(PreTrainedModel):
         self.config.save_pretrained(folder)
         save_file({k: v.detach().cpu().contiguous() for k, v in self.score.state_dict().items()}, folder / HEAD_FILE)
         if self.has_adapter:
-            (folder / ADAPTER_DIR).mkdir(exist_ok=True)
-            lora = copy.deepcopy(self.peft_config["default"])
-            lora.base_model_name_or_path, lora.revision = self.config.base_model, self.config.base_revision
-            lora.inference_mode = True
-            lora.save_pretrained(folder / ADAPTER_DIR)
-            weights = get_peft_model_state_dict(self)
-            weights = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-            save_file(weights, folder / ADAPTER_DIR / "adapter_model.safetensors")
+            save_adapter(self, folder, self.config.base_model, self.config.base_revision)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
@@ -451,17 +447,57 @@ class OmniForSentimentRegression(PreTrainedModel):
         head = load_file(folder / HEAD_FILE)
         _check_keys(folder / HEAD_FILE, head, self.score.state_dict())
         self.score.load_state_dict(head)
-        adapter = folder / ADAPTER_DIR
-        if not (adapter / "adapter_config.json").is_file():
-            if self.has_adapter:
-                raise FileNotFoundError(f"{adapter} is missing, but the model has an adapter: take another checkpoint")
-            return
-        if not self.has_adapter:
-            inject_adapter_in_model(LoraConfig.from_pretrained(adapter), self)
-            self._hf_peft_config_loaded = True
-        weights = load_file(adapter / "adapter_model.safetensors")
-        _check_keys(adapter / "adapter_model.safetensors", weights, get_peft_model_state_dict(self))
-        set_peft_model_state_dict(self, weights)
+        if self.has_adapter or (folder / ADAPTER_DIR).is_dir():
+            load_adapter(self, folder)
+
+
+def add_lora(model: PreTrainedModel, lora: LoraConfig) -> None:
+    """Put a trainable LoRA adapter into a model; all else but a regression head is frozen."""
+    inject_adapter_in_model(lora, model)
+    model._hf_peft_config_loaded = True
+    freeze_all_but_trained(model)
+
+
+def freeze_all_but_trained(model: PreTrainedModel) -> None:
+    """Let the adapter, and a regression head, take gradients, in float32, and nothing else."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = "lora_" in name or name.startswith("score.")
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def save_adapter(model: PreTrainedModel, folder: str | os.PathLike, base_model: str, base_revision: str | None) -> None:
+    """Write the model's LoRA adapter to `adapter/` in a folder, with the base that it belongs to."""
+    adapter = Path(folder) / ADAPTER_DIR
+    adapter.mkdir(parents=True, exist_ok=True)
+    lora = copy.deepcopy(model.peft_config["default"])
+    lora.base_model_name_or_path, lora.revision = base_model, base_revision
+    lora.inference_mode = True
+    lora.save_pretrained(adapter)
+    weights = {k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(model).items()}
+    save_file(weights, adapter / "adapter_model.safetensors")
+
+
+def load_adapter(model: PreTrainedModel, folder: str | os.PathLike) -> None:
+    """Load `adapter/` of a bundle or checkpoint folder into a model, strictly; it is put in when the model has none.
+
+    Raises:
+        FileNotFoundError: when a file of the adapter is missing.
+        ValueError: when a weight is missing, unexpected or of another shape, naming it.
+    """
+    adapter = Path(folder) / ADAPTER_DIR
+    file = adapter / "adapter_model.safetensors"
+    for path in (adapter / "adapter_config.json", file):
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing, so there is no adapter to load: take another bundle or checkpoint"
+            )
+    if not model._hf_peft_config_loaded:
+        inject_adapter_in_model(LoraConfig.from_pretrained(adapter), model)
+        model._hf_peft_config_loaded = True
+    weights = load_file(file)
+    _check_keys(file, weights, get_peft_model_state_dict(model))
+    set_peft_model_state_dict(model, weights)
 
 
 def _check_keys(file: Path, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:

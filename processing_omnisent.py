@@ -21,9 +21,19 @@ from .media_omnisent import SAMPLE_RATE, ClipMedia, OmniSentError, VideoSampling
 
 MODALITIES = ("text", "audio", "video")
 SYSTEM_PROMPT = "You judge the sentiment that a speaker expresses in a short video clip."
-INSTRUCTION = "Rate the speaker's sentiment from -3 (strongly negative) over 0 (neutral) to 3 (strongly positive)."
 TRANSCRIPT = 'The speaker says: "{text}"'
 CONTEXT = 'Before that, the speaker said: "{text}"'
+
+
+def rating_instruction(low: float = -3.0, high: float = 3.0) -> str:
+    """The sentence that asks for a score in a range; every readout is given the same one."""
+    return (
+        f"Rate the speaker's sentiment from {low:g} (strongly negative) over 0 (neutral) to {high:g} (strongly positive)."
+        " Answer with a signed number with one decimal."
+    )
+
+
+INSTRUCTION = rating_instruction()
 
 
 class ClipError(OmniSentError):

@@ -10,18 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import TrainerState, set_seed
 
 from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.data.built import build_record
 from omnisent.data.catalog import dataset_facts, load_clips
 from omnisent.data.clip import SPLITS, Clip
-from omnisent.evaluation.metrics import msa_metrics
-from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.processing_omnisent import OmniSentProcessor, rating_instruction
 from omnisent.training import run_folder
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
-from omnisent.training.backbone import base_model_path, build_model
+from omnisent.training.backbone import base_model_path, build_model, build_readout
 from omnisent.training.bad_clips import find_bad_clips
 from omnisent.training.collator import ClipCollator, ClipDataset
 from omnisent.training.plan import adapter_share
@@ -32,6 +30,8 @@ logger = logging.getLogger("omnisent.train")
 
 def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrainingArguments) -> dict:
     """One training run; returns what metrics.json holds."""
+    if args.evaluate_only and model_args.readout == "discriminative" and not model_args.adapter:
+        raise ValueError("evaluate_only: a head that was never trained has nothing to say; name a bundle with adapter")
     folder = Path(args.output_dir)
     set_seed(args.seed)
     facts, record = dataset_facts(data_args.dataset), build_record(data_args.dataset)
@@ -43,7 +43,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
             missing_ok=data_args.on_bad_clip == "skip",
         )
         check_labels(clips, facts.score_range)
-        processor = build_processor(model_args, data_args)
+        processor = build_processor(model_args, data_args, facts.score_range)
         clips, bad = drop_bad_clips(clips, processor, data_args, args)
     splits = {name: [clip for clip in clips if clip.split == name] for name in SPLITS}
     for name in SPLITS:
@@ -53,57 +53,65 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
             )
     if args.should_save:
         run_folder.write_config(folder, model_args, data_args, args)
-        run_folder.write_environment(folder)
+        run_folder.write_environment(folder, [clip for name in SPLITS for clip in splits[name]])
 
     labels = np.array([clip.label for clip in splits["train"]])
+    readout = build_readout(model_args, processor.tokenizer, facts.score_range)
     model = build_model(
-        model_args, label_mean=float(labels.mean()), label_std=float(labels.std()), score_range=facts.score_range
+        model_args,
+        label_mean=float(labels.mean()),
+        label_std=float(labels.std()),
+        score_range=facts.score_range,
     )
-    datasets = {name: ClipDataset(splits[name], processor) for name in SPLITS}
+    datasets = {name: ClipDataset(splits[name], processor, readout) for name in SPLITS}
     trainer = SentimentTrainer(
         model=model,
         args=args,
-        data_collator=ClipCollator(processor),
+        data_collator=ClipCollator(processor, readout),
         train_dataset=datasets["train"],
         eval_dataset=datasets["valid"],
         processing_class=processor,
+        readout=readout,
         convention=facts.convention,
     )
-    trainer.train(resume_from_checkpoint=checkpoint(args))
-    trainer.save_state()
+    if not args.evaluate_only:
+        trainer.train(resume_from_checkpoint=checkpoint(args))
+        trainer.save_state()
 
     started = time.perf_counter()
-    logits, scores = trainer.predict(datasets["test"], metric_key_prefix="test").predictions
+    readings = readout.read(trainer.predict(datasets["test"], metric_key_prefix="test").predictions)
     seconds = time.perf_counter() - started
-    lora, percent = adapter_share(model.config.thinker_config, model_args)
-    raw = logits * model.config.label_std + model.config.label_mean
-    low, high = facts.score_range
+    zero_shot = args.evaluate_only and not model_args.adapter
+    lora, percent = (0, 0.0) if zero_shot else adapter_share(model.model.config, model_args)
     references = [clip.label for clip in splits["test"]]
     metrics = {
         "dataset": facts.name,
         "split": "test",
-        "readout": "discriminative",
+        "readout": readout.name,
         "modalities": processor.modalities,
         "seed": args.seed,
         "n": len(references),
-        **msa_metrics(scores, references, convention=facts.convention),
-        "out_of_range_rate": float(np.mean((raw < low) | (raw > high))),
+        **readout.metrics(readings, references, facts.convention),
         "bad_clips": len(bad),
         "denoise": record.denoise if record else "none",
         "seconds_per_clip": seconds / len(references),
         "peak_memory_bytes": run_folder.peak_memory_bytes(),
         "trainable_parameters": lora,
         "trainable_percent": percent,
-        "head_parameters": sum(p.numel() for p in model.score.parameters()),
+        "head_parameters": sum(p.numel() for name, p in model.named_parameters() if name.startswith("score.")),
     }
     if args.should_save:
+        run_folder.write_predictions(folder, splits["test"], readout.scores(readings))
+        if readings.answers is not None:
+            run_folder.write_answers(folder, splits["test"], readings)
+        if not args.evaluate_only:
+            save_bundle(folder, model, processor)
         metrics = run_folder.write_metrics(folder, metrics)
-        run_folder.write_predictions(folder, splits["test"], scores)
-        save_bundle(folder, model, processor)
         floor = float(np.mean(np.abs(np.array(references) - np.median(labels))))
+        bundle = "" if args.evaluate_only else f", bundle {folder / 'model'}"
         print(
             f"test MAE {metrics['mae']:.3f}, constant (train median) {floor:.3f}, ratio {metrics['mae'] / floor:.2f}; "
-            f"run folder {folder}, bundle {folder / 'model'}"
+            f"run folder {folder}{bundle}"
         )
     return metrics
 
@@ -113,13 +121,16 @@ def uses_media(data_args: DataArguments) -> bool:
     return list(data_args.modalities) != ["text"]
 
 
-def build_processor(model_args: ModelArguments, data_args: DataArguments) -> OmniSentProcessor:
+def build_processor(
+    model_args: ModelArguments, data_args: DataArguments, score_range: tuple[float, float]
+) -> OmniSentProcessor:
     """The base model's processor with this run's prompt, modalities and frame budget."""
     words = ("system_prompt", "instruction", "transcript_template", "context_template")
     wording = {name: getattr(data_args, name) for name in words}
+    wording["instruction"] = data_args.instruction or rating_instruction(*score_range)
     budget = ("context_clips", "fps", "min_frames", "max_frames", "min_pixels", "max_pixels")
     base, revision = model_args.base_model, model_args.base_revision
-    if model_args.adapter:
+    if model_args.adapter and model_args.readout == "discriminative":
         config = OmniSentConfig.from_pretrained(model_args.adapter)
         base, revision = config.base_model or model_args.adapter, config.base_revision
     return OmniSentProcessor.from_base(
@@ -170,10 +181,22 @@ def checkpoint(args: OmniSentTrainingArguments) -> str | None:
         return None
     if str(wanted).lower() != "true":
         return str(wanted)
-    last = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    last = last_checkpoint(Path(args.output_dir))
     if last is None:
-        raise FileNotFoundError(f"resume_from_checkpoint: there is no checkpoint in {args.output_dir}")
-    return last
+        raise FileNotFoundError(f"resume_from_checkpoint: there is no whole checkpoint in {args.output_dir}")
+    return str(last)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint of a run folder that was written to its end; Trainer's state is what it writes last."""
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        try:
+            TrainerState.load_from_json(str(path / "trainer_state.json"))
+        except (OSError, ValueError, TypeError):
+            logger.warning("%s is not whole and is passed over", path)
+        else:
+            return path
+    return None
 
 
 def save_bundle(folder: Path, model, processor: OmniSentProcessor) -> None:

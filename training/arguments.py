@@ -10,7 +10,9 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from ..configuration_omnisent import HEADS, LOSSES
 from ..processing_omnisent import MODALITIES
+from ..readouts.generative import DECODINGS
 
+READOUTS = ("discriminative", "generative")
 LORA_PRESETS = ("paper", "llm")
 QUANTIZATIONS = ("nf4", "none")
 DTYPES = ("bfloat16", "float16", "float32")
@@ -32,7 +34,16 @@ class ModelArguments:
         "Qwen/Qwen2.5-Omni-7B", "Hub id or folder of a full checkpoint; `tiny` for the random one made on the spot"
     )
     base_revision: str | None = _field(None, "branch, tag or commit of the base model")
-    adapter: str | None = _field(None, "Hub id or folder of an omnisent bundle whose adapter and head go on training")
+    readout: str = _one_of(
+        READOUTS, "discriminative", "a regression head on the hidden state, or a score written as text"
+    )
+    decoding: str = _one_of(
+        DECODINGS, "greedy", "generative readout: parse greedy text, or take the mean of all numeric answers"
+    )
+    max_new_tokens: int = _field(8, "generative readout: most tokens of a greedy answer")
+    adapter: str | None = _field(
+        None, "Hub id or folder of a bundle whose adapter (and head) are scored with or go on training"
+    )
     head: str = _one_of(HEADS, "mlp", "regression head")
     head_hidden_size: int = _field(256, "width of the mlp head")
     head_dropout: float = _field(0.2, "dropout of the head")
@@ -76,6 +87,9 @@ class OmniSentTrainingArguments(TrainingArguments):
     """transformers' TrainingArguments with this project's defaults and the head's learning rate."""
 
     output_dir: str | None = _field("runs/train", "the run folder")
+    evaluate_only: bool = _field(
+        False, "score the test split with the adapter, or with the base model, without training"
+    )
     learning_rate: float = _field(2e-4, "of the adapter")
     head_learning_rate: float = _field(1e-3, "of the regression head")
     early_stopping_patience: int | None = _field(None, "evaluations without a better validation MAE before it stops")

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from ..modeling_omnisent import OmniForSentimentRegression
+from ..readouts.base import Readout
+from ..readouts.discriminative import DiscriminativeReadout
+from ..readouts.generative import ExpectedReadout, GreedyReadout, OmniForSentimentGeneration
 from .arguments import ModelArguments
 from .tiny_backbone import make_tiny_backbone
 
@@ -44,8 +47,18 @@ def quantization_config(arguments: ModelArguments) -> BitsAndBytesConfig | None:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, arguments.dtype),
-        llm_int8_skip_modules=None if arguments.quantize_towers else ["visual", "audio_tower"],
+        llm_int8_skip_modules=None if arguments.quantize_towers else ["visual", "audio_tower", "lm_head"],
     )
+
+
+def build_readout(
+    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, score_range: tuple[float, float]
+) -> Readout:
+    """How this run takes a score from the Thinker; `score_range` is in label units."""
+    if arguments.readout == "discriminative":
+        return DiscriminativeReadout(score_range)
+    readout = {"greedy": GreedyReadout, "expected": ExpectedReadout}[arguments.decoding]
+    return readout(score_range, tokenizer, arguments.max_new_tokens)
 
 
 def build_model(
@@ -54,14 +67,14 @@ def build_model(
     label_mean: float,
     label_std: float,
     score_range: tuple[float, float],
-) -> OmniForSentimentRegression:
+) -> OmniForSentimentRegression | OmniForSentimentGeneration:
     """The model to train, with its adapter and head trainable and all else frozen.
 
     Args:
-        arguments: base model, quantisation, adapter and head.
-        label_mean: of the training labels, label units.
-        label_std: of the training labels, label units.
-        score_range: lowest and highest score, label units.
+        arguments: base model, readout, quantisation, adapter and head.
+        label_mean: of the training labels, label units; used by the head alone.
+        label_std: of the training labels, label units; used by the head alone.
+        score_range: lowest and highest score, label units; used by the head alone.
 
     Raises:
         ValueError: when `adapter` names a bundle without an adapter.
@@ -71,24 +84,31 @@ def build_model(
         options["attn_implementation"] = arguments.attn_implementation
     if torch.cuda.is_available():
         options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
-    if arguments.adapter:
+    if arguments.readout == "generative":
+        model = OmniForSentimentGeneration.from_base(
+            base_model_path(arguments.base_model), revision=arguments.base_revision, **options
+        )
+        if arguments.adapter:
+            model.load_trained(arguments.adapter)
+    elif arguments.adapter:
         model = OmniForSentimentRegression.from_pretrained(arguments.adapter, **options)
         if not model.has_adapter:
             raise ValueError(f"adapter: {arguments.adapter} is a merged model without an adapter to go on training")
-        model.freeze_all_but_trained()
-        return model
-    model = OmniForSentimentRegression.from_thinker(
-        base_model_path(arguments.base_model),
-        revision=arguments.base_revision,
-        label_mean=label_mean,
-        label_std=label_std,
-        score_min=score_range[0],
-        score_max=score_range[1],
-        head=arguments.head,
-        head_hidden_size=arguments.head_hidden_size,
-        head_dropout=arguments.head_dropout,
-        loss=arguments.loss,
-        **options,
-    )
-    model.add_lora(lora_config(arguments))
+    else:
+        model = OmniForSentimentRegression.from_thinker(
+            base_model_path(arguments.base_model),
+            revision=arguments.base_revision,
+            label_mean=label_mean,
+            label_std=label_std,
+            score_min=score_range[0],
+            score_max=score_range[1],
+            head=arguments.head,
+            head_hidden_size=arguments.head_hidden_size,
+            head_dropout=arguments.head_dropout,
+            loss=arguments.loss,
+            **options,
+        )
+    if not model.has_adapter:  # a new adapter adds exactly nothing until it is trained
+        model.add_lora(lora_config(arguments))
+    model.freeze_all_but_trained()
     return model

@@ -10,14 +10,16 @@ from transformers import BatchFeature
 from ..data.clip import Clip
 from ..data.neighbours import preceding_texts
 from ..processing_omnisent import OmniSentProcessor
+from ..readouts.base import Readout
 
 
 class ClipDataset(Dataset):
     """Encoded clips with their labels; nothing is read before an item is asked for."""
 
-    def __init__(self, clips: Sequence[Clip], processor: OmniSentProcessor):
+    def __init__(self, clips: Sequence[Clip], processor: OmniSentProcessor, readout: Readout):
         self.clips = list(clips)
         self.processor = processor
+        self.readout = readout
         self.context = preceding_texts(self.clips, processor.context_clips)
 
     def __len__(self) -> int:
@@ -26,7 +28,8 @@ class ClipDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         clip = self.clips[index]
         encoded = self.processor.encode({**clip.to_dict(), "context": self.context[clip.id]})
-        return {**encoded, "labels": torch.tensor(clip.label, dtype=torch.float32)}
+        label = torch.tensor(clip.label, dtype=torch.float32)
+        return {**encoded, **self.readout.training_inputs(clip.label), "labels": label}
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,11 @@ class ClipCollator:
     """Pads encoded clips; `labels` becomes (B,) float32."""
 
     processor: OmniSentProcessor
+    readout: Readout
     padding_side: str = "left"
 
     def __call__(self, items: Sequence[dict[str, torch.Tensor]]) -> BatchFeature:
         batch = self.processor.pad(items, padding_side=self.padding_side)
+        batch.update(self.readout.collate_training_inputs(items))
         batch["labels"] = torch.stack([item["labels"] for item in items])
         return batch

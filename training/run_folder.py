@@ -1,11 +1,13 @@
-"""The run folder: config.yaml, environment.json, metrics.json, predictions.csv, bad_clips.csv.
+"""The run folder: config.yaml, environment.json, metrics.json, predictions.csv, answers.csv, bad_clips.csv.
 
-Every later figure is read from it.
+Every later figure is read from it. metrics.json is written last: where it lies, the run is finished.
 """
 
 import csv
+import hashlib
 import importlib.metadata
 import json
+import math
 import platform
 import resource
 import subprocess
@@ -16,7 +18,8 @@ from pathlib import Path
 import torch
 import yaml
 
-from ..data.clip import Clip
+from ..data.clip import SPLITS, Clip
+from ..readouts.base import Readings
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 
 PACKAGES = ("omnisent", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "av", "numpy")
@@ -36,8 +39,8 @@ def write_config(folder: Path, model: ModelArguments, data: DataArguments, train
     (folder / "config.yaml").write_text(text, encoding="utf-8")
 
 
-def write_environment(folder: Path) -> None:
-    """environment.json: versions, commit and device."""
+def write_environment(folder: Path, clips: Sequence[Clip]) -> None:
+    """environment.json: versions, commit, device, and what clips the run was given."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     environment = {
         "python": platform.python_version(),
@@ -46,6 +49,8 @@ def write_environment(folder: Path) -> None:
         "processes": int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1,
         "commit": _commit(),
         "versions": {name: _version(name) for name in PACKAGES},
+        "clips": {split: sum(clip.split == split for clip in clips) for split in SPLITS},
+        "clips_sha256": _fingerprint(clips),
     }
     write_json(folder / "environment.json", environment)
 
@@ -73,6 +78,15 @@ def write_predictions(folder: Path, clips: Sequence[Clip], scores: Sequence[floa
     """predictions.csv: id, label, score; both in label units, in the order of the split."""
     rows = [(clip.id, clip.label, repr(float(score))) for clip, score in zip(clips, scores, strict=True)]
     _write_csv(folder / "predictions.csv", ("id", "label", "score"), rows)
+
+
+def write_answers(folder: Path, clips: Sequence[Clip], readings: Readings) -> None:
+    """answers.csv of a generative run: id, label, answer as it was written, and the number read from it, if any."""
+    rows = [
+        (clip.id, clip.label, answer, "" if math.isnan(value) else repr(float(value)))
+        for clip, answer, value in zip(clips, readings.answers, readings.raw, strict=True)
+    ]
+    _write_csv(folder / "answers.csv", ("id", "label", "answer", "parsed"), rows)
 
 
 def write_bad_clips(folder: Path, rows: Sequence[tuple[str, str, str]]) -> None:
@@ -106,6 +120,12 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence]) -> N
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def _fingerprint(clips: Sequence[Clip]) -> str:
+    """Of ids, transcripts, labels and splits, in their order; media are known by their clips' ids."""
+    rows = [[clip.id, clip.text, clip.label, clip.split] for clip in clips]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _version(name: str) -> str | None:

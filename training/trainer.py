@@ -5,14 +5,15 @@ from pathlib import Path
 import torch
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
 
-from ..evaluation.metrics import msa_metrics
+from ..readouts.base import Readout
 
 
 class SentimentTrainer(Trainer):
-    """Trains an [`OmniForSentimentRegression`]; a checkpoint holds adapter, head, processor and Trainer's own state."""
+    """Trains the model of a readout; a checkpoint holds adapter, head, processor and Trainer's own state."""
 
-    def __init__(self, *args, convention: str = "mosi", **kwargs):
-        super().__init__(*args, compute_metrics=lambda prediction: score_metrics(prediction, convention), **kwargs)
+    def __init__(self, *args, readout: Readout, convention: str = "mosi", **kwargs):
+        super().__init__(*args, compute_metrics=self._metrics, **kwargs)
+        self.readout, self.convention = readout, convention
         if self.args.early_stopping_patience:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
 
@@ -36,15 +37,21 @@ class SentimentTrainer(Trainer):
         )
         return self.optimizer
 
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Loss (`None` for the generative readout), predictions and labels of a batch."""
+        batch = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, predictions = self.readout.predict(self.accelerator.unwrap_model(model), batch)
+        return loss, predictions, batch["labels"]
+
+    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Metrics of the scores; those that are undefined here are left out, for Trainer logs numbers only."""
+        readings = self.readout.read(prediction.predictions)
+        metrics = self.readout.metrics(readings, prediction.label_ids, self.convention)
+        return {key: value for key, value in metrics.items() if isinstance(value, float)}
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         (self.model if model is None else model).load_trained(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         self.model.load_trained(Path(self.state.best_model_checkpoint))
-
-
-def score_metrics(prediction: EvalPrediction, convention: str) -> dict[str, float]:
-    """Metrics of the scores; those that are undefined here are left out, for Trainer logs numbers only."""
-    _, scores = prediction.predictions
-    metrics = msa_metrics(scores, prediction.label_ids, convention=convention)
-    return {key: value for key, value in metrics.items() if value is not None}
