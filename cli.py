@@ -4,6 +4,7 @@ omnisent --help
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,9 @@ import typer
 
 from .data.build import build_dataset
 from .data.denoise import Denoise
+from .experiments.baselines import run_baseline
+from .experiments.comparison import compare as run_comparison
+from .experiments.comparison import conclusion
 from .hub.publish_data import media_warning, publish_dataset
 from .training.arguments import parse_arguments
 from .training.plan import plan as make_plan
@@ -19,7 +23,10 @@ from .training.plan import plan as make_plan
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
 )
-
+OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
+Config = Annotated[Path, typer.Argument(help="a YAML file as train.py takes it")]
+Seeds = Annotated[list[int], typer.Option(help="e.g. --seeds 0 1 2")]
+Out = Annotated[Path, typer.Option(help="folder to write; what is finished in it is not repeated")]
 
 data_app = typer.Typer(no_args_is_help=True, help="Build data sets that can be trusted.")
 app.add_typer(data_app, name="data")
@@ -30,10 +37,10 @@ def omnisent() -> None:
     """Multimodal sentiment scores, read directly out of an omni-modal LLM's hidden state."""
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(context_settings=OVERRIDES)
 def plan(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(help="a YAML file as train.py takes it")],
+    config: Config,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """What a run would take, before any download: parameters, weight bytes, expected peak memory.
@@ -53,6 +60,31 @@ def plan(
         elif isinstance(value, int):
             shown = f"{value:,}"
         typer.echo(f"{name.replace('_', ' '):22} {shown}")
+
+
+@app.command(context_settings=OVERRIDES)
+def compare(context: typer.Context, config: Config, out: Out, seeds: Seeds = (0, 1, 2)) -> None:  # type: ignore[assignment]
+    """Every readout on the same backbone, data, prompt, adapter and budget: is the discriminative one really better?
+
+    Further options override fields of the file. Stopped at any point, it goes on when it is started again.
+    """
+    found = run_comparison([str(config), *context.args], seeds, out)
+    typer.echo(f"{conclusion(found)}\nSee {out / 'comparison.md'} and comparison.png beside it.")
+
+
+@app.command(context_settings=OVERRIDES)
+def baseline(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="constant or tfidf-ridge")],
+    config: Config,
+    out: Annotated[Path, typer.Option(help="run folder to write")],
+) -> None:
+    """A floor on the same clips: the training labels' median, or ridge regression on TF-IDF of the transcript.
+
+    Further options override fields of the file.
+    """
+    metrics = run_baseline(name, *parse_arguments([str(config), *context.args, "--output_dir", str(out)]))
+    typer.echo(f"test MAE {metrics['mae']:.3f}; run folder {out}")
 
 
 @data_app.command("build")
@@ -89,7 +121,20 @@ def data_publish(
 
 def main() -> None:
     """Run the command; an error that the user can mend is one line and exit code 1."""
+    sys.argv[1:] = one_flag_a_seed(sys.argv[1:])
     try:
         app()
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         sys.exit(f"omnisent: {error}")
+
+
+def one_flag_a_seed(arguments: list[str]) -> list[str]:
+    """`--seeds 0 1 2` as `--seeds 0 --seeds 1 --seeds 2`, the form that the parser knows."""
+    spread, in_seeds = [], False
+    for argument in arguments:
+        number = re.fullmatch(r"\d+", argument) is not None
+        if in_seeds and number and spread[-1] != "--seeds":
+            spread.append("--seeds")
+        in_seeds = argument == "--seeds" or (in_seeds and number)
+        spread.append(argument)
+    return spread

@@ -233,6 +233,16 @@ def read_media(
         return ClipMedia(frames, 2 * duration / len(frames), wave, duration)
 
 
+def has_sound(path: str | os.PathLike[str]) -> bool:
+    """Whether a file has a sound stream, by its header alone.
+
+    Raises:
+        MediaError: when it is missing or cannot be opened.
+    """
+    with _opened(_local_file(path)) as container:
+        return container.streams.best("audio") is not None
+
+
 def _local_file(path: str | os.PathLike[str]) -> str:
     name = os.fsdecode(os.fspath(path))
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name):

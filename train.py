@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,13 @@ from transformers import TrainerState, set_seed
 
 from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.data.built import build_record
-from omnisent.data.catalog import dataset_facts, load_clips
+from omnisent.data.catalog import DatasetFacts, dataset_facts, load_clips
 from omnisent.data.clip import SPLITS, Clip
 from omnisent.processing_omnisent import OmniSentProcessor, rating_instruction
 from omnisent.training import run_folder
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
 from omnisent.training.backbone import base_model_path, build_model, build_readout
-from omnisent.training.bad_clips import find_bad_clips
+from omnisent.training.bad_clips import find_bad_clips, is_complete
 from omnisent.training.collator import ClipCollator, ClipDataset
 from omnisent.training.plan import adapter_share
 from omnisent.training.trainer import SentimentTrainer
@@ -34,26 +35,11 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
         raise ValueError("evaluate_only: a head that was never trained has nothing to say; name a bundle with adapter")
     folder = Path(args.output_dir)
     set_seed(args.seed)
-    facts, record = dataset_facts(data_args.dataset), build_record(data_args.dataset)
-    with args.main_process_first(desc="preparing the clips and the processor"):
-        clips = load_clips(
-            data_args.dataset,
-            root=data_args.root,
-            with_media=uses_media(data_args),
-            missing_ok=data_args.on_bad_clip == "skip",
-        )
-        check_labels(clips, facts.score_range)
-        processor = build_processor(model_args, data_args, facts.score_range)
-        clips, bad = drop_bad_clips(clips, processor, data_args, args)
-    splits = {name: [clip for clip in clips if clip.split == name] for name in SPLITS}
-    for name in SPLITS:
-        if not splits[name]:
-            raise ValueError(
-                f"{data_args.dataset}: no usable clip in the {name} split; training needs all of {', '.join(SPLITS)}"
-            )
+    data = prepare_data(model_args, data_args, args)
+    facts, processor, splits = data.facts, data.processor, data.splits
     if args.should_save:
         run_folder.write_config(folder, model_args, data_args, args)
-        run_folder.write_environment(folder, [clip for name in SPLITS for clip in splits[name]])
+        run_folder.write_environment(folder, data.clips)
 
     labels = np.array([clip.label for clip in splits["train"]])
     readout = build_readout(model_args, processor.tokenizer, facts.score_range)
@@ -92,8 +78,8 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
         "seed": args.seed,
         "n": len(references),
         **readout.metrics(readings, references, facts.convention),
-        "bad_clips": len(bad),
-        "denoise": record.denoise if record else "none",
+        "bad_clips": len(data.bad),
+        "denoise": data.denoise,
         "seconds_per_clip": seconds / len(references),
         "peak_memory_bytes": run_folder.peak_memory_bytes(),
         "trainable_parameters": lora,
@@ -116,9 +102,64 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
     return metrics
 
 
+@dataclass(frozen=True)
+class PreparedData:
+    """The clips of a run and what turns them into inputs.
+
+    Attributes:
+        facts: of the data set.
+        denoise: what the sound went through when the data set was built.
+        processor: with the run's prompt, modalities and frame budget.
+        splits: usable clips of train, valid and test.
+        bad: id, split and reason of each clip that was left out because it cannot be used.
+    """
+
+    facts: DatasetFacts
+    denoise: str
+    processor: OmniSentProcessor
+    splits: dict[str, list[Clip]]
+    bad: list[tuple[str, str, str]]
+
+    @property
+    def clips(self) -> list[Clip]:
+        """Those of all splits, in the order train, valid, test."""
+        return [clip for name in SPLITS for clip in self.splits[name]]
+
+
+def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrainingArguments) -> PreparedData:
+    """Read, check and split the clips that the arguments name.
+
+    Raises:
+        ValueError: for labels outside the range, or a split without a usable clip.
+        FileNotFoundError: when the data set or its media are missing.
+    """
+    facts, record = dataset_facts(data_args.dataset), build_record(data_args.dataset)
+    with args.main_process_first(desc="preparing the clips and the processor"):
+        clips = load_clips(
+            data_args.dataset,
+            root=data_args.root,
+            with_media=uses_media(data_args),
+            missing_ok=data_args.on_bad_clip == "skip",
+        )
+        check_labels(clips, facts.score_range)
+        processor = build_processor(model_args, data_args, facts.score_range)
+        clips, bad = drop_bad_clips(clips, processor, data_args, args)
+    if data_args.complete_clips:
+        complete = [clip for clip in clips if is_complete(clip)]
+        logger.info("%d of %d clips have text, sound and picture", len(complete), len(clips))
+        clips = complete
+    splits = {name: [clip for clip in clips if clip.split == name] for name in SPLITS}
+    for name in SPLITS:
+        if not splits[name]:
+            raise ValueError(
+                f"{data_args.dataset}: no usable clip in the {name} split; training needs all of {', '.join(SPLITS)}"
+            )
+    return PreparedData(facts, record.denoise if record else "none", processor, splits, bad)
+
+
 def uses_media(data_args: DataArguments) -> bool:
-    """Whether any modality needs a media file."""
-    return list(data_args.modalities) != ["text"]
+    """Whether any media file is opened."""
+    return data_args.complete_clips or list(data_args.modalities) != ["text"]
 
 
 def build_processor(

@@ -69,6 +69,7 @@ class DataArguments:
     modalities: list[str] = field(
         default_factory=lambda: list(MODALITIES), metadata={"help": "which of text, audio and video are used"}
     )
+    complete_clips: bool = _field(False, "use only the clips that have text, sound and picture")
     on_bad_clip: str = _one_of(("error", "skip"), "error", "stop at a clip that cannot be used, or list it and go on")
     system_prompt: str | None = _field(None, "in place of the default")
     instruction: str | None = _field(None, "in place of the default")

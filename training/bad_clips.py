@@ -1,4 +1,4 @@
-"""Finds the clips of a data set that cannot be used, by encoding each one once before training starts."""
+"""Finds the clips of a data set that cannot be used, by encoding each one once before training starts, or that lack a modality."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ..data.clip import Clip
-from ..media_omnisent import OmniSentError
+from ..media_omnisent import OmniSentError, has_sound
 from ..processing_omnisent import OmniSentProcessor
 
 
@@ -32,3 +32,14 @@ def find_bad_clips(
     loader = DataLoader(_Reasons(clips, processor), batch_size=None, num_workers=workers)
     reasons = tqdm(loader, total=len(clips), desc="checking clips", unit="clip")
     return [(clip.id, clip.split or "", why) for clip, why in zip(clips, reasons, strict=True) if why is not None]
+
+
+def is_complete(clip: Clip) -> bool:
+    """Whether a clip has text, sound and picture.
+
+    Raises:
+        MediaError: for a video that is missing or cannot be opened.
+    """
+    if not (clip.text or "").strip() or not clip.video:
+        return False
+    return bool(clip.audio) or has_sound(clip.video)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import torch
 import yaml
 
@@ -31,12 +32,36 @@ METRIC_KEYS = (
 )
 
 
+def config_dict(model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments) -> dict:
+    """Every argument of a run, as config.yaml holds it."""
+    return json.loads(json.dumps({**asdict(model), **asdict(data), **training.to_dict()}, default=str))
+
+
 def write_config(folder: Path, model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments) -> None:
     """config.yaml: every argument of the run as it was used."""
-    config = {**asdict(model), **asdict(data), **training.to_dict()}
-    text = yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(config_dict(model, data, training), sort_keys=False, allow_unicode=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def read_config(folder: Path) -> dict:
+    """What `write_config` wrote."""
+    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+
+
+def read_metrics(folder: Path) -> dict:
+    """What `write_metrics` wrote."""
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def read_environment(folder: Path) -> dict:
+    """What `write_environment` wrote."""
+    return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+
+
+def read_predictions(folder: Path) -> pd.DataFrame:
+    """What `write_predictions` wrote: id (str), label and score (float)."""
+    return pd.read_csv(folder / "predictions.csv", dtype={"id": str}, float_precision="round_trip")
 
 
 def write_environment(folder: Path, clips: Sequence[Clip]) -> None:

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import accuracy_score, f1_score
 
 from omnisent.evaluation.metrics import msa_metrics
 
@@ -147,3 +148,13 @@ def test_torch_numpy_and_lists_give_the_same_metrics(convention):
     expected = msa_metrics(*halves, convention)
     for convert in (torch.tensor, np.float32, np.float64, tuple):
         assert msa_metrics(*map(convert, halves), convention) == expected
+
+
+def test_f1_is_the_weighted_one_of_scikit_learn():
+    generator = np.random.default_rng(11)
+    for _ in range(20):
+        labels, scores = generator.normal(0.5, 1, 30).clip(-3, 3), generator.normal(0, 1, 30)
+        found = msa_metrics(scores, labels)
+        assert found["f1_has0"] == pytest.approx(f1_score(labels >= 0, scores >= 0, average="weighted"), abs=1e-12)
+        assert found["acc_2_has0"] == pytest.approx(accuracy_score(labels >= 0, scores >= 0), abs=1e-12)
+    assert msa_metrics([-1.0, -2.0], [1.0, 2.0])["f1_has0"] == 0.0

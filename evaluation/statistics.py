@@ -1,0 +1,151 @@
+"""How sure a figure is: bootstrap intervals of the metrics, and paired tests between two systems over clips and seeds.
+
+Knows neither model nor data set; takes scores and labels alone.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy import stats
+
+from .metrics import msa_metrics
+
+RESAMPLES = 1000
+SIGN_FLIPS = 9999
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric over S seeds; every value is `None` where the metric is undefined.
+
+    Attributes:
+        mean: over the seeds.
+        sd: over the seeds, with S - 1 in the denominator; `None` for one seed.
+        low, high: bootstrap 95 % interval of the mean, over clips and seeds.
+        per_seed: (S,) in the order of the seeds.
+    """
+
+    mean: float | None
+    sd: float | None
+    low: float | None
+    high: float | None
+    per_seed: list[float | None]
+
+    def to_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Two systems on the same n clips; errors are absolute, in label units.
+
+    Attributes:
+        difference: mean error of the first minus that of the second; below 0, the first is better.
+        low, high: bootstrap 95 % interval of the difference, over clips and seeds.
+        p_clips: two-sided sign-flip permutation test of the clips' differences, each the mean over seeds.
+        p_seeds: two-sided paired t test of the seeds' MAE; `None` for fewer than two seeds, or when all differences are equal.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_clips: float
+    p_seeds: float | None
+
+    def to_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def bootstrap_estimates(
+    scores: np.ndarray, labels: Sequence[float], convention: str, *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Estimate]:
+    """Every metric of a system that was trained with S seeds and scored the same n clips each time.
+
+    A resample draws n clips and S seeds, both with replacement, and takes the mean of the drawn seeds' metrics; the
+    interval lies between its 2.5 % and 97.5 % quantiles (percentile bootstrap; Efron and Tibshirani, 1993).
+
+    Args:
+        scores: (S, n) label units.
+        labels: (n,) label units.
+        convention: of `msa_metrics`.
+        resamples: how many are drawn.
+        seed: of the draws.
+    """
+    scores, labels = np.atleast_2d(scores), np.asarray(labels, dtype=float)
+    per_seed = [_metrics(row, labels, convention) for row in scores]
+    generator = np.random.default_rng(seed)
+    drawn: dict[str, list[float]] = {key: [] for key in per_seed[0]}
+    for _ in range(resamples):
+        clips, seeds = _draw(generator, *scores.shape)
+        counted = {row: _metrics(scores[row, clips], labels[clips], convention) for row in set(seeds)}
+        for key, values in drawn.items():
+            found = [counted[row][key] for row in seeds]
+            if None not in found:
+                values.append(float(np.mean(found)))
+    return {key: _estimate([metrics[key] for metrics in per_seed], drawn[key]) for key in per_seed[0]}
+
+
+def paired_test(
+    first: np.ndarray, second: np.ndarray, *, resamples: int = RESAMPLES, flips: int = SIGN_FLIPS, seed: int = 0
+) -> PairedTest:
+    """Compare the absolute errors of two systems, (S, n) each, seed by seed and clip by clip.
+
+    A system whose scores no seed changes may be given as (1, n).
+
+    Raises:
+        ValueError: when the numbers of clips differ, or those of seeds, unless one of them is 1.
+    """
+    first, second = np.atleast_2d(first), np.atleast_2d(second)
+    if first.shape[1] != second.shape[1] or (len(first) != len(second) and 1 not in (len(first), len(second))):
+        raise ValueError(f"paired errors must be of the same seeds and clips, not {first.shape} and {second.shape}")
+    differences = first - second  # (S, n)
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(resamples):
+        clips, seeds = _draw(generator, *differences.shape)
+        drawn.append(differences[np.ix_(seeds, clips)].mean())
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    flipped = stats.permutation_test(
+        (differences.mean(0),),
+        lambda values, axis: np.mean(values, axis=axis),
+        permutation_type="samples",
+        n_resamples=flips,
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    )
+    by_seed = differences.mean(1)
+    p_seeds = float(stats.ttest_1samp(by_seed, 0).pvalue) if len(by_seed) > 1 and np.ptp(by_seed) > 0 else None
+    return PairedTest(float(differences.mean()), float(low), float(high), float(flipped.pvalue), p_seeds)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values adjusted for being several (Holm, 1979): the chance that any true null among them is rejected is kept."""
+    order = np.argsort(p_values)
+    adjusted, highest = [0.0] * len(order), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def _draw(generator: np.random.Generator, seeds: int, clips: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of drawn clips and of drawn seeds."""
+    return generator.integers(clips, size=clips), generator.integers(seeds, size=seeds)
+
+
+def _metrics(scores: np.ndarray, labels: np.ndarray, convention: str) -> dict[str, float | None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # constant scores have no correlation, which is `None` already
+        return msa_metrics(scores, labels, convention=convention)
+
+
+def _estimate(per_seed: list[float | None], drawn: list[float]) -> Estimate:
+    if None in per_seed:
+        return Estimate(None, None, None, None, per_seed)
+    low, high = (float(q) for q in np.quantile(drawn, (0.025, 0.975))) if drawn else (None, None)
+    sd = float(np.std(per_seed, ddof=1)) if len(per_seed) > 1 else None
+    return Estimate(float(np.mean(per_seed)), sd, low, high, per_seed)

@@ -1,0 +1,117 @@
+"""Carries out a list of training runs one after another, each in a process of its own, and goes on where it was stopped.
+
+A finished run is not repeated, an unfinished one continues from its last whole checkpoint, and a folder that holds a run with
+other settings is refused by the name of the field. It knows nothing of what the runs are compared for.
+"""
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from omnisent import train
+
+from ..training import run_folder
+from ..training.arguments import parse_arguments
+
+PLACE_FIELDS = ("output_dir", "adapter", "resume_from_checkpoint", "disable_tqdm", "logging_dir", "run_name")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that is wanted; `argv` is what train.py would be given, without the output folder."""
+
+    name: str
+    folder: Path
+    argv: tuple[str, ...]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has been carried out to its end."""
+        return (self.folder / "metrics.json").is_file()
+
+    def config(self) -> dict:
+        """What config.yaml of this run holds."""
+        return run_folder.config_dict(*parse_arguments([*self.argv, "--output_dir", str(self.folder)]))
+
+
+def carry_out(runs: Sequence[PlannedRun]) -> None:
+    """Do what is left of the runs, in their order, with a line on standard error for each.
+
+    Raises:
+        ValueError: for a folder with other settings, before anything is run.
+        RuntimeError: when a run fails, with its own message.
+    """
+    for run in runs:
+        if (run.folder / "config.yaml").is_file():
+            _check_same_settings(run)
+    for number, run in enumerate(runs, start=1):
+        if run.finished:
+            print(f"[{number}/{len(runs)}] {run.name}: finished before", file=sys.stderr)
+            continue
+        argv = [*run.argv, "--output_dir", str(run.folder)]
+        if train.last_checkpoint(run.folder) is not None:
+            argv += ["--resume_from_checkpoint", "true"]
+        print(
+            f"[{number}/{len(runs)}] {run.name}{': goes on' if len(argv) > len(run.argv) + 2 else ''}", file=sys.stderr
+        )
+        _run_in_fresh_process(run.name, argv)
+
+
+def differing_field(first: dict, second: dict, ignored: Iterable[str] = ()) -> str | None:
+    """The name of a field in which two configurations differ, other than where they lie; `None` when there is none."""
+    for field in sorted((first.keys() | second.keys()) - {*PLACE_FIELDS, *ignored}):
+        if first.get(field) != second.get(field):
+            return field
+    return None
+
+
+def _check_same_settings(run: PlannedRun) -> None:
+    wanted, found = run.config(), run_folder.read_config(run.folder)
+    field = differing_field(wanted, found)
+    if field:
+        raise ValueError(
+            f"{run.folder} holds a run with {field} {found.get(field)!r}, but {wanted.get(field)!r} is asked for;"
+            " runs with other settings cannot stand in one comparison: give another --out, or remove that folder"
+        )
+
+
+def _run_in_fresh_process(name: str, argv: list[str]) -> None:
+    """One run in a new process, so that neither memory nor random state of the runs before it reaches it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["omnisent.train"])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(argv, sender))
+    process.start()
+    sender.close()
+    try:
+        process.join()
+    finally:
+        if process.is_alive():
+            process.terminate()
+            process.join()
+    if process.exitcode:
+        try:
+            reason = receiver.recv()
+        except EOFError:
+            reason = f"its process ended with exit code {process.exitcode}; what it printed stands above"
+        raise RuntimeError(f"{name}: {reason}")
+
+
+def _child(argv: list[str], sender: Connection) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        train.run(*parse_arguments(argv))
+    except (ValueError, OSError) as error:
+        sender.send(str(error).strip().splitlines()[-1])
+        sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """A run must not go on writing when what started it was killed: the next start would write to the same folder."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)

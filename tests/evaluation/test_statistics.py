@@ -1,0 +1,96 @@
+"""Intervals and paired tests: against closed forms, and on systems whose answer is known."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from omnisent.evaluation.metrics import msa_metrics
+from omnisent.evaluation.statistics import bootstrap_estimates, holm, paired_test
+
+
+@pytest.fixture
+def labels():
+    return np.random.default_rng(1).uniform(-3, 3, 200)
+
+
+def test_the_interval_of_the_mae_is_that_of_a_mean(labels):
+    scores = labels + np.random.default_rng(2).normal(0, 0.8, 200)
+    found = bootstrap_estimates(scores, labels, "mosi", resamples=2000)["mae"]
+    errors = np.abs(scores - labels)
+    reach = 1.96 * errors.std(ddof=1) / np.sqrt(200)
+    assert found.mean == pytest.approx(errors.mean())
+    assert found.high - found.mean == pytest.approx(reach, rel=0.1)
+    assert found.mean - found.low == pytest.approx(reach, rel=0.1)
+    assert found.sd is None
+
+
+def test_every_metric_is_the_mean_over_seeds_with_its_spread(labels):
+    scores = labels + np.random.default_rng(3).normal(0, 0.8, (3, 200))
+    found = bootstrap_estimates(scores, labels, "mosi", resamples=50)
+    per_seed = [msa_metrics(row, labels) for row in scores]
+    assert found.keys() == per_seed[0].keys()
+    for key, estimate in found.items():
+        values = [metrics[key] for metrics in per_seed]
+        assert estimate.per_seed == values
+        assert estimate.mean == pytest.approx(np.mean(values))
+        assert estimate.sd == pytest.approx(np.std(values, ddof=1))
+        assert estimate.low <= estimate.mean <= estimate.high
+
+
+def test_seeds_that_differ_widen_the_interval(labels):
+    noise = np.random.default_rng(4).normal(0, 0.5, 200)
+    alike = np.stack([labels + noise] * 3)
+    apart = np.stack([labels + scale * noise for scale in (0.2, 1.0, 1.8)])
+    widths = [
+        (found := bootstrap_estimates(scores, labels, "mosi", resamples=300)["mae"]).high - found.low
+        for scores in (alike, apart)
+    ]
+    assert widths[1] > 2 * widths[0]
+
+
+def test_a_constant_has_no_correlation_and_no_interval_of_one(labels):
+    found = bootstrap_estimates(np.zeros(200), labels, "mosi", resamples=20)
+    assert (found["corr"].mean, found["corr"].low) == (None, None)
+    assert found["mae"].low < found["mae"].mean < found["mae"].high
+
+
+def test_the_same_seed_gives_the_same_interval(labels):
+    scores = labels + 0.3
+    assert bootstrap_estimates(scores, labels, "mosi", resamples=20) == bootstrap_estimates(
+        scores, labels, "mosi", resamples=20
+    )
+
+
+def test_a_better_system_is_told_from_a_worse_one_and_not_from_itself(labels):
+    generator = np.random.default_rng(5)
+    better, worse = np.abs(generator.normal(0, 0.5, (3, 200))), np.abs(generator.normal(0, 0.8, (3, 200)))
+    found = paired_test(better, worse)
+    assert found.difference == pytest.approx((better - worse).mean())
+    assert found.high < 0
+    assert found.p_clips < 0.001
+    assert found.p_seeds == pytest.approx(stats.ttest_rel(better.mean(1), worse.mean(1)).pvalue)
+    same = paired_test(better, better[::1])
+    assert (same.difference, same.p_clips, same.p_seeds) == (0.0, 1.0, None)
+
+
+def test_equal_systems_are_seldom_told_apart():
+    generator = np.random.default_rng(6)
+    p_values = [
+        paired_test(*np.abs(generator.normal(size=(2, 1, 40))), resamples=2, flips=199, seed=i).p_clips
+        for i in range(60)
+    ]
+    assert np.mean(np.array(p_values) < 0.05) < 0.15
+
+
+def test_a_system_without_seeds_stands_against_each_seed_of_another():
+    errors = np.abs(np.random.default_rng(7).normal(size=(3, 50)))
+    found = paired_test(errors, np.full((1, 50), 2.0))
+    assert found.p_seeds == pytest.approx(stats.ttest_1samp(errors.mean(1), 2.0).pvalue)
+    with pytest.raises(ValueError, match=r"same seeds and clips, not \(3, 50\) and \(2, 50\)"):
+        paired_test(errors, errors[:2])
+
+
+def test_p_values_are_adjusted_for_being_several():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([0.2]) == [0.2]

@@ -1,0 +1,230 @@
+"""The generative readout against the library's own class: its loss, its greedy text and the probabilities of its answers."""
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+from omnisent.modeling_omnisent import load_thinker
+from omnisent.readouts.generative import (
+    IGNORED,
+    ExpectedReadout,
+    GreedyReadout,
+    OmniForSentimentGeneration,
+    next_positions,
+)
+from omnisent.training.arguments import ModelArguments
+from omnisent.training.backbone import build_model, lora_config
+from omnisent.training.collator import ClipCollator, ClipDataset
+
+RANGE = (-3.0, 3.0)
+
+
+@pytest.fixture
+def generator(tiny_backbone) -> OmniForSentimentGeneration:
+    return OmniForSentimentGeneration.from_base(tiny_backbone)
+
+
+@pytest.fixture
+def mixed_clips(planted_clips):
+    """Clips with and without text, sound and picture."""
+    silent = next(clip for clip in planted_clips if clip.video is None)
+    return [*[clip for clip in planted_clips if clip.video][:3], silent]
+
+
+@pytest.fixture
+def reference(tiny_backbone):
+    """Next-token logits (T, vocabulary) of one encoded clip and an answer, by the library's own class and forward."""
+    thinker = load_thinker(tiny_backbone, thinker_class=Qwen2_5OmniThinkerForConditionalGeneration).eval()
+
+    def logits(batch, answer: list[int]) -> torch.Tensor:
+        answer = torch.tensor([answer], dtype=torch.long)
+        media = {k: v for k, v in batch.items() if k not in ("input_ids", "attention_mask", "position_ids", "labels")}
+        with torch.no_grad():
+            return thinker(
+                input_ids=torch.cat([batch["input_ids"], answer], 1),
+                attention_mask=torch.ones(1, batch["input_ids"].shape[1] + answer.shape[1], dtype=torch.long),
+                position_ids=torch.cat(
+                    [batch["position_ids"], next_positions(batch["position_ids"], answer.shape[1])], 2
+                ),
+                **media,
+            ).logits[0]
+
+    return logits
+
+
+def test_an_answer_follows_its_prompt_at_the_positions_the_thinker_would_give_it(processor, whole_clips):
+    batch = processor(whole_clips[0].to_dict())
+    longer = processor.encode({**whole_clips[0].to_dict()})
+    assert torch.equal(batch["position_ids"][:, 0], longer["position_ids"])
+    following = next_positions(batch["position_ids"], 3)
+    last = longer["position_ids"][:, -1]
+    assert len(set(last.tolist())) == 1
+    assert following.tolist() == [[[int(last[0]) + step for step in (1, 2, 3)]]] * 3
+
+
+def test_the_loss_is_the_cross_entropy_of_the_answer_alone(generator, processor, mixed_clips, reference):
+    readout = GreedyReadout(RANGE, processor.tokenizer)
+    dataset = ClipDataset(mixed_clips, processor, readout)
+    collate = ClipCollator(processor, readout)
+    with torch.no_grad():
+        loss = generator(**collate([dataset[i] for i in range(len(dataset))])).loss.item()
+    expected = []
+    for clip in mixed_clips:
+        batch = processor(clip.to_dict())
+        answer = [*readout.answer_ids(clip.label), processor.tokenizer.eos_token_id]
+        log_p = reference(batch, answer)[-len(answer) - 1 : -1].log_softmax(-1)
+        expected.append(-np.mean([log_p[step, token].item() for step, token in enumerate(answer)]))
+    assert loss == pytest.approx(np.mean(expected), abs=2e-5)
+
+
+def test_greedy_text_is_the_likeliest_token_at_every_step(generator, processor, mixed_clips, reference):
+    end = processor.tokenizer.eos_token_id
+    with torch.no_grad():
+        written = generator.write_greedily(5, end, **processor([clip.to_dict() for clip in mixed_clips]))
+    for clip, row in zip(mixed_clips, written.tolist(), strict=True):
+        answer = []
+        while len(answer) < 5 and end not in answer:
+            answer.append(int(reference(processor(clip.to_dict()), answer)[-1].argmax()))
+        assert row == answer + [end] * (5 - len(answer))
+
+
+def test_writing_ends_at_the_end_of_the_turn(generator, processor, mixed_clips):
+    batch = processor([clip.to_dict() for clip in mixed_clips])
+    with torch.no_grad():
+        first = generator.write_greedily(1, -1, **batch)[:, 0]
+        written = generator.write_greedily(4, int(first[0]), **batch)
+    assert written[0].tolist() == [int(first[0])] * 4
+
+
+def test_the_probability_of_an_answer_is_that_of_its_tokens(generator, processor, mixed_clips, reference):
+    readout = ExpectedReadout(RANGE, processor.tokenizer)
+    answers = [ids for _, ids in readout.candidates]
+    with torch.no_grad():
+        found = generator.answer_log_probabilities(answers, **processor([clip.to_dict() for clip in mixed_clips]))
+    assert found.shape == (len(mixed_clips), 61)
+    assert (found.exp().sum(1) < 1).all()
+    for row, clip in enumerate(mixed_clips):
+        for column in (0, 29, 30, 31, 60):
+            ids = answers[column]
+            log_p = reference(processor(clip.to_dict()), ids)[-len(ids) - 1 : -1].log_softmax(-1)
+            expected = sum(log_p[step, token].item() for step, token in enumerate(ids))
+            assert found[row, column].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_expected_score_is_the_mean_of_the_answers_weighted_by_their_probability(generator, processor, mixed_clips):
+    readout = ExpectedReadout(RANGE, processor.tokenizer)
+    batch = processor([clip.to_dict() for clip in mixed_clips])
+    with torch.no_grad():
+        _, scores = readout.predict(generator, batch)
+        p = generator.answer_log_probabilities([ids for _, ids in readout.candidates], **batch).exp()
+    values = torch.tensor([value for value, _ in readout.candidates])
+    assert scores.tolist() == pytest.approx(((p * values).sum(1) / p.sum(1)).tolist(), abs=1e-5)
+
+
+def test_answers_of_unequal_length_are_read_exactly_and_one_may_not_begin_another(generator, processor, whole_clips):
+    batch = processor(whole_clips[0].to_dict())
+    with torch.no_grad():
+        alone = [generator.answer_log_probabilities([ids], **batch).item() for ids in ([7], [9, 4], [9, 5, 3])]
+        together = generator.answer_log_probabilities([[7], [9, 4], [9, 5, 3]], **batch)[0].tolist()
+        assert together == pytest.approx(alone, abs=1e-5)
+        with pytest.raises(ValueError, match=r"\(9,\) begin \(9, 4\)"):
+            generator.answer_log_probabilities([[9], [9, 4]], **batch)
+
+
+def test_prompts_padded_on_the_right_are_refused(generator, processor, mixed_clips):
+    batch = processor([clip.to_dict() for clip in mixed_clips], padding_side="right")
+    with pytest.raises(ValueError, match="padded on the left"):
+        generator.read_prompt(**batch)
+
+
+def test_both_readouts_carry_the_same_adapter(generator, model):
+    lora = lora_config(ModelArguments())
+    names = []
+    for one in (generator, model):
+        one.add_lora(lora)
+        names.append({name for name, _ in one.named_parameters() if "lora_" in name})
+        assert {name for name, p in one.named_parameters() if p.requires_grad and "score." not in name} == names[-1]
+    assert names[0] == names[1]
+
+
+def test_a_new_adapter_changes_no_answer(generator, processor, mixed_clips):
+    readout = ExpectedReadout(RANGE, processor.tokenizer)
+    batch = processor([clip.to_dict() for clip in mixed_clips])
+    with torch.no_grad():
+        before = readout.predict(generator, batch)[1]
+        generator.add_lora(LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
+        assert torch.equal(readout.predict(generator, batch)[1], before)
+
+
+def test_what_is_saved_is_loaded_and_nothing_less(generator, tiny_backbone, processor, mixed_clips, tmp_path):
+    generator.add_lora(LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
+    torch.manual_seed(3)
+    for name, parameter in generator.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    generator.save_pretrained(tmp_path)
+    other = OmniForSentimentGeneration.from_base(tiny_backbone)
+    other.load_trained(tmp_path)
+    batch = processor([clip.to_dict() for clip in mixed_clips])
+    end = processor.tokenizer.eos_token_id
+    with torch.no_grad():
+        assert torch.equal(generator.write_greedily(4, end, **batch), other.write_greedily(4, end, **batch))
+    (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="adapter_model"):
+        other.load_trained(tmp_path)
+
+
+def test_it_learns_under_nf4_and_goes_on_after_an_evaluation(tiny_backbone, processor, mixed_clips):
+    arguments = ModelArguments(base_model=str(tiny_backbone), readout="generative", dtype="float32", lora_dropout=0.0)
+    torch.manual_seed(0)
+    model = build_model(arguments, label_mean=0.0, label_std=1.0, score_range=RANGE)
+    readout = ExpectedReadout(RANGE, processor.tokenizer)
+    dataset = ClipDataset(mixed_clips, processor, readout)
+    batch = ClipCollator(processor, readout)([dataset[i] for i in range(len(dataset))])
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=4e-3)
+    losses = []
+    for _ in range(6):
+        model.train()
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        model.eval()
+        with torch.no_grad():
+            readout.predict(model, batch)
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_unreadable_and_far_answers_are_counted_and_the_error_is_given_both_ways(processor):
+    tokenizer = processor.tokenizer
+    readout = GreedyReadout(RANGE, tokenizer)
+    answers = ["+1.0", "well", "-9", "2", "good"]
+    ids = [tokenizer(answer)["input_ids"] for answer in answers]
+    longest = max(map(len, ids))
+    predictions = np.array([[*row, *[tokenizer.eos_token_id] * (longest - len(row))] for row in ids])
+    readings = readout.read(predictions)
+    assert readings.answers == answers
+    assert readout.scores(readings).tolist() == [1.0, 0.0, -3.0, 2.0, 0.0]
+    metrics = readout.metrics(readings, [2.0, 1.0, -3.0, 2.0, -2.0], "mosi")
+    assert metrics["unparsable_rate"] == pytest.approx(2 / 5)
+    assert metrics["out_of_range_rate"] == pytest.approx(1 / 5)
+    assert metrics["mae"] == pytest.approx((1 + 1 + 0 + 0 + 2) / 5)
+    assert metrics["mae_parsable"] == pytest.approx((1 + 0 + 0) / 3)
+    assert metrics["decoding"] == "greedy"
+
+
+def test_when_no_answer_can_be_read_there_is_no_error_over_the_readable_ones(processor):
+    readout = GreedyReadout(RANGE, processor.tokenizer)
+    readings = readout.read(np.array([processor.tokenizer("well")["input_ids"]] * 2))
+    with pytest.warns(UserWarning, match="correlation is undefined"):
+        metrics = readout.metrics(readings, [1.0, -1.0], "mosi")
+    assert (metrics["unparsable_rate"], metrics["mae_parsable"]) == (1.0, None)
+
+
+def test_answers_of_unequal_length_are_padded_where_the_loss_does_not_look(processor):
+    readout = GreedyReadout(RANGE, processor.tokenizer)
+    items = [{"answer_ids": torch.tensor([4, 5])}, {"answer_ids": torch.tensor([6])}]
+    assert readout.collate_training_inputs(items)["answer_ids"].tolist() == [[4, 5], [6, IGNORED]]
