@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test test-slow lint format clean
+.PHONY: install demo test test-slow test-browser lint format clean
 
 install: .venv/installed
 
@@ -23,6 +23,9 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
+
+test-browser: install
+	$(BIN)/python -m pytest -q -m browser
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -13,9 +13,12 @@ import typer
 
 from .data.build import build_dataset
 from .data.denoise import Denoise
+from .experiments.ablation import ablate as run_ablation
+from .experiments.ablation import conclusion as ablation_conclusion
 from .experiments.baselines import run_baseline
 from .experiments.comparison import compare as run_comparison
-from .experiments.comparison import conclusion
+from .experiments.comparison import conclusion as comparison_conclusion
+from .experiments.report import write_report
 from .hub.publish_data import media_warning, publish_dataset
 from .training.arguments import parse_arguments
 from .training.plan import plan as make_plan
@@ -69,7 +72,17 @@ def compare(context: typer.Context, config: Config, out: Out, seeds: Seeds = (0,
     Further options override fields of the file. Stopped at any point, it goes on when it is started again.
     """
     found = run_comparison([str(config), *context.args], seeds, out)
-    typer.echo(f"{conclusion(found)}\nSee {out / 'comparison.md'} and comparison.png beside it.")
+    typer.echo(f"{comparison_conclusion(found)}\nSee {out / 'comparison.md'} and comparison.png beside it.")
+
+
+@app.command(context_settings=OVERRIDES)
+def ablate(context: typer.Context, config: Config, out: Out, seeds: Seeds = (0, 1, 2)) -> None:  # type: ignore[assignment]
+    """What each modality adds: all seven subsets of text, audio and video, at training time and at test time.
+
+    Further options override fields of the file. Stopped at any point, it goes on when it is started again.
+    """
+    found = run_ablation([str(config), *context.args], seeds, out)
+    typer.echo(f"{ablation_conclusion(found)}\nSee {out / 'ablation.md'} and ablation.png beside it.")
 
 
 @app.command(context_settings=OVERRIDES)
@@ -85,6 +98,17 @@ def baseline(
     """
     metrics = run_baseline(name, *parse_arguments([str(config), *context.args, "--output_dir", str(out)]))
     typer.echo(f"test MAE {metrics['mae']:.3f}; run folder {out}")
+
+
+@app.command()
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(help="folders of comparisons, ablations, probes, geometries or runs")
+    ],
+    out: Annotated[Path, typer.Option(help="the HTML file to write")],
+) -> None:
+    """One HTML file with tables, plots, worst clips, settings and versions; nothing is fetched when it is opened."""
+    typer.echo(write_report(folders, out))
 
 
 @data_app.command("build")

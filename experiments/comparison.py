@@ -132,8 +132,8 @@ def planned_runs(argv: Sequence[str], seeds: Sequence[int], out: Path) -> list[P
     return runs
 
 
-def check_comparable(folders: Sequence[Path]) -> None:
-    """Runs that may stand in one table: same clips and labels, and same settings but for the readout's own.
+def check_comparable(folders: Sequence[Path], may_differ: Sequence[str] = ARM_FIELDS) -> None:
+    """Runs that may stand in one table: same clips and labels, and same settings but for the fields that may differ.
 
     Raises:
         ValueError: naming the field and the two folders.
@@ -142,7 +142,7 @@ def check_comparable(folders: Sequence[Path]) -> None:
     config, clips = run_folder.read_config(first), _clips(first)
     for folder in folders[1:]:
         other = run_folder.read_config(folder)
-        field = differing_field(config, other, ARM_FIELDS)
+        field = differing_field(config, other, may_differ)
         if field:
             raise ValueError(
                 f"{folder} and {first} cannot be compared: {field} is {other.get(field)!r} in one and"
@@ -190,7 +190,7 @@ def summarise(out: Path, seeds: Sequence[int], convention: str) -> dict:
         "arms": arms,
         "tests": _tests(scores, labels),
         "costs": {arm.name: _costs(out, arm, seeds) for arm in ARMS},
-        "settings": _shared_settings(folders["discriminative"][0]),
+        "settings": shared_settings(folders["discriminative"][0]),
         "environment": environment,
     }
 
@@ -212,7 +212,8 @@ def _costs(out: Path, arm: Arm, seeds: Sequence[int]) -> dict:
     return {key: metrics[key] for key in ("seconds_per_clip", "peak_memory_bytes")}
 
 
-def _shared_settings(folder: Path) -> dict:
+def shared_settings(folder: Path) -> dict:
+    """The settings of a run that its figures depend on most, for people to read."""
     config = run_folder.read_config(folder)
     names = (
         *(
@@ -264,7 +265,7 @@ def metric_table(found: dict) -> pd.DataFrame:
     rows = {}
     for arm in found["arms"].values():
         row = {"seeds": 0 if arm["floor"] else len(arm["seeds"])}
-        row |= {title: _shown(arm["metrics"][key]) for title, key in columns.items()}
+        row |= {title: shown(arm["metrics"][key]) for title, key in columns.items()}
         mae = arm["metrics"]["mae"]
         row["MAE 95 %"] = f"{mae['low']:.3f} to {mae['high']:.3f}"
         row["of constant"] = f"{arm['mae_over_constant']:.2f}"
@@ -352,7 +353,8 @@ def markdown_table(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _shown(estimate: dict) -> str:
+def shown(estimate: dict) -> str:
+    """An estimate for people: its mean, and its standard deviation where there are several seeds."""
     if estimate["mean"] is None:
         return ""
     return f"{estimate['mean']:.3f}" + ("" if estimate["sd"] is None else f" ± {estimate['sd']:.3f}")

@@ -104,6 +104,7 @@ def _run_in_fresh_process(name: str, argv: list[str]) -> None:
 
 def _child(argv: list[str], sender: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    multiprocessing.set_start_method(None, force=True)  # its DataLoader workers start as under train.py itself
     try:
         train.run(*parse_arguments(argv))
     except (ValueError, OSError) as error:

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,16 +15,22 @@ import yaml
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from omnisent import train
 from omnisent.data.build import build_dataset
 from omnisent.data.mmsa import MMSA_ORDER
 from omnisent.data.planted import make_planted_clips
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
-from omnisent.train import main, run
-from omnisent.training.arguments import parse_arguments
+from omnisent.readouts.discriminative import DiscriminativeReadout
+from omnisent.readouts.generative import GreedyReadout
+from omnisent.train import last_checkpoint, main, run
+from omnisent.training.arguments import ModelArguments, parse_arguments
+from omnisent.training.backbone import build_model
 from omnisent.training.collator import ClipCollator, ClipDataset
 from omnisent.training.run_folder import METRIC_KEYS
 from omnisent.training.trainer import SentimentTrainer
+
+ROOT = Path(train.__file__).parent
 
 
 @pytest.fixture
@@ -68,6 +76,20 @@ def _weights(folder) -> dict[str, torch.Tensor]:
 def _losses(folder) -> list[float]:
     history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     return [entry["loss"] for entry in history if "loss" in entry]
+
+
+@contextmanager
+def _trainer_callback(callback: TrainerCallback):
+    """Runs in here call it at every event of theirs."""
+    start = SentimentTrainer.__init__
+
+    def with_callback(self, *positional, **keywords):
+        start(self, *positional, **keywords)
+        self.add_callback(callback)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SentimentTrainer, "__init__", with_callback)
+        yield
 
 
 def test_a_run_leaves_a_complete_folder(settings, tmp_path, planted_clips, capsys):
@@ -128,6 +150,112 @@ def test_training_stops_when_the_validation_error_does_not_fall(settings, tmp_pa
     assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 3
 
 
+def _scores(folder) -> list[float]:
+    with (folder / "predictions.csv").open(newline="") as file:
+        return [float(row["score"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("readout", ["discriminative", "generative"])
+def test_a_seed_decides_all_that_is_random_and_nothing_else(settings, tmp_path, readout):
+    common = {"readout": readout, "decoding": "expected"}
+    for name, seed in (("first", 7), ("again", 7), ("other", 8)):
+        run(*parse_arguments([settings(**common, seed=seed, output_dir=str(tmp_path / name))]))
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("first", "again", "other")]
+    for measured in metrics:
+        del measured["seconds_per_clip"], measured["peak_memory_bytes"]
+    assert metrics[0] == metrics[1]
+    assert _scores(tmp_path / "first") == _scores(tmp_path / "again")
+    assert _losses(tmp_path / "first") == _losses(tmp_path / "again")
+    assert all(a != b for a, b in zip(_losses(tmp_path / "first"), _losses(tmp_path / "other"), strict=True))
+    assert _scores(tmp_path / "first") != _scores(tmp_path / "other")
+    clips = [
+        json.loads((tmp_path / name / "environment.json").read_text())["clips_sha256"] for name in ("first", "other")
+    ]
+    assert clips[0] == clips[1]
+    configs = [yaml.safe_load((tmp_path / name / "config.yaml").read_text()) for name in ("first", "other")]
+    assert {key for key in configs[0] if configs[0][key] != configs[1][key]} == {"seed", "output_dir"}
+
+
+def test_a_generative_run_keeps_what_was_written_and_how_it_was_read(settings, tmp_path, planted_clips):
+    run(*parse_arguments([settings(readout="generative", max_steps=2)]))
+    folder = tmp_path / "run"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["readout"], metrics["decoding"]) == ("generative", "greedy")
+    with (folder / "answers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [clip.id for clip in planted_clips if clip.split == "test"]
+    assert metrics["unparsable_rate"] == sum(row["parsed"] == "" for row in rows) / len(rows)
+    for row, score in zip(rows, _scores(folder), strict=True):
+        assert score == (max(-3.0, min(3.0, float(row["parsed"]))) if row["parsed"] else 0.0)
+    assert metrics["trainable_parameters"] > 0
+    assert not (folder / "model" / "head.safetensors").exists()
+
+
+def test_a_trained_run_is_scored_again_without_training(settings, tmp_path):
+    for readout in ("discriminative", "generative"):
+        trained, again = tmp_path / readout, tmp_path / f"{readout}-again"
+        common = {"readout": readout, "decoding": "expected"}
+        run(*parse_arguments([settings(**common, learning_rate=0.05, output_dir=str(trained))]))
+        score_only = {"evaluate_only": True, "adapter": str(trained / "model"), "seed": 5}
+        run(*parse_arguments([settings(**common, **score_only, output_dir=str(again))]))
+        assert _scores(again) == _scores(trained)
+        assert not (again / "trainer_state.json").exists()
+        assert not (again / "model").exists()
+
+
+def test_zero_shot_answers_do_not_depend_on_the_seed(settings, tmp_path):
+    common = {"readout": "generative", "evaluate_only": True, "decoding": "expected"}
+    for seed in (0, 1):
+        metrics = run(*parse_arguments([settings(**common, seed=seed, output_dir=str(tmp_path / str(seed)))]))
+        assert (metrics["trainable_parameters"], metrics["trainable_percent"]) == (0, 0.0)
+    assert _scores(tmp_path / "0") == _scores(tmp_path / "1")
+
+
+def test_an_untrained_head_is_not_evaluated(settings):
+    with pytest.raises(SystemExit, match=r"^train\.py: evaluate_only: .*name a bundle with adapter"):
+        main([settings(evaluate_only=True)])
+
+
+def test_only_complete_clips_are_used_when_asked_for(settings, tmp_path, whole_clips):
+    metrics = run(*parse_arguments([settings(complete_clips=True, modalities=["text"], max_steps=2)]))
+    with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
+        ids = [row["id"] for row in csv.DictReader(file)]
+    assert ids == [clip.id for clip in whole_clips if clip.split == "test"]
+    assert metrics["n"] == len(ids)
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(settings, tmp_path):
+    config = settings(load_best_model_at_end=False, save_total_limit=5)
+    run(*parse_arguments([config]))
+    folder = tmp_path / "run"
+    expected = _weights(folder / "model")
+    assert last_checkpoint(folder) == folder / "checkpoint-4"
+    state = folder / "checkpoint-4" / "trainer_state.json"
+    state.write_text(state.read_text()[:100])
+    assert last_checkpoint(folder) == folder / "checkpoint-2"
+    shutil.rmtree(folder / "model")
+    run(*parse_arguments([config, "--resume_from_checkpoint", "true"]))
+    found = _weights(folder / "model")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    state.unlink()
+    (folder / "checkpoint-2" / "trainer_state.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no whole checkpoint"):
+        run(*parse_arguments([config, "--resume_from_checkpoint", "true"]))
+
+
+def test_a_run_that_was_stopped_after_training_is_finished_from_its_last_checkpoint(settings, tmp_path):
+    config = settings()
+    run(*parse_arguments([config]))
+    folder = tmp_path / "run"
+    expected, scores = _weights(folder / "model"), _scores(folder)
+    (folder / "metrics.json").unlink()
+    shutil.rmtree(folder / "model")
+    run(*parse_arguments([config, "--resume_from_checkpoint", "true"]))
+    found = _weights(folder / "model")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert _scores(folder) == scores
+
+
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_resuming_half_way_gives_bit_equal_weights(settings, tmp_path, quantization):
     common = {"quantization": quantization, "load_best_model_at_end": False, "save_total_limit": 5}
@@ -149,24 +277,27 @@ def _run_until(step: int, model_args, data_args, args) -> None:
             if state.global_step == step:
                 raise KeyboardInterrupt
 
-    start = SentimentTrainer.__init__
-
-    def with_stop(self, *positional, **keywords):
-        start(self, *positional, **keywords)
-        self.add_callback(Stop())
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SentimentTrainer, "__init__", with_stop)
+    with _trainer_callback(Stop()):
         run(model_args, data_args, args)
 
 
-def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(tiny_backbone, processor, planted_clips, tmp_path):
+@pytest.mark.parametrize("kind", ["discriminative", "generative"])
+def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(
+    tiny_backbone, processor, planted_clips, tmp_path, kind
+):
     clips = [clip for clip in planted_clips if clip.split == "train"][:4]
+    readout = {
+        "discriminative": DiscriminativeReadout((-3.0, 3.0)),
+        "generative": GreedyReadout((-3.0, 3.0), processor.tokenizer),
+    }[kind]
+    wanted = ModelArguments(
+        base_model=str(tiny_backbone), readout=kind, quantization="none", dtype="float32", lora_r=4, lora_dropout=0.0
+    )
+    wanted.head_dropout = 0.0
     gradients = []
     for batch, steps in ((4, 1), (1, 4)):
         torch.manual_seed(5)
-        model = OmniForSentimentRegression.from_thinker(tiny_backbone, head_dropout=0.0)
-        model.add_lora(_lora())
+        model = build_model(wanted, label_mean=0.0, label_std=1.0, score_range=(-3.0, 3.0))
         arguments = ["--use_cpu", "--output_dir", str(tmp_path), "--max_steps", "1", "--max_grad_norm", "0"]
         arguments += ["--per_device_train_batch_size", str(batch), "--gradient_accumulation_steps", str(steps)]
         arguments += ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
@@ -180,8 +311,9 @@ def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(tiny_backbo
         trainer = SentimentTrainer(
             model=model,
             args=args,
-            data_collator=ClipCollator(processor),
-            train_dataset=ClipDataset(clips, processor),
+            data_collator=ClipCollator(processor, readout),
+            train_dataset=ClipDataset(clips, processor, readout),
+            readout=readout,
             callbacks=[Keep()],
         )
         trainer.train()
@@ -193,16 +325,7 @@ def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(tiny_backbo
     assert max(gradient.abs().max() for gradient in gradients[0].values()) > 1e-2
 
 
-def _lora():
-    from peft import LoraConfig
-
-    return LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"])
-
-
 def test_training_under_nf4_goes_on_learning_after_an_evaluation(tiny_backbone, processor, planted_clips):
-    from omnisent.training.arguments import ModelArguments
-    from omnisent.training.backbone import build_model
-
     arguments = ModelArguments(base_model=str(tiny_backbone), dtype="float32", lora_dropout=0.0, lora_r=4)
     torch.manual_seed(0)
     model = build_model(arguments, label_mean=0.0, label_std=1.0, score_range=(-3, 3))
@@ -234,14 +357,7 @@ def test_two_learning_rates(settings, tmp_path):
             for group in optimizer.param_groups:
                 seen.append((group["initial_lr"], {by_id[id(p)].startswith("score.") for p in group["params"]}))
 
-    start = SentimentTrainer.__init__
-
-    def with_look(self, *positional, **keywords):
-        start(self, *positional, **keywords)
-        self.add_callback(Look())
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SentimentTrainer, "__init__", with_look)
+    with _trainer_callback(Look()):
         run(*parse_arguments([settings(max_steps=1, eval_steps=1, save_steps=1)]))
     assert {(rate, *kinds) for rate, kinds in seen} == {(2e-3, False), (5e-3, True)}
 
@@ -340,16 +456,8 @@ def _launch(config: str, processes: int, folder) -> None:
     command += ["--num_processes", str(processes), "--mixed_precision", "no", "--main_process_port", "0"]
     command += ["--multi_gpu"] if processes > 1 else []
     command += ["train.py", config, "--output_dir", str(folder)]
-    done = subprocess.run(command, cwd=_root(), env=environment, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-def _root():
-    from pathlib import Path
-
-    from omnisent import train
-
-    return Path(train.__file__).parent
 
 
 def test_two_processes_follow_the_loss_curve_of_one(settings, tmp_path):

@@ -10,6 +10,7 @@ import json
 import math
 import platform
 import resource
+import statistics
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -51,12 +52,12 @@ def read_config(folder: Path) -> dict:
 
 def read_metrics(folder: Path) -> dict:
     """What `write_metrics` wrote."""
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return read_json(folder / "metrics.json")
 
 
 def read_environment(folder: Path) -> dict:
     """What `write_environment` wrote."""
-    return json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    return read_json(folder / "environment.json")
 
 
 def read_predictions(folder: Path) -> pd.DataFrame:
@@ -76,6 +77,7 @@ def write_environment(folder: Path, clips: Sequence[Clip]) -> None:
         "versions": {name: _version(name) for name in PACKAGES},
         "clips": {split: sum(clip.split == split for clip in clips) for split in SPLITS},
         "clips_sha256": _fingerprint(clips),
+        "train_median": statistics.median(clip.label for clip in clips if clip.split == "train"),
     }
     write_json(folder / "environment.json", environment)
 
@@ -130,6 +132,11 @@ def write_json(path: Path, value: dict) -> None:
     draft = path.with_suffix(path.suffix + ".part")
     draft.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     draft.replace(path)
+
+
+def read_json(path: Path) -> dict:
+    """What `write_json` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def peak_memory_bytes() -> int:

@@ -5,6 +5,7 @@ import torch
 
 from omnisent.data.clip import Clip
 from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.readouts.discriminative import DiscriminativeReadout
 from omnisent.training.collator import ClipCollator, ClipDataset
 
 CLIPS = [
@@ -13,11 +14,12 @@ CLIPS = [
     Clip("c", "and it stopped", label=1.0, split="valid", video_id="v", clip_index=3),
     Clip("d", "elsewhere", label=0.0, split="train", video_id="w", clip_index=3),
 ]
+READOUT = DiscriminativeReadout((-3.0, 3.0))
 
 
 def test_a_batch_has_the_labels_of_its_clips_in_order(processor):
-    dataset = ClipDataset(CLIPS, processor)
-    batch = ClipCollator(processor)([dataset[2], dataset[0]])
+    dataset = ClipDataset(CLIPS, processor, READOUT)
+    batch = ClipCollator(processor, READOUT)([dataset[2], dataset[0]])
     assert batch["labels"].tolist() == [1.0, 0.5]
     assert batch["labels"].dtype == torch.float32
 
@@ -27,7 +29,7 @@ def test_a_batch_has_the_labels_of_its_clips_in_order(processor):
 )
 def test_context_is_what_was_said_before_in_the_same_video_and_split(tiny_backbone, count, before):
     processor = OmniSentProcessor.from_base(tiny_backbone, context_clips=count)
-    dataset = ClipDataset(CLIPS, processor)
+    dataset = ClipDataset(CLIPS, processor, READOUT)
     for index, (clip, said) in enumerate(zip(CLIPS, before, strict=True)):
         text = processor.tokenizer.decode(dataset[index]["input_ids"])
         assert clip.text in text

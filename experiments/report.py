@@ -1,0 +1,175 @@
+"""One self-contained HTML file out of result folders: what they say, their plots, their worst clips, settings and versions.
+
+    omnisent report runs/compare runs/ablation --out report.html
+
+Every number in it stands in a file of the folders: the .md and .json of a study, or metrics.json and predictions.csv of a run.
+It measures and decides nothing.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
+
+from ..training import run_folder
+from .comparison import markdown_table
+
+STUDIES = ("comparison", "ablation", "probe", "geometry")
+WORST = 20
+
+
+@dataclass(frozen=True)
+class Section:
+    """One folder of the report; `body` and `details` are HTML, `images` pairs of a caption and a data URI."""
+
+    title: str
+    body: str
+    images: list[tuple[str, str]]
+    details: str
+
+
+def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
+    """Write the report of comparisons, ablations, probes, geometries and run folders, in the order given.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: for a folder that holds no finished study or run.
+    """
+    sections = [section for folder in folders for section in _sections(Path(folder))]
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
+        "report.html.j2"
+    )
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    out.write_text(template.render(sections=sections, made=made), encoding="utf-8")
+    return out
+
+
+def _sections(folder: Path) -> list[Section]:
+    studies = [name for name in STUDIES if (folder / f"{name}.json").is_file()]
+    if studies:
+        return [_study(folder, name) for name in studies]
+    if (folder / "metrics.json").is_file():
+        return [_run(folder)]
+    wanted = ", ".join(f"{name}.json" for name in STUDIES)
+    raise FileNotFoundError(f"{folder}: expected {wanted} or the metrics.json of a finished run; run that study first")
+
+
+def _study(folder: Path, name: str) -> Section:
+    found = run_folder.read_json(folder / f"{name}.json")
+    title, _, text = (folder / f"{name}.md").read_text(encoding="utf-8").partition("\n")
+    images = [(path.stem, _data_uri(path.read_bytes())) for path in _plots(folder, name)]
+    body = _html(text)
+    if name == "comparison":
+        scores = _mean_scores(folder, found["arms"])
+        images.append(("errors of the discriminative readout", _error_plot(scores["label"], scores["discriminative"])))
+        body += _html(_worst_clips(scores, found["arms"]))
+    return Section(title.lstrip("# "), body, images, _details(found.get("settings"), found.get("environment")))
+
+
+def _run(folder: Path) -> Section:
+    metrics = run_folder.read_metrics(folder)
+    table = run_folder.read_predictions(folder)
+    shown = {key: _figure(value) for key, value in metrics.items() if value is not None}
+    scores = table.rename(columns={"score": "run"})
+    body = _html(markdown_table(pd.DataFrame({"": shown}))) + _html(_worst_clips(scores, {"run": {"label": "score"}}))
+    images = [("errors", _error_plot(scores["label"], scores["run"]))]
+    details = _details(run_folder.read_config(folder), run_folder.read_environment(folder))
+    return Section(f"Run {folder.name}: {metrics['readout']} on {metrics['dataset']}", body, images, details)
+
+
+def _plots(folder: Path, name: str) -> list[Path]:
+    wanted = ("pca.png", "tsne.png") if name == "geometry" else (f"{name}.png",)
+    return [folder / plot for plot in wanted if (folder / plot).is_file()]
+
+
+def _mean_scores(folder: Path, arms: dict) -> pd.DataFrame:
+    """Id, label and each arm's mean score over its seeds, label units; a row for each clip."""
+    columns = {}
+    for name, arm in arms.items():
+        places = [folder / name] if arm["floor"] else [folder / name / f"seed-{seed}" for seed in arm["seeds"]]
+        tables = [run_folder.read_predictions(place) for place in places]
+        columns |= {"id": tables[0]["id"], "label": tables[0]["label"]}
+        columns[name] = sum(table["score"] for table in tables) / len(tables)
+    return pd.DataFrame(columns)
+
+
+def _worst_clips(scores: pd.DataFrame, arms: dict) -> str:
+    """The clips with the largest error of the first arm, with what every arm says of them."""
+    first = next(iter(arms))
+    errors = (scores[first] - scores["label"]).abs()
+    worst = scores.assign(error=errors).sort_values("error", ascending=False, kind="stable").head(WORST)
+    shown = pd.DataFrame({"label": worst["label"].map("{:+.2f}".format), "error": worst["error"].map("{:.2f}".format)})
+    for name, arm in arms.items():
+        shown[arm["label"]] = worst[name].map("{:+.2f}".format)
+    shown.index = worst["id"]
+    said = (
+        f"The {len(worst)} clips with the largest error of {arms[first]['label']} (mean score over seeds, label units):"
+    )
+    return f"{said}\n\n{markdown_table(shown)}"
+
+
+def _error_plot(labels: pd.Series, scores: pd.Series) -> str:
+    """Score against label, and how the errors are spread."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    low, high = min(labels.min(), scores.min()), max(labels.max(), scores.max())
+    left.plot([low, high], [low, high], color="0.5", linewidth=1, linestyle="--")
+    left.scatter(labels, scores, s=12, alpha=0.6, color="#0072B2", edgecolors="none")
+    left.set_xlabel("label")
+    left.set_ylabel("score")
+    right.hist(scores - labels, bins=30, color="#0072B2")
+    right.axvline(0, color="0.5", linewidth=1, linestyle="--")
+    right.set_xlabel("score minus label")
+    right.set_ylabel("clips")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=130, format="png")
+    return _data_uri(drawn.getvalue())
+
+
+def _details(settings: dict | None, environment: dict | None) -> str:
+    """Settings and versions as two tables."""
+    parts = []
+    for title, values in (("Settings", settings), ("Made with", environment)):
+        if values:
+            shown = pd.DataFrame(
+                {"": {key: _figure(value) for key, value in _flat(values).items() if value is not None}}
+            )
+            parts.append(f"### {title}\n\n{markdown_table(shown)}")
+    return _html("\n\n".join(parts))
+
+
+def _flat(values: dict) -> dict:
+    flat = {}
+    for key, value in values.items():
+        flat |= {f"{key}: {inner}": one for inner, one in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def _figure(value) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value).replace("|", r"\|").replace("\n", " ")
+
+
+def _html(markdown: str) -> str:
+    return MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -1,0 +1,91 @@
+"""Modalities left out: every subset is run, and planted clips give the answer that is known of them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from omnisent.data.clip import MODALITIES
+from omnisent.data.planted import SHARES, make_planted_clips
+from omnisent.evaluation.statistics import paired_test
+from omnisent.experiments.ablation import SUBSETS, ablate, conclusion, planned_runs
+from omnisent.experiments.runs import carry_out
+from omnisent.training.run_folder import read_config, read_metrics, read_predictions
+
+
+@pytest.fixture(scope="module")
+def ablation(short_config, tmp_path_factory):
+    out = tmp_path_factory.mktemp("ablation") / "out"
+    ablate(
+        [str(short_config), "--max_steps", "2", "--eval_strategy", "no", "--load_best_model_at_end", "false"], [0], out
+    )
+    return out
+
+
+def test_all_seven_subsets_are_trained_and_six_are_tested_on_the_whole_model(ablation):
+    assert sorted(map(sorted, SUBSETS)) == sorted(
+        sorted(name for bit, name in enumerate(MODALITIES) if number >> bit & 1) for number in range(1, 8)
+    )
+    for subset in SUBSETS:
+        folder = ablation / "train" / "-".join(subset) / "seed-0"
+        assert (read_config(folder)["modalities"], read_metrics(folder)["modalities"]) == (list(subset), list(subset))
+        assert read_config(folder)["evaluate_only"] is False
+        if len(subset) < 3:
+            tested = ablation / "test" / "-".join(subset) / "seed-0"
+            assert read_metrics(tested)["modalities"] == list(subset)
+            assert read_config(tested)["adapter"] == str(ablation / "train" / "text-audio-video" / "seed-0" / "model")
+    assert not (ablation / "test" / "text-audio-video").exists()
+
+
+def test_every_subset_is_tested_on_the_clips_that_have_all_three(ablation, whole_clips):
+    ids = [clip.id for clip in whole_clips if clip.split == "test"]
+    for folder in ablation.glob("*/*/seed-0"):
+        assert read_predictions(folder)["id"].tolist() == ids, folder
+
+
+def test_its_figures_are_those_of_its_runs(ablation):
+    found = json.loads((ablation / "ablation.json").read_text())
+    assert len(found["subsets"]) == 14
+    for entry in found["subsets"]:
+        time = "train" if len(entry["modalities"]) == 3 else entry["time"]
+        metrics = read_metrics(ablation / time / "-".join(entry["modalities"]) / "seed-0")
+        assert entry["metrics"]["mae"]["mean"] == pytest.approx(metrics["mae"])
+    maes = {(e["time"], tuple(e["modalities"])): e["metrics"]["mae"]["mean"] for e in found["subsets"]}
+    for drop in found["drops"]:
+        rest = tuple(name for name in MODALITIES if name != drop["modality"])
+        whole = maes[drop["time"], MODALITIES]
+        assert drop["difference"] == pytest.approx(maes[drop["time"], rest] - whole)
+    text = (ablation / "ablation.md").read_text()
+    assert conclusion(found) in text
+    assert text.count("\n| ") == 2 + 14
+    table = read_predictions(ablation / "train" / "text" / "seed-0")
+    assert 0 < found["constant_mae"] < table["label"].abs().max()
+
+
+def test_an_ablation_trains_its_own_models(short_config, tmp_path):
+    with pytest.raises(ValueError, match="an ablation trains its own models"):
+        ablate([str(short_config), "--adapter", "x"], [0], tmp_path)
+
+
+def test_planted_clips_give_the_known_answer(short_config, tmp_path):
+    """The label is 3 * (0.5 text + 0.3 voice + 0.2 face): without text the error rises most, without the face least."""
+    make_planted_clips(tmp_path / "clips", n_train=240, n_valid=16, n_test=96, seed=1)
+    settings = ["--dataset", str(tmp_path / "clips"), "--lora_r", "16", "--max_steps", "240", "--eval_strategy", "no"]
+    settings += ["--per_device_train_batch_size", "8", "--load_best_model_at_end", "false", "--save_strategy", "no"]
+    settings += ["--warmup_steps", "20", "--lora_dropout", "0", "--head_dropout", "0", "--logging_steps", "100"]
+    pairs = [tuple(name for name in MODALITIES if name != left_out) for left_out in MODALITIES]
+    wanted = [("train", MODALITIES), *(("test", pair) for pair in pairs)]
+    folders = {tmp_path / "out" / time / "-".join(subset) / "seed-0": subset for time, subset in wanted}
+    carry_out(
+        [run for run in planned_runs([str(short_config), *settings], [0], tmp_path / "out") if run.folder in folders]
+    )
+    tables = {subset: read_predictions(folder) for folder, subset in folders.items()}
+    labels = tables[MODALITIES]["label"].to_numpy()
+    errors = {subset: np.abs(table["score"].to_numpy() - labels) for subset, table in tables.items()}
+    assert errors[MODALITIES].mean() < 0.6 * np.abs(labels - np.median(labels)).mean()
+    rises = {
+        left_out: paired_test(errors[pair], errors[MODALITIES])
+        for left_out, pair in zip(MODALITIES, pairs, strict=True)
+    }
+    assert sorted(SHARES, key=lambda name: rises[name].difference) == ["video", "audio", "text"]
+    assert all(rise.low > 0 for rise in rises.values())

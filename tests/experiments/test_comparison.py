@@ -1,0 +1,170 @@
+"""The comparison of readouts: what it runs, what it refuses, and that it comes out the same when it is killed half-way."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from omnisent.evaluation.metrics import msa_metrics
+from omnisent.experiments.comparison import ARMS, check_comparable, compare, conclusion
+from omnisent.training.run_folder import read_metrics, read_predictions
+
+COMMAND = "import sys; from omnisent.cli import main; sys.argv[0] = 'omnisent'; main()"
+
+
+def _found(folder) -> dict:
+    return json.loads((folder / "comparison.json").read_text())
+
+
+def test_every_arm_and_floor_is_there_with_the_figures_of_its_runs(comparison):
+    found = _found(comparison)
+    assert list(found["arms"]) == [arm.name for arm in ARMS] + ["constant", "tfidf-ridge"]
+    for name, arm in found["arms"].items():
+        seeds = [0, 1] if name.startswith(("discriminative", "generative-trained")) else [0]
+        folders = [comparison / name] if arm["floor"] else [comparison / name / f"seed-{seed}" for seed in seeds]
+        assert arm["seeds"] == ([None] if arm["floor"] else seeds)
+        maes = []
+        for folder in folders:
+            table = read_predictions(folder)
+            maes.append(msa_metrics(table["score"], table["label"])["mae"])
+        assert arm["metrics"]["mae"]["per_seed"] == pytest.approx(maes, abs=1e-12)
+        assert arm["metrics"]["mae"]["mean"] == pytest.approx(np.mean(maes))
+        assert arm["metrics"]["mae"]["low"] <= np.mean(maes) <= arm["metrics"]["mae"]["high"]
+    assert found["arms"]["constant"]["mae_over_constant"] == 1.0
+    assert found["arms"]["generative-zero-shot-greedy"]["trainable_parameters"] == 0
+    assert (
+        found["arms"]["discriminative"]["trainable_parameters"]
+        == found["arms"]["generative-trained-greedy"]["trainable_parameters"]
+        > 0
+    )
+
+
+def test_both_decodings_score_with_the_same_trained_adapter(comparison):
+    greedy, expected = (comparison / f"generative-trained-{kind}" / "seed-1" for kind in ("greedy", "expected"))
+    config = yaml.safe_load((expected / "config.yaml").read_text())
+    assert config["adapter"] == str(greedy / "model")
+    assert read_metrics(expected)["unparsable_rate"] == 0.0
+    assert not (expected / "model").exists()
+
+
+def test_costs_are_measured_without_training_for_every_arm(comparison):
+    costs = _found(comparison)["costs"]
+    assert costs.keys() == {arm.name for arm in ARMS}
+    for cost in costs.values():
+        assert cost["seconds_per_clip"] > 0
+        assert cost["peak_memory_bytes"] > 1e8
+    assert (
+        yaml.safe_load((comparison / "costs" / "discriminative" / "config.yaml").read_text())["evaluate_only"] is True
+    )
+    scored_again = read_predictions(comparison / "costs" / "discriminative")
+    assert scored_again.equals(read_predictions(comparison / "discriminative" / "seed-0"))
+
+
+def test_the_discriminative_readout_is_tested_against_all_others(comparison):
+    tests = _found(comparison)["tests"]
+    assert [test["second"] for test in tests] == [arm.name for arm in ARMS[1:]] + ["constant", "tfidf-ridge"]
+    arms = _found(comparison)["arms"]
+    for test in tests:
+        first, second = (arms[test[key]]["metrics"]["mae"]["mean"] for key in ("first", "second"))
+        assert test["difference"] == pytest.approx(first - second)
+        assert test["low"] <= test["difference"] <= test["high"]
+        assert test["p_clips"] <= test["p_clips_holm"] <= 1
+
+
+def test_the_table_for_people_says_what_the_json_says(comparison):
+    found, text = _found(comparison), (comparison / "comparison.md").read_text()
+    for arm in found["arms"].values():
+        row = next(line for line in text.splitlines() if line.startswith(f"| {arm['label']} |"))
+        assert f" {arm['metrics']['mae']['mean']:.3f} " in row
+    assert conclusion(found) in text
+    assert (comparison / "comparison.png").stat().st_size > 10_000
+
+
+def test_nothing_finished_is_run_again(comparison, short_config, capfd):
+    before = {path: path.stat().st_mtime_ns for path in comparison.rglob("metrics.json")}
+    compare([str(short_config)], [0, 1], comparison)
+    assert {path: path.stat().st_mtime_ns for path in comparison.rglob("metrics.json")} == before
+    assert capfd.readouterr().err.count("finished before") == 10
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_frames", 8),
+        ("instruction", "Say how it feels."),
+        ("lora_alpha", 64),
+        ("max_steps", 5),
+        ("complete_clips", True),
+    ],
+)
+def test_runs_with_other_data_prompt_adapter_or_budget_are_refused_by_the_field(comparison, short_config, field, value):
+    with pytest.raises(ValueError, match=rf"discriminative/seed-0 holds a run with {field} .*give another --out"):
+        compare([str(short_config), f"--{field}", str(value)], [0, 1], comparison)
+
+
+def test_finished_folders_are_compared_only_when_they_are_comparable(comparison, tmp_path):
+    ours, theirs = comparison / "discriminative" / "seed-0", tmp_path / "theirs"
+    shutil.copytree(comparison / "generative-trained-greedy" / "seed-0", theirs)
+    check_comparable([ours, theirs])
+    config = yaml.safe_load((theirs / "config.yaml").read_text())
+    (theirs / "config.yaml").write_text(yaml.safe_dump({**config, "lora_dropout": 0.5}))
+    with pytest.raises(ValueError, match=r"theirs and .*seed-0 cannot be compared: lora_dropout is 0.5 in one"):
+        check_comparable([ours, theirs])
+    (theirs / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = (theirs / "predictions.csv").read_text().splitlines()
+    (theirs / "predictions.csv").write_text("\n".join([rows[0], *rows[2:], rows[1]]) + "\n")
+    with pytest.raises(ValueError, match="their clips differ"):
+        check_comparable([ours, theirs])
+
+
+def test_a_comparison_starts_from_the_base_model(short_config, tmp_path):
+    with pytest.raises(ValueError, match="adapter: every readout of a comparison starts from the base model"):
+        compare([str(short_config), "--adapter", "x"], [0], tmp_path)
+
+
+def test_a_run_that_fails_is_one_clear_line(short_config, tmp_path):
+    command = [
+        sys.executable,
+        "-c",
+        COMMAND,
+        "compare",
+        str(short_config),
+        "--seeds",
+        "0",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run([*command, "--dataset", "nowhere"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith("omnisent: discriminative, seed 0: 'nowhere' is neither a data set")
+    )
+
+
+def test_a_comparison_that_is_killed_goes_on_to_the_same_result(comparison, short_config, tmp_path):
+    out = tmp_path / "killed"
+    command = [sys.executable, "-c", COMMAND, "compare", str(short_config), "--seeds", "0", "1", "--out", str(out)]
+    for moment in (out / "discriminative" / "seed-1" / "checkpoint-2", out / "generative-trained-expected" / "seed-0"):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 240
+        while not moment.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert process.poll() is None, f"it ended before {moment} was there"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (out / "comparison.json").exists()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    whole, resumed = _found(comparison), _found(out)
+    for found in (whole, resumed):
+        del found["costs"]
+    assert resumed == whole
