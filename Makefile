@@ -14,8 +14,9 @@ install: .venv/installed
 	@touch $@
 
 demo: install
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-		train.py configs/tiny.yaml --output_dir runs/demo
+	$(BIN)/omnisent compare configs/tiny.yaml --seeds 0 --out runs/demo
+	rm -rf runs/demo/model && cp -r runs/demo/discriminative/seed-0/model runs/demo/model
+	$(BIN)/omnisent report runs/demo --out runs/demo/report.html
 	$(BIN)/python examples/score_clips.py runs/demo/model runs/planted/clips.csv
 
 test: install

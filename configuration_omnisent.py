@@ -13,6 +13,13 @@ AUTO_MAP = {
     "AutoModel": "modeling_omnisent.OmniForSentimentRegression",
     "AutoProcessor": "processing_omnisent.OmniSentProcessor",
 }
+CUSTOM_PIPELINES = {
+    "multimodal-sentiment": {
+        "impl": "pipeline_omnisent.MultimodalSentimentPipeline",
+        "pt": ["AutoModel"],
+        "type": "multimodal",
+    }
+}
 HEADS = ("mlp", "linear")
 LOSSES = ("l1", "mse", "huber")
 

@@ -233,14 +233,33 @@ def read_media(
         return ClipMedia(frames, 2 * duration / len(frames), wave, duration)
 
 
-def has_sound(path: str | os.PathLike[str]) -> bool:
-    """Whether a file has a sound stream, by its header alone.
+@dataclass(frozen=True)
+class MediaHeader:
+    """What a file says of itself before it is decoded.
+
+    Attributes:
+        has_sound: whether there is a sound stream.
+        has_video: whether there is a video stream; cover art is none.
+        seconds: duration, or `None` when it is not stated.
+    """
+
+    has_sound: bool
+    has_video: bool
+    seconds: float | None
+
+
+def read_header(path: str | os.PathLike[str]) -> MediaHeader:
+    """Look at a file's header alone.
 
     Raises:
         MediaError: when it is missing or cannot be opened.
     """
     with _opened(_local_file(path)) as container:
-        return container.streams.best("audio") is not None
+        return MediaHeader(
+            has_sound=container.streams.best("audio") is not None,
+            has_video=_video_stream(container) is not None,
+            seconds=container.duration / av.time_base if container.duration else None,
+        )
 
 
 def _local_file(path: str | os.PathLike[str]) -> str:

@@ -6,6 +6,7 @@ One forward pass gives one score a clip. It loads three forms by one `from_pretr
 
 import copy
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,9 +25,10 @@ from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5O
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 from transformers.utils import ModelOutput, logging
 
-from .configuration_omnisent import AUTO_MAP, OmniSentConfig
+from .configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES, OmniSentConfig
 
 ADAPTER_DIR = "adapter"
+PIPELINE_FILE = "pipeline_omnisent.py"
 HEAD_FILE = "head.safetensors"
 HUB_KEYWORDS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 BASE_ONLY_HUB_KEYWORDS = ("token", "cache_dir", "local_files_only")
@@ -224,6 +226,7 @@ class OmniForSentimentRegression(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _keep_in_fp32_modules_strict = ("score",)
+    _bundle: Path | None = None  # the folder that it was loaded from
 
     def __init__(self, config: OmniSentConfig, thinker: Qwen2_5OmniThinkerModel | None = None):
         super().__init__(config)
@@ -371,6 +374,7 @@ class OmniForSentimentRegression(PreTrainedModel):
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.auto_map = dict(AUTO_MAP)
+        self._copy_pipeline(folder)
         if self.config.base_model is None:
             super().save_pretrained(folder, **kwargs)
             return
@@ -380,6 +384,16 @@ class OmniForSentimentRegression(PreTrainedModel):
         save_file({k: v.detach().cpu().contiguous() for k, v in self.score.state_dict().items()}, folder / HEAD_FILE)
         if self.has_adapter:
             save_adapter(self, folder, self.config.base_model, self.config.base_revision)
+
+    def _copy_pipeline(self, folder: Path) -> None:
+        """The pipeline's code and its name in the configuration; the code lies beside this file or in the loaded bundle."""
+        for place in (Path(__file__).parent, self._bundle):
+            if place is not None and (place / PIPELINE_FILE).is_file():
+                if place.resolve() != folder.resolve():
+                    shutil.copyfile(place / PIPELINE_FILE, folder / PIPELINE_FILE)
+                self.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
+                return
+        self.config.custom_pipelines = {}
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
@@ -403,13 +417,16 @@ class OmniForSentimentRegression(PreTrainedModel):
         if config is None:
             config = OmniSentConfig.from_pretrained(folder)
         if config.base_model is None:
-            return cls._from_merged(folder, *model_args, config=config, **kwargs)
+            found = cls._from_merged(folder, *model_args, config=config, **kwargs)
+            (found[0] if isinstance(found, tuple) else found)._bundle = folder
+            return found
         want_info = kwargs.pop("output_loading_info", False)
         for_base = {key: hub[key] for key in BASE_ONLY_HUB_KEYWORDS if key in hub}
         thinker = load_thinker(
             config.base_model, revision=config.base_revision, config=config.thinker_config, **for_base, **kwargs
         )
         model = cls(config, thinker)
+        model._bundle = folder
         model.load_trained(folder)
         model.eval()
         info = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}

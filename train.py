@@ -4,6 +4,7 @@ accelerate launch train.py configs/mosi.yaml [--field value ...]
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from transformers import TrainerState, set_seed
 
 from omnisent.configuration_omnisent import OmniSentConfig
@@ -34,6 +36,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
     if args.evaluate_only and model_args.readout == "discriminative" and not model_args.adapter:
         raise ValueError("evaluate_only: a head that was never trained has nothing to say; name a bundle with adapter")
     folder = Path(args.output_dir)
+    leave_cores_to_workers(args)
     set_seed(args.seed)
     data = prepare_data(model_args, data_args, args)
     facts, processor, splits = data.facts, data.processor, data.splits
@@ -88,6 +91,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
     }
     if args.should_save:
         run_folder.write_predictions(folder, splits["test"], readout.scores(readings))
+        run_folder.write_clip_facts(folder, splits["test"])
         if readings.answers is not None:
             run_folder.write_answers(folder, splits["test"], readings)
         if not args.evaluate_only:
@@ -155,6 +159,12 @@ def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: Omn
                 f"{data_args.dataset}: no usable clip in the {name} split; training needs all of {', '.join(SPLITS)}"
             )
     return PreparedData(facts, record.denoise if record else "none", processor, splits, bad)
+
+
+def leave_cores_to_workers(args: OmniSentTrainingArguments) -> None:
+    """On a CPU, compute with the cores that DataLoader workers do not need; more threads than cores are slower for both."""
+    if args.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) - args.dataloader_num_workers))
 
 
 def uses_media(data_args: DataArguments) -> bool:

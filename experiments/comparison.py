@@ -236,8 +236,21 @@ def shared_settings(folder: Path) -> dict:
             "min_frames",
             "max_frames",
         ),
-        *("min_pixels", "max_pixels", "learning_rate", "head_learning_rate", "lr_scheduler_type", "warmup_steps"),
-        *("max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
+        *(
+            "min_pixels",
+            "max_pixels",
+            "learning_rate",
+            "generative_learning_rate",
+            "head_learning_rate",
+            "lr_scheduler_type",
+        ),
+        *(
+            "warmup_steps",
+            "max_steps",
+            "num_train_epochs",
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+        ),
         *("per_device_eval_batch_size", "dataloader_num_workers"),
     )
     return {name: config.get(name) for name in names}

@@ -6,17 +6,15 @@ omnisent data publish DIR REPO_ID
 import importlib.metadata
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from datasets import Dataset, load_from_disk
-from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from jinja2 import Template
 
 from ..data.built import REPORT_NAME, build_record
 from ..data.catalog import dataset_facts
+from .upload import PublishError, publish_folder
 
 OURS = ("README.md", ".gitattributes", "data/", "media/")
 TITLES = {
@@ -36,10 +34,6 @@ MEDIA_FORBIDDEN = (
     "The raw clips of {title} are other people's recordings, given out for research; they may not be passed on. Publish them only"
     " with a right to do so from their owners."
 )
-
-
-class PublishError(ValueError):
-    """A publication that did not happen; nothing of it is on the Hub."""
 
 
 def media_warning(folder: str | Path) -> str | None:
@@ -78,26 +72,16 @@ def publish_dataset(
     warning = media_warning(folder)
     if with_media and warning and not has_rights:
         raise PublishError(warning)
-    token = token or get_token()
-    if token is None:
-        raise PublishError("no Hub token: run `hf auth login`, or set HF_TOKEN, and publish again")
-    api = HfApi(token=token)
-    with tempfile.TemporaryDirectory(prefix="omnisent-") as draft:
-        try:
-            _assemble(Path(folder), Path(draft), repo_id, with_media)
-            api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-            _check_repository(api, repo_id)
-            commit = api.upload_folder(
-                repo_id=repo_id,
-                repo_type="dataset",
-                folder_path=draft,
-                commit_message=f"Publish {TITLES[_name(folder)]}",
-                delete_patterns=["data/*", "media/*"],
-            )
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            raise PublishError(f"{repo_id}: not published: {said[0]}; mend this and publish again") from error
-    return commit.commit_url
+    return publish_folder(
+        repo_id,
+        repo_type="dataset",
+        assemble=lambda draft: _assemble(Path(folder), draft, repo_id, with_media),
+        is_ours=lambda path: path.startswith(OURS),
+        replaced=("data/*", "media/*"),
+        message=f"Publish {TITLES[_name(folder)]}",
+        private=private,
+        token=token,
+    )
 
 
 def _name(folder: str | Path) -> str:
@@ -105,12 +89,6 @@ def _name(folder: str | Path) -> str:
     if record is None:
         raise PublishError(f"{folder} is not a built data set; make one with `omnisent data build`")
     return record.name
-
-
-def _check_repository(api: HfApi, repo_id: str) -> None:
-    others = [path for path in api.list_repo_files(repo_id, repo_type="dataset") if not path.startswith(OURS)]
-    if others:
-        raise PublishError(f"{repo_id} holds other files, first {others[0]}; choose another name or empty it first")
 
 
 def _assemble(folder: Path, draft: Path, repo_id: str, with_media: bool) -> None:

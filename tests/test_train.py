@@ -348,7 +348,10 @@ def test_training_under_nf4_goes_on_learning_after_an_evaluation(tiny_backbone, 
     assert all(g.abs().max() > 0 for n, g in after.items() if "lora_B" in n)
 
 
-def test_two_learning_rates(settings, tmp_path):
+@pytest.mark.parametrize(
+    ("readout", "rates"), [("discriminative", {(2e-3, False), (5e-3, True)}), ("generative", {(7e-3, False)})]
+)
+def test_adapter_and_head_learn_at_rates_of_their_own(settings, readout, rates):
     seen = []
 
     class Look(TrainerCallback):
@@ -358,8 +361,9 @@ def test_two_learning_rates(settings, tmp_path):
                 seen.append((group["initial_lr"], {by_id[id(p)].startswith("score.") for p in group["params"]}))
 
     with _trainer_callback(Look()):
-        run(*parse_arguments([settings(max_steps=1, eval_steps=1, save_steps=1)]))
-    assert {(rate, *kinds) for rate, kinds in seen} == {(2e-3, False), (5e-3, True)}
+        config = settings(readout=readout, generative_learning_rate=7e-3, max_steps=1, eval_steps=1, save_steps=1)
+        run(*parse_arguments([config]))
+    assert {(rate, *kinds) for rate, kinds in seen} == rates
 
 
 def test_an_adapter_goes_on_training_from_a_bundle(settings, tmp_path):

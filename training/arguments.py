@@ -92,6 +92,9 @@ class OmniSentTrainingArguments(TrainingArguments):
         False, "score the test split with the adapter, or with the base model, without training"
     )
     learning_rate: float = _field(2e-4, "of the adapter")
+    generative_learning_rate: float | None = _field(
+        None, "of the adapter under the generative readout, where it is to differ"
+    )
     head_learning_rate: float = _field(1e-3, "of the regression head")
     early_stopping_patience: int | None = _field(None, "evaluations without a better validation MAE before it stops")
     per_device_train_batch_size: int = _field(1, "clips a step and device")
@@ -117,6 +120,12 @@ class OmniSentTrainingArguments(TrainingArguments):
         if not torch.cuda.is_available():
             self.dataloader_pin_memory = False  # it serves a GPU alone, and warns without one
         super().__post_init__()
+
+    def adapter_learning_rate(self, readout: str) -> float:
+        """The adapter's learning rate under a readout."""
+        if readout == "generative" and self.generative_learning_rate is not None:
+            return self.generative_learning_rate
+        return self.learning_rate
 
 
 ARGUMENTS = (ModelArguments, DataArguments, OmniSentTrainingArguments)

@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ..data.clip import Clip
-from ..media_omnisent import OmniSentError, has_sound
+from ..media_omnisent import OmniSentError, read_header
 from ..processing_omnisent import OmniSentProcessor
 
 
@@ -42,4 +42,4 @@ def is_complete(clip: Clip) -> bool:
     """
     if not (clip.text or "").strip() or not clip.video:
         return False
-    return bool(clip.audio) or has_sound(clip.video)
+    return bool(clip.audio) or read_header(clip.video).has_sound

@@ -1,4 +1,4 @@
-"""The run folder: config.yaml, environment.json, metrics.json, predictions.csv, answers.csv, bad_clips.csv.
+"""The run folder: config.yaml, environment.json, metrics.json, predictions.csv, clip_facts.csv, answers.csv, bad_clips.csv.
 
 Every later figure is read from it. metrics.json is written last: where it lies, the run is finished.
 """
@@ -21,6 +21,7 @@ import torch
 import yaml
 
 from ..data.clip import SPLITS, Clip
+from ..media_omnisent import read_header
 from ..readouts.base import Readings
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 
@@ -105,6 +106,17 @@ def write_predictions(folder: Path, clips: Sequence[Clip], scores: Sequence[floa
     """predictions.csv: id, label, score; both in label units, in the order of the split."""
     rows = [(clip.id, clip.label, repr(float(score))) for clip, score in zip(clips, scores, strict=True)]
     _write_csv(folder / "predictions.csv", ("id", "label", "score"), rows)
+
+
+def write_clip_facts(folder: Path, clips: Sequence[Clip]) -> None:
+    """clip_facts.csv: id, and which modalities a clip has and how long it is, by its file's header; 1 and 0, seconds."""
+    rows = []
+    for clip in clips:
+        headers = [read_header(path) for path in (clip.video, clip.audio) if path]
+        sound = any(header.has_sound for header in (headers[-1:] if clip.audio else headers))
+        seconds = max((header.seconds for header in headers if header.seconds), default="")
+        rows.append((clip.id, int(bool(clip.text)), int(sound), int(any(h.has_video for h in headers)), seconds))
+    _write_csv(folder / "clip_facts.csv", ("id", "text", "audio", "video", "seconds"), rows)
 
 
 def write_answers(folder: Path, clips: Sequence[Clip], readings: Readings) -> None:

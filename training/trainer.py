@@ -23,11 +23,12 @@ class SentimentTrainer(Trainer):
             return self.optimizer
         model = self.model if model is None else model
         decayed = set(self.get_decay_parameter_names(model))
+        adapter_rate = self.args.adapter_learning_rate(self.readout.name)
         groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 in_head = ".score." in f".{name}"
-                rate = self.args.head_learning_rate if in_head else self.args.learning_rate
+                rate = self.args.head_learning_rate if in_head else adapter_rate
                 decay = self.args.weight_decay if name in decayed else 0.0
                 groups.setdefault((rate, decay), []).append(parameter)
         optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)

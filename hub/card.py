@@ -1,0 +1,210 @@
+"""The model card of a run: a template filled from the run's result files. A figure without a file leaves its line out.
+
+Nothing is measured here; see model_card.md for the words.
+"""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+import yaml
+from huggingface_hub import EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
+from huggingface_hub.repocard_data import EvalResult
+
+from ..data.catalog import DATASETS, dataset_facts
+from ..data.planted import VERSION as PLANTED_VERSION
+from ..training import run_folder
+
+TEMPLATE = Path(__file__).parent.parent / "model_card.md"
+LICENCES = {"Qwen/Qwen2.5-Omni-7B": "apache-2.0"}
+METRIC_TYPES = {"mae": "mae", "corr": "pearsonr", "acc_7": "accuracy", "acc_2_non0": "accuracy", "f1_non0": "f1"}
+METRIC_TYPES |= {"acc_2": "accuracy", "f1": "f1"}
+METRIC_NAMES = {
+    "mae": "MAE",
+    "corr": "Pearson correlation",
+    "acc_7": "Acc-7",
+    "acc_2_non0": "Acc-2 non0",
+    "f1_non0": "F1 non0",
+    "acc_2": "Acc-2",
+    "f1": "F1",
+}
+PAPER = {
+    "cmu_mosi": "the controlled comparison, MAE .667, Corr .824 (discriminative) and 1.521, .197 (generative, trained);"
+    " headline, best seed, denoised sound, MAE .551, Corr .888, mean of four seeds .570",
+    "cmu_mosei": "the controlled comparison, MAE .521, Corr .790; headline MAE .506, Corr .790",
+}
+RESEARCH_DATA = (
+    "The clips of {name} are their owners' recordings, given out by the data set's authors for research; none is contained"
+    " in or passed on with this repository."
+)
+LENGTHS = (0, 2, 5, 10, math.inf)
+
+
+def model_card(run: Path, repo_id: str, *, base_model: str | None) -> str:
+    """The README.md of a run's repository.
+
+    Args:
+        run: a finished discriminative run.
+        repo_id: the repository's name on the Hub.
+        base_model: Hub id of the base that is loaded with it; `None` for a merged repository.
+    """
+    config, metrics = run_folder.read_config(run), run_folder.read_metrics(run)
+    environment = run_folder.read_environment(run)
+    facts = dataset_facts(config["dataset"])
+    name = dataset_name(config["dataset"])
+    low, high = facts.score_range
+    comparison = find_comparison(run)
+    columns, rows = _results(run, metrics, environment, comparison)
+    values = {
+        "front_matter": _front_matter(repo_id, name, config, metrics, base_model),
+        "name": repo_id.split("/")[-1],
+        "repo_id": repo_id,
+        "low": f"{low:g}",
+        "high": f"{high:g}",
+        "neutral_band": 0.1 if high <= 1 else 0.5,
+        "made_up": name == "planted" or config["base_model"] == "tiny",
+        "base_model": base_model,
+        "base_revision": config["base_revision"],
+        "quantization_said": "4-bit NF4 with double quantisation"
+        if config["quantization"] == "nf4"
+        else "not quantised",
+        "dataset": name,
+        "result_columns": columns,
+        "results": rows,
+        "has_comparison": comparison is not None,
+        "paper": PAPER.get(name),
+        "convention": facts.convention,
+        "limits": list(_limits(run)),
+        "clips": environment["clips"],
+        "data_said": _data_said(name),
+        "trainable": f"{metrics['trainable_parameters']:,}",
+        "trainable_percent": f"{metrics['trainable_percent']:.2f}",
+        "train_minutes": _train_minutes(run),
+        "device": environment["device"],
+        "versions": ", ".join(
+            f"{package} {version}" for package, version in environment["versions"].items() if version
+        ),
+        "commit": environment["commit"],
+    }
+    asked = ("n", "modalities", "denoise", "seed", "bad_clips", "head_parameters")
+    values |= {key: metrics[key] for key in asked}
+    asked = ("dtype", "quantization", "max_frames", "lora_r", "lora_alpha", "lora_dropout", "lora_preset")
+    values |= {key: config[key] for key in (*asked, "learning_rate", "head_learning_rate")}
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(
+        TEMPLATE.read_text(encoding="utf-8")
+    )
+    return template.render(values)
+
+
+def eval_results(run: Path) -> str:
+    """The run's metrics in the form of `.eval_results/*.yaml`."""
+    metrics = run_folder.read_metrics(run)
+    name = dataset_name(metrics["dataset"])
+    entries = [
+        EvalResultEntry(name, f"test_{key}", metrics[key], notes=f"{METRIC_NAMES[key]}, seed {metrics['seed']}")
+        for key in METRIC_TYPES
+        if metrics.get(key) is not None
+    ]
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+
+
+def dataset_name(name_or_path: str) -> str:
+    """A data set's name in the catalog, or the last part of its path."""
+    name = dataset_facts(name_or_path).name
+    return name if name in DATASETS else Path(name).stem
+
+
+def find_comparison(run: Path) -> dict | None:
+    """The comparison that a run is part of, when it lies in `<comparison>/<arm>/<seed>`."""
+    found = run.resolve().parents[1] / "comparison.json"
+    return run_folder.read_json(found) if found.is_file() else None
+
+
+def _front_matter(repo_id: str, dataset: str, config: dict, metrics: dict, base_model: str | None) -> str:
+    results = [
+        EvalResult(
+            task_type="multimodal-sentiment",
+            dataset_type=dataset,
+            dataset_name=dataset,
+            dataset_split="test",
+            metric_type=kind,
+            metric_name=METRIC_NAMES[key],
+            metric_value=metrics[key],
+        )
+        for key, kind in METRIC_TYPES.items()
+        if metrics.get(key) is not None
+    ]
+    data = ModelCardData(
+        language="zh" if dataset.startswith("ch_sims") else "en",
+        license=LICENCES.get(base_model or config["base_model"], "other"),
+        library_name="transformers",
+        base_model=base_model,
+        base_model_relation="adapter" if base_model else None,
+        tags=["multimodal-sentiment", "sentiment-analysis", "regression", "video", "audio", "text", "custom_code"],
+        model_name=repo_id.split("/")[-1],
+        eval_results=results,
+    )
+    return data.to_yaml().strip()
+
+
+def _results(run: Path, metrics: dict, environment: dict, comparison: dict | None) -> tuple[list[str], list[list[str]]]:
+    keys = [key for key in METRIC_NAMES if metrics.get(key) is not None]
+    columns = [METRIC_NAMES[key] for key in keys]
+    this = ["this model", *(f"{metrics[key]:.3f}" for key in keys)]
+    if comparison is None:
+        table = run_folder.read_predictions(run)
+        constant = float((table["label"] - environment["train_median"]).abs().mean())
+        return columns, [this, ["constant (train median)", f"{constant:.3f}", *[""] * (len(keys) - 1)]]
+    rows = [[*this, "1"]]
+    for arm in comparison["arms"].values():
+        shown = [_with_spread(arm["metrics"][key]) for key in keys]
+        mae = arm["metrics"]["mae"]
+        shown[0] += f" ({mae['low']:.3f} to {mae['high']:.3f})"
+        rows.append([arm["label"], *shown, "" if arm["floor"] else str(len(arm["seeds"]))])
+    columns[0] = "MAE (95 %)"
+    return [*columns, "seeds"], rows
+
+
+def _with_spread(estimate: dict) -> str:
+    if estimate["mean"] is None:
+        return ""
+    return f"{estimate['mean']:.3f}" + ("" if estimate["sd"] is None else f" ± {estimate['sd']:.3f}")
+
+
+def _limits(run: Path) -> Iterable[tuple[str, int, str]]:
+    """Groups of test clips with their number and MAE: by what a clip lacks, by its length and by its label."""
+    clips = run_folder.read_predictions(run)
+    errors = (clips["score"] - clips["label"]).abs()
+    groups = {"all": pd.Series(True, clips.index)}
+    if (run / "clip_facts.csv").is_file():
+        facts = pd.read_csv(run / "clip_facts.csv", dtype={"id": str})
+        for name, said in (("text", "without text"), ("audio", "without sound"), ("video", "without picture")):
+            groups[said] = facts[name] == 0
+        for low, high in zip(LENGTHS, LENGTHS[1:], strict=False):
+            said = f"{low:g} s and longer" if high == math.inf else f"{low:g} to {high:g} s"
+            groups[said] = (facts["seconds"] >= low) & (facts["seconds"] < high)
+    edge = 0.1 if clips["label"].abs().max() <= 1 else 0.5
+    groups |= {
+        f"label below -{edge:g}": clips["label"] < -edge,
+        f"label from -{edge:g} to {edge:g}": clips["label"].abs() <= edge,
+        f"label above {edge:g}": clips["label"] > edge,
+    }
+    for said, chosen in groups.items():
+        if chosen.any():
+            yield said, int(chosen.sum()), f"{errors[chosen].mean():.3f}"
+
+
+def _data_said(name: str) -> str:
+    if name == "planted":
+        return f"Planted clips (version {PLANTED_VERSION}) are made by a program; no rights are claimed in them."
+    return RESEARCH_DATA.format(name=name) if name in DATASETS else "See the table that they were read from."
+
+
+def _train_minutes(run: Path) -> str | None:
+    state = run / "trainer_state.json"
+    if not state.is_file():
+        return None
+    times = [entry["train_runtime"] for entry in run_folder.read_json(state)["log_history"] if "train_runtime" in entry]
+    return f"{times[-1] / 60:.1f}" if times else None

@@ -1,0 +1,67 @@
+"""One way onto the Hub: assemble a folder, look at what is there already, and upload all of it in one commit or nothing."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+
+class PublishError(ValueError):
+    """A publication that did not happen; nothing of it is on the Hub."""
+
+
+def publish_folder(
+    repo_id: str,
+    *,
+    repo_type: str,
+    assemble: Callable[[Path], None],
+    is_ours: Callable[[str], bool],
+    replaced: Sequence[str],
+    message: str,
+    private: bool = False,
+    token: str | None = None,
+) -> str:
+    """Upload what `assemble` writes in one commit; running it again replaces what an earlier run published.
+
+    Args:
+        repo_id: `owner/name` on the Hub; made when it does not exist.
+        repo_type: `"model"` or `"dataset"`.
+        assemble: writes the files into the empty folder that it is given.
+        is_ours: whether a file of the repository may be replaced; any other file is a reason to stop.
+        replaced: patterns of files that are deleted when they are not uploaded again.
+        message: of the commit.
+        private: for a repository that does not exist yet.
+        token: in place of the one that is logged in.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        PublishError: in one line, what went wrong and what to do; nothing was committed then.
+    """
+    token = token or get_token()
+    if token is None:
+        raise PublishError("no Hub token: run `hf auth login`, or set HF_TOKEN, and publish again")
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory(prefix="omnisent-") as draft:
+        try:
+            assemble(Path(draft))
+            api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
+            others = [path for path in api.list_repo_files(repo_id, repo_type=repo_type) if not is_ours(path)]
+            if others:
+                raise PublishError(
+                    f"{repo_id} holds other files, first {others[0]}; choose another name or empty it first"
+                )
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                repo_type=repo_type,
+                folder_path=draft,
+                commit_message=message,
+                delete_patterns=list(replaced),
+            )
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            raise PublishError(f"{repo_id}: not published: {said[0]}; mend this and publish again") from error
+    return commit.commit_url

@@ -1,0 +1,166 @@
+"""The transformers pipeline "multimodal-sentiment": a file, a clip, or many of them -> score and label.
+
+It only prepares clips and words the answers; reading and scoring are the processor's and the model's. A repository's config.json
+names it, so that `pipeline(model="org/omnisent", trust_remote_code=True)` finds it.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from transformers import Pipeline
+
+from .media_omnisent import OmniSentError, read_header
+
+LABELS = ("negative", "neutral", "positive")
+ON_ERROR = ("raise", "return")
+
+
+class MultimodalSentimentPipeline(Pipeline):
+    """Scores clips and names them.
+
+    Inputs are a path of a video or sound file, a clip (a mapping with `text`, `video`, `audio`), or a list, a generator or a
+    `datasets` column of either. One input gives one result, a list or column a list, a generator an iterator.
+
+    A result is `{"score": float, "label": str}`: the score in label units, and the label `"neutral"` within `neutral_band` of 0,
+    else `"positive"` or `"negative"`. The band is 0.5 for scores in [-3, 3], where such a score rounds to 0, and 0.1 for scores
+    in [-1, 1], as CH-SIMS has it.
+
+    Args, of the pipeline or of a call:
+        modalities: which of text, audio and video are used; the processor's own by default.
+        on_error: `"raise"`, or `"return"` to get `{"error": message}` in the place of a clip that cannot be scored.
+        neutral_band: in place of the default, label units.
+        batch_size: clips a forward pass; a clip's score does not depend on it.
+        num_workers: processes that read media.
+
+    Raises:
+        OmniSentError: naming the clip that cannot be scored, unless `on_error` is `"return"`.
+
+    Example:
+        >>> pipe = pipeline("multimodal-sentiment", model="org/omnisent", trust_remote_code=True)
+        >>> pipe({"video": "clip.mp4", "text": "I did not expect to like it."})
+    """
+
+    _load_processor = True
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def _sanitize_parameters(
+        self,
+        modalities: Sequence[str] | None = None,
+        on_error: str | None = None,
+        neutral_band: float | None = None,
+    ) -> tuple[dict, dict, dict]:
+        if on_error is not None and on_error not in ON_ERROR:
+            raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, not {on_error!r}")
+        reading = {"modalities": modalities, "on_error": on_error}
+        wording = {"neutral_band": neutral_band}
+        return _given(reading), {}, _given(wording)
+
+    def __call__(self, inputs: Any, *, num_workers: int | None = None, batch_size: int | None = None, **kwargs: Any):
+        reading, _, wording = self._sanitize_parameters(**kwargs)
+        reading, wording = {**self._preprocess_params, **reading}, {**self._postprocess_params, **wording}
+        single = isinstance(inputs, str | os.PathLike | Mapping)
+        clips = [inputs] if single else inputs
+        if not isinstance(clips, Iterable):
+            raise TypeError(f"expected a path, a clip, or several of them, not {type(inputs).__name__}")
+        results = self._results(
+            clips,
+            num_workers if num_workers is not None else self._num_workers or 0,
+            batch_size if batch_size is not None else self._batch_size or 1,
+            reading,
+            wording,
+        )
+        if single:
+            return next(results)
+        return list(results) if hasattr(clips, "__getitem__") and hasattr(clips, "__len__") else results
+
+    def _results(self, clips: Any, num_workers: int, batch_size: int, reading: dict, wording: dict) -> Iterator[dict]:
+        """Results one by one; media are read ahead, in the workers when there are any."""
+        encode = partial(_encode, self.processor, **reading)
+        known = hasattr(clips, "__getitem__") and hasattr(clips, "__len__")
+        dataset = _Encoded(clips, encode) if known else _EncodedStream(clips, encode)
+        workers = num_workers if known else 0  # several workers would each go through the whole stream
+        for batch in DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=list):
+            for scored in self.forward(batch):
+                yield self.postprocess(scored, **wording)
+
+    def preprocess(
+        self, clip: Any, modalities: Sequence[str] | None = None, on_error: str = "raise"
+    ) -> dict[str, torch.Tensor | str]:
+        """One clip's inputs, unpadded, or `{"error": message}`."""
+        return _encode(self.processor, clip, modalities, on_error)
+
+    def _forward(self, batch: list[dict]) -> list[dict]:
+        """Scores of the clips that could be read; the others as they came."""
+        readable = [clip for clip in batch if "error" not in clip]
+        if not readable:
+            return batch
+        inputs = self.processor.pad(readable).to(self.device)
+        scores = iter(self.model(**inputs).scores.tolist())
+        return [clip if "error" in clip else {"score": next(scores)} for clip in batch]
+
+    def postprocess(self, scored: dict, neutral_band: float | None = None) -> dict[str, float | str]:
+        """Score and label of one clip, or its error."""
+        if "error" in scored:
+            return scored
+        if neutral_band is None:
+            neutral_band = 0.1 if self.model.config.score_max <= 1 else 0.5
+        score = scored["score"]
+        return {"score": score, "label": LABELS[1 if abs(score) <= neutral_band else 2 * (score > 0)]}
+
+
+def as_clip(given: Any) -> Mapping[str, Any]:
+    """A clip of whatever a user may give for one: a clip, a path, or a row of a `datasets` media column that is not decoded.
+
+    Raises:
+        OmniSentError: for anything else, or for a file that cannot be opened.
+    """
+    if isinstance(given, Mapping) and "path" in given and not {"text", "video", "audio"} & given.keys():
+        if not given["path"]:
+            raise OmniSentError("a row without a path: save its bytes to a file first")
+        given = given["path"]
+    if isinstance(given, Mapping):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return {"video" if read_header(given).has_video else "audio": str(given)}
+    raise OmniSentError(
+        f"expected a path or a clip with text, video or audio, not {type(given).__name__}; a `datasets` media column must be"
+        " cast with decode=False"
+    )
+
+
+def _given(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _encode(processor: Any, clip: Any, modalities: Sequence[str] | None = None, on_error: str = "raise") -> dict:
+    try:
+        return processor.encode(as_clip(clip), modalities=modalities)
+    except OmniSentError as error:
+        if on_error == "raise":
+            raise
+        return {"error": str(error)}
+
+
+class _Encoded(Dataset):
+    def __init__(self, clips: Sequence[Any], encode: Callable[[Any], dict]):
+        self.clips, self.encode = clips, encode
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.encode(self.clips[index])
+
+
+class _EncodedStream(IterableDataset):
+    def __init__(self, clips: Iterable[Any], encode: Callable[[Any], dict]):
+        self.clips, self.encode = clips, encode
+
+    def __iter__(self) -> Iterator[dict]:
+        return map(self.encode, self.clips)
