@@ -18,6 +18,10 @@ from .experiments.ablation import conclusion as ablation_conclusion
 from .experiments.baselines import run_baseline
 from .experiments.comparison import compare as run_comparison
 from .experiments.comparison import conclusion as comparison_conclusion
+from .experiments.geometry import conclusion as geometry_conclusion
+from .experiments.geometry import geometry as run_geometry
+from .experiments.probe import conclusion as probe_conclusion
+from .experiments.probe import probe as run_probe
 from .experiments.report import write_report
 from .hub.publish_data import media_warning, publish_dataset
 from .training.arguments import parse_arguments
@@ -98,6 +102,31 @@ def baseline(
     """
     metrics = run_baseline(name, *parse_arguments([str(config), *context.args, "--output_dir", str(out)]))
     typer.echo(f"test MAE {metrics['mae']:.3f}; run folder {out}")
+
+
+@app.command(context_settings=OVERRIDES)
+def probe(
+    context: typer.Context,
+    config: Config,
+    out: Annotated[Path, typer.Option(help="folder to write")],
+    run: Annotated[Path | None, typer.Option(help="a finished run to show beside it")] = None,
+) -> None:
+    """Is the untrained Thinker's state regression-ready by itself? Ridge regression on the last token's state, by layer.
+
+    Further options override fields of the file.
+    """
+    found = run_probe([str(config), *context.args], out, run)
+    typer.echo(f"{probe_conclusion(found)}\nSee {out / 'probe.md'} and probe.png beside it.")
+
+
+@app.command()
+def geometry(
+    run: Annotated[Path, typer.Argument(help="a finished run folder")],
+    out: Annotated[Path, typer.Option(help="folder to write")],
+) -> None:
+    """How clips are laid out in hidden space: PCA, t-SNE, and the labels of nearest neighbours against permuted ones."""
+    found = run_geometry(run, out)
+    typer.echo(f"{geometry_conclusion(found)}\nSee {out / 'geometry.md'}, pca.png and tsne.png beside it.")
 
 
 @app.command()

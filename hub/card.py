@@ -5,6 +5,7 @@ Nothing is measured here; see model_card.md for the words.
 
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import jinja2
@@ -182,7 +183,7 @@ def _limits(run: Path) -> Iterable[tuple[str, int, str]]:
         facts = pd.read_csv(run / "clip_facts.csv", dtype={"id": str})
         for name, said in (("text", "without text"), ("audio", "without sound"), ("video", "without picture")):
             groups[said] = facts[name] == 0
-        for low, high in zip(LENGTHS, LENGTHS[1:], strict=False):
+        for low, high in pairwise(LENGTHS):
             said = f"{low:g} s and longer" if high == math.inf else f"{low:g} to {high:g} s"
             groups[said] = (facts["seconds"] >= low) & (facts["seconds"] < high)
     edge = 0.1 if clips["label"].abs().max() <= 1 else 0.5

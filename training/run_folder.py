@@ -13,7 +13,7 @@ import resource
 import statistics
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pandas as pd
@@ -49,6 +49,15 @@ def write_config(folder: Path, model: ModelArguments, data: DataArguments, train
 def read_config(folder: Path) -> dict:
     """What `write_config` wrote."""
     return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+
+
+def read_arguments(folder: Path, out: Path) -> tuple[ModelArguments, DataArguments, OmniSentTrainingArguments]:
+    """Arguments to score with a finished run's bundle as the run did; what they write goes to `out`."""
+    config = read_config(folder)
+    model, data = ({f.name: config[f.name] for f in fields(kind)} for kind in (ModelArguments, DataArguments))
+    kept = ("per_device_eval_batch_size", "dataloader_num_workers", "seed", "use_cpu", "disable_tqdm")
+    training = OmniSentTrainingArguments(output_dir=str(out), **{name: config[name] for name in kept})
+    return ModelArguments(**{**model, "adapter": str(folder / "model")}), DataArguments(**data), training
 
 
 def read_metrics(folder: Path) -> dict:

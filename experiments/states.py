@@ -1,0 +1,60 @@
+"""Hidden states of the last non-padding token: what a readout reads, of the last layer or of every one.
+
+Plain numbers for studies; nothing is trained or scored here.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from ..data.clip import Clip
+from ..modeling_omnisent import OmniForSentimentRegression, embed_clips, pool_last_token
+from ..processing_omnisent import OmniSentProcessor
+from ..readouts.discriminative import DiscriminativeReadout
+from ..readouts.generative import OmniForSentimentGeneration
+from ..training.arguments import OmniSentTrainingArguments
+from ..training.collator import ClipCollator, ClipDataset
+
+
+def last_token_states(
+    model: OmniForSentimentRegression | OmniForSentimentGeneration,
+    clips: Sequence[Clip],
+    processor: OmniSentProcessor,
+    args: OmniSentTrainingArguments,
+) -> np.ndarray:
+    """States (L + 1, n, H) of n labelled clips, float32: the token embeddings, then each of the L layers.
+
+    The last one is after the final norm: it is what the regression head and the lm_head read.
+
+    Args:
+        model: either readout's model; its adapter, if it has one, takes part.
+        clips: with labels, as a run has them.
+        processor: with the run's prompt, modalities and frame budget.
+        args: batch size and workers.
+    """
+    readout = DiscriminativeReadout((-np.inf, np.inf))
+    loader = DataLoader(
+        ClipDataset(clips, processor, readout),
+        batch_size=args.per_device_eval_batch_size,
+        num_workers=args.dataloader_num_workers,
+        collate_fn=ClipCollator(processor, readout),
+    )
+    model.eval()
+    device = model.get_input_embeddings().weight.device
+    parts = []
+    for batch in tqdm(loader, desc="hidden states", unit="batch", disable=args.disable_tqdm):
+        inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
+        mask, positions = inputs.pop("attention_mask"), inputs.pop("position_ids")
+        with torch.no_grad():
+            layers = model.model.language_model(
+                inputs_embeds=embed_clips(model.model, **inputs),
+                attention_mask=mask,
+                position_ids=positions,
+                use_cache=False,
+                output_hidden_states=True,
+            ).hidden_states  # L + 1 of (B, T, H)
+        parts.append(torch.stack([pool_last_token(layer, mask).float().cpu() for layer in layers]))
+    return torch.cat(parts, dim=1).numpy()

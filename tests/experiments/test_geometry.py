@@ -1,0 +1,58 @@
+"""Neighbours in hidden space: a hand-worked example, what chance gives, and real runs of both readouts."""
+
+import json
+
+import numpy as np
+import pytest
+
+from omnisent.experiments.geometry import conclusion, geometry, neighbour_differences
+
+
+def test_differences_of_a_hand_worked_line():
+    """Seven clips at 0, 1, 3, 6, 10, 15, 21: the five nearest of the first leave out the last, and so on."""
+    places = np.array([[0.0], [1], [3], [6], [10], [15], [21]])
+    labels = np.array([0.0, 1, 2, 3, 2, 1, 0])
+    farthest = [6, 6, 6, 6, 0, 0, 0]
+    expected = []
+    for i, left_out in enumerate(farthest):
+        expected += [abs(labels[i] - labels[j]) for j in range(7) if j not in (i, left_out)]
+    found = neighbour_differences(places, labels, permutations=50)
+    assert [one["k"] for one in found] == [5]
+    assert found[0]["difference"] == pytest.approx(np.mean(expected))
+
+
+def test_states_that_hold_the_label_are_told_from_states_that_do_not():
+    generator = np.random.default_rng(0)
+    labels = generator.uniform(-3, 3, 80)
+    noise = generator.normal(size=(80, 8))
+    like = neighbour_differences(np.column_stack([10 * labels, noise]), labels)
+    assert [one["k"] for one in like] == [5, 10, 20]
+    for one in like:
+        assert one["p"] == pytest.approx(1 / 1001)
+        assert one["difference"] < 0.5 * one["permuted"]
+    gaps = np.abs(labels[:, None] - labels)
+    assert like[0]["permuted"] == pytest.approx(gaps.sum() / (80 * 79), rel=0.02)
+    assert all(one["p"] > 0.05 for one in neighbour_differences(noise, labels))
+
+
+def test_too_few_clips_are_refused():
+    with pytest.raises(ValueError, match="5 clips have no 5 neighbours each; at least 6"):
+        neighbour_differences(np.zeros((5, 2)), np.zeros(5))
+
+
+@pytest.mark.parametrize("arm", ["discriminative", "generative-trained-greedy"])
+def test_a_run_of_either_readout_is_looked_at(comparison, tmp_path, arm):
+    geometry(comparison / arm / "seed-0", tmp_path)
+    found = json.loads((tmp_path / "geometry.json").read_text())
+    assert (found["readout"], found["seed"], found["n"]) == (arm.split("-")[0], 0, 16)
+    assert [one["k"] for one in found["neighbours"]] == [5, 10]
+    assert conclusion(found) in (tmp_path / "geometry.md").read_text()
+    for name in ("pca.png", "tsne.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+    again = geometry(comparison / arm / "seed-0", tmp_path / "again")
+    assert again["neighbours"] == found["neighbours"]
+
+
+def test_only_a_finished_training_run_has_a_geometry(comparison, tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a finished training run with metrics.json and model/"):
+        geometry(comparison / "generative-zero-shot-greedy" / "seed-0", tmp_path)
