@@ -23,6 +23,7 @@ from .experiments.geometry import geometry as run_geometry
 from .experiments.probe import conclusion as probe_conclusion
 from .experiments.probe import probe as run_probe
 from .experiments.report import write_report
+from .hub.publish import publish_run
 from .hub.publish_data import media_warning, publish_dataset
 from .training.arguments import parse_arguments
 from .training.plan import plan as make_plan
@@ -138,6 +139,17 @@ def report(
 ) -> None:
     """One HTML file with tables, plots, worst clips, settings and versions; nothing is fetched when it is opened."""
     typer.echo(write_report(folders, out))
+
+
+@app.command()
+def publish(
+    run: Annotated[Path, typer.Argument(help="a finished discriminative run folder")],
+    repo_id: Annotated[str, typer.Argument(help="owner/name on the Hub")],
+    merged: Annotated[bool, typer.Option("--merged", help="all weights in one repository")] = False,
+    private: Annotated[bool, typer.Option("--private", help="for a new repository")] = False,
+) -> None:
+    """Upload adapter, head, processor, code and card to the Hub, in one commit."""
+    typer.echo(publish_run(run, repo_id, merged=merged, private=private))
 
 
 @data_app.command("build")

@@ -54,5 +54,5 @@ def test_a_run_of_either_readout_is_looked_at(comparison, tmp_path, arm):
 
 
 def test_only_a_finished_training_run_has_a_geometry(comparison, tmp_path):
-    with pytest.raises(FileNotFoundError, match="expected a finished training run with metrics.json and model/"):
+    with pytest.raises(FileNotFoundError, match=r"expected a finished training run with metrics\.json"):
         geometry(comparison / "generative-zero-shot-greedy" / "seed-0", tmp_path)

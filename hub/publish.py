@@ -1,0 +1,191 @@
+"""Publishes a run: assembles the bundle in a fresh folder, from the run's files alone, and uploads it in one commit.
+
+    omnisent publish RUN_DIR org/name [--merged]
+
+A bundle holds adapter, head, processor, code, card and results, and nothing else of the run: no optimiser state, no path of the
+machine it was made on, no pickle. A merged one holds all weights, with the adapter merged into the base's dequantised weights.
+"""
+
+import os
+import re
+import shutil
+from fnmatch import fnmatch
+from pathlib import Path
+
+import torch
+import yaml
+from peft.tuners.lora import LoraLayer
+
+from ..configuration_omnisent import OmniSentConfig
+from ..modeling_omnisent import ADAPTER_DIR, OmniForSentimentRegression, load_thinker
+from ..training import run_folder
+from ..training.backbone import base_model_path, quantization_config
+from .card import dataset_name, eval_results, model_card
+from .upload import PublishError, publish_folder
+
+PROCESSOR_FILES = (
+    *("processor_config.json", "preprocessor_config.json", "chat_template.jinja", "tokenizer.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+)
+BUNDLE_FILES = (
+    *("README.md", ".gitattributes", "config.json", "*_omnisent.py", *PROCESSOR_FILES),
+    *("head.safetensors", f"{ADAPTER_DIR}/adapter_config.json", f"{ADAPTER_DIR}/adapter_model.safetensors"),
+    *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
+    *(".eval_results/*.yaml", "training_config.yaml"),
+)
+PLACE_FIELDS = (
+    *("output_dir", "root", "adapter", "resume_from_checkpoint", "logging_dir", "run_name", "project"),
+    *("hub_token", "hub_model_id", "hub_revision", "deepspeed", "fsdp_config", "trackio_space_id", "trackio_bucket_id"),
+)
+VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt")  # words of a language, some of which look like paths
+SECRET = re.compile(rb"hf_[A-Za-z0-9]{20,}")
+
+
+def publish_run(
+    run: str | Path, repo_id: str, *, merged: bool = False, private: bool = False, token: str | None = None
+) -> str:
+    """Upload a finished discriminative run in one commit; publishing again replaces what an earlier run published.
+
+    Args:
+        run: its folder.
+        repo_id: `owner/name` on the Hub; made when it does not exist.
+        merged: publish all weights in place of adapter and head.
+        private: for a repository that does not exist yet.
+        token: in place of the one that is logged in.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        PublishError: in one line, what went wrong and what to do; nothing was committed then.
+    """
+    run = Path(run)
+    check_run(run, merged=merged)
+    return publish_folder(
+        repo_id,
+        repo_type="model",
+        assemble=lambda draft: assemble(run, draft, repo_id, merged=merged),
+        is_ours=lambda path: any(fnmatch(path, pattern) for pattern in BUNDLE_FILES),
+        replaced=("*",),
+        message="Publish the trained adapter and head" if not merged else "Publish the merged model",
+        private=private,
+        token=token,
+    )
+
+
+def check_run(run: Path, *, merged: bool) -> None:
+    """Whether a run can be published.
+
+    Raises:
+        PublishError: for a run that is not finished or is no discriminative one, or whose base nobody else can load.
+    """
+    if not (run / "metrics.json").is_file() or not (run / "model" / "config.json").is_file():
+        raise PublishError(
+            f"{run}: expected a finished discriminative run with metrics.json and model/; train one first"
+        )
+    base = OmniSentConfig.from_pretrained(run / "model").base_model
+    if not merged and base is not None and os.path.isdir(base):
+        raise PublishError(
+            f"{run}: its base model is a folder of this machine, which nobody else can load; publish it with --merged, or train"
+            " on a base model of the Hub"
+        )
+
+
+def assemble(run: Path, draft: Path, repo_id: str, *, merged: bool) -> None:
+    """Write the bundle that is published into an empty folder.
+
+    Raises:
+        PublishError: when a file would give away a path or a secret.
+    """
+    bundle = run / "model"
+    if merged:
+        merge(run, draft)
+    else:
+        for pattern in ("config.json", "head.safetensors", f"{ADAPTER_DIR}/*"):
+            for file in bundle.glob(pattern):
+                _copy(file, draft / file.relative_to(bundle))
+    for pattern in ("*_omnisent.py", *PROCESSOR_FILES):
+        for file in bundle.glob(pattern):
+            _copy(file, draft / file.name)
+    config = OmniSentConfig.from_pretrained(draft)
+    (draft / "README.md").write_text(model_card(run, repo_id, base_model=config.base_model), encoding="utf-8")
+    (draft / ".eval_results").mkdir()
+    (draft / ".eval_results" / f"{dataset_name(run_folder.read_config(run)['dataset'])}.yaml").write_text(
+        eval_results(run)
+    )
+    _write_training_config(run, draft / "training_config.yaml")
+    check_bundle(draft, forbidden=(str(run.resolve()), str(Path.cwd()), str(Path.home())))
+
+
+def merge(run: Path, folder: Path) -> None:
+    """Write the run's model as one merged checkpoint, in the dtype of its arguments.
+
+    The adapter was trained on the base as it was quantised, so it is merged into those weights, dequantised.
+    """
+    bundle = run / "model"
+    model_args, _, _ = run_folder.read_arguments(run, folder)
+    config = OmniSentConfig.from_pretrained(bundle)
+    thinker = load_thinker(
+        base_model_path(config.base_model),
+        revision=config.base_revision,
+        config=config.thinker_config,
+        dtype=getattr(torch, model_args.dtype),
+        quantization_config=quantization_config(model_args),
+    )
+    if model_args.quantization != "none":
+        thinker.dequantize(dtype=getattr(torch, model_args.dtype))
+    model = OmniForSentimentRegression(config, thinker)
+    model.load_trained(bundle)
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, LoraLayer):
+            layer.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer.get_base_layer())
+    model._hf_peft_config_loaded = False
+    model.config.base_model = model.config.base_revision = None
+    model.save_pretrained(folder)
+
+
+def check_bundle(folder: Path, *, forbidden: tuple[str, ...] = ()) -> None:
+    """Open every file of a bundle and look for what may not be published.
+
+    Raises:
+        PublishError: naming the file: for one that is no part of a bundle, a forbidden text, or what looks like a Hub token.
+    """
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = file.relative_to(folder).as_posix()
+        if not any(fnmatch(name, pattern) for pattern in BUNDLE_FILES):
+            raise PublishError(f"{name} is no part of a bundle; remove it from the run's model folder")
+        text = file.read_bytes() if file.suffix != ".safetensors" else _header(file)
+        places = () if name in VOCABULARIES else [place for place in forbidden if len(place) > 1]
+        found = [place for place in places if _holds_path(text, place)]
+        if found:
+            raise PublishError(f"{name} holds the path {found[0]} of this machine; remove it and publish again")
+        if SECRET.search(text):
+            raise PublishError(
+                f"{name} holds what looks like a Hub token; remove it, and withdraw the token if it is one"
+            )
+
+
+def _holds_path(text: bytes, place: str) -> bool:
+    return re.search(re.escape(place.encode()) + rb"(?![\w.-])", text) is not None
+
+
+def _header(file: Path) -> bytes:
+    """The names and metadata of a safetensors file."""
+    with file.open("rb") as opened:
+        return opened.read(int.from_bytes(opened.read(8), "little"))
+
+
+def _write_training_config(run: Path, path: Path) -> None:
+    """Every argument of the run but those that name a place on the machine it was made on."""
+    config = {key: value for key, value in run_folder.read_config(run).items() if key not in PLACE_FIELDS}
+    config["dataset"] = dataset_name(config["dataset"])
+    if os.path.isdir(config["base_model"]):
+        config["base_model"] = Path(config["base_model"]).name
+    path.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)

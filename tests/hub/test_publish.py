@@ -1,0 +1,345 @@
+"""A run on its way to the Hub and back: the real client, in processes of its own, against a Hub on the loopback address."""
+
+import importlib.metadata
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from loopback_hub import OWNER, TOKEN, LoopbackHub, Repository
+from safetensors.torch import load
+
+from omnisent.hub.publish import PublishError, assemble, check_bundle, check_run, merge, publish_run
+from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.train import run
+from omnisent.training.arguments import parse_arguments
+from omnisent.training.run_folder import read_config, read_metrics, read_predictions
+
+NAME, MERGED, BASE = f"{OWNER}/clips", f"{OWNER}/clips-merged", f"{OWNER}/tiny-base"
+
+TRAIN_AND_PUBLISH = """
+import sys
+from pathlib import Path
+from omnisent.cli import main
+from omnisent.train import run
+from omnisent.training.arguments import parse_arguments
+
+config, out, name, merged = sys.argv[1:]
+for seed in ("0", "1"):
+    run(*parse_arguments([config, "--seed", seed, "--output_dir", f"{out}/v{seed}"]))
+for arguments in ([f"{out}/v0", name], [f"{out}/v1", name], [f"{out}/v0", merged, "--merged"]):
+    sys.argv[1:] = ["publish", *arguments]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, stop.code
+"""
+
+VISIT = """
+import json, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "omnisent":
+            raise ImportError("omnisent is not installed here")
+
+sys.meta_path.insert(0, Refuse())
+import torch
+from transformers import AutoModel, AutoProcessor, pipeline
+
+name, merged, v1, clips = *sys.argv[1:4], json.loads(sys.argv[4])
+trust = {"trust_remote_code": True}
+found = {}
+
+def scores(of, **options):
+    model = AutoModel.from_pretrained(of, **trust, **options)
+    processor = AutoProcessor.from_pretrained(of, **trust, **options)
+    with torch.no_grad():
+        return model, model(**processor(clips, return_tensors="pt")).scores.tolist()
+
+model, found["latest"] = scores(name)
+found["class"] = type(model).__module__.split(".")[0]
+found["pinned"] = scores(name, revision=v1)[1]
+found["merged"] = scores(merged)[1]
+pipe = pipeline("multimodal-sentiment", model=name, **trust)
+found["pipe"] = pipe(clips, batch_size=len(clips))
+found["pipe_by_model_alone"] = pipeline(model=name, **trust)(clips[0])
+pipe.save_pretrained("saved")
+AutoProcessor.from_pretrained(name, **trust).save_pretrained("saved")
+found["saved"] = scores("saved")[1]
+found["pipe_of_saved"] = pipeline(model="saved", **trust)(clips[0])
+print(json.dumps(found))
+"""
+
+OFFLINE = """
+import json, sys
+from transformers import pipeline
+
+print(json.dumps(pipeline(model=sys.argv[1], trust_remote_code=True)(json.loads(sys.argv[2]))))
+"""
+
+
+def _python(hub, home: Path, code: str, *arguments: str, token: str | None = TOKEN, **variables) -> str:
+    environment = {**hub.environment(home, token=token), "TOKENIZERS_PARALLELISM": "false", **variables}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def hub(tiny_backbone):
+    with LoopbackHub() as hub:
+        base = hub.repositories["model", BASE] = Repository()
+        base.commit({path.name: path.read_bytes() for path in tiny_backbone.iterdir() if path.is_file()}, set())
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def runs(hub, short_config, tmp_path_factory) -> Path:
+    """Two runs on a base of the Hub, v0 and v1, published one after the other; and v0 merged."""
+    home = tmp_path_factory.mktemp("author")
+    config = {**yaml.safe_load(short_config.read_text()), "base_model": BASE}
+    (home / "config.yaml").write_text(yaml.safe_dump(config))
+    _python(hub, home, TRAIN_AND_PUBLISH, home / "config.yaml", home / "runs", NAME, MERGED)
+    return home / "runs"
+
+
+@pytest.fixture(scope="module")
+def files(hub, runs) -> dict[str, bytes]:
+    repository = hub.repositories["model", NAME]
+    return repository.commits[repository.head]
+
+
+@pytest.fixture(scope="module")
+def test_clips(planted_clips) -> list[dict]:
+    return [clip.to_dict() for clip in planted_clips if clip.split == "test"][:8]
+
+
+@pytest.fixture(scope="module")
+def visitor(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("visitor")
+
+
+@pytest.fixture(scope="module")
+def visit(hub, runs, test_clips, visitor) -> dict:
+    """What a user without this package, without a token and with an empty cache gets."""
+    first = list(hub.repositories["model", NAME].commits)[1]
+    said = _python(hub, visitor, VISIT, NAME, MERGED, first, json.dumps(test_clips), token=None)
+    return json.loads(said.splitlines()[-1])
+
+
+def _trained(runs: Path, version: str) -> list[float]:
+    return read_predictions(runs / version)["score"].tolist()[:8]
+
+
+def test_a_visitor_without_the_package_gets_the_scores_of_training_bit_for_bit(visit, runs):
+    assert visit["class"] == "transformers_modules"
+    assert visit["latest"] == _trained(runs, "v1")
+
+
+def test_a_pinned_revision_has_its_own_adapter_and_head(hub, visit, runs):
+    assert visit["pinned"] == _trained(runs, "v0") != _trained(runs, "v1")
+    first, second = list(hub.repositories["model", NAME].commits.values())[1:3]
+    for file in ("head.safetensors", "adapter/adapter_model.safetensors"):
+        ours, theirs = load(first[file]), load(second[file])
+        assert any(not ours[name].equal(theirs[name]) for name in ours)
+
+
+def test_the_merged_form_scores_within_a_hundred_thousandth(hub, visit, runs):
+    assert visit["merged"] == pytest.approx(_trained(runs, "v0"), abs=1e-5)
+    repository = hub.repositories["model", MERGED]
+    published = repository.commits[repository.head]
+    assert "model.safetensors" in published
+    assert not any("adapter" in path or path == "head.safetensors" for path in published)
+
+
+def test_the_pipeline_gives_the_same_scores_and_is_found_by_the_model_alone(visit, runs):
+    assert [result["score"] for result in visit["pipe"]] == _trained(runs, "v1")
+    assert visit["pipe_by_model_alone"]["score"] == pytest.approx(_trained(runs, "v1")[0], abs=1e-6)
+    assert all(result.keys() == {"score", "label"} for result in visit["pipe"])
+
+
+def test_what_a_visitor_saves_again_loads_again(visit, runs):
+    assert visit["saved"] == _trained(runs, "v1")
+    assert visit["pipe_of_saved"] == visit["pipe_by_model_alone"]
+
+
+def test_it_works_offline_from_the_cache(hub, visit, visitor, test_clips):
+    asked = len(hub.requests)
+    said = _python(hub, visitor, OFFLINE, NAME, json.dumps(test_clips[0]), token=None, HF_HUB_OFFLINE="1")
+    assert json.loads(said.splitlines()[-1]) == visit["pipe_by_model_alone"]
+    assert len(hub.requests) == asked
+
+
+def test_the_repository_holds_the_bundle_and_nothing_else(files):
+    assert set(files) == {
+        *(
+            "README.md",
+            "config.json",
+            "head.safetensors",
+            "training_config.yaml",
+            f".eval_results/{_dataset(files)}.yaml",
+        ),
+        *("adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
+        *(f"{name}_omnisent.py" for name in ("configuration", "media", "modeling", "processing", "pipeline")),
+        *("processor_config.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"),
+    }
+    config = json.loads(files["config.json"])
+    assert config["auto_map"].keys() == {"AutoConfig", "AutoModel", "AutoProcessor"}
+    assert config["custom_pipelines"].keys() == {"multimodal-sentiment"}
+    assert (config["base_model"], "quantization_config" in config) == (BASE, False)
+    root = Path(sys.modules["omnisent"].__file__).parent
+    for name in files:
+        if name.endswith("_omnisent.py"):
+            assert files[name] == (root / name).read_bytes()
+
+
+def _dataset(files) -> str:
+    return next(name for name in files if name.startswith(".eval_results/")).split("/")[1].removesuffix(".yaml")
+
+
+def test_no_file_holds_a_path_a_token_or_a_pickle(files, runs, planted_root, tmp_path):
+    for name, data in files.items():
+        for place in (runs, planted_root, Path.cwd(), Path(sys.prefix)):
+            assert str(place).encode() not in data, name
+        assert TOKEN.encode() not in data
+        assert not name.endswith((".bin", ".pt", ".pkl", ".pth"))
+        assert not data.startswith((b"\x80", b"PK"))
+    config = yaml.safe_load(files["training_config.yaml"])
+    assert config["lora_r"] == 4
+    assert not {"output_dir", "root", "adapter", "hub_token"} & config.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("notes.txt", "hello", "notes.txt is no part of a bundle"),
+        ("optimizer.pt", "hello", "optimizer.pt is no part of a bundle"),
+        ("training_config.yaml", "root: /data/clips/mosi", "holds the path /data/clips of this machine"),
+        ("README.md", "token hf_" + "a1B2" * 8, "looks like a Hub token"),
+    ],
+)
+def test_a_bundle_that_would_give_something_away_is_not_published(tmp_path, name, text, said):
+    (tmp_path / "config.json").write_text('{"data": "/data/clips-other"}')
+    check_bundle(tmp_path, forbidden=("/data/clips",))
+    (tmp_path / name).write_text(text)
+    with pytest.raises(PublishError, match=re.escape(said)):
+        check_bundle(tmp_path, forbidden=("/data/clips",))
+
+
+def test_a_base_on_this_machine_is_refused_with_the_way_out(comparison, tmp_path):
+    folder = comparison / "discriminative" / "seed-0"
+    with pytest.raises(PublishError, match=r"its base model is a folder of this machine, .* --merged"):
+        publish_run(folder, NAME, token=TOKEN)
+    check_run(folder, merged=True)
+    with pytest.raises(PublishError, match="expected a finished discriminative run"):
+        check_run(comparison / "generative-trained-greedy" / "seed-0", merged=True)
+    with pytest.raises(PublishError, match="expected a finished discriminative run"):
+        check_run(tmp_path, merged=True)
+
+
+def test_an_nf4_run_is_merged_into_dequantised_weights(short_config, test_clips, tmp_path):
+    changes = ["--quantization", "nf4", "--output_dir", str(tmp_path / "run"), "--learning_rate", "0.02"]
+    run(*parse_arguments([str(short_config), *changes]))
+    merge(tmp_path / "run", tmp_path / "merged")
+    OmniSentProcessor.from_pretrained(tmp_path / "run" / "model").save_pretrained(tmp_path / "merged")
+    model = OmniForSentimentRegression.from_pretrained(tmp_path / "merged")
+    assert model.config.base_model is None
+    assert not any("lora" in name or "absmax" in name for name in model.state_dict())
+    scores = model(**OmniSentProcessor.from_pretrained(tmp_path / "merged")(test_clips)).scores.tolist()
+    assert scores == pytest.approx(_trained(tmp_path, "run"), abs=1e-5)
+    assert np.ptp(scores) > 0.01
+
+
+def _publish_again(hub, home, runs, repo_id, token=TOKEN) -> subprocess.CompletedProcess:
+    code = "import sys; from omnisent.cli import main; main()"
+    command = [sys.executable, "-c", code, "publish", str(runs / "v0"), repo_id]
+    environment = hub.environment(home, token=token)
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_server_error_publishes_nothing_and_the_next_try_completes_it(hub, runs, files, tmp_path):
+    name = f"{OWNER}/interrupted"
+    hub.fail = 1
+    failed = _publish_again(hub, tmp_path, runs, name)
+    assert failed.returncode == 1
+    assert re.match(rf"omnisent: {name}: not published: .*publish again", failed.stderr.strip().splitlines()[-1])
+    assert hub.repositories["model", name].commits[hub.repositories["model", name].head] == {}
+    done = _publish_again(hub, tmp_path, runs, name)
+    assert done.returncode == 0, done.stderr
+    repository = hub.repositories["model", name]
+    assert repository.commits[repository.head].keys() == files.keys()
+    assert len(repository.commits) == 2
+
+
+def test_without_a_token_or_among_other_files_nothing_is_published(hub, runs, tmp_path):
+    refused = _publish_again(hub, tmp_path, runs, NAME, token=None)
+    assert refused.stderr.strip().splitlines()[-1].startswith("omnisent: no Hub token")
+    other = hub.repositories["model", f"{OWNER}/other"] = Repository()
+    other.commit({"pytorch_model.bin": b"x"}, set())
+    refused = _publish_again(hub, tmp_path, runs, f"{OWNER}/other")
+    assert "holds other files, first pytorch_model.bin; choose another name" in refused.stderr
+    assert other.commits[other.head] == {"pytorch_model.bin": b"x"}
+    refused = _publish_again(hub, tmp_path, runs, "somebody-else/model")
+    assert refused.returncode == 1
+    assert "somebody-else/model: not published" in refused.stderr
+
+
+def test_the_card_says_what_the_files_say(files, runs, planted_root):
+    card = files["README.md"].decode()
+    front = yaml.safe_load(card.split("---")[1])
+    metrics = read_metrics(runs / "v1")
+    assert (front["base_model"], front["base_model_relation"], front["library_name"]) == (
+        BASE,
+        "adapter",
+        "transformers",
+    )
+    results = {entry["name"]: entry["value"] for entry in front["model-index"][0]["results"][0]["metrics"]}
+    assert results["MAE"] == pytest.approx(metrics["mae"])
+    listed = yaml.safe_load(files[f".eval_results/{planted_root.name}.yaml"])
+    assert {entry["dataset"]["task_id"]: entry["value"] for entry in listed}["test_mae"] == pytest.approx(
+        metrics["mae"]
+    )
+    assert f"| this model | {metrics['mae']:.3f} |" in card
+    assert f"{metrics['trainable_parameters']:,} trainable parameters" in card
+    for said in (
+        "employment, credit, policing or health",
+        "constant (train median)",
+        "| without sound |",
+        "label above 0.5",
+    ):
+        assert said in card
+    for package in ("torch", "transformers"):
+        assert f"{package} {importlib.metadata.version(package)}" in card
+    groups = dict(re.findall(r"^\| ((?:all|label)[^|]*) \| (\d+) \|", card, re.MULTILINE))
+    assert int(groups["all"]) == metrics["n"] == sum(int(n) for name, n in groups.items() if name.startswith("label"))
+    assert "None" not in card
+
+
+def test_the_quickstarts_of_the_card_run(hub, visit, files, visitor, test_clips):
+    blocks = re.findall(r"```python\n(.*?)```", files["README.md"].decode(), re.DOTALL)
+    assert len(blocks) == 2
+    shutil.copy(next(clip["video"] for clip in test_clips if clip["video"]), visitor / "clip.mp4")
+    said = _python(hub, visitor, "\n".join(blocks), token=None)
+    result, tensor = said.strip().splitlines()[-2:]
+    assert set(eval(result)) == {"score", "label"}
+    assert float(re.search(r"tensor\(\[(.*?)\]", tensor).group(1)) == pytest.approx(eval(result)["score"], abs=1e-3)
+
+
+def test_a_run_in_a_comparison_is_shown_with_the_other_readouts_and_floors(comparison, tmp_path):
+    assemble(comparison / "discriminative" / "seed-0", tmp_path, NAME, merged=True)
+    card = (tmp_path / "README.md").read_text()
+    found = json.loads((comparison / "comparison.json").read_text())
+    for arm in found["arms"].values():
+        row = next(line for line in card.splitlines() if line.startswith(f"| {arm['label']} |"))
+        assert f"{arm['metrics']['mae']['mean']:.3f}" in row
+        assert f"({arm['metrics']['mae']['low']:.3f} to {arm['metrics']['mae']['high']:.3f})" in row
+    assert "base_model:" not in card.split("---")[1]
+    assert read_config(comparison / "discriminative" / "seed-0")["base_model"] not in card
