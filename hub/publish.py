@@ -132,9 +132,9 @@ def merge(run: Path, folder: Path) -> None:
         dtype=getattr(torch, model_args.dtype),
         quantization_config=quantization_config(model_args),
     )
+    model = OmniForSentimentRegression(config, thinker)
     if model_args.quantization != "none":
         thinker.dequantize(dtype=getattr(torch, model_args.dtype))
-    model = OmniForSentimentRegression(config, thinker)
     model.load_trained(bundle)
     for name, layer in list(model.named_modules()):
         if isinstance(layer, LoraLayer):

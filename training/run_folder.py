@@ -72,7 +72,8 @@ def read_environment(folder: Path) -> dict:
 
 def read_predictions(folder: Path) -> pd.DataFrame:
     """What `write_predictions` wrote: id (str), label and score (float)."""
-    return pd.read_csv(folder / "predictions.csv", dtype={"id": str}, float_precision="round_trip")
+    table = pd.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)
+    return table.astype({"label": float, "score": float})
 
 
 def write_environment(folder: Path, clips: Sequence[Clip]) -> None:
