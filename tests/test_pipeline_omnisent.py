@@ -1,0 +1,140 @@
+"""The pipeline: all that it accepts, what it answers, and one bad clip among good ones."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Video
+
+from omnisent.data.planted import write_sound
+from omnisent.media_omnisent import OmniSentError
+from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
+
+
+@pytest.fixture
+def pipe(model, processor) -> MultimodalSentimentPipeline:
+    return MultimodalSentimentPipeline(model=model, processor=processor, device="cpu")
+
+
+@pytest.fixture
+def clips(planted_clips) -> list[dict]:
+    return [clip.to_dict() for clip in planted_clips[:5]]
+
+
+@pytest.fixture
+def scores(model, processor, clips) -> list[float]:
+    with torch.no_grad():
+        return [model(**processor(clip)).scores.item() for clip in clips]
+
+
+def _scores(results) -> list[float]:
+    return [result["score"] for result in results]
+
+
+def test_one_clip_gives_one_result(pipe, clips, scores):
+    result = pipe(clips[0])
+    assert result.keys() == {"score", "label"}
+    assert result["score"] == pytest.approx(scores[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_a_list_gives_a_list_whatever_the_batch(pipe, clips, scores, batch_size):
+    results = pipe(clips, batch_size=batch_size)
+    assert isinstance(results, list)
+    assert _scores(results) == pytest.approx(scores, abs=2e-6)
+
+
+def test_a_generator_is_read_as_results_are_asked_for(pipe, clips, scores):
+    read = []
+
+    def stream():
+        for clip in clips:
+            read.append(clip)
+            yield clip
+
+    results = pipe(stream(), batch_size=2)
+    assert read == []
+    assert next(results)["score"] == pytest.approx(scores[0], abs=2e-6)
+    assert len(read) == 2
+    assert _scores(results) == pytest.approx(scores[1:], abs=2e-6)
+
+
+def test_workers_change_nothing(pipe, clips, scores):
+    assert _scores(pipe(clips, batch_size=2, num_workers=1)) == pytest.approx(scores, abs=2e-6)
+
+
+def test_a_path_is_a_video_or_a_sound(pipe, model, processor, whole_clips, tmp_path):
+    video = whole_clips[0].video
+    sound = tmp_path / "voice.m4a"
+    write_sound(sound, np.sin(np.arange(16_000) / 20).astype(np.float32) / 2)
+    with torch.no_grad():
+        expected = [model(**processor(clip)).scores.item() for clip in ({"video": video}, {"audio": str(sound)})]
+    assert _scores(pipe([video, sound])) == pytest.approx(expected, abs=2e-6)
+    assert pipe(sound)["score"] == pytest.approx(expected[1], abs=2e-6)
+
+
+def test_a_datasets_column_of_paths_videos_or_rows(pipe, model, processor, whole_clips):
+    paths = [clip.video for clip in whole_clips[:3]]
+    with torch.no_grad():
+        expected = [model(**processor({"video": path})).scores.item() for path in paths]
+    table = Dataset.from_dict({"video": paths})
+    assert _scores(pipe(table["video"])) == pytest.approx(expected, abs=2e-6)
+    assert _scores(pipe(table)) == pytest.approx(expected, abs=2e-6)
+    undecoded = table.cast_column("video", Video(decode=False))
+    assert _scores(pipe(undecoded["video"], batch_size=3)) == pytest.approx(expected, abs=2e-6)
+
+
+def test_a_modality_can_be_left_out(pipe, model, processor, whole_clips):
+    clip = whole_clips[0].to_dict()
+    with torch.no_grad():
+        expected = model(**processor(clip, modalities=["text", "video"])).scores.item()
+    assert pipe(clip, modalities=["text", "video"])["score"] == pytest.approx(expected, abs=1e-6)
+    assert abs(pipe(clip)["score"] - expected) > 1e-4
+
+
+def test_a_bad_clip_is_named_or_stands_as_an_error_in_its_own_place(pipe, clips, scores):
+    bad = [clips[0], {"id": "x1", "text": " "}, {"video": "/nowhere/a.mp4"}, 7, clips[1]]
+    with pytest.raises(OmniSentError, match="clip x1: nothing to score"):
+        pipe(bad)
+    results = pipe(bad, on_error="return", batch_size=2)
+    assert _scores([results[0], results[4]]) == pytest.approx(scores[:2], abs=2e-6)
+    assert [result.keys() for result in results[1:4]] == [{"error"}] * 3
+    assert re.search("clip x1: nothing to score", results[1]["error"])
+    assert re.search("/nowhere/a.mp4", results[2]["error"])
+    assert re.search("expected a path or a clip .* not int", results[3]["error"])
+    assert pipe({"text": ""}, on_error="return").keys() == {"error"}
+
+
+def test_settings_of_the_pipeline_hold_for_every_call(model, processor, clips):
+    pipe = MultimodalSentimentPipeline(
+        model=model, processor=processor, device="cpu", on_error="return", modalities=["video"]
+    )
+    assert pipe({"text": "only text"}).keys() == {"error"}
+    assert "score" in pipe({"text": "only text"}, modalities=["text"])
+
+
+@pytest.mark.parametrize(
+    ("score", "high", "band", "label"),
+    [
+        (0.5, 3.0, None, "neutral"),
+        (-0.5, 3.0, None, "neutral"),
+        (0.51, 3.0, None, "positive"),
+        (-2.9, 3.0, None, "negative"),
+        (0.1, 1.0, None, "neutral"),
+        (0.11, 1.0, None, "positive"),
+        (0.01, 3.0, 0.0, "positive"),
+        (-1.0, 3.0, 1.5, "neutral"),
+    ],
+)
+def test_labels_follow_the_documented_band(pipe, score, high, band, label):
+    pipe.model.config.score_max = high
+    assert pipe.postprocess({"score": score}, neutral_band=band) == {"score": score, "label": label}
+
+
+def test_an_unknown_setting_and_a_thing_that_is_no_clip_are_refused(pipe):
+    with pytest.raises(ValueError, match="on_error must be one of raise, return, not 'skip'"):
+        pipe({"text": "a"}, on_error="skip")
+    with pytest.raises(TypeError, match="expected a path, a clip, or several of them, not int"):
+        pipe(3)
+    assert pipe([]) == []

@@ -1,0 +1,83 @@
+"""The root files as remote code: what they import, and that nothing of them is missing from a bundle."""
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from loopback_hub import LoopbackHub
+from transformers.dynamic_module_utils import get_imports, get_relative_import_files
+
+import omnisent
+from omnisent.configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES
+
+ROOT = Path(omnisent.__file__).parent
+FILES = sorted(path.name for path in ROOT.glob("*_omnisent.py"))
+ALLOWED = {
+    "torch",
+    "torchvision",
+    "transformers",
+    "peft",
+    "numpy",
+    "av",
+    "qwen_omni_utils",
+    "huggingface_hub",
+    "safetensors",
+}
+
+
+def _required(package: str) -> set[str]:
+    return {re.match(r"[\w.-]+", line).group().lower() for line in importlib.metadata.requires(package) or ()}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_root_file_imports_only_what_a_hub_user_has(name):
+    others = set(get_imports(ROOT / name)) - set(sys.stdlib_module_names) - ALLOWED
+    assert others <= {"soxr"}
+    assert "librosa" in _required("qwen-omni-utils")
+    assert "soxr" in _required("librosa")
+
+
+def test_the_files_that_are_named_bring_all_that_they_import():
+    named = {*AUTO_MAP.values(), *(task["impl"] for task in CUSTOM_PIPELINES.values())}
+    modules = {name.split(".")[0] for name in named}
+    closure = {f"{module}.py" for module in modules}
+    for module in modules:
+        closure |= {Path(path).name for path in get_relative_import_files(ROOT / f"{module}.py")}
+    assert closure == set(FILES)
+    for name in FILES:
+        for node in ast.walk(ast.parse((ROOT / name).read_text(), feature_version=(3, 11))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert node.level == 1, name
+                assert f"{node.module}.py" in FILES, name
+
+
+def test_the_readme_can_be_followed(comparison, whole_clips, tmp_path):
+    """Every Python block of "Use it", in a folder that has runs/demo/model and clip.mp4, without this package."""
+    text = (ROOT / "README.md").read_text().split("## Use it")[1].split("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) >= 2
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    (tmp_path / "runs" / "demo" / "model").symlink_to(comparison / "discriminative" / "seed-0" / "model")
+    (tmp_path / "clip.mp4").symlink_to(whole_clips[0].video)
+    refuse = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'omnisent':\n"
+        "            raise ImportError('omnisent is not installed here')\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+    )
+    with LoopbackHub() as hub:
+        command = [sys.executable, "-c", refuse + "\n".join(blocks)]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=hub.environment(tmp_path), capture_output=True, text=True, timeout=300
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = done.stdout.strip().splitlines()
+    assert len(said) == len(re.findall(r"^\s*print\(", "\n".join(blocks), re.MULTILINE))
+    score = float(re.search(r"tensor\(\[(.*?)\]", done.stdout).group(1))
+    assert f"'score': {score:.3f}"[:-1] in done.stdout
