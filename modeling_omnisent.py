@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
@@ -173,6 +173,12 @@ def thinker_config(base_model: str | os.PathLike, *, revision: str | None = None
     return Qwen2_5OmniThinkerConfig(**config["thinker_config"])
 
 
+def pinned_revision(base_model: str | os.PathLike, revision: str | None) -> str | None:
+    """The commit of a Hub id that its cached config.json is of, so that a bundle names what it was trained on; else as given."""
+    found = None if os.path.isdir(base_model) else try_to_load_from_cache(base_model, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else revision
+
+
 @contextmanager
 def _quiet_load_report() -> Iterator[None]:
     """The library reports the lm_head that is left out on purpose; what matters of the report is checked by the caller."""
@@ -313,7 +319,7 @@ class OmniForSentimentRegression(PreTrainedModel):
 
         Args:
             base_model: Hub id or folder.
-            revision: branch, tag or commit; a Hub id's is kept in the configuration.
+            revision: branch, tag or commit; the commit of a Hub id is kept in the configuration.
             quantization_config: for the Thinker, e.g. a `BitsAndBytesConfig`; the head stays float32.
             dtype: the Thinker's.
             device_map: the Thinker's.
@@ -325,11 +331,10 @@ class OmniForSentimentRegression(PreTrainedModel):
         """
         if os.path.isdir(base_model):
             base_model = os.path.abspath(base_model)
+        found = thinker_config(base_model, revision=revision)
+        revision = pinned_revision(base_model, revision)
         config = OmniSentConfig(
-            thinker_config=thinker_config(base_model, revision=revision),
-            base_model=str(base_model),
-            base_revision=revision,
-            **config_fields,
+            thinker_config=found, base_model=str(base_model), base_revision=revision, **config_fields
         )
         options = {
             "quantization_config": quantization_config,

@@ -43,13 +43,14 @@ RESEARCH_DATA = (
 LENGTHS = (0, 2, 5, 10, math.inf)
 
 
-def model_card(run: Path, repo_id: str, *, base_model: str | None) -> str:
+def model_card(run: Path, repo_id: str, *, base_model: str | None, base_revision: str | None = None) -> str:
     """The README.md of a run's repository.
 
     Args:
         run: a finished discriminative run.
         repo_id: the repository's name on the Hub.
         base_model: Hub id of the base that is loaded with it; `None` for a merged repository.
+        base_revision: the base's commit.
     """
     config, metrics = run_folder.read_config(run), run_folder.read_metrics(run)
     environment = run_folder.read_environment(run)
@@ -67,7 +68,7 @@ def model_card(run: Path, repo_id: str, *, base_model: str | None) -> str:
         "neutral_band": 0.1 if high <= 1 else 0.5,
         "made_up": name == "planted" or config["base_model"] == "tiny",
         "base_model": base_model,
-        "base_revision": config["base_revision"],
+        "base_revision": base_revision,
         "quantization_said": "4-bit NF4 with double quantisation"
         if config["quantization"] == "nf4"
         else "not quantised",
@@ -89,8 +90,8 @@ def model_card(run: Path, repo_id: str, *, base_model: str | None) -> str:
         ),
         "commit": environment["commit"],
     }
-    asked = ("n", "modalities", "denoise", "seed", "bad_clips", "head_parameters")
-    values |= {key: metrics[key] for key in asked}
+    values |= {key: metrics[key] for key in ("n", "modalities", "denoise", "seed", "bad_clips")}
+    values["head_parameters"] = f"{metrics['head_parameters']:,}"
     asked = ("dtype", "quantization", "max_frames", "lora_r", "lora_alpha", "lora_dropout", "lora_preset")
     values |= {key: config[key] for key in (*asked, "learning_rate", "head_learning_rate")}
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(

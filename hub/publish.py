@@ -108,7 +108,8 @@ def assemble(run: Path, draft: Path, repo_id: str, *, merged: bool) -> None:
         for file in bundle.glob(pattern):
             _copy(file, draft / file.name)
     config = OmniSentConfig.from_pretrained(draft)
-    (draft / "README.md").write_text(model_card(run, repo_id, base_model=config.base_model), encoding="utf-8")
+    card = model_card(run, repo_id, base_model=config.base_model, base_revision=config.base_revision)
+    (draft / "README.md").write_text(card, encoding="utf-8")
     (draft / ".eval_results").mkdir()
     (draft / ".eval_results" / f"{dataset_name(run_folder.read_config(run)['dataset'])}.yaml").write_text(
         eval_results(run)

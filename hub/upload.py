@@ -6,6 +6,10 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
+
+# The bases of the Hub's own error are OSError and that of its HTTP client, which a lost connection raises.
+FAULTS = (*HfHubHTTPError.__bases__, HFValidationError, SafetensorError)
 
 
 class PublishError(ValueError):
@@ -61,7 +65,7 @@ def publish_folder(
                 commit_message=message,
                 delete_patterns=list(replaced),
             )
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
+        except FAULTS as error:
             said = str(error).strip().splitlines() or [type(error).__name__]
             raise PublishError(f"{repo_id}: not published: {said[0]}; mend this and publish again") from error
     return commit.commit_url

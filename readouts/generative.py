@@ -30,6 +30,7 @@ from ..modeling_omnisent import (
     freeze_all_but_trained,
     load_adapter,
     load_thinker,
+    pinned_revision,
     save_adapter,
     take_over_loading,
 )
@@ -89,7 +90,7 @@ class OmniForSentimentGeneration(PreTrainedModel):
         thinker = load_thinker(
             base_model, revision=revision, thinker_class=Qwen2_5OmniThinkerForConditionalGeneration, **options
         )
-        return cls(thinker, base_model, revision).eval()
+        return cls(thinker, base_model, pinned_revision(base_model, revision)).eval()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.get_input_embeddings()

@@ -7,6 +7,7 @@ inline (`uploadMode: regular`). It is no mock of the client or of this project.
 import base64
 import hashlib
 import json
+import socket
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,12 +52,14 @@ class LoopbackHub:
     Attributes:
         repositories: by (type, id), e.g. ("dataset", "org/name").
         fail: how many of the next commits answer 500 instead.
+        cut: how many of the next commits lose their connection before an answer.
         requests: method and path of all that was asked.
     """
 
     def __init__(self):
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.fail = 0
+        self.cut = 0
         self.requests: list[str] = []
         hub = self
 
@@ -113,6 +116,11 @@ class _Handler(BaseHTTPRequestHandler):
             body = self._chunks()
         path = unquote(urlsplit(self.path).path)
         self.state.requests.append(f"{self.command} {path}")
+        if self.state.cut and "/commit/" in path:
+            self.state.cut -= 1
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
         try:
             status, headers, payload = self._answer(path.strip("/").split("/"), body)
         except _Refused as refused:

@@ -178,7 +178,7 @@ def test_it_works_offline_from_the_cache(hub, visit, visitor, test_clips):
     assert len(hub.requests) == asked
 
 
-def test_the_repository_holds_the_bundle_and_nothing_else(files):
+def test_the_repository_holds_the_bundle_and_nothing_else(hub, files):
     assert set(files) == {
         *(
             "README.md",
@@ -194,7 +194,8 @@ def test_the_repository_holds_the_bundle_and_nothing_else(files):
     config = json.loads(files["config.json"])
     assert config["auto_map"].keys() == {"AutoConfig", "AutoModel", "AutoProcessor"}
     assert config["custom_pipelines"].keys() == {"multimodal-sentiment"}
-    assert (config["base_model"], "quantization_config" in config) == (BASE, False)
+    assert (config["base_model"], config["base_revision"]) == (BASE, hub.repositories["model", BASE].head)
+    assert "quantization_config" not in config
     root = Path(sys.modules["omnisent"].__file__).parent
     for name in files:
         if name.endswith("_omnisent.py"):
@@ -258,8 +259,9 @@ def test_an_nf4_run_is_merged_into_dequantised_weights(short_config, test_clips,
     assert np.ptp(scores) > 0.01
 
 
-def _publish_again(hub, home, runs, repo_id, token=TOKEN) -> subprocess.CompletedProcess:
-    code = "import sys; from omnisent.cli import main; main()"
+def _publish_again(
+    hub, home, runs, repo_id, token=TOKEN, code="from omnisent.cli import main; main()"
+) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", code, "publish", str(runs / "v0"), repo_id]
     environment = hub.environment(home, token=token)
     return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120)
@@ -277,6 +279,23 @@ def test_a_server_error_publishes_nothing_and_the_next_try_completes_it(hub, run
     repository = hub.repositories["model", name]
     assert repository.commits[repository.head].keys() == files.keys()
     assert len(repository.commits) == 2
+
+
+@pytest.mark.parametrize("fault", ["cut", "full"])
+def test_a_lost_connection_or_a_full_disk_is_one_clear_line_and_leaves_nothing(hub, runs, tmp_path, fault):
+    name = f"{OWNER}/{fault}"
+    hub.repositories["model", name] = Repository()
+    code = "from omnisent.cli import main; main()"
+    if fault == "full":  # as on a disk that is full, a file cannot grow
+        limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))"
+        code = f"import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); {limit}; {code}"
+    hub.cut = 20 if fault == "cut" else 0
+    failed = _publish_again(hub, tmp_path, runs, name, code=code)
+    hub.cut = 0
+    assert failed.returncode == 1
+    said = failed.stderr.strip().splitlines()[-1]
+    assert re.match(rf"omnisent: {name}: not published: .*mend this and publish again", said), failed.stderr[-2000:]
+    assert len(hub.repositories["model", name].commits) == 1
 
 
 def test_without_a_token_or_among_other_files_nothing_is_published(hub, runs, tmp_path):
