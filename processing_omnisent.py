@@ -154,6 +154,11 @@ class OmniSentProcessor(ProcessorMixin):
             **settings,
         )
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "OmniSentProcessor":
+        """Load a bundle's processor; it runs no code of the bundle unless `trust_remote_code=True`, and never asks."""
+        return super().from_pretrained(pretrained_model_name_or_path, **{"trust_remote_code": False, **kwargs})
+
     @property
     def video_sampling(self) -> VideoSampling:
         """The rules by which frames are taken from a file."""

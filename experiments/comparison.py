@@ -272,21 +272,34 @@ def _clips(folder: Path) -> tuple:
 
 def metric_table(found: dict) -> pd.DataFrame:
     """The arms and floors as rows, for people: means, with standard deviations where there are several seeds."""
-    columns = {"MAE": "mae", "Corr": "corr", "Acc-7": "acc_7", "Acc-5": "acc_5"}
+    columns = (
+        {"Corr": "corr", "Acc-7": "acc_7"} if found["convention"] == "mosi" else {"Corr": "corr", "Acc-5": "acc_5"}
+    )
     columns |= {"Acc-2": "acc_2", "F1": "f1"} if found["convention"] == "sims" else {}
     columns |= {"Acc-2 non0": "acc_2_non0", "F1 non0": "f1_non0"} if found["convention"] == "mosi" else {}
     rows = {}
     for arm in found["arms"].values():
         row = {"seeds": 0 if arm["floor"] else len(arm["seeds"])}
-        row |= {title: shown(arm["metrics"][key]) for title, key in columns.items()}
         mae = arm["metrics"]["mae"]
-        row["MAE 95 %"] = f"{mae['low']:.3f} to {mae['high']:.3f}"
+        row |= {"MAE": shown(mae), "95 %": f"{mae['low']:.3f} to {mae['high']:.3f}"}
         row["of constant"] = f"{arm['mae_over_constant']:.2f}"
-        rates = [_mean(arm[key]) for key in RATES]
-        row["unparsable"] = "" if rates[0] is None else f"{100 * rates[0]:.1f} %"
-        row["MAE parsable"] = "" if rates[1] is None else f"{rates[1]:.3f}"
-        row["out of range"] = "" if rates[2] is None else f"{100 * rates[2]:.1f} %"
+        row |= {title: shown(arm["metrics"][key]) for title, key in columns.items()}
         rows[arm["label"]] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def answer_table(found: dict) -> pd.DataFrame:
+    """What became of the answers of the generative arms: means over seeds; rates are fractions of the clips."""
+    rows = {}
+    for arm in found["arms"].values():
+        if arm["decoding"] is not None:
+            unparsable, mae_parsable, out_of_range = (_mean(arm[key]) for key in RATES)
+            rows[arm["label"]] = {
+                "unparsable": f"{100 * unparsable:.1f} %",
+                "MAE, unparsable as 0": shown(arm["metrics"]["mae"]),
+                "MAE of the parsable": "" if mae_parsable is None else f"{mae_parsable:.3f}",
+                "out of range": f"{100 * out_of_range:.1f} %",
+            }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -349,6 +362,8 @@ def _markdown(found: dict) -> str:
                 " by bootstrap over clips and seeds. A zero-shot answer depends on no seed.",
                 conclusion(found),
                 markdown_table(metric_table(found)),
+                "What became of the written answers:",
+                markdown_table(answer_table(found)),
                 "The discriminative readout against each other one; below 0, it is better:",
                 markdown_table(tests),
                 "What scoring costs, from file to score, each measured once in a process of its own at the same batch size:",

@@ -219,3 +219,12 @@ def test_the_prompt_is_a_chat_turn_with_media_first(processor):
     assert user.startswith("<|vision_bos|><|VIDEO|><|vision_eos|>")
     assert user.index("So good.") < user.index(processor.instruction)
     assert prompt.endswith("<|im_start|>assistant\n")
+
+
+def test_loading_a_bundle_by_the_class_asks_nothing_on_the_terminal(model, processor, tmp_path, monkeypatch):
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *said: asked.append(said) or "n")
+    assert OmniSentProcessor.from_pretrained(tmp_path).max_pixels == processor.max_pixels
+    assert asked == []
