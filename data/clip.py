@@ -3,6 +3,11 @@
 from dataclasses import asdict, dataclass
 
 SPLITS = ("train", "valid", "test")
+SPLIT_NAMES = {name: name for name in SPLITS} | {
+    "val": "valid",
+    "validation": "valid",
+    "dev": "valid",
+}  # as tables have them
 MODALITIES = ("text", "audio", "video")
 
 

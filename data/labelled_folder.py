@@ -16,10 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import DatasetDict, load_from_disk
 
-from .clip import MODALITIES, SPLITS, Clip
+from .clip import MODALITIES, SPLIT_NAMES, Clip
 
 TABLES = ("clips.csv", "clips.jsonl", "clips.parquet", "label.csv")
-SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "valid", "validation": "valid", "dev": "valid"}
 MMSA_COLUMNS = {"video_id", "clip_id", "text", "label"}
 KNOWN_COLUMNS = MMSA_COLUMNS | {"mode"} | {field.name for field in fields(Clip)}
 EXPECTED = (

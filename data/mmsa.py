@@ -15,17 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .clip import Clip
+from .clip import SPLIT_NAMES, Clip
 
 TABLE_NAMES = ("label.csv", "meta.csv")
-SPLIT_NAMES = {
-    "train": "train",
-    "valid": "valid",
-    "val": "valid",
-    "validation": "valid",
-    "dev": "valid",
-    "test": "test",
-}
 UNIMODAL = ("label_T", "label_A", "label_V")
 MMSA_ORDER = ("video_id", "clip_id", "text", "label", *UNIMODAL, "annotation", "mode")
 MOSEI_ORDER = ("video_id", "clip_id", "text", "label", "annotation", "mode", *UNIMODAL)

@@ -22,6 +22,30 @@ SMALL_FRAMES = {"min_pixels": 56 * 56, "max_pixels": 112 * 112}
 
 
 @pytest.fixture(scope="session")
+def short_run() -> dict:
+    """The settings of a run that takes seconds, without backbone and clips."""
+    return {
+        "quantization": "none",
+        "dtype": "float32",
+        "min_pixels": 56 * 56,
+        "lora_r": 4,
+        "learning_rate": 4e-3,
+        "head_learning_rate": 5e-3,
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 8,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "logging_steps": 1,
+        "activation_checkpointing": False,
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
+
+
+@pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory) -> Path:
     return make_tiny_backbone(tmp_path_factory.mktemp("backbone") / "tiny")
 
@@ -57,30 +81,9 @@ def model(tiny_backbone) -> OmniForSentimentRegression:
 
 
 @pytest.fixture(scope="session")
-def short_config(tiny_backbone, planted_root, tmp_path_factory) -> Path:
+def short_config(short_run, tiny_backbone, planted_root, tmp_path_factory) -> Path:
     """A few steps on the planted clips, on the CPU."""
-    fields = {
-        "base_model": str(tiny_backbone),
-        "quantization": "none",
-        "dtype": "float32",
-        "dataset": str(planted_root),
-        "min_pixels": 56 * 56,
-        "max_pixels": 56 * 56,
-        "lora_r": 4,
-        "learning_rate": 4e-3,
-        "head_learning_rate": 5e-3,
-        "max_steps": 4,
-        "per_device_train_batch_size": 4,
-        "per_device_eval_batch_size": 8,
-        "eval_strategy": "steps",
-        "eval_steps": 2,
-        "save_strategy": "steps",
-        "save_steps": 2,
-        "logging_steps": 1,
-        "activation_checkpointing": False,
-        "disable_tqdm": True,
-        "use_cpu": True,
-    }
+    fields = {**short_run, "base_model": str(tiny_backbone), "dataset": str(planted_root), "max_pixels": 56 * 56}
     path = tmp_path_factory.mktemp("config") / "short.yaml"
     path.write_text(yaml.safe_dump(fields))
     return path

@@ -34,32 +34,17 @@ ROOT = Path(train.__file__).parent
 
 
 @pytest.fixture
-def settings(tiny_backbone, planted_root, tmp_path):
+def settings(short_run, tiny_backbone, planted_root, tmp_path):
     """A YAML file for a short run on the planted clips, and a way to change it."""
 
     def write(**changes) -> str:
         fields = {
+            **short_run,
             "base_model": str(tiny_backbone),
-            "quantization": "none",
-            "dtype": "float32",
             "dataset": str(planted_root),
-            "min_pixels": 56 * 56,
             "max_pixels": 56 * 112,
-            "lora_r": 4,
             "lora_dropout": 0.1,
             "learning_rate": 2e-3,
-            "head_learning_rate": 5e-3,
-            "max_steps": 4,
-            "per_device_train_batch_size": 4,
-            "per_device_eval_batch_size": 8,
-            "eval_strategy": "steps",
-            "eval_steps": 2,
-            "save_strategy": "steps",
-            "save_steps": 2,
-            "logging_steps": 1,
-            "activation_checkpointing": False,
-            "disable_tqdm": True,
-            "use_cpu": True,
             "output_dir": str(tmp_path / "run"),
         }
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.yaml"

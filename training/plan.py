@@ -78,6 +78,9 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
     with torch.device("meta"):
         head = sum(p.numel() for p in RegressionHead(head_config).parameters())
     weights = _weight_bytes(thinker.model, model)
+    if model.readout == "generative":  # it keeps the lm_head, unquantised, and has no head of its own
+        weights += lm_head * torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
+        head = 0
     optimizer = (lora + head) * (4 + 4 + 8)  # float32 weights, gradients, two moments
     tokens, activations = _activation_bytes(config, model, data, training)
     return Plan(

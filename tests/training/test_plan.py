@@ -73,6 +73,17 @@ def test_the_plan_counts_what_training_would_train(tiny_backbone):
     assert found.thinker_parameters == sum(p.numel() for p in generative.parameters())
 
 
+def test_the_generative_readout_keeps_the_lm_head_and_has_no_other():
+    sizes = {}
+    for readout in ("discriminative", "generative"):
+        arguments = ModelArguments(base_model="Qwen/Qwen2.5-Omni-7B", readout=readout)
+        sizes[readout] = plan(arguments, DataArguments(), OmniSentTrainingArguments(use_cpu=True))
+    assert sizes["generative"].head_parameters == 0
+    assert sizes["generative"].lora_parameters == sizes["discriminative"].lora_parameters
+    more = sizes["generative"].weight_bytes - sizes["discriminative"].weight_bytes
+    assert more == 2 * 544_997_376
+
+
 def test_the_command_prints_json_and_takes_overrides(tmp_path):
     config = tmp_path / "seven.yaml"
     config.write_text("base_model: Qwen/Qwen2.5-Omni-7B\nlora_preset: paper\n")
