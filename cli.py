@@ -26,6 +26,7 @@ from .experiments.report import write_report
 from .hub.publish import publish_run
 from .hub.publish_data import media_warning, publish_dataset
 from .training.arguments import parse_arguments
+from .training.feature_cache import cache_info, clear_cache
 from .training.plan import plan as make_plan
 
 app = typer.Typer(
@@ -38,6 +39,9 @@ Out = Annotated[Path, typer.Option(help="folder to write; what is finished in it
 
 data_app = typer.Typer(no_args_is_help=True, help="Build data sets that can be trusted.")
 app.add_typer(data_app, name="data")
+cache_app = typer.Typer(no_args_is_help=True, help="Look at or empty a folder of tower outputs (feature_cache).")
+app.add_typer(cache_app, name="cache")
+CacheFolder = Annotated[Path, typer.Argument(help="what feature_cache names in a config")]
 
 
 @app.callback()
@@ -182,6 +186,20 @@ def data_publish(
     if with_media and (warning := media_warning(folder)):
         typer.echo(warning, err=True)
     typer.echo(publish_dataset(folder, repo_id, with_media=with_media, has_rights=rights, private=private))
+
+
+@cache_app.command("info")
+def cache_show(folder: CacheFolder) -> None:
+    """How many clips a cache holds, and how large it is."""
+    info = cache_info(folder)
+    typer.echo(f"{info.entries} entries, {info.size / 1e6:.1f} MB")
+
+
+@cache_app.command("clear")
+def cache_empty(folder: CacheFolder) -> None:
+    """Remove every entry of a cache, and no other file."""
+    info = clear_cache(folder)
+    typer.echo(f"removed {info.entries} entries, {info.size / 1e6:.1f} MB")
 
 
 def main() -> None:

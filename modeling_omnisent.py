@@ -85,33 +85,63 @@ def pool_last_token(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch
     return hidden[rows, last_token_index(attention_mask).to(hidden.device)]
 
 
-def embed_clips(
+def tower_features(
     thinker: Qwen2_5OmniThinkerModel,
-    input_ids: torch.Tensor,
     input_features: torch.Tensor | None = None,
     feature_attention_mask: torch.Tensor | None = None,
     pixel_values_videos: torch.Tensor | None = None,
     video_grid_thw: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Token embeddings (B, T, H) with each tower's output in its placeholders; a frozen tower runs without autograd.
+) -> dict[str, torch.Tensor]:
+    """What the towers make of sound and picture; a frozen tower runs without autograd.
 
     Args:
         thinker: the headless Thinker.
-        input_ids: (B, T), placeholders and all.
         input_features: (A, mel bins, M) log-mel of the A clips that have sound, padded to M.
         feature_attention_mask: (A, M), 1 for frames that are sound.
         pixel_values_videos: (P, patch values), the patches of all videos one after another.
         video_grid_thw: (V, 3), patches in time, height and width of each of the V videos.
+
+    Returns:
+        `audio_embeds` (audio tokens, H) and `video_embeds` (video tokens, H), clip after clip; each only where there is any.
     """
-    embeds = thinker.get_input_embeddings()(input_ids)  # (B, T, H)
+    features = {}
     if input_features is not None:
         with _frozen(thinker.audio_tower):
-            sound = thinker.get_audio_features(input_features, feature_attention_mask).last_hidden_state
-        embeds = _fill(embeds, input_ids == thinker.config.audio_token_id, sound)
+            sound = thinker.get_audio_features(input_features, feature_attention_mask)
+        features["audio_embeds"] = sound.last_hidden_state
     if pixel_values_videos is not None:
         with _frozen(thinker.visual):
-            pictures = torch.cat(tuple(thinker.get_video_features(pixel_values_videos, video_grid_thw).pooler_output))
-        embeds = _fill(embeds, input_ids == thinker.config.video_token_id, pictures)
+            pictures = thinker.get_video_features(pixel_values_videos, video_grid_thw)
+        features["video_embeds"] = torch.cat(tuple(pictures.pooler_output))
+    return features
+
+
+def embed_clips(
+    thinker: Qwen2_5OmniThinkerModel,
+    input_ids: torch.Tensor,
+    *,
+    audio_embeds: torch.Tensor | None = None,
+    video_embeds: torch.Tensor | None = None,
+    **media: torch.Tensor | None,
+) -> torch.Tensor:
+    """Token embeddings (B, T, H) with each tower's output in its placeholders.
+
+    Args:
+        thinker: the headless Thinker.
+        input_ids: (B, T), placeholders and all.
+        audio_embeds: (audio tokens, H), where the audio tower's output is known already.
+        video_embeds: (video tokens, H), likewise.
+        **media: else the towers' inputs, as `tower_features` takes them.
+    """
+    embeds = thinker.get_input_embeddings()(input_ids)  # (B, T, H)
+    known = {"audio_embeds": audio_embeds, "video_embeds": video_embeds}
+    features = {name: value for name, value in known.items() if value is not None} | tower_features(thinker, **media)
+    for name, token in (
+        ("audio_embeds", thinker.config.audio_token_id),
+        ("video_embeds", thinker.config.video_token_id),
+    ):
+        if name in features:
+            embeds = _fill(embeds, input_ids == token, features[name])
     return embeds
 
 
@@ -259,6 +289,8 @@ class OmniForSentimentRegression(PreTrainedModel):
         feature_attention_mask: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         video_grid_thw: torch.Tensor | None = None,
+        audio_embeds: torch.Tensor | None = None,
+        video_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> OmniSentOutput:
@@ -272,6 +304,8 @@ class OmniForSentimentRegression(PreTrainedModel):
             feature_attention_mask: (A, M).
             pixel_values_videos: (P, patch values).
             video_grid_thw: (V, 3).
+            audio_embeds: (audio tokens, H), the audio tower's output where it is known already.
+            video_embeds: (video tokens, H), likewise.
             labels: (B,), label units.
             return_dict: `False` for a tuple.
 
@@ -283,7 +317,14 @@ class OmniForSentimentRegression(PreTrainedModel):
                 "position_ids are missing: make the inputs with OmniSentProcessor, which gives each clip its own"
             )
         embeds = embed_clips(
-            self.model, input_ids, input_features, feature_attention_mask, pixel_values_videos, video_grid_thw
+            self.model,
+            input_ids,
+            audio_embeds=audio_embeds,
+            video_embeds=video_embeds,
+            input_features=input_features,
+            feature_attention_mask=feature_attention_mask,
+            pixel_values_videos=pixel_values_videos,
+            video_grid_thw=video_grid_thw,
         )
         hidden = self.model.language_model(
             inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False

@@ -183,6 +183,8 @@ class OmniSentProcessor(ProcessorMixin):
             "feature_attention_mask",
             "pixel_values_videos",
             "video_grid_thw",
+            "audio_embeds",
+            "video_embeds",
         ]
 
     def __call__(
@@ -258,7 +260,7 @@ class OmniSentProcessor(ProcessorMixin):
         return {"input_ids": input_ids, "position_ids": positions, **encoded}
 
     def pad(self, encoded: Sequence[Mapping[str, torch.Tensor]], *, padding_side: str = "left") -> BatchFeature:
-        """Join B encoded clips into a batch.
+        """Join B encoded clips into a batch; `audio_embeds` and `video_embeds` (tokens, H) that are known already are joined too.
 
         Returns:
             input_ids, attention_mask (B, T), position_ids (3, B, T); of the A clips with sound input_features (A, mel bins, M)
@@ -288,7 +290,7 @@ class OmniSentProcessor(ProcessorMixin):
                 features[row, :, : sound.shape[1]] = sound
                 mask[row, : sound.shape[1]] = 1
             batch |= {"input_features": features, "feature_attention_mask": mask}
-        for key in ("pixel_values_videos", "video_grid_thw"):
+        for key in ("pixel_values_videos", "video_grid_thw", "audio_embeds", "video_embeds"):
             parts = [clip[key] for clip in encoded if key in clip]
             if parts:
                 batch[key] = torch.cat(parts)

@@ -25,6 +25,7 @@ from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentT
 from omnisent.training.backbone import base_model_path, build_model, build_readout
 from omnisent.training.bad_clips import find_bad_clips, is_complete
 from omnisent.training.collator import ClipCollator, ClipDataset
+from omnisent.training.feature_cache import fill_cache, open_cache
 from omnisent.training.plan import adapter_share
 from omnisent.training.trainer import SentimentTrainer
 
@@ -52,7 +53,11 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
         label_std=float(labels.std()),
         score_range=facts.score_range,
     )
-    datasets = {name: ClipDataset(splits[name], processor, readout) for name in SPLITS}
+    cache = open_cache(model, model_args, data_args, processor) if data_args.feature_cache else None
+    datasets = {name: ClipDataset(splits[name], processor, readout, cache) for name in SPLITS}
+    if cache is not None:
+        wanted = SPLITS[-1:] if args.evaluate_only else SPLITS
+        fill_cache(cache, model, [clip for name in wanted for clip in datasets[name].inputs], processor, args)
     trainer = SentimentTrainer(
         model=model,
         args=args,

@@ -18,7 +18,15 @@ from omnisent import train
 from ..training import run_folder
 from ..training.arguments import parse_arguments
 
-PLACE_FIELDS = ("output_dir", "adapter", "resume_from_checkpoint", "disable_tqdm", "logging_dir", "run_name")
+PLACE_FIELDS = (
+    "output_dir",
+    "adapter",
+    "feature_cache",
+    "resume_from_checkpoint",
+    "disable_tqdm",
+    "logging_dir",
+    "run_name",
+)
 
 
 @dataclass(frozen=True)

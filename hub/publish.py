@@ -34,7 +34,7 @@ BUNDLE_FILES = (
     *(".eval_results/*.yaml", "training_config.yaml"),
 )
 PLACE_FIELDS = (
-    *("output_dir", "root", "adapter", "resume_from_checkpoint", "logging_dir", "run_name", "project"),
+    *("output_dir", "root", "adapter", "feature_cache", "resume_from_checkpoint", "logging_dir", "run_name", "project"),
     *("hub_token", "hub_model_id", "hub_revision", "deepspeed", "fsdp_config", "trackio_space_id", "trackio_bucket_id"),
 )
 VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt")  # words of a language, some of which look like paths

@@ -71,6 +71,9 @@ class DataArguments:
     )
     complete_clips: bool = _field(False, "use only the clips that have text, sound and picture")
     on_bad_clip: str = _one_of(("error", "skip"), "error", "stop at a clip that cannot be used, or list it and go on")
+    feature_cache: str | None = _field(
+        None, "folder that keeps tower outputs, for later epochs and runs; for lora_preset llm"
+    )
     system_prompt: str | None = _field(None, "in place of the default")
     instruction: str | None = _field(None, "in place of the default")
     transcript_template: str | None = _field(None, "in place of the default; has {text} in it")

@@ -11,25 +11,34 @@ from ..data.clip import Clip
 from ..data.neighbours import preceding_texts
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.base import Readout
+from .feature_cache import FeatureCache
 
 
 class ClipDataset(Dataset):
-    """Encoded clips with their labels; nothing is read before an item is asked for."""
+    """Encoded clips with their labels; nothing is read before an item is asked for. With a cache, tower outputs come from it."""
 
-    def __init__(self, clips: Sequence[Clip], processor: OmniSentProcessor, readout: Readout):
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        processor: OmniSentProcessor,
+        readout: Readout,
+        cache: FeatureCache | None = None,
+    ):
         self.clips = list(clips)
         self.processor = processor
         self.readout = readout
-        self.context = preceding_texts(self.clips, processor.context_clips)
+        self.cache = cache
+        context = preceding_texts(self.clips, processor.context_clips)
+        self.inputs = [{**clip.to_dict(), "context": context[clip.id]} for clip in self.clips]
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        clip = self.clips[index]
-        encoded = self.processor.encode({**clip.to_dict(), "context": self.context[clip.id]})
-        label = torch.tensor(clip.label, dtype=torch.float32)
-        return {**encoded, **self.readout.training_inputs(clip.label), "labels": label}
+        read = self.processor.encode if self.cache is None else self.cache.load
+        label = self.clips[index].label
+        inputs = self.readout.training_inputs(label)
+        return {**read(self.inputs[index]), **inputs, "labels": torch.tensor(label, dtype=torch.float32)}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,146 @@
+"""The feature cache: the same losses and scores with it, a miss for whatever changes, and no harm from a broken entry."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+from omnisent.cli import main as command_line
+from omnisent.train import main, run
+from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
+from omnisent.training.backbone import build_model
+from omnisent.training.feature_cache import cache_info, clear_cache, fill_cache, open_cache
+from omnisent.training.run_folder import read_predictions
+
+
+@pytest.fixture
+def config(short_config, tmp_path):
+    """A short run of preset llm, and a way to change it."""
+
+    def write(**changes) -> str:
+        fields = yaml.safe_load(short_config.read_text()) | {"lora_preset": "llm", "lora_dropout": 0.0}
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.yaml"
+        path.write_text(yaml.safe_dump({**fields, **changes}))
+        return str(path)
+
+    return write
+
+
+def _losses(folder) -> list[float]:
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+@pytest.mark.parametrize("readout", ["discriminative", "generative"])
+def test_losses_and_scores_are_those_without_it(config, tmp_path, readout):
+    common = {"readout": readout, "decoding": "expected"}
+    run(*parse_arguments([config(**common, output_dir=str(tmp_path / "without"))]))
+    cached = config(**common, feature_cache=str(tmp_path / "cache"), output_dir=str(tmp_path / "with"))
+    run(*parse_arguments([cached]))
+    assert _losses(tmp_path / "with") == pytest.approx(_losses(tmp_path / "without"), abs=1e-5)
+    ours, theirs = (read_predictions(tmp_path / name)["score"].tolist() for name in ("with", "without"))
+    assert ours == pytest.approx(theirs, abs=1e-5)
+    assert cache_info(tmp_path / "cache").entries == 64
+
+
+def test_readouts_and_seeds_share_entries_and_read_no_media_again(config, tmp_path, planted_root):
+    root = tmp_path / "clips"
+    shutil.copytree(planted_root, root)
+    common = {"dataset": str(root), "feature_cache": str(tmp_path / "cache")}
+    run(*parse_arguments([config(**common, output_dir=str(tmp_path / "first"))]))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")}
+    for readout, seed in (("generative", 0), ("discriminative", 1)):
+        run(*parse_arguments([config(**common, readout=readout, seed=seed, output_dir=str(tmp_path / readout))]))
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")} == before
+
+
+@pytest.fixture
+def opened(tiny_backbone, processor, tmp_path):
+    """A filled cache for two clips, with what it was opened with."""
+
+    def open_with(clips, processor=processor, **changes):
+        model_args = ModelArguments(
+            base_model=str(tiny_backbone), quantization="none", dtype="float32", lora_preset="llm", **changes
+        )
+        model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=(-3.0, 3.0))
+        cache = open_cache(model, model_args, DataArguments(feature_cache=str(tmp_path / "cache")), processor)
+        args = OmniSentTrainingArguments(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
+        fill_cache(cache, model, clips, processor, args)
+        return cache
+
+    return open_with
+
+
+def test_a_changed_file_text_or_setting_is_a_miss(opened, processor, whole_clips, tmp_path, tiny_backbone):
+    video = tmp_path / "a.mp4"
+    shutil.copy(whole_clips[0].video, video)
+    clip = {"text": "I liked it", "video": str(video), "audio": None}
+    cache = opened([clip])
+    assert cache.has(clip)
+    assert cache.has({**clip, "id": "another name", "label": 2.0})
+    assert not cache.has({**clip, "text": "I liked it not"})
+    assert not cache.has({**clip, "context": ["before"]})
+    os.utime(video)
+    assert cache.has(clip)
+    shutil.copy(whole_clips[1].video, video)
+    assert not cache.has(clip)
+    shutil.copy(whole_clips[0].video, video)
+    other = type(processor).from_base(tiny_backbone, min_pixels=56 * 56, max_pixels=56 * 56)
+    assert not opened([], other).has(clip)
+    assert not opened([], attn_implementation="eager").has(clip)
+    assert opened([]).has(clip)
+
+
+def test_an_entry_that_is_cut_off_is_found_and_made_again(opened, whole_clips, caplog):
+    clips = [clip.to_dict() for clip in whole_clips[:2]]
+    cache = opened(clips)
+    whole = {name: tensor.clone() for name, tensor in cache.load(clips[0]).items()}
+    path = cache.path(clips[0])
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=rf"{path}: not a whole cache entry .*start the run again"):
+        cache.load(clips[0])
+    cache = opened(clips)
+    assert f"{path} is not whole and is made again" in caplog.text
+    found = cache.load(clips[0])
+    assert found.keys() == whole.keys() == {"input_ids", "position_ids", "audio_embeds", "video_embeds"}
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_two_processes_fill_it_at_once(config, tmp_path):
+    cache = str(tmp_path / "cache")
+    configs = [
+        config(feature_cache=cache, max_steps=1, eval_steps=1, save_steps=1, output_dir=str(tmp_path / n)) for n in "ab"
+    ]
+    code = "import sys; from omnisent.train import main; main(sys.argv[1:])"
+    both = [subprocess.Popen([sys.executable, "-c", code, c], stderr=subprocess.PIPE, text=True) for c in configs]
+    for process in both:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said[-2000:]
+    assert cache_info(cache).entries == 64
+    assert not list((tmp_path / "cache").rglob("*.part*"))
+    scores = [read_predictions(tmp_path / name)["score"].tolist() for name in "ab"]
+    assert scores[0] == scores[1]
+
+
+def test_an_adapter_inside_the_towers_is_refused_with_the_reason(config, tmp_path):
+    with pytest.raises(SystemExit, match=r"^train\.py: feature_cache: the adapter changes the audio and vision towers"):
+        main([config(lora_preset="paper", feature_cache=str(tmp_path / "cache"))])
+
+
+def test_it_is_looked_at_and_emptied_from_the_command_line(opened, whole_clips, tmp_path, capsys, monkeypatch):
+    opened([clip.to_dict() for clip in whole_clips[:3]])
+    (tmp_path / "cache" / "notes.txt").write_text("mine")
+    for command, said in (("info", "3 entries, "), ("clear", "removed 3 entries, "), ("info", "0 entries, 0.0 MB")):
+        monkeypatch.setattr(sys, "argv", ["omnisent", "cache", command, str(tmp_path / "cache")])
+        with pytest.raises(SystemExit) as stopped:
+            command_line()
+        assert not stopped.value.code
+        assert capsys.readouterr().out.startswith(said)
+    assert (tmp_path / "cache" / "notes.txt").read_text() == "mine"
+    with pytest.raises(FileNotFoundError, match="there is no such cache folder"):
+        clear_cache(tmp_path / "nowhere")

@@ -1,0 +1,226 @@
+"""Tower outputs and token layout of clips on disk, computed once: for runs whose towers do not change.
+
+Every entry is a safetensors file named by the content that it depends on: the clip's files and words, the processor's settings, the
+base model and how it is loaded. Whatever changes leads to another name, so an entry is never wrong, only unused.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from ..modeling_omnisent import tower_features
+from ..processing_omnisent import OmniSentProcessor
+from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
+from .backbone import base_model_path
+
+VERSION = 1  # raise when the same clip and settings would give another entry
+LAYOUT = ("input_ids", "position_ids")
+SUFFIX = ".safetensors"
+TOWERS = ("audio_tower.", "visual.")
+
+logger = logging.getLogger("omnisent.feature_cache")
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """What a cache folder holds; `size` is in bytes."""
+
+    entries: int
+    size: int
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Entries of one way to see clips.
+
+    Args:
+        folder: where entries lie; several runs, and several ways, may share it.
+        way: what an entry depends on beside its clip.
+    """
+
+    folder: Path
+    way: str
+
+    def path(self, clip: Mapping[str, Any]) -> Path:
+        """Where the entry of a clip lies, or would lie."""
+        seen = {name: clip.get(name) for name in ("text", "context")}
+        seen |= {name: clip.get(name) and _file_digest(clip[name], _stamp(clip[name])) for name in ("video", "audio")}
+        name = hashlib.sha256(f"{self.way}{json.dumps(seen)}".encode()).hexdigest()
+        return self.folder / name[:2] / f"{name}{SUFFIX}"
+
+    def load(self, clip: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """The entry of a clip: what `encode` gives, with `audio_embeds` and `video_embeds` in place of sound and picture.
+
+        Raises:
+            FileNotFoundError: when there is none.
+            ValueError: when it is not whole.
+        """
+        path = self.path(clip)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: not a whole cache entry ({error}); start the run again to rebuild it") from error
+
+    def has(self, clip: Mapping[str, Any]) -> bool:
+        """Whether a clip has a whole entry; one that is not is removed."""
+        path = self.path(clip)
+        if not path.is_file():
+            return False
+        try:
+            with safe_open(path, "pt"):  # compares the header with the file's length
+                pass
+        except SafetensorError:
+            logger.warning("%s is not whole and is made again", path)
+            path.unlink(missing_ok=True)
+            return False
+        return True
+
+    def store(self, clip: Mapping[str, Any], entry: Mapping[str, torch.Tensor]) -> None:
+        """Write an entry, whole or not at all; two processes may write the same one."""
+        path = self.path(clip)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".part-{os.getpid()}")
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in entry.items()}, draft)
+        draft.replace(path)
+
+
+def open_cache(
+    model: PreTrainedModel, model_args: ModelArguments, data_args: DataArguments, processor: OmniSentProcessor
+) -> FeatureCache:
+    """The cache that `feature_cache` names, for this model and this processor.
+
+    Raises:
+        ValueError: when an adapter changes the towers, so that their outputs cannot be kept.
+    """
+    changed = [name for name, _ in model.model.named_parameters() if "lora_" in name and name.startswith(TOWERS)]
+    if changed:
+        raise ValueError(
+            "feature_cache: the adapter changes the audio and vision towers, so their outputs cannot be kept; train with"
+            " lora_preset llm, or leave feature_cache out"
+        )
+    way = {
+        "version": VERSION,
+        "processor": processor.to_dict(),
+        "chat_template": processor.chat_template,
+        "tokenizer": hashlib.sha256(processor.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+        "base": _base(model, model_args),
+        **{
+            name: getattr(model_args, name)
+            for name in ("dtype", "quantization", "quantize_towers", "attn_implementation")
+        },
+    }
+    return FeatureCache(Path(data_args.feature_cache), json.dumps(way, sort_keys=True, default=str))
+
+
+def fill_cache(
+    cache: FeatureCache,
+    model: PreTrainedModel,
+    clips: Sequence[Mapping[str, Any]],
+    processor: OmniSentProcessor,
+    args: OmniSentTrainingArguments,
+) -> None:
+    """Compute the entries that are missing; each process of several takes its share.
+
+    Args:
+        cache: of this model and processor.
+        model: either readout's.
+        clips: as the processor takes them.
+        processor: with the run's settings.
+        args: workers, and the processes there are.
+    """
+    missing = [clip for clip in clips if not cache.has(clip)]
+    logger.info("feature cache %s: %d of %d clips found", cache.folder, len(clips) - len(missing), len(clips))
+    share = missing[args.process_index :: args.world_size]
+    loader = DataLoader(_Encoded(share, processor), batch_size=None, num_workers=args.dataloader_num_workers)
+    thinker = model.model
+    device = thinker.get_input_embeddings().weight.device
+    progress = tqdm(loader, total=len(share), desc="tower features", unit="clip", disable=args.disable_tqdm)
+    training = model.training
+    model.eval()
+    for clip, encoded in zip(share, progress, strict=True):
+        with torch.no_grad():
+            features = tower_features(thinker, **{k: v.to(device) for k, v in _batch(processor, encoded).items()})
+        cache.store(clip, {**{name: encoded[name] for name in LAYOUT}, **features})
+    model.train(training)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def cache_info(folder: str | Path) -> CacheInfo:
+    """How many entries a cache holds, and how large they are.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
+    """
+    sizes = [path.stat().st_size for path in _entries(folder)]
+    return CacheInfo(len(sizes), sum(sizes))
+
+
+def clear_cache(folder: str | Path) -> CacheInfo:
+    """Remove every entry, and nothing else; returns what was removed.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
+    """
+    info = cache_info(folder)
+    for path in _entries(folder):
+        path.unlink()
+    return info
+
+
+def _entries(folder: str | Path) -> list[Path]:
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such cache folder")
+    return sorted(Path(folder).glob(f"[0-9a-f][0-9a-f]/{'[0-9a-f]' * 64}{SUFFIX}"))
+
+
+def _batch(processor: OmniSentProcessor, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The towers' inputs of one encoded clip."""
+    batch = processor.pad([encoded])
+    names = ("input_features", "feature_attention_mask", "pixel_values_videos", "video_grid_thw")
+    return {name: batch[name] for name in names if name in batch}
+
+
+def _base(model: PreTrainedModel, arguments: ModelArguments) -> str:
+    """The base model: a commit of a Hub id, or a folder's weights by their names, sizes and times."""
+    base = base_model_path(arguments.base_model)
+    if not os.path.isdir(base):
+        return f"{base}@{getattr(model, 'base_revision', None) or getattr(model.config, 'base_revision', None)}"
+    weights = sorted(Path(base).glob(f"*{SUFFIX}"))
+    return json.dumps([str(Path(base).resolve()), *[(path.name, *_stamp(path)) for path in weights]])
+
+
+def _stamp(path: str | Path) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
+
+
+@cache
+def _file_digest(path: str, stamp: tuple[int, int]) -> str:
+    """Of a file's bytes, read again when its size or time changes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+class _Encoded(Dataset):
+    def __init__(self, clips: Sequence[Mapping[str, Any]], processor: OmniSentProcessor):
+        self.clips, self.processor = clips, processor
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.processor.encode(self.clips[index])
