@@ -19,8 +19,9 @@ from ..data.clip import MODALITIES
 from ..evaluation.statistics import bootstrap_estimates, paired_test
 from ..training import run_folder
 from ..training.arguments import parse_arguments
-from .comparison import check_comparable, markdown_table, shared_settings, shown
+from .comparison import check_comparable
 from .runs import PlannedRun, carry_out
+from .tables import markdown_table, shared_settings, shown
 
 TIMES = ("train", "test")
 SUBSETS = tuple(subset for size in (3, 2, 1) for subset in combinations(MODALITIES, size))

@@ -20,6 +20,7 @@ from ..training import run_folder
 from ..training.arguments import parse_arguments
 from .baselines import BASELINES, run_baseline
 from .runs import PlannedRun, carry_out, differing_field
+from .tables import markdown_table, shared_settings, shown
 
 ARM_FIELDS = (
     *(
@@ -192,6 +193,9 @@ def summarise(out: Path, seeds: Sequence[int], convention: str) -> dict:
         "costs": {arm.name: _costs(out, arm, seeds) for arm in ARMS},
         "settings": shared_settings(folders["discriminative"][0]),
         "environment": environment,
+        "commits": sorted(
+            {str(run_folder.read_environment(one)["commit"]) for found in folders.values() for one in found}
+        ),
     }
 
 
@@ -210,50 +214,6 @@ def _tests(scores: dict[str, np.ndarray], labels: np.ndarray) -> list[dict]:
 def _costs(out: Path, arm: Arm, seeds: Sequence[int]) -> dict:
     metrics = run_folder.read_metrics(_cost_folder(out, arm, seeds))
     return {key: metrics[key] for key in ("seconds_per_clip", "peak_memory_bytes")}
-
-
-def shared_settings(folder: Path) -> dict:
-    """The settings of a run that its figures depend on most, for people to read."""
-    config = run_folder.read_config(folder)
-    names = (
-        *(
-            "base_model",
-            "base_revision",
-            "quantization",
-            "quantize_towers",
-            "dtype",
-            "lora_preset",
-            "lora_r",
-            "lora_alpha",
-        ),
-        *(
-            "lora_dropout",
-            "dataset",
-            "modalities",
-            "complete_clips",
-            "context_clips",
-            "fps",
-            "min_frames",
-            "max_frames",
-        ),
-        *(
-            "min_pixels",
-            "max_pixels",
-            "learning_rate",
-            "generative_learning_rate",
-            "head_learning_rate",
-            "lr_scheduler_type",
-        ),
-        *(
-            "warmup_steps",
-            "max_steps",
-            "num_train_epochs",
-            "per_device_train_batch_size",
-            "gradient_accumulation_steps",
-        ),
-        *("per_device_eval_batch_size", "dataloader_num_workers"),
-    )
-    return {name: config.get(name) for name in names}
 
 
 def _folder(out: Path, arm: str, seed: int) -> Path:
@@ -372,20 +332,6 @@ def _markdown(found: dict) -> str:
         )
         + "\n"
     )
-
-
-def markdown_table(table: pd.DataFrame) -> str:
-    """A table of strings as Markdown, its index first."""
-    lines = [["", *table.columns], ["---"] * (len(table.columns) + 1)]
-    lines += [[str(index), *map(str, row)] for index, row in zip(table.index, table.to_numpy(), strict=True)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def shown(estimate: dict) -> str:
-    """An estimate for people: its mean, and its standard deviation where there are several seeds."""
-    if estimate["mean"] is None:
-        return ""
-    return f"{estimate['mean']:.3f}" + ("" if estimate["sd"] is None else f" ± {estimate['sd']:.3f}")
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

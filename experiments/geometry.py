@@ -19,8 +19,8 @@ from omnisent import train
 
 from ..training import run_folder
 from ..training.backbone import build_model
-from .comparison import markdown_table, shared_settings
 from .states import last_token_states
+from .tables import markdown_table, shared_settings
 
 NEIGHBOURS = (5, 10, 20)
 PERMUTATIONS = 1000

@@ -24,9 +24,9 @@ from ..evaluation.metrics import msa_metrics
 from ..training import run_folder
 from ..training.arguments import parse_arguments
 from ..training.backbone import build_model
-from .comparison import markdown_table, shared_settings
 from .runs import differing_field
 from .states import last_token_states
+from .tables import markdown_table, shared_settings
 
 ALPHAS = tuple(float(alpha) for alpha in np.geomspace(1e-1, 1e5, 13))
 DATA_FIELDS = (

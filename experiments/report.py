@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
 from ..training import run_folder
-from .comparison import markdown_table
+from .tables import markdown_table
 
 STUDIES = ("comparison", "ablation", "probe", "geometry")
 WORST = 20

@@ -1,0 +1,59 @@
+"""What studies show alike: tables as Markdown, estimates for people, and the settings that figures depend on most."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from ..training import run_folder
+
+SHOWN_SETTINGS = (
+    "base_model",
+    "base_revision",
+    "quantization",
+    "quantize_towers",
+    "dtype",
+    "lora_preset",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "dataset",
+    "modalities",
+    "complete_clips",
+    "context_clips",
+    "fps",
+    "min_frames",
+    "max_frames",
+    "min_pixels",
+    "max_pixels",
+    "learning_rate",
+    "generative_learning_rate",
+    "head_learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "max_steps",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "per_device_eval_batch_size",
+    "dataloader_num_workers",
+)
+
+
+def shared_settings(folder: Path) -> dict:
+    """The settings of a run that its figures depend on most, for people to read."""
+    config = run_folder.read_config(folder)
+    return {name: config.get(name) for name in SHOWN_SETTINGS}
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """A table of strings as Markdown, its index first."""
+    lines = [["", *table.columns], ["---"] * (len(table.columns) + 1)]
+    lines += [[str(index), *map(str, row)] for index, row in zip(table.index, table.to_numpy(), strict=True)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def shown(estimate: dict) -> str:
+    """An estimate for people: its mean, and its standard deviation where there are several seeds."""
+    if estimate["mean"] is None:
+        return ""
+    return f"{estimate['mean']:.3f}" + ("" if estimate["sd"] is None else f" ± {estimate['sd']:.3f}")
