@@ -80,17 +80,24 @@ def write_environment(folder: Path, clips: Sequence[Clip]) -> None:
     """environment.json: versions, commit, device, and what clips the run was given."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     environment = {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
         "device": device,
         "processes": int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1,
-        "commit": _commit(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        **code_versions(),
         "clips": {split: sum(clip.split == split for clip in clips) for split in SPLITS},
         "clips_sha256": _fingerprint(clips),
         "train_median": statistics.median(clip.label for clip in clips if clip.split == "train"),
     }
     write_json(folder / "environment.json", environment)
+
+
+def code_versions() -> dict:
+    """Python, platform, versions of the packages that figures depend on, and the commit of this one."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "commit": _commit(),
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
 
 
 def write_metrics(folder: Path, values: dict) -> dict:

@@ -1,0 +1,61 @@
+"""What every benchmark needs: repeats in turn, medians with their spread, the machine, and JSON results."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from omnisent.training.run_folder import code_versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def in_turn(tasks: Mapping[str, Callable[[], object]], repeats: int = 5, warmups: int = 1) -> dict[str, list[float]]:
+    """Seconds of each task in each repeat; the tasks take turns, so that a slow spell of the machine meets them all."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for repeat in range(-warmups, repeats):
+        for name, task in tasks.items():
+            started = time.perf_counter()
+            task()
+            if repeat >= 0:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest."""
+    return {"median": float(np.median(values)), "min": float(min(values)), "max": float(max(values))}
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
+    """How many times longer the first took than the second, repeat by repeat."""
+    return spread([a / b for a, b in zip(slow, fast, strict=True)])
+
+
+def machine() -> dict:
+    """Processor, cores, memory, versions and commit."""
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"processor": model, "cores": os.cpu_count(), "memory_bytes": memory, **code_versions()}
+
+
+def save(name: str, result: dict) -> Path:
+    """Write benchmarks/results/<name>.json with the machine it was measured on."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), **result}, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def table(rows: Sequence[Sequence[object]]) -> str:
+    """Rows as aligned columns, the first one the header."""
+    cells = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)

@@ -1,0 +1,190 @@
+"""From a file to model inputs: ours against the usual path, and against decoding alone, on one core.
+
+    python benchmarks/preprocessing.py
+
+Usual path: `qwen_omni_utils.process_mm_info` and `Qwen2_5OmniProcessor` with the same frames and pixel budget, its video reader
+replaced by one that decodes every frame with PyAV (none of its own can be installed with wheels alone), its sound by an `ffmpeg`
+program as it wants it. Floor: decoding all frames and the sound with PyAV, and nothing else.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import av
+import imageio_ffmpeg
+import numpy as np
+import torch
+import torch.nn.functional as F
+from common import in_turn, ratio, save, spread, table
+from qwen_omni_utils import process_mm_info
+from qwen_omni_utils.v2_5 import vision_process
+from torch.utils.data import DataLoader, Dataset
+from transformers import Qwen2_5OmniProcessor
+
+from omnisent.data.planted import write_video
+from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.training.tiny_backbone import make_tiny_backbone
+
+HEIGHTS = {"378p": (378, 672), "720p": (720, 1280), "1080p": (1080, 1920)}
+SECONDS = (2, 5, 9, 14)
+FPS = 25
+BUDGET = {"fps": 2.0, "min_frames": 4, "max_frames": 16, "min_pixels": 128 * 28 * 28, "max_pixels": 200_704}
+
+
+def make_clip(path: Path, height: int, width: int, seconds: float, seed: int) -> None:
+    """A moving picture with grain, and a voice-like sound, so that the file is as large as a talking head's."""
+    generator = np.random.default_rng(seed)
+    field = torch.from_numpy(generator.uniform(40, 215, (1, 3, 12, 20)).astype(np.float32))
+    base = F.interpolate(field, (height + 64, width + 64), mode="bicubic")[0].permute(1, 2, 0).numpy()
+    grain = generator.normal(0, 4, (height, width, 1)).astype(np.float32)
+    frames = np.empty((round(seconds * FPS), height, width, 3), np.uint8)
+    for index in range(len(frames)):
+        x, y = (int(32 + 30 * f(index / 20)) for f in (np.sin, np.cos))
+        frames[index] = (base[y : y + height, x : x + width] + np.roll(grain, 17 * index, 0)).clip(0, 255)
+    time = np.arange(round(seconds * 44_100)) / 44_100
+    sound = 0.3 * np.sin(2 * np.pi * (140 + 30 * np.sin(5 * time)) * time) * (0.6 + 0.4 * np.sin(19 * time))
+    write_video(path, frames, FPS, sound.astype(np.float32), sample_rate=44_100)
+
+
+def decode_alone(path: str) -> None:
+    """The floor."""
+    with av.open(path) as container:
+        for packet in container.demux():
+            packet.decode()
+
+
+def read_every_frame(element: dict) -> tuple[torch.Tensor, dict, float]:
+    """The usual path's reader: decode all, then choose."""
+    with av.open(element["video"]) as container:
+        stream = container.streams.video[0]
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        fps = float(stream.average_rate)
+    count = vision_process.smart_nframes(element, total_frames=len(frames), video_fps=fps)
+    index = torch.linspace(0, len(frames) - 1, count).round().long()
+    video = torch.from_numpy(np.stack([frames[i] for i in index])).permute(0, 3, 1, 2)
+    return video, {}, count / len(frames) * fps
+
+
+class UsualPath:
+    """qwen-omni-utils and Qwen2_5OmniProcessor, as their documentation has it."""
+
+    def __init__(self, base: Path, ours: OmniSentProcessor):
+        self.processor, self.ours = Qwen2_5OmniProcessor.from_pretrained(base), ours
+        vision_process.VIDEO_READER_BACKENDS["pyav"] = read_every_frame
+        vision_process.get_video_reader_backend = lambda: "pyav"
+
+    def __call__(self, path: str) -> dict:
+        conversation = [
+            {"role": "system", "content": [{"type": "text", "text": self.ours.system_prompt}]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "video", "video": path, **BUDGET},
+                    {"type": "text", "text": self.ours.instruction},
+                ],
+            },
+        ]
+        text = self.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        sound, _, videos, options = process_mm_info(conversation, use_audio_in_video=True, return_video_kwargs=True)
+        return self.processor(
+            text=text,
+            videos=videos,
+            audio=sound,
+            fps=options["fps"][0],
+            do_sample_frames=False,
+            do_resize=False,
+            load_audio_from_video=True,
+            audio_from_video_indices=[0],
+            return_tensors="pt",
+        )
+
+
+class Clips(Dataset):
+    """Encoded clips, for the measurement over workers."""
+
+    def __init__(self, paths: list[str], processor: OmniSentProcessor):
+        self.paths, self.processor = paths, processor
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> int:
+        return self.processor.encode({"video": self.paths[index]})["input_ids"].shape[0]
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        shutil.copy(imageio_ffmpeg.get_ffmpeg_exe(), root / "ffmpeg")
+        os.environ["PATH"] = f"{root}{os.pathsep}{os.environ['PATH']}"
+        base = make_tiny_backbone(root / "tiny")
+        exact = OmniSentProcessor.from_base(base, **BUDGET)
+        fast = OmniSentProcessor.from_base(base, **BUDGET, exact_resize=False)
+        usual = UsualPath(base, exact)
+        paths = {}
+        for name, (height, width) in HEIGHTS.items():
+            for seconds in SECONDS:
+                path = root / f"{name}-{seconds}.mp4"
+                make_clip(path, height, width, seconds, seed=seconds)
+                paths[f"{name} {seconds} s"] = str(path)
+        result = measure(paths, exact, fast, usual)
+        result["workers"] = over_workers(list(paths.values()), exact)
+    print(f"results in {save('preprocessing', result)}")
+
+
+def measure(paths: dict[str, str], exact: OmniSentProcessor, fast: OmniSentProcessor, usual: UsualPath) -> dict:
+    """Seconds a clip of each path on one core, and ratios over all clips together."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    clips, totals = {}, {}
+    for name, path in paths.items():
+        tasks = {
+            "floor": lambda path=path: decode_alone(path),
+            "usual": lambda path=path: usual(path),
+            "ours": lambda path=path: exact.encode({"video": path}),
+            "ours, 8-bit resize": lambda path=path: fast.encode({"video": path}),
+        }
+        seconds = in_turn(tasks)
+        theirs, here, quick = usual(path), exact.encode({"video": path}), fast.encode({"video": path})
+        difference = (theirs["pixel_values_videos"] - here["pixel_values_videos"]).abs().max().item()
+        moved = (quick["pixel_values_videos"] - here["pixel_values_videos"]).abs().mean().item()
+        clips[name] = {
+            "seconds": {task: spread(values) for task, values in seconds.items()},
+            "largest_patch_difference_to_usual": difference,
+            "mean_patch_change_of_8_bit_resize": moved,
+        }
+        for task, values in seconds.items():
+            totals[task] = np.add(totals.get(task, 0), values)
+        print(
+            f"{name}: " + ", ".join(f"{task} {np.median(values):.3f} s" for task, values in seconds.items()), flush=True
+        )
+    os.sched_setaffinity(0, cores)
+    ratios = {
+        "ours: times faster than usual": ratio(totals["usual"], totals["ours"]),
+        "ours: times the floor": ratio(totals["ours"], totals["floor"]),
+        "8-bit resize: times faster than usual": ratio(totals["usual"], totals["ours, 8-bit resize"]),
+        "8-bit resize: times the floor": ratio(totals["ours, 8-bit resize"], totals["floor"]),
+    }
+    print(table([("over all clips", "median", "min", "max"), *((name, *r.values()) for name, r in ratios.items())]))
+    return {"cores_used": 1, "budget": BUDGET, "clips": clips, "ratios": ratios}
+
+
+def over_workers(paths: list[str], processor: OmniSentProcessor) -> dict:
+    """Clips a second with one and two DataLoader workers, after their start."""
+    found = {}
+    for workers in (1, 2):
+        loader = DataLoader(Clips(paths * 2, processor), batch_size=None, num_workers=workers, persistent_workers=True)
+        seconds = in_turn({"all": lambda loader=loader: list(loader)}, repeats=5)["all"]
+        found[str(workers)] = spread([len(loader) / value for value in seconds])
+    print(table([("workers", "clips/s", "min", "max"), *((name, *rate.values()) for name, rate in found.items())]))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
