@@ -47,7 +47,7 @@ def make_clip(path: Path, height: int, width: int, seconds: float, seed: int) ->
         frames[index] = (base[y : y + height, x : x + width] + np.roll(grain, 17 * index, 0)).clip(0, 255)
     time = np.arange(round(seconds * 44_100)) / 44_100
     sound = 0.3 * np.sin(2 * np.pi * (140 + 30 * np.sin(5 * time)) * time) * (0.6 + 0.4 * np.sin(19 * time))
-    write_video(path, frames, FPS, sound.astype(np.float32), sample_rate=44_100)
+    write_video(path, frames, FPS, sound.astype(np.float32), sample_rate=44_100, preset="medium")
 
 
 def decode_alone(path: str) -> None:

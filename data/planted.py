@@ -103,7 +103,12 @@ def planted_sentences(count: int = 400) -> list[str]:
 
 
 def write_video(
-    path: str | Path, frames: np.ndarray, fps: float, sound: np.ndarray | None = None, sample_rate: int = SAMPLE_RATE
+    path: str | Path,
+    frames: np.ndarray,
+    fps: float,
+    sound: np.ndarray | None = None,
+    sample_rate: int = SAMPLE_RATE,
+    preset: str = "ultrafast",
 ) -> None:
     """Write H.264 and AAC.
 
@@ -113,13 +118,14 @@ def write_video(
         fps: frames per second.
         sound: (samples,) float32 in [-1, 1], or `None` for a video without a sound stream.
         sample_rate: samples per second.
+        preset: of x264; `"medium"` is what files from people mostly have, and takes longer to write and to read.
     """
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
-        stream.options = {"preset": "ultrafast", "crf": "26"}
+        stream.options = {"preset": preset, "crf": "26"}
         track = None if sound is None else _sound_stream(container, sample_rate)
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
