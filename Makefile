@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test test-slow test-browser lint format clean
+.PHONY: install demo test test-slow test-browser bench lint format clean
 
 install: .venv/installed
 
@@ -27,6 +27,9 @@ test-slow: install
 
 test-browser: install
 	$(BIN)/python -m pytest -q -m browser
+
+bench: install
+	for name in preprocessing feature_cache readouts growth; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -21,7 +21,7 @@ from ..training import run_folder
 from ..training.arguments import parse_arguments
 from .comparison import check_comparable
 from .runs import PlannedRun, carry_out
-from .tables import markdown_table, shared_settings, shown
+from .tables import markdown_table, seeds_said, shared_settings, shown
 
 TIMES = ("train", "test")
 SUBSETS = tuple(subset for size in (3, 2, 1) for subset in combinations(MODALITIES, size))
@@ -203,7 +203,7 @@ def _plot(found: dict, path: Path) -> None:
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
-        f"{found['dataset']}, {found['n']} clips, {found['readout']}, {len(found['seeds'])} seeds; lines: bootstrap 95 %",
+        f"{found['dataset']}, {found['n']} clips, {found['readout']}, {seeds_said(found)}; lines: bootstrap 95 %",
         fontsize=10,
     )
     figure.savefig(path, dpi=150)

@@ -20,7 +20,7 @@ from ..training import run_folder
 from ..training.arguments import parse_arguments
 from .baselines import BASELINES, run_baseline
 from .runs import PlannedRun, carry_out, differing_field
-from .tables import markdown_table, shared_settings, shown
+from .tables import markdown_table, seeds_said, shared_settings, shown
 
 ARM_FIELDS = (
     *(
@@ -358,6 +358,6 @@ def _plot(found: dict, path: Path) -> None:
         axes.axvline(0, color="black", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_yticks(range(len(arms)), [arm["label"] for arm in arms], fontsize=9)
-    unit = f"{found['dataset']}, {found['n']} clips, {len(found['seeds'])} seeds; bars: mean over seeds, lines: bootstrap 95 %"
+    unit = f"{found['dataset']}, {found['n']} clips, {seeds_said(found)}; bars: mean over seeds, lines: bootstrap 95 %"
     figure.suptitle(unit, fontsize=10)
     figure.savefig(path, dpi=150)

@@ -57,3 +57,8 @@ def shown(estimate: dict) -> str:
     if estimate["mean"] is None:
         return ""
     return f"{estimate['mean']:.3f}" + ("" if estimate["sd"] is None else f" ± {estimate['sd']:.3f}")
+
+
+def seeds_said(found: dict) -> str:
+    """How many seeds a study has, in words."""
+    return f"{len(found['seeds'])} seed{'' if len(found['seeds']) == 1 else 's'}"
