@@ -230,32 +230,41 @@ class OmniSentProcessor(ProcessorMixin):
             text, media = _read_clip(clip, wanted, self.video_sampling, self.max_sound_seconds)
         except OmniSentError as error:
             raise ClipError(str(error), clip_id) from error
-        encoded: dict[str, torch.Tensor] = {}
-        mel_frames = 0
-        if media.sound is not None:
-            features = self.log_mel(media.sound)  # (mel bins, M)
-            if audio_tokens(features.shape[1]) > 0:
-                encoded["input_features"] = features
-                mel_frames = features.shape[1]
-        grid = None
-        if media.frames is not None:
-            encoded["pixel_values_videos"], grid = self.patches(media.frames)
-            encoded["video_grid_thw"] = grid
-        if text is None and grid is None and not mel_frames:
+        encoded = self.assemble(text, media, before=self._context(clip) if "text" in wanted else None)
+        if text is None and not {"input_features", "video_grid_thw"} & encoded.keys():
             have = ", ".join(name for name in MODALITIES if clip.get(name)) or "none"
             raise ClipError(
                 f"nothing to score: expected at least one of {', '.join(wanted)}, found {have}"
                 f"{' without a sound track' if clip.get('video') or clip.get('audio') else ''}; give it text, video or audio",
                 clip_id,
             )
-        before = self._context(clip) if "text" in wanted else None
-        ids = self.tokenizer(self.prompt(text, before, video=grid is not None, audio=bool(mel_frames)))["input_ids"]
-        ids = self._expand(ids, mel_frames, grid, media.seconds_per_frame_pair)
-        if len(ids) > self.tokenizer.model_max_length:
+        tokens = len(encoded["input_ids"])
+        if tokens > self.tokenizer.model_max_length:
             raise ClipError(
-                f"{len(ids)} tokens, but at most {self.tokenizer.model_max_length} fit; shorten its text", clip_id
+                f"{tokens} tokens, but at most {self.tokenizer.model_max_length} fit; shorten its text", clip_id
             )
-        input_ids = torch.tensor(ids)  # (T,)
+        return encoded
+
+    def assemble(self, text: str | None, media: ClipMedia, *, before: str | None = None) -> dict[str, torch.Tensor]:
+        """The inputs, as `encode` returns them, of a transcript and of media that are read already.
+
+        Args:
+            text: transcript, without marks of special tokens.
+            media: frames and sound, each `None` where the clip has none.
+            before: what was said before it.
+        """
+        encoded: dict[str, torch.Tensor] = {}
+        mel_frames, grid = 0, None
+        if media.sound is not None:
+            features = self.log_mel(media.sound)  # (mel bins, M)
+            if audio_tokens(features.shape[1]) > 0:
+                encoded["input_features"] = features
+                mel_frames = features.shape[1]
+        if media.frames is not None:
+            encoded["pixel_values_videos"], grid = self.patches(media.frames)
+            encoded["video_grid_thw"] = grid
+        ids = self.tokenizer(self.prompt(text, before, video=grid is not None, audio=bool(mel_frames)))["input_ids"]
+        input_ids = torch.tensor(self._expand(ids, mel_frames, grid, media.seconds_per_frame_pair))  # (T,)
         positions = self._position_ids(input_ids, mel_frames, grid, media.seconds_per_frame_pair)
         return {"input_ids": input_ids, "position_ids": positions, **encoded}
 

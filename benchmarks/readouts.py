@@ -3,7 +3,7 @@
     python benchmarks/readouts.py
 
 Tiny backbone, float32, planted clips, batches of 8, one core. Greedy writing never stops early here, so that the number of
-tokens is what it says. The figures are the tiny backbone's: at 7B a prompt weighs more, beside both the reading of files and a token.
+tokens is what it says. At 7B a prompt weighs more, beside the reading of files as well as beside a token.
 """
 
 import tempfile
