@@ -34,7 +34,7 @@ def geometry(run: str | Path, out: str | Path) -> dict:
 
     Raises:
         FileNotFoundError: when the folder holds no finished run with a bundle.
-        ValueError: for fewer than 7 test clips.
+        ValueError: for fewer than 6 test clips.
     """
     run, out = Path(run), Path(out)
     if not (run / "metrics.json").is_file() or not (run / "model").is_dir():
@@ -46,7 +46,7 @@ def geometry(run: str | Path, out: str | Path) -> dict:
     labels = np.array([clip.label for clip in clips])
     low, high = data.facts.score_range
     model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=(low, high))
-    states = last_token_states(model, clips, data.processor, args)[-1]  # (n, H)
+    states = last_token_states(model, clips, data.processor, args, every_layer=False)[-1]  # (n, H)
     found = {
         **{
             key: run_folder.read_metrics(run)[key] for key in ("dataset", "split", "readout", "modalities", "seed", "n")
@@ -175,7 +175,7 @@ def _plot(
         edgecolors="0.3",
         linewidths=0.4,
     )
-    figure.colorbar(drawn, ax=axes, label="label")
+    figure.colorbar(drawn, ax=axes, label="label (label units; 0 is neutral)")
     axes.set_xlabel(axis_names[0])
     axes.set_ylabel(axis_names[1])
     axes.set_title(title, fontsize=10)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -44,6 +45,7 @@ class Fit:
         layer: 0 is the token embeddings, L the state that readouts read.
         alpha: the penalty with the lowest validation error.
         valid_mae, test_mae: of scores that are clipped to the range.
+        valid_corr, test_corr: Pearson correlation of the same; `None` where the scores are constant.
         scores: (n,) of the test clips.
     """
 
@@ -51,6 +53,8 @@ class Fit:
     alpha: float
     valid_mae: float
     test_mae: float
+    valid_corr: float | None
+    test_corr: float | None
     scores: np.ndarray
 
 
@@ -66,7 +70,8 @@ def probe(argv: Sequence[str], out: str | Path, run: str | Path | None = None) -
         What probe.json holds.
 
     Raises:
-        ValueError: when the run's data, prompt or base differ, naming the field.
+        ValueError: when the run's data, prompt or base differ, naming the field; or when the run has no trained adapter.
+        FileNotFoundError: when the run is not finished.
     """
     out = Path(out)
     model_args, data_args, args = parse_arguments([*argv, "--output_dir", str(out)])
@@ -78,6 +83,8 @@ def probe(argv: Sequence[str], out: str | Path, run: str | Path | None = None) -
     data = train.prepare_data(model_args, data_args, args)
     run_folder.write_config(out, model_args, data_args, args)
     run_folder.write_environment(out, data.clips)
+    if run is not None:
+        _check_same_clips(Path(run), out)
     # The new adapter that it carries adds exactly nothing.
     model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=data.facts.score_range)
     states = {name: last_token_states(model, data.splits[name], data.processor, args) for name in SPLITS}
@@ -89,9 +96,7 @@ def probe(argv: Sequence[str], out: str | Path, run: str | Path | None = None) -
         "split": "test",
         "modalities": data.processor.modalities,
         "n": len(labels["test"]),
-        "layers": [
-            {"layer": f.layer, "alpha": f.alpha, "valid_mae": f.valid_mae, "test_mae": f.test_mae} for f in fits
-        ],
+        "layers": [{key: value for key, value in vars(fit).items() if key != "scores"} for fit in fits],
         "chosen_layer": best.layer,
         "metrics": msa_metrics(best.scores, labels["test"], data.facts.convention),
         "constant_mae": float(np.mean(np.abs(labels["test"] - np.median(labels["train"])))),
@@ -122,7 +127,8 @@ def fit_layers(
             ridge = make_pipeline(StandardScaler(), Ridge(alpha=alpha)).fit(states["train"][layer], labels["train"])
             scores = {name: ridge.predict(states[name][layer]).clip(*score_range) for name in ("valid", "test")}
             maes = {name: float(np.mean(np.abs(scores[name] - labels[name]))) for name in scores}
-            tried.append(Fit(layer, alpha, maes["valid"], maes["test"], scores["test"]))
+            corrs = {name: _corr(scores[name], labels[name]) for name in scores}
+            tried.append(Fit(layer, alpha, maes["valid"], maes["test"], corrs["valid"], corrs["test"], scores["test"]))
         fits.append(min(tried, key=lambda fit: fit.valid_mae))
     return fits
 
@@ -139,6 +145,8 @@ def conclusion(found: dict) -> str:
     trained = found["run"]["mae"]
     if trained >= constant:
         return f"{said}; the trained {found['run']['readout']} run ({trained:.3f}) is no better than the constant."
+    if mae >= constant:
+        return f"{said}, so by itself it is no better; the trained {found['run']['readout']} run has {trained:.3f}."
     gained = 100 * (constant - mae) / (constant - trained)
     return (
         f"{said}; the trained {found['run']['readout']} run has {trained:.3f}, so the untrained state already gives"
@@ -146,13 +154,30 @@ def conclusion(found: dict) -> str:
     )
 
 
+def _corr(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """Pearson correlation; `None` for scores that differ by rounding alone, as those of the token embeddings do."""
+    constant = np.allclose(scores, scores[0]) or np.ptp(labels) == 0
+    return None if constant else float(np.corrcoef(scores, labels)[0, 1])
+
+
 def _check_same_data(run: Path, config: dict) -> None:
+    if not (run / "metrics.json").is_file():
+        raise FileNotFoundError(f"{run}: expected a finished training run with metrics.json")
+    if not run_folder.read_metrics(run)["trainable_parameters"]:
+        raise ValueError(f"{run} has no trained adapter (trainable_parameters in metrics.json); name a training run")
     theirs = run_folder.read_config(run)
     field = differing_field({k: config.get(k) for k in DATA_FIELDS}, {k: theirs.get(k) for k in DATA_FIELDS})
     if field:
         raise ValueError(
             f"{run} has {field} {theirs.get(field)!r}, the probe {config.get(field)!r}; they can stand side by side only on"
             " the same clips, prompt and base model"
+        )
+
+
+def _check_same_clips(run: Path, out: Path) -> None:
+    if run_folder.read_environment(run)["clips_sha256"] != run_folder.read_environment(out)["clips_sha256"]:
+        raise ValueError(
+            f"{run} was given other clips than the probe (clips_sha256 in environment.json); the data set has changed since"
         )
 
 
@@ -166,6 +191,7 @@ def _markdown(found: dict) -> str:
         ("token embeddings" if entry["layer"] == 0 else f"layer {entry['layer']}"): {
             "MAE, valid": f"{entry['valid_mae']:.3f}",
             "MAE, test": f"{entry['test_mae']:.3f}",
+            "Corr, test": "" if entry["test_corr"] is None else f"{entry['test_corr']:.3f}",
             "ridge penalty": f"{entry['alpha']:.3g}",
             "": "chosen on valid" if entry["layer"] == found["chosen_layer"] else "",
         }
@@ -204,9 +230,9 @@ def _plot(found: dict, path: Path) -> None:
     axes.axhline(found["constant_mae"], color="0.5", linestyle="--", label="constant (train median)")
     if found["run"]:
         axes.axhline(found["run"]["mae"], color="#D55E00", linestyle=":", label=f"trained, {found['run']['readout']}")
-    axes.set_xticks(layers)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=15, integer=True))
     axes.set_xlabel("layer of the untrained Thinker (0: token embeddings)")
-    axes.set_ylabel("MAE, lower is better")
+    axes.set_ylabel("MAE (label units), lower is better")
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8)

@@ -24,6 +24,8 @@ def last_token_states(
     clips: Sequence[Clip],
     processor: OmniSentProcessor,
     args: OmniSentTrainingArguments,
+    *,
+    every_layer: bool = True,
 ) -> np.ndarray:
     """States (L + 1, n, H) of n labelled clips, float32: the token embeddings, then each of the L layers.
 
@@ -34,6 +36,7 @@ def last_token_states(
         clips: with labels, as a run has them.
         processor: with the run's prompt, modalities and frame budget.
         args: batch size and workers.
+        every_layer: `False` for the last one alone, (1, n, H), which keeps no other layer's states in memory.
     """
     readout = DiscriminativeReadout((-np.inf, np.inf))
     loader = DataLoader(
@@ -49,12 +52,13 @@ def last_token_states(
         inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
         mask, positions = inputs.pop("attention_mask"), inputs.pop("position_ids")
         with torch.no_grad():
-            layers = model.model.language_model(
+            output = model.model.language_model(
                 inputs_embeds=embed_clips(model.model, **inputs),
                 attention_mask=mask,
                 position_ids=positions,
                 use_cache=False,
-                output_hidden_states=True,
-            ).hidden_states  # L + 1 of (B, T, H)
+                output_hidden_states=every_layer,
+            )
+        layers = output.hidden_states if every_layer else (output.last_hidden_state,)  # (B, T, H) each
         parts.append(torch.stack([pool_last_token(layer, mask).float().cpu() for layer in layers]))
     return torch.cat(parts, dim=1).numpy()

@@ -1,6 +1,7 @@
 """The probe: states are the model's own, ridge finds a planted signal in the layer that holds it, and like is set beside like."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from omnisent.experiments.probe import conclusion, fit_layers, probe
 from omnisent.experiments.states import last_token_states
 from omnisent.readouts.generative import OmniForSentimentGeneration
 from omnisent.training.arguments import OmniSentTrainingArguments
-from omnisent.training.run_folder import read_metrics
+from omnisent.training.run_folder import read_environment, read_metrics, write_json
 
 
 def _arguments(tmp_path, batch: int) -> OmniSentTrainingArguments:
@@ -30,6 +31,16 @@ def test_the_last_states_are_those_that_the_head_reads_whatever_the_batch(model,
     assert np.abs(states[0] - states[0][0]).max() == 0  # every prompt ends with the same token
 
 
+def test_the_last_states_alone_are_the_same_bit_for_bit(model, processor, planted_clips, tmp_path):
+    clips, args = planted_clips[:5], _arguments(tmp_path, 2)
+    alone = last_token_states(model, clips, processor, args, every_layer=False)
+    assert alone.shape == (1, 5, 128)
+    assert np.array_equal(alone[0], last_token_states(model, clips, processor, args)[-1])
+    with torch.no_grad():
+        pooled = model(**processor([clip.to_dict() for clip in clips[:2]])).pooled.numpy()
+    assert np.array_equal(alone[0, :2], pooled)
+
+
 def test_both_readouts_have_the_same_untrained_states(model, tiny_backbone, processor, whole_clips, tmp_path):
     generator = OmniForSentimentGeneration.from_base(tiny_backbone)
     ours, theirs = (
@@ -43,12 +54,17 @@ def test_ridge_finds_the_layer_that_holds_the_signal():
     labels = {name: generator.uniform(-3, 3, n) for name, n in (("train", 120), ("valid", 40), ("test", 60))}
     states = {name: generator.normal(size=(3, len(values), 16)) for name, values in labels.items()}
     for name, values in labels.items():
+        states[name][0] = 0.7  # as of token embeddings: every clip the same
         states[name][1, :, 5] += 4 * values
     fits = fit_layers(states, labels, (-3.0, 3.0))
     assert [fit.layer for fit in fits] == [0, 1, 2]
     assert min(fits, key=lambda fit: fit.valid_mae).layer == 1
     assert fits[1].test_mae < 0.4
     assert min(fits[0].test_mae, fits[2].test_mae) > 1.0
+    assert fits[1].test_corr == pytest.approx(np.corrcoef(fits[1].scores, labels["test"])[0, 1])
+    assert min(fits[1].valid_corr, fits[1].test_corr) > 0.95
+    assert fits[0].valid_corr is fits[0].test_corr is None
+    assert abs(fits[2].test_corr) < 0.5
     assert all(np.abs(fit.scores).max() <= 3 for fit in fits)
 
 
@@ -65,6 +81,8 @@ def test_it_writes_what_its_plot_shows(probed, comparison):
     chosen = found["layers"][found["chosen_layer"]]
     assert chosen["valid_mae"] == min(entry["valid_mae"] for entry in found["layers"])
     assert found["metrics"]["mae"] == pytest.approx(chosen["test_mae"])
+    assert found["metrics"]["corr"] == pytest.approx(chosen["test_corr"])
+    assert found["environment"]["clips"] == {"train": 32, "valid": 16, "test": 16}
     assert found["constant_mae"] == pytest.approx(read_metrics(comparison / "constant")["mae"])
     assert found["run"]["mae"] == read_metrics(comparison / "discriminative" / "seed-1")["mae"]
     assert found["run"]["seed"] == 1
@@ -76,3 +94,38 @@ def test_it_writes_what_its_plot_shows(probed, comparison):
 def test_a_run_on_other_inputs_is_refused_by_the_field(short_config, comparison, tmp_path, field, value):
     with pytest.raises(ValueError, match=rf"has {field} .*the same clips, prompt and base model"):
         probe([str(short_config), f"--{field}", value], tmp_path, comparison / "discriminative" / "seed-0")
+
+
+def test_a_run_on_clips_that_have_changed_since_is_refused(short_config, comparison, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("config.yaml", "metrics.json", "environment.json"):
+        shutil.copy(comparison / "discriminative" / "seed-0" / name, run)
+    environment = read_environment(run)
+    write_json(run / "environment.json", {**environment, "clips_sha256": "0" * 64})
+    with pytest.raises(ValueError, match="was given other clips than the probe"):
+        probe([str(short_config)], tmp_path / "out", run)
+
+
+def test_only_a_finished_run_with_a_trained_adapter_stands_beside_it(short_config, comparison, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"expected a finished training run with metrics\.json"):
+        probe([str(short_config)], tmp_path / "out", tmp_path)
+    for untrained in ("generative-zero-shot-greedy/seed-0", "constant"):
+        with pytest.raises(ValueError, match="has no trained adapter"):
+            probe([str(short_config)], tmp_path / "out", comparison / untrained)
+
+
+@pytest.mark.parametrize(
+    ("mae", "trained", "said"),
+    [
+        (1.0, 0.8, "already gives 50 % of what training gains"),
+        (1.3, 0.8, "by itself it is no better; the trained discriminative run has 0.800"),
+        (1.0, 1.25, "run (1.250) is no better than the constant"),
+        (1.0, None, "MAE 1.000, 0.83 of the constant's 1.200."),
+    ],
+)
+def test_the_sentence_follows_the_figures(mae, trained, said):
+    run = None if trained is None else {"mae": trained, "readout": "discriminative"}
+    found = {"metrics": {"mae": mae}, "constant_mae": 1.2, "chosen_layer": 2, "layers": [{}] * 4, "run": run}
+    assert said in conclusion(found)
+    assert "layer 2 of 3" in conclusion(found)
