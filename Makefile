@@ -20,7 +20,7 @@ demo: install
 	$(BIN)/python examples/score_clips.py runs/demo/model runs/planted/clips.csv
 
 test: install
-	$(BIN)/python -m pytest -q --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
