@@ -17,7 +17,6 @@ from .experiments.ablation import ablate as run_ablation
 from .experiments.ablation import conclusion as ablation_conclusion
 from .experiments.baselines import run_baseline
 from .experiments.comparison import compare as run_comparison
-from .experiments.comparison import conclusion as comparison_conclusion
 from .experiments.geometry import conclusion as geometry_conclusion
 from .experiments.geometry import geometry as run_geometry
 from .experiments.probe import conclusion as probe_conclusion
@@ -80,8 +79,9 @@ def compare(context: typer.Context, config: Config, out: Out, seeds: Seeds = (0,
 
     Further options override fields of the file. Stopped at any point, it goes on when it is started again.
     """
-    found = run_comparison([str(config), *context.args], seeds, out)
-    typer.echo(f"{comparison_conclusion(found)}\nSee {out / 'comparison.md'} and comparison.png beside it.")
+    run_comparison([str(config), *context.args], seeds, out)
+    typer.echo((out / "comparison.md").read_text(encoding="utf-8"))
+    typer.echo(f"This is {out / 'comparison.md'}; comparison.json and comparison.png lie beside it.")
 
 
 @app.command(context_settings=OVERRIDES)
