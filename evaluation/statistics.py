@@ -132,6 +132,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def shown(estimate: dict) -> str:
+    """An estimate for people: its mean, and its standard deviation where there are several seeds."""
+    if estimate["mean"] is None:
+        return ""
+    return f"{estimate['mean']:.3f}" + ("" if estimate["sd"] is None else f" ± {estimate['sd']:.3f}")
+
+
 def _draw(generator: np.random.Generator, seeds: int, clips: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of drawn clips and of drawn seeds."""
     return generator.integers(clips, size=clips), generator.integers(seeds, size=seeds)

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 
 from ..data.catalog import dataset_facts
 from ..data.clip import MODALITIES
-from ..evaluation.statistics import bootstrap_estimates, paired_test
+from ..evaluation.statistics import bootstrap_estimates, paired_test, shown
 from ..training import run_folder
 from ..training.arguments import parse_arguments
 from .comparison import check_comparable
 from .runs import PlannedRun, carry_out
-from .tables import markdown_table, seeds_said, shared_settings, shown
+from .tables import markdown_table, seeds_said, shared_settings
 
 TIMES = ("train", "test")
 SUBSETS = tuple(subset for size in (3, 2, 1) for subset in combinations(MODALITIES, size))
@@ -102,7 +102,7 @@ def summarise(out: Path, seeds: Sequence[int], convention: str) -> dict:
         **{key: first[key] for key in ("dataset", "split", "readout", "decoding", "n", "denoise", "bad_clips")},
         "seeds": list(seeds),
         "convention": convention,
-        "constant_mae": _constant_mae(whole, labels),
+        "constant_mae": run_folder.constant_mae(whole),
         "subsets": subsets,
         "drops": drops,
         "settings": shared_settings(whole),
@@ -120,10 +120,6 @@ def _scores(out: Path, time: str, subset: tuple[str, ...], seeds: Sequence[int])
     """Scores (S, n); on all modalities, training and test time are the same."""
     time = "train" if subset == SUBSETS[0] else time
     return np.stack([run_folder.read_predictions(_folder(out, time, subset, seed))["score"] for seed in seeds])
-
-
-def _constant_mae(folder: Path, labels: np.ndarray) -> float:
-    return float(np.mean(np.abs(labels - run_folder.read_environment(folder)["train_median"])))
 
 
 def _folder(out: Path, time: str, subset: tuple[str, ...], seed: int) -> Path:

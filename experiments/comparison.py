@@ -15,12 +15,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..data.catalog import dataset_facts
-from ..evaluation.statistics import bootstrap_estimates, holm, paired_test
+from ..evaluation.statistics import bootstrap_estimates, holm, paired_test, shown
 from ..training import run_folder
 from ..training.arguments import parse_arguments
 from .baselines import BASELINES, run_baseline
 from .runs import PlannedRun, carry_out, differing_field
-from .tables import markdown_table, seeds_said, shared_settings, shown
+from .tables import markdown_table, seeds_said, shared_settings
 
 ARM_FIELDS = (
     *(

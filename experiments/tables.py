@@ -1,4 +1,4 @@
-"""What studies show alike: tables as Markdown, estimates for people, and the settings that figures depend on most."""
+"""What studies show alike: tables as Markdown, and the settings that figures depend on most."""
 
 from pathlib import Path
 
@@ -50,13 +50,6 @@ def markdown_table(table: pd.DataFrame) -> str:
     lines = [["", *table.columns], ["---"] * (len(table.columns) + 1)]
     lines += [[str(index), *map(str, row)] for index, row in zip(table.index, table.to_numpy(), strict=True)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def shown(estimate: dict) -> str:
-    """An estimate for people: its mean, and its standard deviation where there are several seeds."""
-    if estimate["mean"] is None:
-        return ""
-    return f"{estimate['mean']:.3f}" + ("" if estimate["sd"] is None else f" ± {estimate['sd']:.3f}")
 
 
 def seeds_said(found: dict) -> str:

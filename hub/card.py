@@ -16,6 +16,7 @@ from huggingface_hub.repocard_data import EvalResult
 
 from ..data.catalog import DATASETS, dataset_facts
 from ..data.planted import VERSION as PLANTED_VERSION
+from ..evaluation.statistics import shown
 from ..training import run_folder
 
 TEMPLATE = Path(__file__).parent.parent / "model_card.md"
@@ -58,7 +59,7 @@ def model_card(run: Path, repo_id: str, *, base_model: str | None, base_revision
     name = dataset_name(config["dataset"])
     low, high = facts.score_range
     comparison = find_comparison(run)
-    columns, rows = _results(run, metrics, environment, comparison)
+    columns, rows = _results(run, metrics, comparison)
     values = {
         "front_matter": _front_matter(repo_id, name, config, metrics, base_model),
         "name": repo_id.split("/")[-1],
@@ -151,28 +152,21 @@ def _front_matter(repo_id: str, dataset: str, config: dict, metrics: dict, base_
     return data.to_yaml().strip()
 
 
-def _results(run: Path, metrics: dict, environment: dict, comparison: dict | None) -> tuple[list[str], list[list[str]]]:
+def _results(run: Path, metrics: dict, comparison: dict | None) -> tuple[list[str], list[list[str]]]:
     keys = [key for key in METRIC_NAMES if metrics.get(key) is not None]
     columns = [METRIC_NAMES[key] for key in keys]
     this = ["this model", *(f"{metrics[key]:.3f}" for key in keys)]
     if comparison is None:
-        table = run_folder.read_predictions(run)
-        constant = float((table["label"] - environment["train_median"]).abs().mean())
+        constant = run_folder.constant_mae(run)
         return columns, [this, ["constant (train median)", f"{constant:.3f}", *[""] * (len(keys) - 1)]]
     rows = [[*this, "1"]]
     for arm in comparison["arms"].values():
-        shown = [_with_spread(arm["metrics"][key]) for key in keys]
+        figures = [shown(arm["metrics"][key]) for key in keys]
         mae = arm["metrics"]["mae"]
-        shown[0] += f" ({mae['low']:.3f} to {mae['high']:.3f})"
-        rows.append([arm["label"], *shown, "" if arm["floor"] else str(len(arm["seeds"]))])
+        figures[0] += f" ({mae['low']:.3f} to {mae['high']:.3f})"
+        rows.append([arm["label"], *figures, "" if arm["floor"] else str(len(arm["seeds"]))])
     columns[0] = "MAE (95 %)"
     return [*columns, "seeds"], rows
-
-
-def _with_spread(estimate: dict) -> str:
-    if estimate["mean"] is None:
-        return ""
-    return f"{estimate['mean']:.3f}" + ("" if estimate["sd"] is None else f" ± {estimate['sd']:.3f}")
 
 
 def _limits(run: Path) -> Iterable[tuple[str, int, str]]:

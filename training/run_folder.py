@@ -125,6 +125,11 @@ def write_predictions(folder: Path, clips: Sequence[Clip], scores: Sequence[floa
     _write_csv(folder / "predictions.csv", ("id", "label", "score"), rows)
 
 
+def constant_mae(folder: Path) -> float:
+    """MAE of the training labels' median on a run's test clips, label units."""
+    return float((read_predictions(folder)["label"] - read_environment(folder)["train_median"]).abs().mean())
+
+
 def write_clip_facts(folder: Path, clips: Sequence[Clip]) -> None:
     """clip_facts.csv: id, and which modalities a clip has and how long it is, by its file's header; 1 and 0, seconds."""
     rows = []
