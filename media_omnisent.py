@@ -494,19 +494,19 @@ class _FrameSink:
 
 
 def _upright_rgb(frame: av.VideoFrame) -> torch.Tensor:
-    """One frame as (3, H, W) uint8, turned as its display matrix says."""
+    """One frame as (3, H, W) uint8, turned as its display matrix says; channels last in memory, as it was decoded."""
     pixels = frame.to_ndarray(format="rgb24", threads=1)  # (H, W, 3)
     turns = round(frame.rotation / 90) % 4
-    return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, turns).transpose(2, 0, 1)))
+    return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, turns))).permute(2, 0, 1)
 
 
 def _resize(pixels: torch.Tensor, size: tuple[int, int], exact: bool) -> torch.Tensor:
     """(3, H, W) uint8 -> (3, *size) uint8 by antialiased bicubic; torchvision's float kernel when exact."""
     if tuple(pixels.shape[1:]) == size:
-        return pixels
+        return pixels.contiguous()
     batch = pixels[None].float() if exact else pixels[None]
     batch = functional.interpolate(batch, size, mode="bicubic", antialias=True)
-    return (batch.clamp_(0, 255).round_().to(torch.uint8) if exact else batch)[0]
+    return (batch.clamp_(0, 255).round_().to(torch.uint8) if exact else batch)[0].contiguous()
 
 
 def _decode_by_time(container: Any, stream: Any, track: _Track, wanted: list[int], sink: _FrameSink) -> bool:

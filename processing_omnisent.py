@@ -399,9 +399,12 @@ class OmniSentProcessor(ProcessorMixin):
             ),
             spatial_merge_size=self.merge_size,
         )
-        for name in ("get_llm_pos_ids_for_vision", "get_chunked_index"):
-            setattr(rules, name, getattr(Qwen2_5OmniThinkerModel, name).__get__(rules))
-        positions, _ = Qwen2_5OmniThinkerModel.get_rope_index(
+        thinker = Qwen2_5OmniThinkerModel
+        rules.get_llm_pos_ids_for_vision = thinker.get_llm_pos_ids_for_vision.__get__(rules)
+        rules.get_chunked_index = lambda indices, per_chunk, start: thinker.get_chunked_index(
+            rules, indices.tolist(), per_chunk, int(start)  # it looks at one token after another: slow in a tensor
+        )
+        positions, _ = thinker.get_rope_index(
             rules,
             input_ids[None],
             video_grid_thw=grid,

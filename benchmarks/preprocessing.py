@@ -36,15 +36,26 @@ BUDGET = {"fps": 2.0, "min_frames": 4, "max_frames": 16, "min_pixels": 128 * 28 
 
 
 def make_clip(path: Path, height: int, width: int, seconds: float, seed: int) -> None:
-    """A moving picture with grain, and a voice-like sound, so that the file is as large as a talking head's."""
+    """A head that moves before a still room, with a camera's grain and a voice-like sound.
+
+    Like in files from people, about half of the frames are then of the kind that no other frame needs.
+    """
     generator = np.random.default_rng(seed)
-    field = torch.from_numpy(generator.uniform(40, 215, (1, 3, 12, 20)).astype(np.float32))
-    base = F.interpolate(field, (height + 64, width + 64), mode="bicubic")[0].permute(1, 2, 0).numpy()
-    grain = generator.normal(0, 4, (height, width, 1)).astype(np.float32)
+
+    def texture() -> np.ndarray:
+        field = torch.from_numpy(generator.uniform(40, 215, (1, 3, 24, 40)).astype(np.float32))
+        return F.interpolate(field, (height, width), mode="bicubic")[0].permute(1, 2, 0).numpy()
+
+    room, head = texture(), texture()
+    noise = F.avg_pool2d(torch.from_numpy(generator.normal(0, 1, (1, 1, height + 2, width + 2))), 3, 1)[0, 0]
+    grain = (2 * noise / noise.std()).float().numpy()[..., None]
+    rows, columns = np.ogrid[:height, :width]
     frames = np.empty((round(seconds * FPS), height, width, 3), np.uint8)
     for index in range(len(frames)):
-        x, y = (int(32 + 30 * f(index / 20)) for f in (np.sin, np.cos))
-        frames[index] = (base[y : y + height, x : x + width] + np.roll(grain, 17 * index, 0)).clip(0, 255)
+        y, x = (round(height / 60 * f(index / 12)) for f in (np.sin, np.cos))
+        ellipse = (rows - height / 2 - y) ** 2 / 0.38**2 + (columns - width / 2 - x) ** 2 / 0.28**2 < height**2
+        picture = np.where(ellipse[..., None], np.roll(head, (y, x), (0, 1)), room)
+        frames[index] = (picture + np.roll(grain, tuple(generator.integers(0, height, 2)), (0, 1))).clip(0, 255)
     time = np.arange(round(seconds * 44_100)) / 44_100
     sound = 0.3 * np.sin(2 * np.pi * (140 + 30 * np.sin(5 * time)) * time) * (0.6 + 0.4 * np.sin(19 * time))
     write_video(path, frames, FPS, sound.astype(np.float32), sample_rate=44_100, preset="medium")
