@@ -58,7 +58,10 @@ def plan(
 
     Further options override fields of the file, e.g. --lora_preset llm.
     """
-    found = make_plan(*parse_arguments([str(config), *context.args])).to_dict()
+    arguments = parse_arguments(
+        [str(config), *context.args, "--use_cpu", "true"]
+    )  # a GPU that is not here is no hindrance
+    found = make_plan(*arguments).to_dict()
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

@@ -7,7 +7,7 @@ One forward pass gives one score a clip. It loads three forms by one `from_pretr
 import copy
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from .configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES, OmniSentConfig
 ADAPTER_DIR = "adapter"
 PIPELINE_FILE = "pipeline_omnisent.py"
 HEAD_FILE = "head.safetensors"
+TOWERS = ("audio_tower", "visual")
 HUB_KEYWORDS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 BASE_ONLY_HUB_KEYWORDS = ("token", "cache_dir", "local_files_only")
 AUTO_KEYWORDS = ("trust_remote_code", "code_revision", "adapter_kwargs", "subfolder", "_from_auto", "_from_pipeline")
@@ -161,6 +162,7 @@ def load_thinker(
     revision: str | None = None,
     config: Qwen2_5OmniThinkerConfig | None = None,
     thinker_class: type[PreTrainedModel] = Qwen2_5OmniThinkerModel,
+    without: Sequence[str] = (),
     **kwargs,
 ) -> PreTrainedModel:
     """The Thinker out of an official full checkpoint, headless by default; what its class lacks is never read into memory.
@@ -170,6 +172,7 @@ def load_thinker(
         revision: branch, tag or commit of a Hub id.
         config: the Thinker's configuration; read from the checkpoint when not given.
         thinker_class: another class of the Thinker, e.g. the one with its lm_head.
+        without: parts that are neither built nor read and become `None`, of audio_tower, visual and language_model.
         **kwargs: to its `from_pretrained`: dtype, quantization_config, device_map, attn_implementation, ...
 
     Raises:
@@ -178,7 +181,7 @@ def load_thinker(
     hub = {key: kwargs[key] for key in BASE_ONLY_HUB_KEYWORDS if key in kwargs}
     config = copy.deepcopy(config) if config is not None else thinker_config(base_model, revision=revision, **hub)
     with _quiet_load_report():
-        thinker, info = thinker_class.from_pretrained(
+        thinker, info = _leaving_out(without, thinker_class).from_pretrained(
             base_model, revision=revision, config=config, output_loading_info=True, **kwargs
         )
     if info["missing_keys"] or info["mismatched_keys"]:
@@ -191,6 +194,21 @@ def load_thinker(
     for module in thinker.modules():
         module._is_hf_initialized = True
     return thinker
+
+
+def _leaving_out(parts: Sequence[str], thinker_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """The class with some parts of its Thinker removed before any weight is read."""
+    if not parts:
+        return thinker_class
+
+    def build(self: PreTrainedModel, config: Qwen2_5OmniThinkerConfig) -> None:
+        thinker_class.__init__(self, config)
+        for part in parts:
+            setattr(getattr(self, "model", self), part, None)
+
+    unread = [*(thinker_class._keys_to_ignore_on_load_unexpected or ()), *(rf"(^|\.){part}\." for part in parts)]
+    fields = {"__init__": build, "_keys_to_ignore_on_load_unexpected": unread, "__module__": thinker_class.__module__}
+    return type(thinker_class.__name__, (thinker_class,), fields)
 
 
 def thinker_config(base_model: str | os.PathLike, *, revision: str | None = None, **hub) -> Qwen2_5OmniThinkerConfig:
@@ -354,6 +372,7 @@ class OmniForSentimentRegression(PreTrainedModel):
         dtype: torch.dtype | str | None = None,
         device_map: str | dict | None = None,
         attn_implementation: str | None = None,
+        without: Sequence[str] = (),
         **config_fields,
     ) -> "OmniForSentimentRegression":
         """A new head, with random weights, on the Thinker of an official full checkpoint (7B or 3B).
@@ -365,6 +384,7 @@ class OmniForSentimentRegression(PreTrainedModel):
             dtype: the Thinker's.
             device_map: the Thinker's.
             attn_implementation: the Thinker's, e.g. `"sdpa"` or `"flash_attention_2"`.
+            without: parts of the Thinker that are not loaded, e.g. `TOWERS` when their outputs are known.
             **config_fields: further fields of [`OmniSentConfig`], e.g. `head="linear"`.
 
         Raises:
@@ -384,7 +404,8 @@ class OmniForSentimentRegression(PreTrainedModel):
             "attn_implementation": attn_implementation,
         }
         given = {key: value for key, value in options.items() if value is not None}
-        return cls(config, load_thinker(base_model, revision=revision, config=config.thinker_config, **given))
+        thinker = load_thinker(base_model, revision=revision, config=config.thinker_config, without=without, **given)
+        return cls(config, thinker)
 
     def add_lora(self, lora: LoraConfig) -> None:
         """Put a trainable LoRA adapter into the Thinker; all else but the head is frozen."""

@@ -402,7 +402,10 @@ class OmniSentProcessor(ProcessorMixin):
         thinker = Qwen2_5OmniThinkerModel
         rules.get_llm_pos_ids_for_vision = thinker.get_llm_pos_ids_for_vision.__get__(rules)
         rules.get_chunked_index = lambda indices, per_chunk, start: thinker.get_chunked_index(
-            rules, indices.tolist(), per_chunk, int(start)  # it looks at one token after another: slow in a tensor
+            rules,
+            indices.tolist(),
+            per_chunk,
+            int(start),  # it looks at one token after another: slow in a tensor
         )
         positions, _ = thinker.get_rope_index(
             rules,

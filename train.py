@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from transformers import TrainerState, set_seed
 
-from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.data.built import build_record
 from omnisent.data.catalog import DatasetFacts, dataset_facts, load_clips
 from omnisent.data.clip import SPLITS, Clip
 from omnisent.processing_omnisent import OmniSentProcessor, rating_instruction
 from omnisent.training import run_folder
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
-from omnisent.training.backbone import base_model_path, build_model, build_readout
+from omnisent.training.backbone import base_of, build_model, build_readout
 from omnisent.training.bad_clips import find_bad_clips, is_complete
 from omnisent.training.collator import ClipCollator, ClipDataset
 from omnisent.training.feature_cache import fill_cache, open_cache
@@ -38,7 +37,6 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
         raise ValueError("evaluate_only: a head that was never trained has nothing to say; name a bundle with adapter")
     folder = Path(args.output_dir)
     leave_cores_to_workers(args)
-    set_seed(args.seed)
     data = prepare_data(model_args, data_args, args)
     facts, processor, splits = data.facts, data.processor, data.splits
     if args.should_save:
@@ -47,17 +45,19 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
 
     labels = np.array([clip.label for clip in splits["train"]])
     readout = build_readout(model_args, processor.tokenizer, facts.score_range)
+    cache = open_cache(model_args, data_args, processor) if data_args.feature_cache else None
+    datasets = {name: ClipDataset(splits[name], processor, readout, cache) for name in SPLITS}
+    if cache is not None:
+        wanted = SPLITS[-1:] if args.evaluate_only else SPLITS
+        fill_cache(cache, model_args, [clip for name in wanted for clip in datasets[name].inputs], processor, args)
+    set_seed(args.seed)  # here, so that a run does not depend on what the cache already holds
     model = build_model(
         model_args,
         label_mean=float(labels.mean()),
         label_std=float(labels.std()),
         score_range=facts.score_range,
+        towers=cache is None,
     )
-    cache = open_cache(model, model_args, data_args, processor) if data_args.feature_cache else None
-    datasets = {name: ClipDataset(splits[name], processor, readout, cache) for name in SPLITS}
-    if cache is not None:
-        wanted = SPLITS[-1:] if args.evaluate_only else SPLITS
-        fill_cache(cache, model, [clip for name in wanted for clip in datasets[name].inputs], processor, args)
     trainer = SentimentTrainer(
         model=model,
         args=args,
@@ -184,13 +184,10 @@ def build_processor(
     words = ("system_prompt", "instruction", "transcript_template", "context_template")
     wording = {name: getattr(data_args, name) for name in words}
     wording["instruction"] = data_args.instruction or rating_instruction(*score_range)
-    budget = ("context_clips", "fps", "min_frames", "max_frames", "min_pixels", "max_pixels")
-    base, revision = model_args.base_model, model_args.base_revision
-    if model_args.adapter and model_args.readout == "discriminative":
-        config = OmniSentConfig.from_pretrained(model_args.adapter)
-        base, revision = config.base_model or model_args.adapter, config.base_revision
+    budget = ("context_clips", "fps", "min_frames", "max_frames", "min_pixels", "max_pixels", "exact_resize")
+    base, revision = base_of(model_args)
     return OmniSentProcessor.from_base(
-        base_model_path(base),
+        base,
         revision=revision,
         modalities=data_args.modalities,
         **{name: value for name, value in wording.items() if value is not None},

@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BitsAndBytesConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnisent.modeling_omnisent import OmniForSentimentRegression, last_token_index, load_thinker
@@ -299,3 +300,40 @@ def test_attention_implementations_give_the_same_scores(tiny_backbone, processor
         with torch.no_grad():
             scores.append(model(**processor(clips)).scores)
     assert (scores[0] - scores[1]).abs().max() < 1e-5
+
+
+class _Waits(TorchDispatchMode):
+    """Counts the operations that make a CPU wait for a GPU: a value, or a number of elements, is asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        asked = {
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.nonzero.default,
+            torch.ops.aten.equal.default,
+        }
+        self.count += function in asked
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_forward_pass_waits_for_the_device_no_more_than_the_library_does(model, processor, whole_clips):
+    batch = dict(processor([clip.to_dict() for clip in whole_clips[:3]]))
+    layout = {name: batch.pop(name) for name in ("input_ids", "attention_mask", "position_ids")}
+    embeds = model.get_input_embeddings()(layout["input_ids"])
+    with torch.no_grad():
+        with _Waits() as theirs:
+            model.model.get_audio_features(batch["input_features"], batch["feature_attention_mask"])
+            model.model.get_video_features(batch["pixel_values_videos"], batch["video_grid_thw"])
+            model.model.language_model(
+                inputs_embeds=embeds,
+                attention_mask=layout["attention_mask"],
+                position_ids=layout["position_ids"],
+                use_cache=False,
+            )
+        with _Waits() as ours:
+            model(**layout, **batch, labels=torch.zeros(3))
+    assert theirs.count > 0
+    assert ours.count == theirs.count

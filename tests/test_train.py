@@ -365,6 +365,24 @@ def test_an_adapter_goes_on_training_from_a_bundle(settings, tmp_path):
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_like_lengths_share_a_batch_when_asked_for(settings, tmp_path, planted_root):
+    lengths = []
+
+    class Widths(TrainerCallback):
+        def on_train_begin(self, args, state, control, train_dataloader=None, **_):
+            known = train_dataloader.dataset.lengths()
+            for batch in train_dataloader.batch_sampler:
+                lengths.append(max(known[i] for i in batch) - min(known[i] for i in batch))
+
+    spread = {}
+    for strategy in ("random", "group_by_length"):
+        lengths.clear()
+        with _trainer_callback(Widths()):
+            run(*parse_arguments([settings(train_sampling_strategy=strategy, output_dir=str(tmp_path / strategy))]))
+        spread[strategy] = sum(lengths) / len(lengths)
+    assert spread["group_by_length"] < 0.8 * spread["random"]
+
+
 def test_bad_clips_are_an_error_by_name_or_are_listed_and_left_out(settings, tmp_path):
     root = tmp_path / "damaged"
     clips = make_planted_clips(root, n_train=12, n_valid=6, n_test=6, seed=8)

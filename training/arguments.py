@@ -84,6 +84,7 @@ class DataArguments:
     max_frames: int = _field(16, "most frames of a video")
     min_pixels: int = _field(128 * 28 * 28, "fewest pixels of a frame")
     max_pixels: int = _field(768 * 28 * 28, "most pixels of a frame")
+    exact_resize: bool = _field(True, "frames bit-equal to the official path; false for the faster 8-bit resize")
 
 
 @dataclass

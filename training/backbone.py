@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..modeling_omnisent import OmniForSentimentRegression
+from ..configuration_omnisent import OmniSentConfig
+from ..modeling_omnisent import ADAPTER_DIR, TOWERS, OmniForSentimentRegression, load_thinker
 from ..readouts.base import Readout
 from ..readouts.discriminative import DiscriminativeReadout
 from ..readouts.generative import ExpectedReadout, GreedyReadout, OmniForSentimentGeneration
@@ -28,8 +30,18 @@ def base_model_path(name: str) -> str:
     return str(make_tiny_backbone(TINY_FOLDER)) if name == TINY else name
 
 
+def base_of(arguments: ModelArguments) -> tuple[str, str | None]:
+    """Base model and revision; those of the bundle that a regression head goes on from, where there is one."""
+    if arguments.adapter and arguments.readout == "discriminative":
+        config = OmniSentConfig.from_pretrained(arguments.adapter)
+        return config.base_model or arguments.adapter, config.base_revision
+    return base_model_path(arguments.base_model), arguments.base_revision
+
+
 def lora_config(arguments: ModelArguments) -> LoraConfig:
-    """The adapter: by suffix over the whole Thinker (`paper`), or in the language model alone (`llm`)."""
+    """The adapter to go on from, or a new one: by suffix over the whole Thinker (`paper`), or in the language model (`llm`)."""
+    if arguments.adapter:
+        return LoraConfig.from_pretrained(arguments.adapter, subfolder=ADAPTER_DIR)
     return LoraConfig(
         r=arguments.lora_r,
         lora_alpha=arguments.lora_alpha,
@@ -67,6 +79,7 @@ def build_model(
     label_mean: float,
     label_std: float,
     score_range: tuple[float, float],
+    towers: bool = True,
 ) -> OmniForSentimentRegression | OmniForSentimentGeneration:
     """The model to train, with its adapter and head trainable and all else frozen.
 
@@ -75,15 +88,12 @@ def build_model(
         label_mean: of the training labels, label units; used by the head alone.
         label_std: of the training labels, label units; used by the head alone.
         score_range: lowest and highest score, label units; used by the head alone.
+        towers: `False` to load neither tower, where their outputs are known.
 
     Raises:
         ValueError: when `adapter` names a bundle without an adapter.
     """
-    options = {"dtype": getattr(torch, arguments.dtype), "quantization_config": quantization_config(arguments)}
-    if arguments.attn_implementation:
-        options["attn_implementation"] = arguments.attn_implementation
-    if torch.cuda.is_available():
-        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+    options = _loading(arguments) | {"without": () if towers else TOWERS}
     if arguments.readout == "generative":
         model = OmniForSentimentGeneration.from_base(
             base_model_path(arguments.base_model), revision=arguments.base_revision, **options
@@ -112,3 +122,18 @@ def build_model(
         model.add_lora(lora_config(arguments))
     model.freeze_all_but_trained()
     return model
+
+
+def load_towers(arguments: ModelArguments) -> PreTrainedModel:
+    """The Thinker without its language model: what computes tower outputs, loaded as `build_model` would load it."""
+    base, revision = base_of(arguments)
+    return load_thinker(base, revision=revision, without=("language_model",), **_loading(arguments)).eval()
+
+
+def _loading(arguments: ModelArguments) -> dict[str, Any]:
+    options = {"dtype": getattr(torch, arguments.dtype), "quantization_config": quantization_config(arguments)}
+    if arguments.attn_implementation:
+        options["attn_implementation"] = arguments.attn_implementation
+    if torch.cuda.is_available():
+        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+    return options

@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import inject_adapter_in_model
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 
-from ..modeling_omnisent import tower_features
+from ..modeling_omnisent import TOWERS, pinned_revision, thinker_config, tower_features
 from ..processing_omnisent import OmniSentProcessor
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
-from .backbone import base_model_path
+from .backbone import base_of, load_towers, lora_config
 
 VERSION = 1  # raise when the same clip and settings would give another entry
 LAYOUT = ("input_ids", "position_ids")
 SUFFIX = ".safetensors"
-TOWERS = ("audio_tower.", "visual.")
 
 logger = logging.getLogger("omnisent.feature_cache")
 
@@ -97,16 +97,13 @@ class FeatureCache:
         draft.replace(path)
 
 
-def open_cache(
-    model: PreTrainedModel, model_args: ModelArguments, data_args: DataArguments, processor: OmniSentProcessor
-) -> FeatureCache:
-    """The cache that `feature_cache` names, for this model and this processor.
+def open_cache(model_args: ModelArguments, data_args: DataArguments, processor: OmniSentProcessor) -> FeatureCache:
+    """The cache that `feature_cache` names, for this backbone and this processor.
 
     Raises:
         ValueError: when an adapter changes the towers, so that their outputs cannot be kept.
     """
-    changed = [name for name, _ in model.model.named_parameters() if "lora_" in name and name.startswith(TOWERS)]
-    if changed:
+    if _changes_towers(model_args):
         raise ValueError(
             "feature_cache: the adapter changes the audio and vision towers, so their outputs cannot be kept; train with"
             " lora_preset llm, or leave feature_cache out"
@@ -116,7 +113,7 @@ def open_cache(
         "processor": processor.to_dict(),
         "chat_template": processor.chat_template,
         "tokenizer": hashlib.sha256(processor.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
-        "base": _base(model, model_args),
+        "base": _base(model_args),
         **{
             name: getattr(model_args, name)
             for name in ("dtype", "quantization", "quantize_towers", "attn_implementation")
@@ -127,16 +124,16 @@ def open_cache(
 
 def fill_cache(
     cache: FeatureCache,
-    model: PreTrainedModel,
+    model_args: ModelArguments,
     clips: Sequence[Mapping[str, Any]],
     processor: OmniSentProcessor,
     args: OmniSentTrainingArguments,
 ) -> None:
-    """Compute the entries that are missing; each process of several takes its share.
+    """Compute the entries that are missing; each process of several takes its share. The towers are loaded for it alone.
 
     Args:
-        cache: of this model and processor.
-        model: either readout's.
+        cache: of this backbone and processor.
+        model_args: the backbone.
         clips: as the processor takes them.
         processor: with the run's settings.
         args: workers, and the processes there are.
@@ -144,19 +141,28 @@ def fill_cache(
     missing = [clip for clip in clips if not cache.has(clip)]
     logger.info("feature cache %s: %d of %d clips found", cache.folder, len(clips) - len(missing), len(clips))
     share = missing[args.process_index :: args.world_size]
-    loader = DataLoader(_Encoded(share, processor), batch_size=None, num_workers=args.dataloader_num_workers)
-    thinker = model.model
-    device = thinker.get_input_embeddings().weight.device
-    progress = tqdm(loader, total=len(share), desc="tower features", unit="clip", disable=args.disable_tqdm)
-    training = model.training
-    model.eval()
-    for clip, encoded in zip(share, progress, strict=True):
+    if share:
+        _compute(cache, load_towers(model_args), share, processor, args)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def _compute(
+    cache: FeatureCache,
+    thinker: Qwen2_5OmniThinkerModel,
+    clips: Sequence[Mapping[str, Any]],
+    processor: OmniSentProcessor,
+    args: OmniSentTrainingArguments,
+) -> None:
+    loader = DataLoader(_Encoded(clips, processor), batch_size=None, num_workers=args.dataloader_num_workers)
+    progress = tqdm(loader, total=len(clips), desc="tower features", unit="clip", disable=args.disable_tqdm)
+    device = next(thinker.parameters()).device
+    for clip, encoded in zip(clips, progress, strict=True):
         with torch.no_grad():
             features = tower_features(thinker, **{k: v.to(device) for k, v in _batch(processor, encoded).items()})
         cache.store(clip, {**{name: encoded[name] for name in LAYOUT}, **features})
-    model.train(training)
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
 
 
 def cache_info(folder: str | Path) -> CacheInfo:
@@ -194,11 +200,19 @@ def _batch(processor: OmniSentProcessor, encoded: Mapping[str, torch.Tensor]) ->
     return {name: batch[name] for name in names if name in batch}
 
 
-def _base(model: PreTrainedModel, arguments: ModelArguments) -> str:
+def _changes_towers(arguments: ModelArguments) -> bool:
+    base, revision = base_of(arguments)
+    with torch.device("meta"):
+        thinker = Qwen2_5OmniThinkerModel(thinker_config(base, revision=revision))
+        inject_adapter_in_model(lora_config(arguments), thinker, low_cpu_mem_usage=True)
+    return any("lora_" in name and name.startswith(TOWERS) for name, _ in thinker.named_parameters())
+
+
+def _base(arguments: ModelArguments) -> str:
     """The base model: a commit of a Hub id, or a folder's weights by their names, sizes and times."""
-    base = base_model_path(arguments.base_model)
+    base, revision = base_of(arguments)
     if not os.path.isdir(base):
-        return f"{base}@{getattr(model, 'base_revision', None) or getattr(model.config, 'base_revision', None)}"
+        return f"{base}@{pinned_revision(base, revision)}"
     weights = sorted(Path(base).glob(f"*{SUFFIX}"))
     return json.dumps([str(Path(base).resolve()), *[(path.name, *_stamp(path)) for path in weights]])
 

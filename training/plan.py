@@ -16,7 +16,7 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
 
 from ..configuration_omnisent import OmniSentConfig
-from ..modeling_omnisent import RegressionHead, thinker_config
+from ..modeling_omnisent import TOWERS, RegressionHead, thinker_config
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .backbone import base_model_path, lora_config
 
@@ -77,7 +77,7 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
     head_config = OmniSentConfig(thinker_config=config, head=model.head, head_hidden_size=model.head_hidden_size)
     with torch.device("meta"):
         head = sum(p.numel() for p in RegressionHead(head_config).parameters())
-    weights = _weight_bytes(thinker.model, model)
+    weights = _weight_bytes(thinker.model, model, towers=data.feature_cache is None)
     if model.readout == "generative":  # it keeps the lm_head, unquantised, and has no head of its own
         weights += lm_head * torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
         head = 0
@@ -122,7 +122,7 @@ def _build_on_meta(config: Qwen2_5OmniThinkerConfig, model: ModelArguments) -> t
     return thinker, sum(p.numel() for _, p in adapters), sum("lora_A" in name for name, _ in adapters)
 
 
-def _weight_bytes(thinker: nn.Module, model: ModelArguments) -> int:
+def _weight_bytes(thinker: nn.Module, model: ModelArguments, *, towers: bool) -> int:
     width = torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
     per_nf4 = 0.5 + 1 / NF4_BLOCK + 4 / (NF4_BLOCK * NF4_SECOND_BLOCK)
     linears = {
@@ -132,7 +132,7 @@ def _weight_bytes(thinker: nn.Module, model: ModelArguments) -> int:
     }
     total = 0.0
     for name, parameter in thinker.named_parameters():
-        if "lora_" not in name:
+        if "lora_" not in name and (towers or not name.startswith(TOWERS)):
             nf4 = model.quantization == "nf4" and id(parameter) in linears
             total += parameter.numel() * (per_nf4 if nf4 else width)
     return round(total)

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import torch
+from torch.utils.data import Sampler
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ..readouts.base import Readout
 
@@ -37,6 +39,15 @@ class SentimentTrainer(Trainer):
             **options,
         )
         return self.optimizer
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
+        """Trainer's own would encode every clip to learn its length; a header tells enough."""
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        clips = self.train_dataset if train_dataset is None else train_dataset
+        return LengthGroupedSampler(
+            self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths=clips.lengths()
+        )
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Loss (`None` for the generative readout), predictions and labels of a batch."""

@@ -1,9 +1,11 @@
 """Clips on their way into a batch: labels, padding, and what was said before."""
 
+import numpy as np
 import pytest
 import torch
 
 from omnisent.data.clip import Clip
+from omnisent.data.planted import write_video
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.discriminative import DiscriminativeReadout
 from omnisent.training.collator import ClipCollator, ClipDataset
@@ -36,3 +38,10 @@ def test_context_is_what_was_said_before_in_the_same_video_and_split(tiny_backbo
         assert ("Before that" in text) == bool(said)
         assert said in text
         assert not any(other.text in text for other in CLIPS if other.text not in (clip.text, said))
+
+
+def test_lengths_follow_seconds_and_words_by_the_header_alone(processor, tmp_path):
+    for seconds in (1, 3):
+        write_video(tmp_path / f"{seconds}.mp4", np.zeros((10 * seconds, 32, 32, 3), np.uint8), 10)
+    clips = [Clip("long", video=str(tmp_path / "3.mp4")), Clip("short", "yes", video=str(tmp_path / "1.mp4")), CLIPS[0]]
+    assert ClipDataset(clips, processor, READOUT).lengths() == [3000, 1003, 12]

@@ -11,9 +11,10 @@ import torch
 import yaml
 
 from omnisent.cli import main as command_line
+from omnisent.modeling_omnisent import embed_clips, tower_features
 from omnisent.train import main, run
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
-from omnisent.training.backbone import build_model
+from omnisent.training.backbone import build_model, load_towers
 from omnisent.training.feature_cache import cache_info, clear_cache, fill_cache, open_cache
 from omnisent.training.run_folder import read_predictions
 
@@ -59,6 +60,30 @@ def test_readouts_and_seeds_share_entries_and_read_no_media_again(config, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")} == before
 
 
+@pytest.mark.parametrize("readout", ["discriminative", "generative"])
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_a_model_without_towers_reads_the_same_from_their_outputs(
+    tiny_backbone, processor, whole_clips, readout, quantization
+):
+    args = ModelArguments(
+        base_model=str(tiny_backbone), dtype="float32", lora_preset="llm", readout=readout, quantization=quantization
+    )
+    batch = processor([clip.to_dict() for clip in whole_clips[:2]])
+    layout = {name: batch.pop(name) for name in ("input_ids", "attention_mask", "position_ids")}
+    states = []
+    for inputs, towers in ((batch, True), (tower_features(load_towers(args), **batch), False)):
+        torch.manual_seed(0)
+        model = build_model(args, label_mean=0.0, label_std=1.0, score_range=(-3.0, 3.0), towers=towers).eval()
+        embeds = embed_clips(model.model, layout["input_ids"], **inputs)
+        states.append(
+            model.model.language_model(
+                inputs_embeds=embeds, attention_mask=layout["attention_mask"], position_ids=layout["position_ids"]
+            ).last_hidden_state
+        )
+    assert torch.equal(*states)
+    assert {name.split(".")[1] for name in model.state_dict() if name.startswith("model.")} == {"language_model"}
+
+
 @pytest.fixture
 def opened(tiny_backbone, processor, tmp_path):
     """A filled cache for two clips, with what it was opened with."""
@@ -67,10 +92,9 @@ def opened(tiny_backbone, processor, tmp_path):
         model_args = ModelArguments(
             base_model=str(tiny_backbone), quantization="none", dtype="float32", lora_preset="llm", **changes
         )
-        model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=(-3.0, 3.0))
-        cache = open_cache(model, model_args, DataArguments(feature_cache=str(tmp_path / "cache")), processor)
+        cache = open_cache(model_args, DataArguments(feature_cache=str(tmp_path / "cache")), processor)
         args = OmniSentTrainingArguments(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
-        fill_cache(cache, model, clips, processor, args)
+        fill_cache(cache, model_args, clips, processor, args)
         return cache
 
     return open_with

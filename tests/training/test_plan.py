@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
 
+from omnisent import train
 from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
@@ -55,6 +57,13 @@ def test_quantised_weights_take_half_a_byte_and_their_scales():
     assert nf4.expected_peak_bytes == nf4.weight_bytes + nf4.optimizer_bytes + nf4.activation_bytes
 
 
+def test_with_cached_features_the_towers_take_no_memory():
+    model, training = ModelArguments(lora_preset="llm"), OmniSentTrainingArguments(use_cpu=True)
+    whole, cached = (plan(model, DataArguments(feature_cache=folder), training) for folder in (None, "cache"))
+    assert 0.6e9 < whole.weight_bytes - cached.weight_bytes < 0.8e9  # 1.3 billion parameters in NF4 and their scales
+    assert cached.thinker_parameters == whole.thinker_parameters
+
+
 def test_the_3b_is_known_without_a_download():
     found = _plan(base_model="Qwen/Qwen2.5-Omni-3B", lora_preset="llm")
     per_layer = 32 * (2 * 4 * 2048 + 2 * (256 - 2048) + 3 * (2048 + 11008))
@@ -84,9 +93,8 @@ def test_the_generative_readout_keeps_the_lm_head_and_has_no_other():
     assert more == 2 * 544_997_376
 
 
-def test_the_command_prints_json_and_takes_overrides(tmp_path):
-    config = tmp_path / "seven.yaml"
-    config.write_text("base_model: Qwen/Qwen2.5-Omni-7B\nlora_preset: paper\n")
+def test_the_command_plans_the_shipped_config_on_any_machine(tmp_path):
+    config = Path(train.__file__).parent / "configs" / "mosi.yaml"
     command = [sys.executable, "-c", "from omnisent.cli import main; main()", "plan", str(config), "--json"]
     done = subprocess.run([*command, "--lora_preset", "llm"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
