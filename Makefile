@@ -28,8 +28,13 @@ test-slow: install
 test-browser: install
 	$(BIN)/python -m pytest -q -m browser
 
-bench: install
-	for name in preprocessing feature_cache readouts growth; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+bench: install runs/demo/model
+	$(BIN)/python benchmarks/preprocessing.py runs/demo/model
+	for name in feature_cache step readouts growth; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python benchmarks/summary.py
+
+runs/demo/model:
+	$(MAKE) demo
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -2,8 +2,9 @@
 
     python benchmarks/feature_cache.py
 
-Preset llm, NF4, float32, batches of 8, one DataLoader worker: what a second or later epoch takes. The tiny backbone's towers cost
-little, so most of what is saved here is reading media; at 7B the towers count too.
+Preset llm, NF4, float32, batches of 8: what a second or later epoch takes on one core that does everything, and on two, one of them
+reading ahead; for planted clips (112 pixels high) and for 720p files of 5 s seen at the same number of pixels. The tiny backbone's
+towers cost little, so what is saved here is mostly reading media; at 7B the towers count too.
 """
 
 import tempfile
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import torch
 from common import in_turn, ratio, save, spread, table
+from preprocessing import make_clip
 from torch.utils.data import DataLoader
 
+from omnisent.data.clip import Clip
 from omnisent.data.planted import make_planted_clips
+from omnisent.modeling_omnisent import OmniForSentimentRegression, tower_features
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.discriminative import DiscriminativeReadout
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
@@ -25,49 +29,91 @@ from omnisent.training.tiny_backbone import make_tiny_backbone
 
 def main() -> None:
     torch.set_num_threads(1)
+    result = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        clips = [clip for clip in make_planted_clips(root / "planted") if clip.split == "train"]
-        base = make_tiny_backbone(root / "tiny")
-        processor = OmniSentProcessor.from_base(base, min_pixels=3136, max_pixels=12544)
-        model_args = ModelArguments(base_model=str(base), dtype="float32", lora_preset="llm")
-        model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=(-3.0, 3.0))
-        cache = open_cache(model, model_args, DataArguments(feature_cache=str(root / "cache")), processor)
-        readout = DiscriminativeReadout((-3.0, 3.0))
-        plain, cached = ClipDataset(clips, processor, readout), ClipDataset(clips, processor, readout, cache)
-        args = OmniSentTrainingArguments(output_dir=str(root), use_cpu=True, disable_tqdm=True)
-        first = in_turn({"fill": lambda: fill_cache(cache, model, cached.inputs, processor, args)}, 1, warmups=0)[
-            "fill"
-        ]
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-
-        def epoch(dataset: ClipDataset) -> None:
-            loader = DataLoader(dataset, batch_size=8, num_workers=1, collate_fn=ClipCollator(processor, readout))
-            model.train()
-            for batch in loader:
-                model(**batch).loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-
-        seconds = in_turn({"without": lambda: epoch(plain), "with": lambda: epoch(cached)})
-        size = cache_info(root / "cache")
-    result = {
-        "clips": len(clips),
-        "seconds_an_epoch": {name: spread(values) for name, values in seconds.items()},
-        "times_faster": ratio(seconds["without"], seconds["with"]),
-        "seconds_to_fill": first[0],
-        "bytes_a_clip": size.size / size.entries,
-    }
-    print(
-        table(
-            [("an epoch", "median s", "min", "max"), *((n, *s.values()) for n, s in result["seconds_an_epoch"].items())]
-        )
-    )
-    faster = result["times_faster"]
-    print(
-        f"{faster['median']:.1f} times faster ({faster['min']:.1f} to {faster['max']:.1f}); filling took {first[0]:.1f} s"
-    )
+        planted = [clip for clip in make_planted_clips(root / "planted") if clip.split == "train"]
+        for name, clips in (("planted", planted), ("720p", large_clips(root))):
+            result[name] = measure(root / name, clips, make_tiny_backbone(root / "tiny"))
+    rows = [
+        (f"{name}, {workers}", *found["times_faster"].values())
+        for name, points in result.items()
+        for workers, found in points["epochs"].items()
+    ]
+    print(table([("times faster with the cache", "median", "min", "max"), *rows]))
+    shares = [(name, *points["parts_of_an_epoch_without"].values()) for name, points in result.items()]
+    print(table([("an epoch without, one core: share of", "reading", "towers"), *shares]))
     print(f"results in {save('feature_cache', result)}")
+
+
+def large_clips(root: Path) -> list[Clip]:
+    """Files as people have them, each under a name of its own."""
+    clips = []
+    for index in range(16):
+        path = root / f"large-{index}.mp4"
+        make_clip(path, 720, 1280, 5, seed=index)
+        clips.append(Clip(str(index), "so the story was good", str(path), label=float(index % 3), split="train"))
+    return clips
+
+
+def measure(root: Path, clips: list[Clip], base: Path) -> dict:
+    """Epochs over the clips with and without the cache, and what it takes."""
+    processor = OmniSentProcessor.from_base(base, min_pixels=3136, max_pixels=12544)
+    model_args = ModelArguments(base_model=str(base), dtype="float32", lora_preset="llm")
+    cache = open_cache(model_args, DataArguments(feature_cache=str(root / "cache")), processor)
+    readout = DiscriminativeReadout((-3.0, 3.0))
+    collate = ClipCollator(processor, readout)
+    plain, cached = ClipDataset(clips, processor, readout), ClipDataset(clips, processor, readout, cache)
+    args = OmniSentTrainingArguments(output_dir=str(root), use_cpu=True, disable_tqdm=True)
+    fill = {"fill": lambda: fill_cache(cache, model_args, cached.inputs, processor, args)}
+    filled = in_turn(fill, 1, warmups=0)["fill"][0]
+    whole, towerless = (
+        build_model(model_args, label_mean=0.0, label_std=1.0, score_range=(-3.0, 3.0), towers=towers)
+        for towers in (True, False)
+    )
+    epochs = {}
+    for workers in (0, 1):
+        ways = {
+            "without": lambda n=workers: epoch(plain, whole, collate, n),
+            "with": lambda n=workers: epoch(cached, towerless, collate, n),
+        }
+        seconds = in_turn(ways)
+        epochs[f"{workers} workers"] = {
+            "seconds_an_epoch": {name: spread(values) for name, values in seconds.items()},
+            "times_faster": ratio(seconds["without"], seconds["with"]),
+        }
+    size = cache_info(root / "cache")
+    return {
+        "clips": len(clips),
+        "seconds_to_fill": filled,
+        "bytes_a_clip": size.size / size.entries,
+        "epochs": epochs,
+        "parts_of_an_epoch_without": share_of_parts(plain, whole, collate),
+    }
+
+
+def epoch(dataset: ClipDataset, model: OmniForSentimentRegression, collate: ClipCollator, workers: int) -> None:
+    """Every clip once, with its gradient."""
+    model.train()
+    for batch in DataLoader(dataset, batch_size=8, num_workers=workers, collate_fn=collate):
+        model(**batch).loss.backward()
+        model.zero_grad()
+
+
+def share_of_parts(dataset: ClipDataset, model: OmniForSentimentRegression, collate: ClipCollator) -> dict[str, float]:
+    """Where the time of an epoch goes that has no cache: reading, towers, and all that a cache leaves."""
+    batches = list(DataLoader(dataset, batch_size=8, collate_fn=collate))
+    names = ("input_features", "feature_attention_mask", "pixel_values_videos", "video_grid_thw")
+    media = [{name: batch[name] for name in names if name in batch} for batch in batches]
+    seconds = in_turn(
+        {
+            "reading": lambda: list(DataLoader(dataset, batch_size=8, collate_fn=collate)),
+            "towers": lambda: [tower_features(model.model, **inputs) for inputs in media],
+            "reading, towers and the rest": lambda: epoch(dataset, model, collate, 0),
+        }
+    )
+    whole = seconds.pop("reading, towers and the rest")
+    return {name: ratio(values, whole)["median"] for name, values in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """From a file to model inputs: ours against the usual path, and against decoding alone, on one core.
 
-    python benchmarks/preprocessing.py
+    python benchmarks/preprocessing.py [BUNDLE]
 
 Usual path: `qwen_omni_utils.process_mm_info` and `Qwen2_5OmniProcessor` with the same frames and pixel budget, its video reader
 replaced by one that decodes every frame with PyAV (none of its own can be installed with wheels alone), its sound by an `ffmpeg`
-program as it wants it. Floor: decoding all frames and the sound with PyAV, and nothing else.
+program as it wants it. Floor: decoding all frames and the sound with PyAV, and nothing else. With a trained bundle, such as the
+demo's, also how far the 8-bit resize moves its scores, of planted clips.
 """
 
 import os
@@ -23,9 +24,9 @@ from common import in_turn, ratio, save, spread, table
 from qwen_omni_utils import process_mm_info
 from qwen_omni_utils.v2_5 import vision_process
 from torch.utils.data import DataLoader, Dataset
-from transformers import Qwen2_5OmniProcessor
+from transformers import AutoModel, AutoProcessor, Qwen2_5OmniProcessor
 
-from omnisent.data.planted import write_video
+from omnisent.data.planted import make_planted_clips, write_video
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.training.tiny_backbone import make_tiny_backbone
 
@@ -146,6 +147,8 @@ def main() -> None:
                 paths[f"{name} {seconds} s"] = str(path)
         result = measure(paths, exact, fast, usual)
         result["workers"] = over_workers(list(paths.values()), exact)
+        if len(sys.argv) > 1:
+            result["score_change_of_8_bit_resize"] = score_change(sys.argv[1], root)
     print(f"results in {save('preprocessing', result)}")
 
 
@@ -184,6 +187,21 @@ def measure(paths: dict[str, str], exact: OmniSentProcessor, fast: OmniSentProce
     }
     print(table([("over all clips", "median", "min", "max"), *((name, *r.values()) for name, r in ratios.items())]))
     return {"cores_used": 1, "budget": BUDGET, "clips": clips, "ratios": ratios}
+
+
+def score_change(bundle: str, root: Path) -> dict[str, float]:
+    """How far scores of planted test clips with picture move when the frames are resized in 8 bits; label units."""
+    model = AutoModel.from_pretrained(bundle, trust_remote_code=True)
+    processor = AutoProcessor.from_pretrained(bundle, trust_remote_code=True)
+    clips = [clip.to_dict() for clip in make_planted_clips(root / "planted") if clip.split == "test" and clip.video]
+    scores = []
+    for processor.exact_resize in (True, False):
+        with torch.inference_mode():
+            scores.append(torch.cat([model(**processor(clip)).scores for clip in clips]))
+    moved = (scores[1] - scores[0]).abs()
+    found = {"clips": len(clips), "mean": moved.mean().item(), "largest": moved.max().item()}
+    print(f"8-bit resize moves {len(clips)} scores by {found['mean']:.4f} on average, at most {found['largest']:.4f}")
+    return found
 
 
 def over_workers(paths: list[str], processor: OmniSentProcessor) -> dict:

@@ -3,10 +3,15 @@
     python benchmarks/readouts.py
 
 Tiny backbone, float32, planted clips, batches of 8, one core. Greedy writing never stops early here, so that the number of
-tokens is what it says. At 7B a prompt weighs more, beside the reading of files as well as beside a token.
+tokens is what it says. At 7B a prompt weighs more, beside the reading of files as well as beside a token. Peak memory is that of a
+process that does one of them alone, imports and weights included.
 """
 
+import resource
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,24 +32,17 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        clips = [clip.to_dict() for clip in make_planted_clips(root / "planted", n_train=8, n_valid=8, n_test=48)]
+        clips = planted_clips(root)
         base = make_tiny_backbone(root / "tiny")
         processor = OmniSentProcessor.from_base(base, min_pixels=3136, max_pixels=12544)
-        score = OmniForSentimentRegression.from_thinker(base).eval()
-        write = OmniForSentimentGeneration.from_base(base)
-        expected = ExpectedReadout((-3.0, 3.0), processor.tokenizer)
-        models = {"discriminative": lambda batch: score(**batch)}
-        for tokens in TOKENS:
-            models[f"generative, greedy, {tokens} tokens"] = lambda batch, n=tokens: write.write_greedily(
-                n, -1, **batch
-            )
-        models["generative, expected"] = lambda batch: expected.predict(write, batch)
+        models = readouts(base, processor)
         groups = [clips[start : start + BATCH] for start in range(0, len(clips), BATCH)]
         batches = [processor(group) for group in groups]
         with torch.inference_mode():
             alone = in_turn({n: lambda m=m: [m(batch) for batch in batches] for n, m in models.items()})
             whole = in_turn({n: lambda m=m: [m(processor(group)) for group in groups] for n, m in models.items()})
-    result = {"clips": len(clips), "batch": BATCH, "cores_used": 1}
+        peaks = {name: peak_memory(root, name) for name in models}
+    result = {"clips": len(clips), "batch": BATCH, "cores_used": 1, "peak_memory_bytes": peaks}
     for name, seconds in (("model_alone", alone), ("file_to_score", whole)):
         result[name] = {
             readout: {
@@ -55,8 +53,49 @@ def main() -> None:
         }
         rows = [(readout, *found["times_discriminative"].values()) for readout, found in result[name].items()]
         print(table([(f"{name}: times discriminative", "median", "min", "max"), *rows]))
+    print(table([("peak memory", "MB"), *((name, peak / 1e6) for name, peak in peaks.items())]))
     print(f"results in {save('readouts', result)}")
 
 
+def planted_clips(root: Path) -> list[dict]:
+    """Test clips, made where there are none."""
+    made = make_planted_clips(root / "planted", n_train=8, n_valid=8, n_test=48)
+    return [clip.to_dict() for clip in made]
+
+
+def readouts(base: Path, processor: OmniSentProcessor) -> dict[str, Callable[[dict], object]]:
+    """Each readout as a function of a batch, with the same backbone."""
+    score = OmniForSentimentRegression.from_thinker(base).eval()
+    write = OmniForSentimentGeneration.from_base(base)
+    expected = ExpectedReadout((-3.0, 3.0), processor.tokenizer)
+    return {
+        "discriminative": lambda batch: score(**batch),
+        **{f"generative, greedy, {n} tokens": lambda batch, n=n: write.write_greedily(n, -1, **batch) for n in TOKENS},
+        "generative, expected": lambda batch: expected.predict(write, batch),
+    }
+
+
+def peak_memory(root: Path, name: str) -> int:
+    """Peak bytes of a new process that scores all clips in one way."""
+    command = [sys.executable, __file__, str(root), name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1])
+
+
+def one_way(root: Path, name: str) -> None:
+    """What `peak_memory` starts."""
+    torch.set_num_threads(1)
+    clips, base = planted_clips(root), make_tiny_backbone(root / "tiny")
+    processor = OmniSentProcessor.from_base(base, min_pixels=3136, max_pixels=12544)
+    read = readouts(base, processor)[name]
+    with torch.inference_mode():
+        for start in range(0, len(clips), BATCH):
+            read(processor(clips[start : start + BATCH]))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        one_way(Path(sys.argv[1]), sys.argv[2])
+    else:
+        main()
