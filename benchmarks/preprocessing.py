@@ -8,7 +8,9 @@ program as it wants it. Floor: decoding all frames and the sound with PyAV, and 
 demo's, also how far the 8-bit resize moves its scores, of planted clips.
 """
 
+import cProfile
 import os
+import pstats
 import shutil
 import sys
 import tempfile
@@ -146,6 +148,7 @@ def main() -> None:
                 make_clip(path, height, width, seconds, seed=seconds)
                 paths[f"{name} {seconds} s"] = str(path)
         result = measure(paths, exact, fast, usual)
+        result["profile"] = profiled(list(paths.values()), exact)
         result["workers"] = over_workers(list(paths.values()), exact)
         if len(sys.argv) > 1:
             result["score_change_of_8_bit_resize"] = score_change(sys.argv[1], root)
@@ -187,6 +190,23 @@ def measure(paths: dict[str, str], exact: OmniSentProcessor, fast: OmniSentProce
     }
     print(table([("over all clips", "median", "min", "max"), *((name, *r.values()) for name, r in ratios.items())]))
     return {"cores_used": 1, "budget": BUDGET, "clips": clips, "ratios": ratios}
+
+
+def profiled(paths: list[str], processor: OmniSentProcessor, rows: int = 12) -> list[dict]:
+    """The functions in which encoding spends most of its time by themselves."""
+    profiler = cProfile.Profile()
+    profiler.enable()
+    for path in paths:
+        processor.encode({"video": path})
+    profiler.disable()
+    found = sorted(pstats.Stats(profiler).stats.items(), key=lambda item: -item[1][2])
+    total = sum(values[2] for _, values in found)
+    table_rows = [
+        {"function": f"{Path(file).name} {name}".removeprefix("~ "), "calls": values[1], "share": values[2] / total}
+        for (file, _, name), values in found[:rows]
+    ]
+    print(table([("function", "calls", "share"), *(row.values() for row in table_rows)]))
+    return table_rows
 
 
 def score_change(bundle: str, root: Path) -> dict[str, float]:
