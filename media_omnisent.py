@@ -158,12 +158,16 @@ class _Sound:
         except av.FFmpegError as fault:
             return fault
         for frame in frames:
-            if frame.sample_rate != self.rate:
-                self._set_rate(frame.sample_rate)
-            wave = _mono(self.path, frame)
-            self.taken += len(wave)
-            self._keep(wave if self.resampler is None else self.resampler.resample_chunk(wave))
+            self.take(frame)
         return None
+
+    def take(self, frame: av.AudioFrame, part: slice = slice(None)) -> None:
+        """Takes in a decoded frame, or a part of its samples."""
+        if frame.sample_rate != self.rate:
+            self._set_rate(frame.sample_rate)
+        wave = _mono(self.path, frame)[part]
+        self.taken += len(wave)
+        self._keep(wave if self.resampler is None else self.resampler.resample_chunk(wave))
 
     def finish(self) -> np.ndarray | None:
         """Returns (samples,) float32 with librosa's count, ceil(taken * SAMPLE_RATE / rate); None without samples."""

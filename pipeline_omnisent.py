@@ -49,6 +49,11 @@ class MultimodalSentimentPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
+    @property
+    def neutral_band(self) -> float:
+        """How far from 0 a score may lie and be neutral, label units, where a call says nothing else."""
+        return self._postprocess_params.get("neutral_band", 0.1 if self.model.config.score_max <= 1 else 0.5)
+
     def _sanitize_parameters(
         self,
         modalities: Sequence[str] | None = None,
@@ -109,7 +114,7 @@ class MultimodalSentimentPipeline(Pipeline):
         if "error" in scored:
             return scored
         if neutral_band is None:
-            neutral_band = 0.1 if self.model.config.score_max <= 1 else 0.5
+            neutral_band = self.neutral_band
         score = scored["score"]
         return {"score": score, "label": LABELS[1 if abs(score) <= neutral_band else 2 * (score > 0)]}
 

@@ -17,6 +17,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import Qwen2_5OmniProcessor
 
+from .long_media_omnisent import LongMedia
 from .media_omnisent import SAMPLE_RATE, ClipMedia, OmniSentError, VideoSampling, read_media
 
 MODALITIES = ("text", "audio", "video")
@@ -49,7 +50,8 @@ class OmniSentProcessor(ProcessorMixin):
 
     A clip is a mapping with `text`, `video` and `audio` (paths; each may be missing or `None`) and, for messages, `id`. With
     `video` set and `audio` unset, the video's own sound is used, if it has any. `context` may list the transcripts of the clips
-    before it in its video, the earliest first.
+    before it in its video, the earliest first. `start` and `end`, in seconds, take a stretch of its files; for many stretches of
+    one file, give what `open` returns in place of its path.
 
     Args:
         feature_extractor: the base model's log-mel extractor.
@@ -158,6 +160,16 @@ class OmniSentProcessor(ProcessorMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "OmniSentProcessor":
         """Load a bundle's processor; it runs no code of the bundle unless `trust_remote_code=True`, and never asks."""
         return super().from_pretrained(pretrained_model_name_or_path, **{"trust_remote_code": False, **kwargs})
+
+    @staticmethod
+    def open(path: str | os.PathLike) -> LongMedia:
+        """A file of any length, opened once, to stand as `video` or `audio` of clips with `start` and `end`.
+
+        Example:
+            >>> with processor.open("talk.mp4") as talk:
+            ...     inputs = processor([{"video": talk, "start": at, "end": at + 8.0} for at in (0.0, 4.0, 8.0)])
+        """
+        return LongMedia(path)
 
     @property
     def video_sampling(self) -> VideoSampling:
@@ -448,15 +460,25 @@ def _read_clip(
     video, audio = clip.get("video"), clip.get("audio")
     own_sound = video is not None and audio is None and "audio" in wanted
     frames, pair_seconds, sound, duration = None, None, None, 0.0
+    stretch = (clip.get("start"), clip.get("end"))
     if video is not None and ("video" in wanted or own_sound):
-        media = read_media(
-            video, video="video" in wanted, sound=own_sound, sampling=sampling, max_sound_seconds=max_sound_seconds
-        )
+        rules = {"sampling": sampling, "max_sound_seconds": max_sound_seconds}
+        media = _read_file(video, *stretch, video="video" in wanted, sound=own_sound, **rules)
         frames, pair_seconds, sound, duration = media.frames, media.seconds_per_frame_pair, media.sound, media.duration
     if audio is not None and "audio" in wanted:
-        media = read_media(audio, video=False, sound=True, max_sound_seconds=max_sound_seconds)
+        media = _read_file(audio, *stretch, video=False, sound=True, max_sound_seconds=max_sound_seconds)
         sound, duration = media.sound, max(duration, media.duration)
     return text, ClipMedia(frames, pair_seconds, sound, duration)
+
+
+def _read_file(file: str | os.PathLike | LongMedia, start: float | None, end: float | None, **wanted: Any) -> ClipMedia:
+    """The whole of a file, or a stretch of it."""
+    if isinstance(file, LongMedia):
+        return file.read(start or 0.0, end, **wanted)
+    if start is None and end is None:
+        return read_media(file, **wanted)
+    with LongMedia(file) as media:
+        return media.read(start or 0.0, end, **wanted)
 
 
 def _plain_text(text: str | None) -> str | None:

@@ -1,0 +1,1 @@
+"""Scores of people's own files: the transcripts beside them, and timelines of long ones."""

@@ -1,0 +1,151 @@
+"""Transcripts with times: reads .srt and .vtt files into cues, and says which words fall into a stretch. Opens no media.
+
+Words have no times of their own in such files, so those of a cue are taken to be spread evenly over it.
+"""
+
+import codecs
+import html
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SUFFIXES = (".srt", ".vtt")
+_STAMP = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
+_TIMES = re.compile(rf"\s*{_STAMP}\s*-->\s*{_STAMP}(?:\s.*)?")
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")  # <i>, <v Name>, <00:01.500>, {\an8}
+_NOT_SPOKEN = re.compile(r"(WEBVTT|NOTE|STYLE|REGION)(\s|$)")
+# Chinese and Japanese are written without spaces; there each character counts as a word.
+_SPACELESS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"\s*(?:[{_SPACELESS}]|[^\s{_SPACELESS}]+)")
+
+
+@dataclass(frozen=True)
+class Cue:
+    """What is said from `start` to `end`, in seconds; one line without markup."""
+
+    start: float
+    end: float
+    text: str
+
+
+def read_cues(path: str | os.PathLike[str]) -> list[Cue]:
+    """The cues of a .srt or .vtt file, sorted by time, without markup and without cues that say nothing.
+
+    UTF-8 and UTF-16 are known, anything else is taken for Windows-1252. Where most cues repeat the line before, as automatic
+    captions roll, each line is kept once.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: naming file and line, for what is not a cue.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path}: expected subtitles that end in {' or '.join(SUFFIXES)}")
+    is_vtt = path.suffix.lower() == ".vtt"
+    lines = _decode(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if is_vtt and not re.match(r"WEBVTT(\s|$)", lines[0]):
+        raise ValueError(f"{path}, line 1: expected WEBVTT, found {lines[0][:40]!r}; is it a .srt file?")
+    spoken = sorted(_spoken(path, lines, is_vtt), key=lambda one: one[:2])
+    cues = [Cue(start, end, " ".join(said)) for start, end, said in _without_repeats(spoken)]
+    return [cue for cue in cues if cue.text]
+
+
+def cues_beside(path: str | os.PathLike[str]) -> list[Cue]:
+    """The cues of the .srt or .vtt file that lies beside a media file under the same name; none where there is no such file."""
+    beside = (Path(path).with_suffix(suffix) for suffix in SUFFIXES)
+    return next((read_cues(file) for file in beside if file.is_file()), [])
+
+
+def text_within(cues: Sequence[Cue], start: float, end: float) -> str | None:
+    """The words spoken in [start, end), in seconds; `None` where there are none.
+
+    Word i of the n of a cue spans the i-th n-th of its time, and belongs where its middle lies, so that windows which follow
+    each other share no word and lose none.
+    """
+    heard = (_words_within(cue, start, end) for cue in cues if cue.start <= end and cue.end >= start)
+    return " ".join(text for text in heard if text) or None
+
+
+def _words_within(cue: Cue, start: float, end: float) -> str:
+    words = _WORD.findall(cue.text)
+    step = (cue.end - cue.start) / max(len(words), 1)
+    within = (word for i, word in enumerate(words) if start <= cue.start + (i + 0.5) * step < end)
+    return "".join(within).strip()
+
+
+def _decode(data: bytes) -> str:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return data.decode("latin-1")
+
+
+def _spoken(path: Path, lines: Sequence[str], is_vtt: bool) -> Iterator[tuple[float, float, list[str]]]:
+    """Start, end and lines of each cue, in the file's order; lines lose their markup."""
+    cue: tuple[float, float, list[str]] | None = None
+    skipping, names = False, []  # names: what stands above a time line, with the numbers of these lines
+    for number, line in enumerate(lines, 1):
+        if "-->" in line:
+            if cue is not None:
+                if not is_vtt and cue[2] and cue[2][-1].isdecimal():
+                    cue[2].pop()  # the next cue's number, where the empty line between the two is missing
+                yield cue
+            if len(names) > 1:
+                raise _no_time(path, *names[0])
+            cue, skipping, names = (*_times(path, number, line), []), False, []
+        elif not (line if cue else line.strip()):  # automatic captions have lines of one blank within their cues
+            if cue is not None:
+                yield cue
+            elif names:
+                raise _no_time(path, *names[0])
+            cue, skipping, names = None, False, []
+        elif cue is not None:
+            cue[2].append(" ".join(html.unescape(_TAG.sub("", line)).split()))
+        elif is_vtt and not names and (skipping or _NOT_SPOKEN.match(line)):
+            skipping = True
+        else:
+            names.append((number, line))
+    if cue is not None:
+        yield cue
+    elif names:
+        raise _no_time(path, *names[0])
+
+
+def _times(path: Path, number: int, line: str) -> tuple[float, float]:
+    found = _TIMES.fullmatch(line)
+    if found is None:
+        raise ValueError(
+            f"{path}, line {number}: expected times like 00:01:02,500 --> 00:01:04,000, found {line[:60]!r}"
+        )
+    start, end = (
+        int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + int(part.ljust(3, "0")) / 1000
+        for hours, minutes, seconds, part in (found.groups()[:4], found.groups()[4:])
+    )
+    if end < start:
+        raise ValueError(f"{path}, line {number}: the cue ends before it starts: {line[:60]!r}")
+    return start, end
+
+
+def _no_time(path: Path, number: int, line: str) -> ValueError:
+    return ValueError(f"{path}, line {number}: expected a cue with its line of times (-->), found {line[:60]!r}")
+
+
+def _without_repeats(
+    cues: Sequence[tuple[float, float, list[str]]],
+) -> list[tuple[float, float, list[str]]]:
+    """Cues without the lines that the one before ended with, where at least half of them roll so."""
+    kept, repeats, before = [], 0, []
+    for start, end, lines in cues:
+        said = [line for line in lines if line]
+        same = next((n for n in range(min(len(said), len(before)), 0, -1) if said[:n] == before[-n:]), 0)
+        repeats += same > 0
+        kept.append((start, end, said[same:]))
+        before = said or before
+    rolls = len(cues) > 2 and 2 * repeats >= len(cues)
+    return kept if rolls else [(start, end, [line for line in lines if line]) for start, end, lines in cues]

@@ -1,0 +1,187 @@
+"""A timeline as a picture: score over time, the neutral band, and the strongest moments with what was said in them.
+
+It draws what it is given; see timeline.py for where the scores come from.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font, get_font_names
+from matplotlib.ticker import FuncFormatter, MultipleLocator
+
+NEGATIVE, POSITIVE = "#b35806", "#542788"  # the ends of the colour scale that other plots give to scores
+TICK_SECONDS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
+QUOTE_CHARACTERS = 36
+LABEL_WIDTH = 0.28  # of the axes, for a quote of that length
+MANY = 150  # windows, from which on their mean over a while is drawn as well
+# What DejaVu Sans has no letters for.
+OTHER_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "SimHei",
+)
+
+
+class Scored(Protocol):
+    """What is drawn of one window; see `timeline.Moment`."""
+
+    start: float
+    end: float
+    score: float | None
+    text: str | None
+
+
+def clock(seconds: float, _: object = None) -> str:
+    """`"2:05"`, `"1:02:05"` from an hour on, `"2:05.5"` where seconds are broken."""
+    tenths = round(seconds * 10)
+    whole, tenth = divmod(tenths, 10)
+    hours, minutes, left = whole // 3600, whole // 60 % 60, whole % 60
+    said = f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
+    return f"{said}.{tenth}" if tenth else said
+
+
+def strongest(moments: Sequence[Scored], sign: int, neutral_band: float, most: int = 3) -> list[Scored]:
+    """The moments with the highest (sign 1) or lowest (sign -1) scores, apart from each other, in order of time.
+
+    They lie outside the neutral band; where none does, it is the strongest one on that side of 0.
+    """
+    side = sorted((m for m in moments if m.score is not None and m.score * sign > 0), key=lambda m: -m.score * sign)
+    found = side[:1]
+    for one in side:
+        apart = max(one.end - one.start, 0.08 * moments[-1].end)
+        far = all(abs(one.start - other.start) >= apart for other in found)
+        if far and len(found) < most and one.score * sign > neutral_band:
+            found.append(one)
+    return sorted(found, key=lambda m: m.start)
+
+
+def plot_timeline(
+    moments: Sequence[Scored],
+    out: Path,
+    *,
+    title: str,
+    neutral_band: float,
+    score_range: tuple[float, float] = (-3.0, 3.0),
+) -> None:
+    """Write a PNG of scores over time.
+
+    Args:
+        moments: windows in order of time; those without a score are gaps, marked at the lower edge.
+        out: the picture.
+        title: stands above it.
+        neutral_band: how far from 0 is neutral, label units.
+        score_range: lowest and highest score that there can be, label units.
+    """
+    times = np.array([(m.start + m.end) / 2 for m in moments])
+    scores = np.array([np.nan if m.score is None else m.score for m in moments])
+    last = max((m.end for m in moments), default=1.0)
+    highest = np.nanmax(np.abs(scores)) if np.isfinite(scores).any() else 0.0
+    reach = min(max(1.1 * highest, 2 * neutral_band), max(map(abs, score_range)))
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    axes = figure.subplots()
+    axes.axhspan(-neutral_band, neutral_band, color="0.93", zorder=0)
+    axes.axhline(0, color="0.55", linewidth=0.8, zorder=1)
+    axes.text(1.004, 0, "neutral", transform=axes.get_yaxis_transform(), color="0.45", fontsize=8, va="center")
+    _draw_scores(axes, times, scores)
+    families = ["DejaVu Sans", *(name for name in OTHER_FONTS if name in set(get_font_names()))]
+    letters = {chr(code) for family in families for code in get_font(findfont(family)).get_charmap()}
+    for sign, colour in ((1, POSITIVE), (-1, NEGATIVE)):
+        for moment, place in _placed(strongest(moments, sign, neutral_band), last):
+            quote = _quote(moment.text or "", letters)
+            _label(axes, moment, quote, (place, sign * 1.12 * reach), colour, families)
+    missing = times[np.isnan(scores)]
+    axes.plot(missing, np.full(len(missing), -1.5 * reach), "x", color="0.35", markersize=4, clip_on=False, zorder=5)
+    axes.set_xlim(0, last)
+    axes.set_ylim(-1.5 * reach, 1.5 * reach)
+    axes.xaxis.set_major_locator(MultipleLocator(next((s for s in TICK_SECONDS if last / s <= 12), TICK_SECONDS[-1])))
+    axes.xaxis.set_major_formatter(FuncFormatter(clock))
+    axes.set_yticks([tick for tick in axes.get_yticks() if abs(tick) <= reach + 1e-9])
+    axes.spines[["top", "right"]].set_visible(False)
+    gaps = f"; {len(missing)} of {len(moments)} windows have no score (x)" if len(missing) else ""
+    axes.set_xlabel(f"time{gaps}")
+    axes.set_ylabel("score (label units)")
+    shown = "".join(letter if letter in letters else "?" for letter in title)
+    shown = shown if len(shown) <= 90 else f"{shown[:89]}…"
+    axes.set_title(shown, loc="left", fontsize=11, parse_math=False, fontfamily=families)
+    figure.savefig(out, dpi=150)
+
+
+def _draw_scores(axes: Axes, times: np.ndarray, scores: np.ndarray) -> None:
+    many = len(times) > MANY
+    axes.fill_between(times, scores, 0, where=scores >= 0, interpolate=True, color=POSITIVE, alpha=0.18, linewidth=0)
+    axes.fill_between(times, scores, 0, where=scores <= 0, interpolate=True, color=NEGATIVE, alpha=0.18, linewidth=0)
+    marker = "o" if len(times) <= 60 else ""
+    axes.plot(
+        times,
+        scores,
+        color="0.25",
+        alpha=0.45 if many else 1,
+        linewidth=0.6 if many else 1.3,
+        marker=marker,
+        markersize=4,
+    )
+    if not many:
+        return
+    width = max(5, len(times) // 60) | 1
+    known = np.isfinite(scores).astype(float)
+    sums = np.convolve(np.where(known > 0, scores, 0), np.ones(width), "same")
+    counts = np.convolve(known, np.ones(width), "same")
+    mean = np.where(known > 0, sums / np.maximum(counts, 1), np.nan)
+    span = clock(round((times[width] - times[0]) or 1))
+    axes.plot(times, mean, color="0.1", linewidth=1.6, label=f"mean over {span}")
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 1.1), frameon=False, fontsize=8)
+
+
+def _label(
+    axes: Axes, moment: Scored, quote: str, place: tuple[float, float], colour: str, families: list[str]
+) -> None:
+    """Time, score and quote of a moment, in the strip above or below the scores."""
+    middle = (moment.start + moment.end) / 2
+    score = f"{moment.score:+.2f}".replace("-", "\N{MINUS SIGN}")
+    said = f"{clock(moment.start)}\N{EN DASH}{clock(moment.end)}   {score}"
+    axes.plot(middle, moment.score, "o", color=colour, markersize=6, zorder=4)
+    label = axes.annotate(
+        f"{said}\n{quote}" if quote else said,
+        xy=(middle, moment.score),
+        xytext=place,
+        textcoords=axes.get_yaxis_transform(),
+        ha="center",
+        va="bottom" if place[1] > 0 else "top",
+        color=colour,
+        fontsize=8.5,
+        fontfamily=families,
+        linespacing=1.4,
+        parse_math=False,
+        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkB": 4},
+    )
+    label.set_in_layout(False)
+
+
+def _placed(moments: Sequence[Scored], last: float) -> list[tuple[Scored, float]]:
+    """Each moment with the middle of its label, in [0, 1] of the width, moved as little as keeps labels apart and within."""
+    half, places = LABEL_WIDTH / 2, [(m.start + m.end) / 2 / last for m in moments]
+    for i, place in enumerate(places):
+        places[i] = max(place, half if i == 0 else places[i - 1] + LABEL_WIDTH)
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], 1 - half if i == len(places) - 1 else places[i + 1] - LABEL_WIDTH)
+    return list(zip(moments, places, strict=True))
+
+
+def _quote(text: str, letters: set[str]) -> str:
+    """The start of a text; nothing where the fonts at hand cannot write it."""
+    if not text or not set(text) <= letters | {" "}:
+        return ""
+    most = (
+        QUOTE_CHARACTERS if " " in text[:QUOTE_CHARACTERS] else QUOTE_CHARACTERS // 2
+    )  # Chinese letters are twice as wide
+    if len(text) <= most:
+        return f"“{text}”"
+    cut = text[: most - 1]
+    return f"“{cut.rsplit(' ', 1)[0] if ' ' in cut else cut}…”"
