@@ -210,7 +210,9 @@ class LongMedia:
         sink = _FrameSink(self.path, sampling)
         if not _decode_by_time(self._container, self._pictures, part, wanted, sink):
             raise MediaError(
-                self.path, f"damaged: its frames from {start:.2f} to {stop:.2f} s cannot be decoded; make the file anew"
+                self.path,
+                f"damaged, or without display times: its frames from {start:.2f} to {stop:.2f} s cannot be decoded;"
+                " re-encode it as MP4",
             )
         frames = [sink.frames[index] for index in wanted]
         return torch.stack(frames if len(frames) > 1 else frames * 2), total / rate

@@ -542,8 +542,8 @@ def _stretches(track: _Track, wanted: set[int]) -> list[tuple[int, int]]:
         if at not in wanted:
             continue
         first = key_before if pts < track.pts[key] else key  # leading frames of an open group need the group before
-        if stretches and first <= stretches[-1][1] + 1:
-            first = stretches.pop()[0]
+        while stretches and first <= stretches[-1][1] + 1:
+            first = min(first, stretches.pop()[0])
         stretches.append((first, at))
     return stretches
 

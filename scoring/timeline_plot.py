@@ -83,7 +83,7 @@ def plot_timeline(
     scores = np.array([np.nan if m.score is None else m.score for m in moments])
     last = max((m.end for m in moments), default=1.0)
     highest = np.nanmax(np.abs(scores)) if np.isfinite(scores).any() else 0.0
-    reach = min(max(1.1 * highest, 2 * neutral_band), max(map(abs, score_range)))
+    reach = min(max(1.1 * highest, 2 * neutral_band, 0.1), max(map(abs, score_range)))
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     axes = figure.subplots()
     axes.axhspan(-neutral_band, neutral_band, color="0.93", zorder=0)
@@ -97,7 +97,10 @@ def plot_timeline(
             quote = _quote(moment.text or "", letters)
             _label(axes, moment, quote, (place, sign * 1.12 * reach), colour, families)
     missing = times[np.isnan(scores)]
-    axes.plot(missing, np.full(len(missing), -1.5 * reach), "x", color="0.35", markersize=4, clip_on=False, zorder=5)
+    if len(missing):
+        axes.plot(
+            missing, np.full(len(missing), -1.5 * reach), "x", color="0.35", markersize=4, clip_on=False, zorder=5
+        )
     axes.set_xlim(0, last)
     axes.set_ylim(-1.5 * reach, 1.5 * reach)
     axes.xaxis.set_major_locator(MultipleLocator(next((s for s in TICK_SECONDS if last / s <= 12), TICK_SECONDS[-1])))
@@ -117,16 +120,9 @@ def _draw_scores(axes: Axes, times: np.ndarray, scores: np.ndarray) -> None:
     many = len(times) > MANY
     axes.fill_between(times, scores, 0, where=scores >= 0, interpolate=True, color=POSITIVE, alpha=0.18, linewidth=0)
     axes.fill_between(times, scores, 0, where=scores <= 0, interpolate=True, color=NEGATIVE, alpha=0.18, linewidth=0)
-    marker = "o" if len(times) <= 60 else ""
-    axes.plot(
-        times,
-        scores,
-        color="0.25",
-        alpha=0.45 if many else 1,
-        linewidth=0.6 if many else 1.3,
-        marker=marker,
-        markersize=4,
-    )
+    style = {"alpha": 0.45, "linewidth": 0.6} if many else {"linewidth": 1.3}
+    size = 4 if len(times) <= 60 else 1.5  # a window between two without a score has no line
+    axes.plot(times, scores, color="0.25", marker="o", markersize=size, **style)
     if not many:
         return
     width = max(5, len(times) // 60) | 1

@@ -1,0 +1,316 @@
+"""Stretches of a long file: each frame carries its own index as bars, and each second sounds at its own frequency."""
+
+import resource
+import tracemalloc
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from omnisent import long_media_omnisent, media_omnisent
+from omnisent.data.planted import write_sound, write_video
+from omnisent.long_media_omnisent import LongMedia
+from omnisent.media_omnisent import MediaError, VideoSampling, read_media
+
+BARS, FPS, RATE = 14, 10, 44_100
+SMALL = VideoSampling(min_pixels=28 * 28)
+
+
+def pictures(indices: range, height: int = 56, width: int = 56) -> np.ndarray:
+    """(F, height, width, 3) uint8: vertical bars, the bits of each index, lowest bit first."""
+    bits = np.array([[(index >> bit) & 1 for bit in range(BARS)] for index in indices])
+    rows = bits[:, np.arange(width) * BARS // width] * 255
+    return np.broadcast_to(rows[:, None, :, None], (len(indices), height, width, 3)).astype(np.uint8)
+
+
+def indices_in(frames: torch.Tensor) -> list[int]:
+    columns = ((torch.arange(BARS) + 0.5) / BARS * frames.shape[-1]).long()
+    bits = frames[:, 1, frames.shape[2] // 2][:, columns] > 127
+    return [sum(int(bit) << at for at, bit in enumerate(row)) for row in bits]
+
+
+def tones(start: float, end: float, rate: int = RATE) -> np.ndarray:
+    """(samples,) float32; second s sounds at hertz_of(s)."""
+    place = np.arange(round(start * rate), round(end * rate))
+    return (0.4 * np.sin(2 * np.pi * hertz_of(place // rate) * place / rate)).astype(np.float32)
+
+
+def hertz_of(second):
+    return 300 + 20 * (second % 60)
+
+
+def hertz_in(sound: np.ndarray) -> float:
+    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))
+    return spectrum.argmax() * 16_000 / len(sound)
+
+
+def write_exact(path: Path, first: int, last: int) -> Path:
+    """Frames [first, last) of a talk and their sound, without loss, so that a cut file holds the same pixels and samples."""
+    options = {"qp": "0", "preset": "ultrafast", "x264-params": "keyint=30:bframes=2"}
+    wave = (tones(first / FPS, last / FPS) * 32767).astype(np.int16)
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=FPS, options=options)
+        video.height, video.width, video.pix_fmt, video.codec_context.thread_count = 56, 56, "yuv444p", 1
+        audio = out.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for place, picture in enumerate(pictures(range(first, last))):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")))
+            block = wave[place * RATE // FPS : (place + 1) * RATE // FPS]
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block[None]), "s16", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = RATE, place * RATE // FPS, Fraction(1, RATE)
+            out.mux(audio.encode(frame))
+        for stream in (video, audio):
+            out.mux(stream.encode(None))
+    return path
+
+
+def in_order(source: Path, out: Path) -> Path:
+    """The same packets in another container, in order of time."""
+    with av.open(str(source)) as given, av.open(str(out), "w") as made:
+        streams = {stream.index: made.add_stream_from_template(stream) for stream in given.streams}
+        for packet in sorted((p for p in given.demux() if p.size), key=lambda p: p.dts * p.time_base):
+            packet.stream = streams[packet.stream.index]
+            made.mux(packet)
+    return out
+
+
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory) -> Path:
+    """A minute, with B-frames, and sound at 44.1 kHz."""
+    path = tmp_path_factory.mktemp("long") / "talk.mp4"
+    write_video(path, pictures(range(60 * FPS)), FPS, tones(0, 60), RATE, preset="veryfast")
+    return path
+
+
+@pytest.fixture(scope="module")
+def hour_part(tmp_path_factory) -> Path:
+    """Ten minutes, 3,000 frames."""
+    path = tmp_path_factory.mktemp("long") / "ten.mp4"
+    write_video(path, pictures(range(3000), 28, 28), 5, tones(0, 600, 16_000), 16_000)
+    return path
+
+
+@pytest.fixture
+def packets(monkeypatch) -> list[int]:
+    """How many packets were read in all, as a list of one number."""
+    count = [0]
+    inner = media_omnisent._packets
+
+    def counted(*args):
+        for packet in inner(*args):
+            count[0] += 1
+            yield packet
+
+    for module in (media_omnisent, long_media_omnisent):
+        monkeypatch.setattr(module, "_packets", counted)
+    return count
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts", "flv"])
+def test_the_whole_of_a_file_is_what_read_media_reads(talk, tmp_path, suffix):
+    path = in_order(talk, tmp_path / f"talk.{suffix}")
+    expected = read_media(path, sampling=SMALL)
+    with LongMedia(path) as media:
+        whole = media.read(0, sampling=SMALL)
+        assert media.duration == pytest.approx(60, abs=0.03)
+    assert torch.equal(whole.frames, expected.frames)
+    assert (whole.duration, whole.seconds_per_frame_pair) == (expected.duration, expected.seconds_per_frame_pair)
+    assert len(expected.sound) - len(whole.sound) in range(12)
+    np.testing.assert_allclose(whole.sound[:950_000], expected.sound[:950_000], atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("start", [0, 13, 28, 52])
+def test_a_stretch_shows_and_sounds_only_its_own_seconds(talk, tmp_path, suffix, start):
+    path = in_order(talk, tmp_path / f"talk.{suffix}")
+    with LongMedia(path) as media:
+        read = media.read(start, start + 8, sampling=SMALL)
+    first = start * FPS
+    assert indices_in(read.frames) == [first + at for at in torch.linspace(0, 79, 16).round().long().tolist()]
+    assert read.duration == pytest.approx(8)
+    assert read.seconds_per_frame_pair == pytest.approx(1)
+    assert len(read.sound) == pytest.approx(8 * 16_000, abs=600)
+    for second in range(8):
+        within = read.sound[second * 16_000 + 1600 : (second + 1) * 16_000 - 1600]
+        assert hertz_in(within) == pytest.approx(hertz_of(start + second), abs=2)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 80), (37, 117), (301, 302), (295, 450), (590, 600)])
+def test_a_stretch_equals_the_file_that_is_cut_to_it(tmp_path, first, last):
+    whole = write_exact(tmp_path / "whole.mov", 0, 600)
+    expected = read_media(write_exact(tmp_path / "cut.mov", first, last), sampling=SMALL)
+    with LongMedia(whole) as media:
+        read = media.read(first / FPS, last / FPS, sampling=SMALL)
+    assert torch.equal(read.frames, expected.frames)
+    np.testing.assert_array_equal(read.sound, expected.sound)
+    assert read.duration == pytest.approx(expected.duration)
+    assert read.seconds_per_frame_pair == pytest.approx(expected.seconds_per_frame_pair)
+
+
+@pytest.mark.parametrize("options", ["bframes=4:keyint=10:open-gop=1:scenecut=0", "bframes=3:keyint=600", "bframes=0"])
+def test_frames_are_exact_whatever_the_groups_of_pictures(tmp_path, options):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=FPS, options={"x264-params": options})
+        video.height, video.width, video.pix_fmt, video.codec_context.thread_count = 56, 56, "yuv420p", 1
+        for index, picture in enumerate(pictures(range(200))):
+            noise = np.random.default_rng(index).integers(0, 60, picture.shape, dtype=np.uint8)
+            out.mux(video.encode(av.VideoFrame.from_ndarray(picture // 2 + noise, "rgb24")))
+        out.mux(video.encode(None))
+    with av.open(str(path)) as container:
+        plain = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    plain = torch.from_numpy(plain).permute(0, 3, 1, 2)
+    with LongMedia(path) as media:
+        for first in range(0, 190, 7):
+            read = media.read(first / FPS, (first + 9) / FPS, sampling=SMALL)
+            assert torch.equal(read.frames, plain[[first, first + 3, first + 5, first + 8]]), first
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mp3", "libmp3lame"), ("ogg", "libopus"), ("flac", "flac"), ("wav", "pcm_s16le")]
+)
+def test_a_stretch_of_a_sound_file_is_that_part_of_its_sound(tmp_path, suffix, codec):
+    path, rate = tmp_path / f"a.{suffix}", 48_000
+    wave = tones(0, 30, rate)
+    with av.open(str(path), "w") as out:
+        audio = out.add_stream(codec, rate=rate, layout="mono")
+        for at in range(0, len(wave), 960):
+            frame = av.AudioFrame.from_ndarray(wave[None, at : at + 960], "fltp", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
+            out.mux(audio.encode(frame))
+        out.mux(audio.encode(None))
+    whole = read_media(path, video=False).sound
+    with LongMedia(path) as media:
+        assert (media.has_video, media.has_sound) == (False, True)
+        assert media.duration == pytest.approx(30, abs=0.1)
+        for start in (0, 9.5, 27):
+            read = media.read(start, start + 2, video=False)
+            assert read.frames is None
+            assert read.duration == 2
+            assert len(read.sound) == 32_000
+            expected = whole[round(start * 16_000) :][:32_000]
+            lag = np.correlate(expected[7975:9025], read.sound[8000:9000]).argmax() - 25
+            assert abs(lag) <= 8  # half a millisecond, as coarse as some containers' clocks are
+            assert hertz_in(read.sound[16_000 + 9000 :]) == pytest.approx(hertz_of(int(start + 1.8)), abs=12)
+        with pytest.raises(MediaError, match="no video stream"):
+            media.read(0, 2)
+
+
+def test_a_stretch_costs_the_same_wherever_it_lies_and_the_file_is_listed_once(hour_part, packets):
+    with LongMedia(hour_part) as media:
+        listed, packets[0] = packets[0], 0
+        costs = []
+        for start in (16, 300, 584):
+            media.read(start, start + 8, sampling=SMALL)
+            costs.append(packets[0])
+            packets[0] = 0
+    assert listed > 3000 + 600 * 15
+    assert max(costs) < listed / 10
+    assert max(costs) < 2.5 * min(costs)
+
+
+def test_memory_stays_flat_over_a_long_file(hour_part):
+    with LongMedia(hour_part) as media:
+        for start in (0, 4):
+            media.read(start, start + 8, sampling=SMALL)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        tracemalloc.start()
+        held = []
+        for start in range(0, 592, 8):
+            media.read(start, start + 8, sampling=SMALL)
+            held.append(tracemalloc.get_traced_memory()[0])
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 8 * 2**20
+    assert held[-1] - held[5] < 2**18
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024
+
+
+def test_the_frame_on_the_screen_counts_where_none_begins(tmp_path):
+    path = tmp_path / "slides.mkv"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=FPS, options={"bf": "0"})
+        video.height, video.width, video.pix_fmt = 56, 56, "yuv420p"
+        video.codec_context.time_base = Fraction(1, 1000)
+        for slide, picture in enumerate(pictures(range(4))):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
+            frame.pts, frame.time_base = slide * 10_000, Fraction(1, 1000)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    with LongMedia(path) as media:
+        assert indices_in(media.read(13, 17, sampling=SMALL).frames) == [1, 1]
+        assert indices_in(media.read(18, 26, sampling=SMALL).frames) == [2, 2]
+        assert indices_in(media.read(9, 31, sampling=SMALL).frames) == [1, 3]
+
+
+def test_sound_that_goes_on_after_the_picture_is_read_alone(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_video(path, pictures(range(50)), FPS, tones(0, 20), RATE)
+    with LongMedia(path) as media:
+        assert media.duration == pytest.approx(20, abs=0.05)
+        assert indices_in(media.read(4, 12, sampling=SMALL).frames)[-1] == 49
+        late = media.read(10, 18, sampling=SMALL)
+    assert late.frames is None
+    assert late.seconds_per_frame_pair is None
+    assert len(late.sound) == 8 * 16_000
+
+
+def test_parts_can_be_left_out_and_sound_is_limited(talk):
+    with LongMedia(talk) as media:
+        assert media.read(5, 7, sound=False).sound is None
+        assert media.read(5, 7, video=False).frames is None
+        whole, cut = (media.read(5, 13, video=False, max_sound_seconds=most).sound for most in (300, 1.5))
+    assert len(cut) == 24_000
+    np.testing.assert_allclose(cut, whole[:24_000], atol=1e-2)  # AAC fills up with noise
+
+
+def test_what_cannot_be_read_is_said(talk, tmp_path):
+    with LongMedia(talk) as media:
+        with pytest.raises(MediaError, match=r"nothing at 60\.00 s: it is 60\.00 s long"):
+            media.read(60, 68)
+        for start, end in ((-1, 2), (3, 3), (4, 2)):
+            with pytest.raises(ValueError, match="expected a stretch with 0 <= start < end"):
+                media.read(start, end)
+        assert indices_in(media.read(59, 70, sampling=SMALL).frames)[-1] == 599
+    with pytest.raises(MediaError, match="missing"):
+        LongMedia(tmp_path / "none.mp4")
+    data = talk.read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
+    with pytest.raises(MediaError, match="truncated"):
+        LongMedia(tmp_path / "cut.mp4")
+    write_video(tmp_path / "a.avi", pictures(range(40)), FPS, preset="medium")
+    with LongMedia(tmp_path / "a.avi") as media, pytest.raises(MediaError, match="without display times"):
+        media.read(1, 3)
+
+
+def test_a_damaged_stretch_leaves_the_others(talk, tmp_path):
+    with av.open(str(talk)) as container:
+        spots = [(p.pos, p.size) for p in container.demux(video=0) if p.size and 20 <= p.pts * p.time_base < 30]
+    data = bytearray(talk.read_bytes())
+    for at, size in spots:
+        data[at : at + size] = bytes(size)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(data)
+    with LongMedia(broken) as media, LongMedia(talk) as whole:
+        with pytest.raises(MediaError, match="damaged") as caught:
+            media.read(21, 29, sampling=SMALL)
+        assert caught.value.path == str(broken)
+        for start in (0, 52, 8):
+            read, expected = (one.read(start, start + 8, sampling=SMALL) for one in (media, whole))
+            assert torch.equal(read.frames, expected.frames)
+            np.testing.assert_allclose(read.sound, expected.sound, atol=1e-2)  # AAC fills up with noise
+
+
+def test_opening_leaves_no_file_open_when_it_fails(tmp_path):
+    write_sound(tmp_path / "a.m4a", tones(0, 1, 16_000))
+    media = LongMedia(tmp_path / "a.m4a")
+    open_now = len(list(Path("/proc/self/fd").iterdir()))
+    media.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_now - 1
+    data = (tmp_path / "a.m4a").read_bytes()
+    (tmp_path / "cut.m4a").write_bytes(data[: len(data) // 2])
+    with pytest.raises(MediaError):
+        LongMedia(tmp_path / "cut.m4a")
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_now - 1
