@@ -85,7 +85,7 @@ def talk(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def hour_part(tmp_path_factory) -> Path:
+def ten_minutes(tmp_path_factory) -> Path:
     """Ten minutes, 3,000 frames."""
     path = tmp_path_factory.mktemp("long") / "ten.mp4"
     write_video(path, pictures(range(3000), 28, 28), 5, tones(0, 600, 16_000), 16_000)
@@ -198,8 +198,8 @@ def test_a_stretch_of_a_sound_file_is_that_part_of_its_sound(tmp_path, suffix, c
             media.read(0, 2)
 
 
-def test_a_stretch_costs_the_same_wherever_it_lies_and_the_file_is_listed_once(hour_part, packets):
-    with LongMedia(hour_part) as media:
+def test_a_stretch_costs_the_same_wherever_it_lies_and_the_file_is_listed_once(ten_minutes, packets):
+    with LongMedia(ten_minutes) as media:
         listed, packets[0] = packets[0], 0
         costs = []
         for start in (16, 300, 584):
@@ -211,8 +211,8 @@ def test_a_stretch_costs_the_same_wherever_it_lies_and_the_file_is_listed_once(h
     assert max(costs) < 2.5 * min(costs)
 
 
-def test_memory_stays_flat_over_a_long_file(hour_part):
-    with LongMedia(hour_part) as media:
+def test_memory_stays_flat_over_a_long_file(ten_minutes):
+    with LongMedia(ten_minutes) as media:
         for start in (0, 4):
             media.read(start, start + 8, sampling=SMALL)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

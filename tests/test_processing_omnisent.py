@@ -228,3 +228,29 @@ def test_loading_a_bundle_by_the_class_asks_nothing_on_the_terminal(model, proce
     monkeypatch.setattr("builtins.input", lambda *said: asked.append(said) or "n")
     assert OmniSentProcessor.from_pretrained(tmp_path).max_pixels == processor.max_pixels
     assert asked == []
+
+
+def test_a_stretch_of_a_file_is_a_clip(processor, tmp_path):
+    def write(name, first, last):
+        levels = np.arange(first, last, dtype=np.uint8)[:, None, None, None]
+        sound = np.sin(np.arange(first * 1600, last * 1600) / 9).astype(np.float32) / 2
+        write_video(tmp_path / name, np.broadcast_to(levels, (last - first, 56, 56, 3)), 10, sound)
+        return str(tmp_path / name)
+
+    talk, cut = write("talk.mp4", 0, 240), write("cut.mp4", 120, 160)
+    said = {"text": "I loved it", "start": 12.0, "end": 16.0}
+    with processor.open(talk) as opened:
+        of_path, of_open = (processor.encode({"video": video, **said}) for video in (talk, opened))
+        heard = processor.encode({"audio": opened, **said})
+        with pytest.raises(ClipError, match=r"clip late: .*nothing at 30"):
+            processor.encode({"id": "late", "video": opened, "start": 30.0, "end": 34.0})
+    for key, value in of_path.items():
+        assert torch.equal(of_open[key], value), key
+    expected = processor.encode({"video": cut, "text": "I loved it"})
+    assert torch.equal(of_path["video_grid_thw"], expected["video_grid_thw"])
+    assert (of_path["pixel_values_videos"] - expected["pixel_values_videos"]).abs().mean() < 0.05
+    assert of_path["input_features"].shape[1] == 400
+    assert torch.equal(heard["input_features"], of_path["input_features"])
+    assert "pixel_values_videos" not in heard
+    whole = processor.encode({"video": talk, "text": "I loved it"})
+    assert whole["input_features"].shape[1] > 2390

@@ -1,0 +1,202 @@
+"""Scores over time: which windows there are, what each is scored from, and the table and plot that come of it."""
+
+from pathlib import Path
+
+import av
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+from transformers import pipeline
+
+from omnisent.data.planted import write_sound, write_video
+from omnisent.media_omnisent import MediaError
+from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
+from omnisent.scoring.subtitles import Cue
+from omnisent.scoring.timeline import Moment, parse_seconds, score_timeline, windows_of, write_timeline
+from omnisent.scoring.timeline_plot import clock, plot_timeline, strongest
+
+CUES = [Cue(0.0, 4.0, "the acting was wonderful"), Cue(12.0, 16.0, "the ending was awful")]
+SRT = "1\n00:00:00,000 --> 00:00:04,000\nthe acting was wonderful\n\n2\n00:00:12,000 --> 00:00:16,000\nthe ending was awful\n"
+
+
+def sound_of(seconds: int) -> np.ndarray:
+    place = np.arange(seconds * 16_000)
+    return (0.4 * np.sin(2 * np.pi * (200 + 25 * (place // 16_000)) * place / 16_000)).astype(np.float32)
+
+
+def damaged_from_12(talk: Path, folder: Path) -> Path:
+    """The talk with zeros for its pictures from second 12 on."""
+    with av.open(str(talk)) as container:
+        spots = [(p.pos, p.size) for p in container.demux(video=0) if p.size and p.pts * p.time_base >= 12]
+    data = bytearray(talk.read_bytes())
+    for at, size in spots:
+        data[at : at + size] = bytes(size)
+    (folder / "broken.mp4").write_bytes(data)
+    return folder / "broken.mp4"
+
+
+@pytest.fixture
+def pipe(model, processor) -> MultimodalSentimentPipeline:
+    return MultimodalSentimentPipeline(model=model, processor=processor, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory):
+    """Twenty seconds; the picture grows brighter with each, and the sound higher."""
+    path = tmp_path_factory.mktemp("timeline") / "talk.mp4"
+    levels = (np.arange(200) // 10 * 12).astype(np.uint8)[:, None, None, None]
+    write_video(path, np.broadcast_to(levels, (200, 56, 56, 3)), 10, sound_of(20))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("duration", "window", "stride", "expected"),
+    [
+        (20.0, 8.0, 8.0, [(0, 8), (8, 16), (16, 20)]),
+        (19.9, 8.0, 8.0, [(0, 8), (8, 16), (11.9, 19.9)]),
+        (16.0, 8.0, 8.0, [(0, 8), (8, 16)]),
+        (16.0, 8.0, 4.0, [(0, 8), (4, 12), (8, 16)]),
+        (17.0, 8.0, 4.0, [(0, 8), (4, 12), (8, 16), (12, 17)]),
+        (5.0, 8.0, 4.0, [(0, 5)]),
+        (8.0, 8.0, 4.0, [(0, 8)]),
+        (30.0, 4.0, 20.0, [(0, 4), (20, 24)]),
+        (23.0, 4.0, 20.0, [(0, 4), (20, 23)]),
+        (21.0, 4.0, 20.0, [(0, 4), (17, 21)]),
+        (0.9, 0.3, 0.1, [(k / 10, k / 10 + 0.3) for k in range(7)]),
+    ],
+)
+def test_windows_cover_the_file_and_end_with_it(duration, window, stride, expected):
+    assert windows_of(duration, window, stride) == [pytest.approx(span) for span in expected]
+
+
+@pytest.mark.parametrize(("window", "stride"), [(0, 1), (1, 0), (-1, 1), (float("nan"), 1), (1, float("inf"))])
+def test_a_window_without_length_is_refused(pipe, talk, window, stride):
+    with pytest.raises(ValueError, match="window and stride must be above 0 s"):
+        score_timeline(pipe, talk, window=window, stride=stride)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("8s", 8), ("1.5", 1.5), ("1m30s", 90), ("500ms", 0.5), ("2h", 7200), (" 1h1m1s1ms ", 3661.001), ("90M", 5400)],
+)
+def test_lengths_of_time_are_read(text, seconds):
+    assert parse_seconds(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "8x", "s", "-3s", "1.2.3s", "30s1m", "nan", "1e3"])
+def test_what_is_no_length_of_time_is_said(text):
+    with pytest.raises(ValueError, match=r"is not a length of time; expected e\.g\. 8s, 1\.5, 1m30s or 500ms"):
+        parse_seconds(text)
+
+
+def test_each_window_is_scored_from_its_own_picture_sound_and_words(pipe, talk):
+    moments = list(score_timeline(pipe, talk, window=8, stride=4, cues=CUES, batch_size=3))
+    assert [(m.start, m.end) for m in moments] == [(0, 8), (4, 12), (8, 16), (12, 20)]
+    assert [m.text for m in moments] == [CUES[0].text, None, CUES[1].text, CUES[1].text]
+    for moment in moments:
+        clip = {"video": str(talk), "start": moment.start, "end": moment.end, "text": moment.text}
+        alone = pipe(clip)
+        assert moment.score == pytest.approx(alone["score"], abs=1e-4)
+        assert moment.label == alone["label"]
+        assert moment.error is None
+    assert len({round(m.score, 5) for m in moments}) == 4
+
+
+def test_moments_come_as_they_are_scored(pipe, talk, monkeypatch):
+    read = []
+    inner = pipe.processor.encode
+    monkeypatch.setattr(pipe.processor, "encode", lambda *args, **kwargs: read.append(1) or inner(*args, **kwargs))
+    moments = score_timeline(pipe, talk, window=2, stride=2, batch_size=2)
+    assert read == []
+    assert next(moments).end == 2
+    assert len(read) <= 4
+    moments.close()
+
+
+def test_a_bad_window_says_why_and_stops_no_other(pipe, talk, tmp_path):
+    broken = damaged_from_12(talk, tmp_path)
+    good = list(score_timeline(pipe, talk, window=4, stride=4))
+    found = list(score_timeline(pipe, broken, window=4, stride=4, batch_size=2))
+    assert [m.score for m in found[:3]] == pytest.approx([m.score for m in good[:3]], abs=1e-3)
+    for bad in found[3:]:
+        assert (bad.score, bad.label) == (None, None)
+        assert f"clip broken.mp4 {clock(bad.start)} to {clock(bad.end)}: {broken}: damaged" in bad.error
+
+
+def test_sound_alone_has_a_timeline_and_what_cannot_be_opened_is_an_error(pipe, tmp_path):
+    write_sound(tmp_path / "a.m4a", sound_of(6))
+    moments = list(score_timeline(pipe, tmp_path / "a.m4a", window=2, stride=2))
+    assert len({m.score for m in moments[:3]}) == 3
+    with pytest.raises(MediaError, match="missing"):
+        list(score_timeline(pipe, tmp_path / "none.mp4", window=2, stride=2))
+
+
+def test_the_pipelines_modalities_are_used(model, processor, talk):
+    pipe = MultimodalSentimentPipeline(model=model, processor=processor, device="cpu", modalities=["text"])
+    first, second, *_ = score_timeline(pipe, talk, window=4, stride=4, cues=CUES)
+    assert first.score == pytest.approx(pipe({"text": CUES[0].text})["score"], abs=1e-5)
+    assert "nothing to score" in second.error
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_timeline_is_a_table_and_a_plot(pipe, talk, tmp_path, suffix):
+    video, out = tmp_path / "talk.mp4", tmp_path / "new" / f"scores{suffix}"
+    video.write_bytes(talk.read_bytes())
+    (tmp_path / "talk.srt").write_text(SRT)
+    moments = write_timeline(video, pipe, out, window=4, stride=4, batch_size=2)
+    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda path: pd.read_json(path, lines=True)}
+    table = read[suffix](out)
+    assert list(table.columns) == ["start", "end", "score", "label", "text", "error"]
+    assert table.start.tolist() == [0, 4, 8, 12, 16]
+    assert table.score.tolist() == pytest.approx([m.score for m in moments], abs=1e-12)
+    assert table.label.tolist() == [m.label for m in moments]
+    assert table.text[0] == CUES[0].text
+    assert table.text[3] == CUES[1].text
+    assert table.text.isna().tolist() == [False, True, True, False, True]
+    assert table.error.isna().all()
+    picture = matplotlib.image.imread(out.with_suffix(".png"))[..., :3]
+    assert picture.shape[1] > 1200
+    assert 0.01 < (picture < 0.95).any(axis=2).mean() < 0.9
+    assert {path.suffix for path in out.parent.iterdir()} == {".png", suffix}
+
+
+def test_a_table_of_another_kind_is_refused_before_anything_is_scored(pipe, talk, tmp_path):
+    with pytest.raises(ValueError, match=r"scores\.txt: expected a table that ends in \.csv, \.jsonl, \.parquet"):
+        write_timeline(talk, pipe, tmp_path / "scores.txt", window=4, stride=4)
+
+
+def test_the_strongest_moments_lie_apart_and_outside_the_neutral_band():
+    scores = [0.1, 2.0, 2.9, 2.8, 0.0, -0.3, 1.0, None, 0.7, 0.4, -0.2]
+    moments = [Moment(8.0 * k, 8.0 * k + 16, score, None, None, None) for k, score in enumerate(scores)]
+    assert [m.score for m in strongest(moments, 1, 0.5)] == [2.9, 1.0, 0.7]
+    assert [m.score for m in strongest(moments, -1, 0.5)] == [-0.3]
+    assert strongest(moments[:5], -1, 0.5) == strongest([], 1, 0.5) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "0:00"), (65, "1:05"), (3599.96, "1:00:00"), (7325, "2:02:05"), (2.5, "0:02.5")]
+)
+def test_times_read_as_on_a_clock(seconds, said):
+    assert clock(seconds) == said
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 1800])
+@pytest.mark.parametrize("text", ["cheap at $5 and $6", "我不喜欢 🙂", None])
+def test_any_timeline_can_be_drawn(tmp_path, count, text, recwarn):
+    scores = [None if k % 7 == 3 else float(np.sin(k / 9)) for k in range(count)]
+    moments = [Moment(4.0 * k, 4.0 * k + 8, score, None, text, None) for k, score in enumerate(scores)]
+    plot_timeline(moments, tmp_path / "a.png", title="a $5 film 电影.mp4", neutral_band=0.5)
+    assert (matplotlib.image.imread(tmp_path / "a.png") < 0.5).any()
+    assert not recwarn.list
+
+
+def test_a_bundle_that_is_loaded_as_remote_code_gives_the_same_timeline(pipe, talk, tmp_path):
+    pipe.model.save_pretrained(tmp_path / "bundle")
+    pipe.processor.save_pretrained(tmp_path / "bundle")
+    remote = pipeline("multimodal-sentiment", model=tmp_path / "bundle", trust_remote_code=True, device="cpu")
+    assert not isinstance(remote, MultimodalSentimentPipeline)
+    expected = list(score_timeline(pipe, talk, window=4, stride=4, cues=CUES))
+    found = list(score_timeline(remote, talk, window=4, stride=4, cues=CUES))
+    assert [m.score for m in found] == pytest.approx([m.score for m in expected], abs=1e-4)
+    assert "damaged" in list(score_timeline(remote, damaged_from_12(talk, tmp_path), window=4, stride=4))[-1].error
