@@ -188,7 +188,10 @@ def test_the_repository_holds_the_bundle_and_nothing_else(hub, files):
             f".eval_results/{_dataset(files)}.yaml",
         ),
         *("adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
-        *(f"{name}_omnisent.py" for name in ("configuration", "media", "modeling", "processing", "pipeline")),
+        *(
+            f"{name}_omnisent.py"
+            for name in ("configuration", "long_media", "media", "modeling", "processing", "pipeline")
+        ),
         *("processor_config.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"),
     }
     config = json.loads(files["config.json"])
