@@ -56,6 +56,12 @@ def save(name: str, result: dict) -> Path:
 
 def table(rows: Sequence[Sequence[object]]) -> str:
     """Rows as aligned columns, the first one the header."""
-    cells = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    cells = [[_shown(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
+
+
+def _shown(cell: object) -> str:
+    if not isinstance(cell, float):
+        return str(cell)
+    return f"{cell:.0f}" if abs(cell) >= 1000 else f"{cell:.3g}"

@@ -101,8 +101,9 @@ def plot(result: dict, path: Path) -> None:
             (("seconds", 1, "seconds"), ("peak_memory_bytes", 1e6, "peak memory, MB"))
         ):
             axes = figure.add_subplot(2, 3, 3 * row + column + 1)
-            axes.plot(list(points), [found[key] / scale for found in points.values()], marker="o", color="#0072B2")
-            axes.set_ylim(bottom=0)
+            heights = [found[key] / scale for found in points.values()]
+            axes.plot(list(points), heights, marker="o", color="#0072B2")
+            axes.set_ylim(0, 1.1 * max(heights))
             axes.set_xlim(left=0)
             axes.set_xlabel(title)
             axes.set_ylabel(label)

@@ -1,0 +1,90 @@
+"""Which clips to score: files, folders, patterns or a table -> clips in order, each with the transcript that lies beside it.
+
+Nothing is opened but tables and transcripts: a file that cannot be read is found when it is scored.
+"""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..data.clip import Clip
+from ..data.labelled_folder import read_clips
+from .subtitles import SUFFIXES as SUBTITLES
+from .subtitles import read_cues
+
+SOUNDS = {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif", ".amr", ".au"}
+VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".3gp", ".mts"}
+
+
+def find_clips(files: Sequence[str], table: str | os.PathLike | None = None, text: str | None = None) -> list[Clip]:
+    """The clips that a user names, in order; ids are a table's own, or the paths as given.
+
+    Args:
+        files: files, folders (their media files at any depth, sorted) and patterns such as `talks/*.mp4`.
+        table: in their place, a table as training takes it; labels and splits are not needed.
+        text: the transcript, where there is one file alone.
+
+    Raises:
+        ValueError: when nothing, or nothing but a text, is named; a folder or pattern holds no media; a file is named twice.
+        FileNotFoundError: for a table that does not exist.
+    """
+    if table is not None:
+        if files or text is not None:
+            raise ValueError("give either files or --table; a table has its own texts")
+        return read_clips(table, missing_ok=True)
+    paths = [path for given in files for path in _media(given)]
+    if not paths:
+        raise ValueError("nothing to score: give files, folders or patterns, or --table")
+    twice = next((path for path, count in _counts(paths).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is named twice")
+    if text is not None and len(paths) > 1:
+        raise ValueError(f"--text is the transcript of one file, but {len(paths)} are named; put texts in a --table")
+    kinds = ("audio" if Path(path).suffix.lower() in SOUNDS else "video" for path in paths)
+    return [Clip(path, text, **{kind: path}) for path, kind in zip(paths, kinds, strict=True)]
+
+
+def transcript_of(clip: Clip) -> str | None:
+    """A clip's own text, or that of the .txt, .srt or .vtt file beside its media under the same name; `None` without one.
+
+    Raises:
+        ValueError: for a file that cannot be read as what it is.
+    """
+    media = clip.video or clip.audio
+    if clip.text or not media:
+        return clip.text
+    for suffix in (".txt", *SUBTITLES):
+        beside = Path(media).with_suffix(suffix)
+        if beside.is_file():
+            return _read(beside)
+    return None
+
+
+def _read(path: Path) -> str | None:
+    if path.suffix in SUBTITLES:
+        return " ".join(cue.text for cue in read_cues(path)) or None
+    try:
+        return path.read_text(encoding="utf-8-sig").strip() or None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected a transcript in UTF-8 ({error}); save it so") from error
+
+
+def _media(given: str) -> Iterator[str]:
+    if os.path.isdir(given):
+        known = SOUNDS | VIDEOS
+        found = sorted(str(path) for path in Path(given).rglob("*") if path.suffix.lower() in known and path.is_file())
+    elif glob.has_magic(given) and not os.path.exists(given):
+        found = sorted(path for path in glob.glob(given, recursive=True) if os.path.isfile(path))
+    else:
+        found = [given]
+    if not found:
+        raise ValueError(f"{given}: no video or sound file found there")
+    yield from found
+
+
+def _counts(paths: Sequence[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for path in paths:
+        counts[path] = counts.get(path, 0) + 1
+    return counts
