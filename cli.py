@@ -5,10 +5,12 @@ omnisent --help
 
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 
 from .data.build import build_dataset
@@ -24,6 +26,11 @@ from .experiments.probe import probe as run_probe
 from .experiments.report import write_report
 from .hub.publish import publish_run
 from .hub.publish_data import media_warning, publish_dataset
+from .scoring.batch import Loading, described, load_pipeline, score_clips, score_to_file, summary
+from .scoring.clips import find_clips
+from .scoring.results import Journal
+from .scoring.timeline import parse_seconds, write_timeline
+from .scoring.transcribe import Transcriber
 from .training.arguments import parse_arguments
 from .training.feature_cache import cache_info, clear_cache
 from .training.plan import plan as make_plan
@@ -157,6 +164,82 @@ def publish(
 ) -> None:
     """Upload adapter, head, processor, code and card to the Hub, in one commit."""
     typer.echo(publish_run(run, repo_id, merged=merged, private=private))
+
+
+@app.command()
+def score(
+    files: Annotated[list[str] | None, typer.Argument(help="files, folders and patterns", show_default=False)] = None,
+    model: Annotated[str, typer.Option(help="a bundle: folder, or id on the Hub")] = ...,  # type: ignore[assignment]
+    table: Annotated[Path | None, typer.Option(help="clips as CSV, JSONL or Parquet, in place of files")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="what is said, for one file; else a .txt, .srt or .vtt beside it")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="a .jsonl, .csv or .parquet to write; else a table on the screen")
+    ] = None,
+    transcribe: Annotated[str | None, typer.Option(help="a speech recognition model for clips without a text")] = None,
+    windows: Annotated[
+        str | None, typer.Option(help="score a long file over time in windows of so long, e.g. 8s")
+    ] = None,
+    stride: Annotated[
+        str | None, typer.Option(help="from one window's start to the next; half a window by default")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu; the first GPU where there is one")] = None,
+    dtype: Annotated[str | None, typer.Option(help="bfloat16 (on a GPU), float16 or float32 (elsewhere)")] = None,
+    quantize: Annotated[str | None, typer.Option(help="nf4 for 4-bit weights")] = None,
+    batch_size: Annotated[int, typer.Option(help="clips a forward pass", min=1)] = 8,
+    workers: Annotated[int, typer.Option(help="processes that read media", min=0)] = 0,
+) -> None:
+    """Scores of clips: one row each with its reason where there is none, and exit code 1 when there is such a row.
+
+    With --out, a command that was stopped, even killed, goes on where it was when it is started again.
+    """
+    loading = Loading(model, device, dtype, quantize)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if windows is not None:
+        _score_over_time(files or [], loading, windows, stride, out, batch_size)
+        return
+    clips = find_clips(files or [], table, text)
+    journal = Journal(out, described(loading, clips, batch_size, transcribe), batch_size) if out else None
+    pipe = load_pipeline(loading)
+    settings = {
+        "batch_size": batch_size,
+        "workers": workers,
+        "transcriber": Transcriber(transcribe, loading.resolved().device) if transcribe else None,
+    }
+    if journal is not None:
+        found = score_to_file(pipe, clips, journal, **settings)
+        typer.echo(f"{found.clips - found.failed} scores in {out}")
+    else:
+        rows = list(score_clips(pipe, clips, **settings))
+        found = summary(rows)
+        shown = pd.DataFrame(rows, columns=["id", "score", "label", "seconds", "error"])
+        shown = shown.drop(columns=[] if found.failed else ["error"])
+        typer.echo(shown.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3f}"))
+    if found.without_text:
+        hint = "" if transcribe else "; a .txt beside a file, --text or --transcribe MODEL gives it one"
+        typer.echo(
+            f"{found.without_text} of them without a transcript, which carries most of the signal{hint}", err=True
+        )
+    if found.failed:
+        typer.echo(f"{found.failed} of {found.clips} clips have no score; the column error says why", err=True)
+        raise typer.Exit(1)
+
+
+def _score_over_time(
+    files: list[str], loading: Loading, windows: str, stride: str | None, out: Path | None, batch_size: int
+) -> None:
+    if len(files) != 1:
+        raise ValueError(f"--windows scores one file over time, but {len(files)} are given")
+    window = parse_seconds(windows)
+    step = parse_seconds(stride) if stride else window / 2
+    out = out or Path(f"{Path(files[0]).stem}.timeline.csv")
+    pipe = load_pipeline(loading)
+    moments = write_timeline(files[0], pipe, out, window=window, stride=step, batch_size=batch_size)
+    failed = sum(moment.error is not None for moment in moments)
+    typer.echo(f"{len(moments) - failed} of {len(moments)} windows scored; see {out} and {out.with_suffix('.png')}")
+    if failed:
+        raise typer.Exit(1)
 
 
 @data_app.command("build")

@@ -182,7 +182,12 @@ def load_thinker(
     config = copy.deepcopy(config) if config is not None else thinker_config(base_model, revision=revision, **hub)
     with _quiet_load_report():
         thinker, info = _leaving_out(without, thinker_class).from_pretrained(
-            base_model, revision=revision, config=config, output_loading_info=True, **kwargs
+            base_model,
+            revision=revision,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported below, by name
+            **kwargs,
         )
     if info["missing_keys"] or info["mismatched_keys"]:
         wrong = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))

@@ -35,6 +35,7 @@ class MultimodalSentimentPipeline(Pipeline):
         neutral_band: in place of the default, label units.
         batch_size: clips a forward pass; a clip's score does not depend on it.
         num_workers: processes that read media.
+        stream: `True` for an iterator whatever is given.
 
     Raises:
         OmniSentError: naming the clip that cannot be scored, unless `on_error` is `"return"`.
@@ -66,7 +67,15 @@ class MultimodalSentimentPipeline(Pipeline):
         wording = {"neutral_band": neutral_band}
         return _given(reading), {}, _given(wording)
 
-    def __call__(self, inputs: Any, *, num_workers: int | None = None, batch_size: int | None = None, **kwargs: Any):
+    def __call__(
+        self,
+        inputs: Any,
+        *,
+        num_workers: int | None = None,
+        batch_size: int | None = None,
+        stream: bool = False,
+        **kwargs: Any,
+    ):
         reading, _, wording = self._sanitize_parameters(**kwargs)
         reading, wording = {**self._preprocess_params, **reading}, {**self._postprocess_params, **wording}
         single = isinstance(inputs, str | os.PathLike | Mapping)
@@ -82,7 +91,7 @@ class MultimodalSentimentPipeline(Pipeline):
         )
         if single:
             return next(results)
-        return list(results) if hasattr(clips, "__getitem__") and hasattr(clips, "__len__") else results
+        return list(results) if hasattr(clips, "__getitem__") and hasattr(clips, "__len__") and not stream else results
 
     def _results(self, clips: Any, num_workers: int, batch_size: int, reading: dict, wording: dict) -> Iterator[dict]:
         """Results one by one; media are read ahead, in the workers when there are any."""

@@ -1,10 +1,11 @@
 """Rows of scores on their way to a file: kept in a journal as they come, and turned into JSONL, CSV or Parquet at the end.
 
-The journal lies beside the file as NAME.part. Stopped at any moment, even by a power cut, it is gone on from: at most the rows of the
-last batches are missing, and none is there twice.
+The journal lies beside the file as NAME.part. Stopped at any moment, even by a power cut, it is gone on from: at most the rows of
+the last batches are missing, and none is there twice.
 """
 
 import csv
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +57,13 @@ class Journal:
             raise FileExistsError(f"{out} is there already; remove it or give another --out")
         self.path = self.out.with_name(f"{self.out.name}.part")
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b")
+        self._file = open(self.path, "a+b")  # noqa: SIM115 (open as long as rows come)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{self.path} is being written by another process; wait for it or give another --out"
+            ) from error
         about = json.loads(json.dumps(about))
         self.done = self._resume(about, batch)
         if not self.done:
