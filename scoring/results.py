@@ -59,7 +59,7 @@ class Journal:
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "a+b")  # noqa: SIM115 (open as long as rows come)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this kind, workers that outlive us hold none
         except BlockingIOError as error:
             raise ValueError(
                 f"{self.path} is being written by another process; wait for it or give another --out"

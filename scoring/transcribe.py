@@ -36,5 +36,11 @@ class Transcriber:
             return None
         if sound is None:
             return None
-        heard = self._recognize({"raw": sound, "sampling_rate": SAMPLE_RATE}, chunk_length_s=AT_ONCE_SECONDS)
+        options = {}
+        if (
+            len(sound) > AT_ONCE_SECONDS * SAMPLE_RATE
+        ):  # Whisper goes on by its own timestamps, others from piece to piece
+            is_whisper = self._recognize.type == "seq2seq_whisper"
+            options = {"return_timestamps": True} if is_whisper else {"chunk_length_s": AT_ONCE_SECONDS}
+        heard = self._recognize({"raw": sound, "sampling_rate": SAMPLE_RATE}, **options)
         return heard["text"].strip() or None

@@ -1,0 +1,291 @@
+"""`omnisent score`: a row for every clip in order, a reason in place of a score, and nothing lost or doubled by a kill."""
+
+import csv
+import json
+import multiprocessing
+import os
+import random
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from tokenizers import pre_tokenizers
+from transformers import (
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperTokenizer,
+)
+
+from omnisent.cli import main
+from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.scoring.batch import Loading, load_pipeline
+from omnisent.scoring.results import Journal
+
+
+@pytest.fixture
+def score(monkeypatch, bundle, capsys):
+    """Runs the command; returns exit code, output and error output."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        command = ["omnisent", "score", *map(str, arguments), "--model", str(bundle)]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        said = capsys.readouterr()
+        code = stopped.value.code
+        return (1, said.out, code) if isinstance(code, str) else (code or 0, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def folder(whole_clips, tmp_path) -> Path:
+    """Two good videos, one of them with a transcript, and a damaged one between them."""
+    place = tmp_path / "talks"
+    place.mkdir()
+    shutil.copy(whole_clips[0].video, place / "a.mp4")
+    (place / "a.txt").write_text(whole_clips[0].text)
+    (place / "b.mp4").write_bytes(Path(whole_clips[1].video).read_bytes()[:2000])
+    shutil.copy(whole_clips[1].video, place / "c.mp4")
+    return place
+
+
+def _expected(bundle, clips: list[dict]) -> list[float]:
+    model, processor = OmniForSentimentRegression.from_pretrained(bundle), OmniSentProcessor.from_pretrained(bundle)
+    with torch.no_grad():
+        return [model(**processor(clip)).scores.item() for clip in clips]
+
+
+def test_rows_are_in_order_with_a_reason_where_there_is_no_score(score, folder, bundle, whole_clips, tmp_path):
+    code, said, complained = score(folder, "--out", tmp_path / "scores.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [str(folder / name) for name in ("a.mp4", "b.mp4", "c.mp4")]
+    expected = _expected(
+        bundle, [{"video": str(folder / "a.mp4"), "text": whole_clips[0].text}, {"video": str(folder / "c.mp4")}]
+    )
+    assert [rows[0]["score"], rows[2]["score"]] == pytest.approx(expected, abs=2e-6)
+    assert rows[0]["text"] == whole_clips[0].text
+    assert rows[0]["seconds"] > 1
+    assert rows[0]["error"] is rows[1]["score"] is rows[1]["label"] is rows[2]["text"] is None
+    assert "b.mp4" in rows[1]["error"]
+    assert code == 1
+    assert said.startswith("2 scores in ")
+    assert "1 of them without a transcript" in complained
+    assert "1 of 3 clips have no score" in complained
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_without_a_file_a_table_is_shown_and_all_well_is_exit_code_zero(score, folder, bundle):
+    code, said, complained = score(folder / "a.mp4", "--text", "it was fine")
+    header, row = said.strip().splitlines()
+    assert header.split() == ["id", "score", "label", "seconds"]
+    expected = _expected(bundle, [{"video": str(folder / "a.mp4"), "text": "it was fine"}])[0]
+    assert float(row.split()[1]) == pytest.approx(expected, abs=6e-4)
+    assert code == 0
+    assert "without a transcript" not in complained
+
+
+def test_every_format_holds_the_same_rows(score, folder, tmp_path):
+    for ending in ("jsonl", "csv", "parquet"):
+        score(folder, "--out", tmp_path / f"scores.{ending}")
+    lines = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    assert table.astype(object).where(table.notna(), None).to_dict("records") == lines
+    with open(tmp_path / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == [{name: "" if value is None else str(value) for name, value in line.items()} for line in lines]
+
+
+def test_a_table_is_scored_by_its_columns_and_with_workers_alike(score, planted_root, planted_clips, tmp_path):
+    table = Path(planted_root) / "clips.csv"
+    for workers in (0, 2):
+        code, *_ = score("--table", table, "--out", tmp_path / f"{workers}.jsonl", "--workers", workers)
+        assert code == 0
+    assert (tmp_path / "0.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
+    rows = [json.loads(line) for line in (tmp_path / "0.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [clip.id for clip in planted_clips]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "scores.txt"], r"scores\.txt: expected a file that ends in \.jsonl, \.csv, \.parquet"),
+        (["--windows", "8 parsecs"], "'8 parsecs' is not a length of time"),
+        (["--table", "nowhere.csv"], "either files or --table"),
+    ],
+)
+def test_wrong_arguments_are_one_clear_line(score, folder, arguments, message):
+    code, _, complained = score(folder / "a.mp4", *arguments)
+    assert code == 1
+    assert complained.startswith("omnisent: ")
+    assert re.search(message, complained)
+
+
+def test_a_model_that_is_not_there_is_one_clear_line(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such folder; give a bundle's folder or the id"):
+        load_pipeline(Loading(str(tmp_path / "nothing")))
+    with pytest.raises(FileNotFoundError, match=r"no config\.json in this folder"):
+        load_pipeline(Loading(str(tmp_path)))
+
+
+def test_four_bit_weights_score_nearly_alike(folder, bundle):
+    clip = {"video": str(folder / "a.mp4")}
+    whole, small = (load_pipeline(Loading(str(bundle), quantize=how)) for how in (None, "nf4"))
+    assert small.model.is_loaded_in_4bit
+    assert small(clip)["score"] == pytest.approx(whole(clip)["score"], abs=0.5)
+    assert small(clip)["score"] != whole(clip)["score"]
+
+
+def test_a_file_that_is_there_is_not_written_over(score, folder, tmp_path):
+    (tmp_path / "scores.csv").write_text("mine")
+    code, _, complained = score(folder, "--out", tmp_path / "scores.csv")
+    assert code == 1
+    assert "is there already" in complained
+    assert (tmp_path / "scores.csv").read_text() == "mine"
+
+
+def test_a_long_file_is_scored_over_time(score, folder, tmp_path):
+    code, said, _ = score(folder / "a.mp4", "--windows", "1s", "--stride", "500ms", "--out", tmp_path / "over.csv")
+    table = pd.read_csv(tmp_path / "over.csv")
+    assert code == 0
+    assert (table["end"] - table["start"]).round(3).iloc[0] == 1.0
+    assert table["start"].iloc[1] == 0.5
+    assert table["score"].notna().all()
+    assert (tmp_path / "over.png").stat().st_size > 5000
+    assert f"{len(table)} of {len(table)} windows scored" in said
+
+
+@pytest.fixture
+def whisper(tmp_path) -> Path:
+    """A speech recogniser with random weights and a byte for a token."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+    tokenizer = WhisperTokenizer(vocab={letter: index for index, letter in enumerate(letters)}, merges=[])
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
+    end, start = (tokenizer.convert_tokens_to_ids(token) for token in special[:2])
+    torch.manual_seed(0)
+    sizes = {f"{part}_{what}": 1 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    sizes |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "d_model": 16, "vocab_size": len(tokenizer)}
+    ids = {"decoder_start_token_id": start, "pad_token_id": end, "bos_token_id": end, "eos_token_id": end}
+    model = WhisperForConditionalGeneration(
+        WhisperConfig(**sizes, **ids, begin_suppress_tokens=None, suppress_tokens=None)
+    )
+    model.generation_config.max_length = 8
+    model.generation_config.suppress_tokens = [i for i in range(len(tokenizer)) if i >= 256 or not letters[i].isalpha()]
+    folder = tmp_path / "whisper"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    WhisperFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+def test_a_transcript_is_written_first_where_there_is_none(score, folder, whisper, bundle, tmp_path):
+    (folder / "b.mp4").unlink()
+    code, _, complained = score(folder, "--transcribe", whisper, "--out", tmp_path / "scores.jsonl")
+    first, second = (json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines())
+    assert code == 0, complained
+    assert first["text"] == (folder / "a.txt").read_text()
+    assert second["text"]
+    expected = _expected(bundle, [{"video": str(folder / "c.mp4"), "text": second["text"]}])[0]
+    assert second["score"] == pytest.approx(expected, abs=2e-6)
+    assert "without a transcript" not in complained
+
+
+@pytest.fixture
+def many(whole_clips, tmp_path):
+    """A folder with so many clips, some of them damaged."""
+
+    def make(count: int, damaged: int) -> Path:
+        place = tmp_path / "many"
+        place.mkdir()
+        broken = set(random.Random(0).sample(range(count), damaged))
+        for index in range(count):
+            source, path = Path(whole_clips[index % len(whole_clips)].video), place / f"{index:05}.mp4"
+            if index in broken:
+                path.write_bytes(source.read_bytes()[: 1000 + index])
+            else:
+                os.link(source, path)
+        return place
+
+    return make
+
+
+def _killed_and_whole(
+    place: Path, bundle: Path, tmp_path: Path, kills: int, ending: str, pause: float
+) -> tuple[Path, Path]:
+    """The file of an undisturbed run, and that of a run killed at random moments after its first rows."""
+    started = multiprocessing.get_context("forkserver")
+    started.set_forkserver_preload(["omnisent.cli"])
+    script = tmp_path / "run.py"
+    command = ["omnisent", "score", str(place), "--model", str(bundle), "--batch-size", "2", "--out"]
+
+    def start(out: Path):
+        script.write_text(f"import sys\nfrom omnisent.cli import main\nsys.argv = {[*command, str(out)]!r}\nmain()\n")
+        process = started.Process(target=runpy.run_path, args=(str(script),))
+        process.start()
+        return process
+
+    whole, killed = (tmp_path / f"{name}.{ending}" for name in ("whole", "killed"))
+    process = start(whole)
+    process.join(600)
+    assert process.exitcode == 1
+    journal, moments = killed.with_name(f"{killed.name}.part"), random.Random(1)
+    for _ in range(kills):
+        before = journal.stat().st_size if journal.exists() else 0
+        process = start(killed)
+        while process.is_alive() and (not journal.exists() or journal.stat().st_size <= before):
+            time.sleep(0.01)
+        time.sleep(moments.random() * pause)
+        process.kill()
+        process.join()
+        assert not killed.exists(), "it was done before it was killed"
+    process = start(killed)
+    process.join(600)
+    assert process.exitcode == 1
+    return whole, killed
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_killed_run_goes_on_to_the_same_file(many, bundle, tmp_path, ending):
+    whole, killed = _killed_and_whole(many(40, 4), bundle, tmp_path, 3, ending, pause=0.1)
+    assert killed.read_bytes() == whole.read_bytes()
+    table = pd.read_csv(whole) if ending == "csv" else pd.read_parquet(whole)
+    assert len(table) == table["id"].nunique() == 40
+    assert table["error"].notna().sum() == 4
+
+
+@pytest.mark.slow
+def test_ten_kills_among_a_thousand_clips_lose_and_double_nothing(many, bundle, tmp_path):
+    whole, killed = _killed_and_whole(many(1000, 50), bundle, tmp_path, 10, "jsonl", pause=3.0)
+    assert killed.read_bytes() == whole.read_bytes()
+    rows = [json.loads(line) for line in whole.read_text().splitlines()]
+    assert len({row["id"] for row in rows}) == len(rows) == 1000
+    assert sum(row["error"] is not None for row in rows) == 50
+
+
+def test_two_commands_do_not_write_one_file(tmp_path):
+    about = {"model": "a"}
+    journal = Journal(tmp_path / "scores.csv", about, 2)
+    code = f"from omnisent.scoring.results import Journal; Journal({str(tmp_path / 'scores.csv')!r}, {about}, 2)"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "is being written by another process" in other.stderr
+    journal.close()
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_a_journal_of_other_settings_is_refused_by_name(score, folder, tmp_path, bundle):
+    out = tmp_path / "scores.csv"
+    part = tmp_path / "scores.csv.part"
+    part.write_text(json.dumps({"model": str(bundle), "device": "cpu", "dtype": "bfloat16"}) + "\n")
+    code, _, complained = score(folder, "--out", out)
+    assert code == 1
+    assert "was begun with other dtype (bfloat16, now float32)" in complained
