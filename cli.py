@@ -28,7 +28,7 @@ from .hub.publish import publish_run
 from .hub.publish_data import media_warning, publish_dataset
 from .scoring.batch import Loading, described, load_pipeline, score_clips, score_to_file, summary
 from .scoring.clips import find_clips
-from .scoring.results import Journal
+from .scoring.results import Journal, row_schema
 from .scoring.timeline import parse_seconds, write_timeline
 from .scoring.transcribe import Transcriber
 from .training.arguments import parse_arguments
@@ -184,6 +184,7 @@ def score(
     stride: Annotated[
         str | None, typer.Option(help="from one window's start to the next; half a window by default")
     ] = None,
+    interval: Annotated[float | None, typer.Option(help="a level such as 0.9, for columns low and high")] = None,
     device: Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu; the first GPU where there is one")] = None,
     dtype: Annotated[str | None, typer.Option(help="bfloat16 (on a GPU), float16 or float32 (elsewhere)")] = None,
     quantize: Annotated[str | None, typer.Option(help="nf4 for 4-bit weights")] = None,
@@ -200,11 +201,13 @@ def score(
         _score_over_time(files or [], loading, windows, stride, out, batch_size)
         return
     clips = find_clips(files or [], table, text)
-    journal = Journal(out, described(loading, clips, batch_size, transcribe), batch_size) if out else None
+    about = described(loading, clips, batch_size, transcribe=transcribe, interval=interval)
+    journal = Journal(out, about, batch_size, row_schema(interval)) if out else None
     pipe = load_pipeline(loading)
     settings = {
         "batch_size": batch_size,
         "workers": workers,
+        "interval": interval,
         "transcriber": Transcriber(transcribe, loading.resolved().device) if transcribe else None,
     }
     if journal is not None:
@@ -213,8 +216,8 @@ def score(
     else:
         rows = list(score_clips(pipe, clips, **settings))
         found = summary(rows)
-        shown = pd.DataFrame(rows, columns=["id", "score", "label", "seconds", "error"])
-        shown = shown.drop(columns=[] if found.failed else ["error"])
+        shown = pd.DataFrame(rows, columns=row_schema(interval).names)
+        shown = shown.drop(columns=["text"] if found.failed else ["text", "error"])
         typer.echo(shown.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3f}"))
     if found.without_text:
         hint = "" if transcribe else "; a .txt beside a file, --text or --transcribe MODEL gives it one"

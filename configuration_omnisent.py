@@ -39,6 +39,8 @@ class OmniSentConfig(PreTrainedConfig):
         label_std: standard deviation of the training labels, in label units.
         score_min: lowest score that inference returns, in label units.
         score_max: highest score that inference returns, in label units.
+        calibration: `clips`, how many validation clips intervals are from, and `half_widths` in label units by level, e.g.
+            `{"0.9": 1.1}`; `None` when it was not calibrated.
 
     Raises:
         ValueError: when a field is outside its range, naming the field.
@@ -59,6 +61,7 @@ class OmniSentConfig(PreTrainedConfig):
     label_std: float = 1.0
     score_min: float = -3.0
     score_max: float = 3.0
+    calibration: dict | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

@@ -33,6 +33,8 @@ class MultimodalSentimentPipeline(Pipeline):
         modalities: which of text, audio and video are used; the processor's own by default.
         on_error: `"raise"`, or `"return"` to get `{"error": message}` in the place of a clip that cannot be scored.
         neutral_band: in place of the default, label units.
+        interval: a level such as 0.9, to get `low` and `high` too: between them lies the label of as large a share of clips like
+            the validation split's.
         batch_size: clips a forward pass; a clip's score does not depend on it.
         num_workers: processes that read media.
         stream: `True` for an iterator whatever is given.
@@ -60,11 +62,12 @@ class MultimodalSentimentPipeline(Pipeline):
         modalities: Sequence[str] | None = None,
         on_error: str | None = None,
         neutral_band: float | None = None,
+        interval: float | None = None,
     ) -> tuple[dict, dict, dict]:
         if on_error is not None and on_error not in ON_ERROR:
             raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, not {on_error!r}")
         reading = {"modalities": modalities, "on_error": on_error}
-        wording = {"neutral_band": neutral_band}
+        wording = {"neutral_band": neutral_band, "half_width": None if interval is None else self._half_width(interval)}
         return _given(reading), {}, _given(wording)
 
     def __call__(
@@ -118,14 +121,30 @@ class MultimodalSentimentPipeline(Pipeline):
         scores = iter(self.model(**inputs).scores.tolist())
         return [clip if "error" in clip else {"score": next(scores)} for clip in batch]
 
-    def postprocess(self, scored: dict, neutral_band: float | None = None) -> dict[str, float | str]:
-        """Score and label of one clip, or its error."""
+    def _half_width(self, level: float) -> float:
+        widths = (self.model.config.calibration or {}).get("half_widths", {})
+        if str(level) not in widths:
+            known = f"it has those of {', '.join(widths)}" if widths else "it has none; train it again to calibrate it"
+            raise ValueError(f"interval: this bundle has no interval of level {level}; {known}")
+        return widths[str(level)]
+
+    def postprocess(
+        self, scored: dict, neutral_band: float | None = None, half_width: float | None = None
+    ) -> dict[str, float | str]:
+        """Score and label of one clip, with its interval where one is asked for, or its error."""
         if "error" in scored:
             return scored
         if neutral_band is None:
             neutral_band = self.neutral_band
         score = scored["score"]
-        return {"score": score, "label": LABELS[1 if abs(score) <= neutral_band else 2 * (score > 0)]}
+        found = {"score": score, "label": LABELS[1 if abs(score) <= neutral_band else 2 * (score > 0)]}
+        if half_width is not None:
+            config = self.model.config
+            found |= {
+                "low": max(score - half_width, config.score_min),
+                "high": min(score + half_width, config.score_max),
+            }
+        return found
 
 
 def as_clip(given: Any) -> Mapping[str, Any]:

@@ -18,7 +18,9 @@ from transformers import TrainerState, set_seed
 from omnisent.data.built import build_record
 from omnisent.data.catalog import DatasetFacts, dataset_facts, load_clips
 from omnisent.data.clip import SPLITS, Clip
+from omnisent.evaluation.intervals import LEVEL, calibration, coverage
 from omnisent.processing_omnisent import OmniSentProcessor, rating_instruction
+from omnisent.readouts.base import Readout
 from omnisent.training import run_folder
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
 from omnisent.training.backbone import base_of, build_model, build_readout
@@ -72,6 +74,9 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
         trainer.train(resume_from_checkpoint=checkpoint(args))
         trainer.save_state()
 
+    known = None if args.evaluate_only else calibrate(trainer, datasets["valid"], readout)
+    if known is not None and readout.name == "discriminative":
+        model.config.calibration = known
     started = time.perf_counter()
     readings = readout.read(trainer.predict(datasets["test"], metric_key_prefix="test").predictions)
     seconds = time.perf_counter() - started
@@ -88,6 +93,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
         **readout.metrics(readings, references, facts.convention),
         "bad_clips": len(data.bad),
         "denoise": data.denoise,
+        "interval_coverage": interval_coverage(known, readout.scores(readings), references),
         "seconds_per_clip": seconds / len(references),
         "peak_memory_bytes": run_folder.peak_memory_bytes(),
         "trainable_parameters": lora,
@@ -250,6 +256,18 @@ def last_checkpoint(folder: Path) -> Path | None:
         else:
             return path
     return None
+
+
+def calibrate(trainer: SentimentTrainer, dataset: ClipDataset, readout: Readout) -> dict:
+    """Intervals from the validation split, by the weights that are kept."""
+    readings = readout.read(trainer.predict(dataset, metric_key_prefix="valid").predictions)
+    return calibration(readout.scores(readings), [clip.label for clip in dataset.clips])
+
+
+def interval_coverage(known: dict | None, scores: Sequence[float], labels: Sequence[float]) -> float | None:
+    """Share of the test split's labels within their intervals of level 0.9; `None` where there are none."""
+    width = (known or {}).get("half_widths", {}).get(str(LEVEL))
+    return None if width is None else coverage(scores, labels, width)
 
 
 def save_bundle(folder: Path, model, processor: OmniSentProcessor) -> None:

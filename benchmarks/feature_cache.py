@@ -32,7 +32,9 @@ def main() -> None:
     result = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        planted = [clip for clip in make_planted_clips(root / "planted") if clip.split == "train"]
+        planted = [
+            c for c in make_planted_clips(root / "planted", n_train=128, n_valid=8, n_test=8) if c.split == "train"
+        ]
         for name, clips in (("planted", planted), ("720p", large_clips(root))):
             result[name] = measure(root / name, clips, make_tiny_backbone(root / "tiny"))
     rows = [

@@ -16,6 +16,7 @@ from huggingface_hub.repocard_data import EvalResult
 
 from ..data.catalog import DATASETS, dataset_facts
 from ..data.planted import VERSION as PLANTED_VERSION
+from ..evaluation.intervals import LEVEL
 from ..evaluation.statistics import shown
 from ..training import run_folder
 
@@ -80,6 +81,7 @@ def model_card(run: Path, repo_id: str, *, base_model: str | None, base_revision
         "paper": PAPER.get(name),
         "convention": facts.convention,
         "limits": list(_limits(run)),
+        "interval": _interval(run, metrics),
         "clips": environment["clips"],
         "data_said": _data_said(name),
         "trainable": f"{metrics['trainable_parameters']:,}",
@@ -167,6 +169,18 @@ def _results(run: Path, metrics: dict, comparison: dict | None) -> tuple[list[st
         rows.append([arm["label"], *figures, "" if arm["floor"] else str(len(arm["seeds"]))])
     columns[0] = "MAE (95 %)"
     return [*columns, "seeds"], rows
+
+
+def _interval(run: Path, metrics: dict) -> str | None:
+    """What an interval of the bundle is and how it did, in a sentence; `None` without a calibration."""
+    known = run_folder.read_json(run / "model" / "config.json").get("calibration")
+    if known is None or metrics["interval_coverage"] is None:
+        return None
+    return (
+        f"With `interval={LEVEL}` a result has `low` and `high`, the score plus and minus {known['half_widths'][str(LEVEL)]:.2f}"
+        f" (split-conformal, from {known['clips']} validation clips); they held {100 * metrics['interval_coverage']:.1f} % of"
+        f" the {metrics['n']} test labels."
+    )
 
 
 def _limits(run: Path) -> Iterable[tuple[str, int, str]]:

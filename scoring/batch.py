@@ -88,14 +88,14 @@ def load_pipeline(loading: Loading) -> MultimodalSentimentPipeline:
     return MultimodalSentimentPipeline(model=model, processor=processor)
 
 
-def described(loading: Loading, clips: Sequence[Clip], batch_size: int, transcribe: str | None) -> dict[str, Any]:
+def described(loading: Loading, clips: Sequence[Clip], batch_size: int, **settings: Any) -> dict[str, Any]:
     """What rows depend on: they go on in a journal only where all of it is the same."""
     names = hashlib.sha256(json.dumps([asdict(clip) for clip in clips]).encode()).hexdigest()
     return {
         **asdict(loading.resolved()),
         "weights": _weights(loading.model),
         "batch_size": batch_size,
-        "transcribe": transcribe,
+        **settings,
         "clips": len(clips),
         "list of clips": names,
     }
@@ -108,6 +108,7 @@ def score_clips(
     batch_size: int = 8,
     workers: int = 0,
     transcriber: Transcriber | None = None,
+    interval: float | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One row a clip, in order: id, score, label, seconds, text, and error where there is no score.
 
@@ -117,12 +118,15 @@ def score_clips(
         batch_size: clips a forward pass.
         workers: processes that read media; none reads in this one.
         transcriber: writes a text for clips that have none.
+        interval: a level such as 0.9, for `low` and `high` beside the score.
     """
     for start in range(0, len(clips), batch_size * BATCHES_AT_ONCE):
         some = clips[start : start + batch_size * BATCHES_AT_ONCE]
         read = [_with_text(clip, transcriber) for clip in some]
         inputs = [None if error else clip.to_dict() for clip, error in read]
-        results = pipeline(inputs, batch_size=batch_size, num_workers=workers, on_error="return", stream=True)
+        results = pipeline(
+            inputs, batch_size=batch_size, num_workers=workers, on_error="return", stream=True, interval=interval
+        )
         for (clip, error), result in zip(read, results, strict=True):
             row = {"id": clip.id, **result, "seconds": _seconds(clip), "text": clip.text}
             yield {**row, "error": error} if error else row
@@ -134,12 +138,11 @@ def score_to_file(
     journal: Journal,
     *,
     batch_size: int = 8,
-    workers: int = 0,
-    transcriber: Transcriber | None = None,
+    **settings: Any,
 ) -> Summary:
-    """Scores what the journal lacks, batch by batch, and makes the file."""
+    """Scores what the journal lacks, batch by batch, and makes the file; settings as `score_clips` takes them."""
     rest = clips[journal.done :]
-    rows = score_clips(pipeline, rest, batch_size=batch_size, workers=workers, transcriber=transcriber)
+    rows = score_clips(pipeline, rest, batch_size=batch_size, **settings)
     with tqdm(total=len(clips), initial=journal.done, desc="scoring", unit="clip", disable=None) as progress:
         while batch := [row for _, row in zip(range(batch_size), rows, strict=False)]:
             journal.add(batch)

@@ -17,17 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 FORMATS = (".jsonl", ".csv", ".parquet")
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("score", pa.float64()),
-        ("label", pa.string()),
-        ("seconds", pa.float64()),
-        ("text", pa.string()),
-        ("error", pa.string()),
-    ]
-)
 _ROWS_AT_ONCE = 4096
+
+
+def row_schema(interval: float | None = None) -> pa.Schema:
+    """Columns of the rows of a file; with an interval also `low` and `high`."""
+    bounds = [] if interval is None else [("low", pa.float64()), ("high", pa.float64())]
+    names = ("label", "seconds", "text", "error")
+    rest = [(name, pa.float64() if name == "seconds" else pa.string()) for name in names]
+    return pa.schema([("id", pa.string()), ("score", pa.float64()), *bounds, *rest])
 
 
 class Journal:
@@ -47,9 +45,7 @@ class Journal:
         FileExistsError: when the file is there already.
     """
 
-    def __init__(
-        self, out: str | os.PathLike, about: Mapping[str, Any], batch: int, schema: pa.Schema = SCHEMA
-    ) -> None:
+    def __init__(self, out: str | os.PathLike, about: Mapping[str, Any], batch: int, schema: pa.Schema) -> None:
         self.out, self.schema = Path(out), schema
         if self.out.suffix.lower() not in FORMATS:
             raise ValueError(f"{out}: expected a file that ends in {', '.join(FORMATS)}")

@@ -138,3 +138,19 @@ def test_an_unknown_setting_and_a_thing_that_is_no_clip_are_refused(pipe):
     with pytest.raises(TypeError, match="expected a path, a clip, or several of them, not int"):
         pipe(3)
     assert pipe([]) == []
+
+
+def test_an_interval_lies_around_the_score_and_within_the_range(pipe, clips):
+    pipe.model.config.calibration = {"clips": 40, "half_widths": {"0.8": 0.5, "0.9": 2.9}}
+    plain, narrow, wide = pipe(clips[0]), pipe(clips[0], interval=0.8), pipe(clips[0], interval=0.9)
+    assert "low" not in plain
+    assert (narrow["low"], narrow["high"]) == pytest.approx((plain["score"] - 0.5, plain["score"] + 0.5))
+    assert -3 <= wide["low"] <= wide["score"] <= wide["high"] <= 3
+    assert wide["high"] - wide["low"] < 5.8
+    with pytest.raises(ValueError, match=r"no interval of level 0.7; it has those of 0.8, 0.9"):
+        pipe(clips[0], interval=0.7)
+
+
+def test_a_bundle_without_calibration_says_so(pipe, clips):
+    with pytest.raises(ValueError, match="it has none; train it again"):
+        pipe(clips[0], interval=0.9)

@@ -20,6 +20,7 @@ from omnisent.data.build import build_dataset
 from omnisent.data.mmsa import MMSA_ORDER
 from omnisent.data.planted import make_planted_clips
 from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.discriminative import DiscriminativeReadout
 from omnisent.readouts.generative import GreedyReadout
@@ -90,7 +91,10 @@ def test_a_run_leaves_a_complete_folder(settings, tmp_path, planted_clips, capsy
     errors = [abs(float(row["score"]) - float(row["label"])) for row in rows]
     assert metrics["mae"] == pytest.approx(sum(errors) / len(errors), abs=1e-6)
     assert metrics["decoding"] is None
-    assert metrics["interval_coverage"] is None
+    known = json.loads((folder / "model" / "config.json").read_text())["calibration"]
+    assert known["clips"] == sum(clip.split == "valid" for clip in planted_clips)
+    assert metrics["interval_coverage"] == sum(error <= known["half_widths"]["0.9"] for error in errors) / len(errors)
+    assert metrics["interval_coverage"] > 0.6  # of 16 clips, given 16: below 0.6 in less than one of 300 draws
     assert metrics["seconds_per_clip"] > 0
     assert metrics["peak_memory_bytes"] > 1e8
     config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -194,6 +198,18 @@ def test_zero_shot_answers_do_not_depend_on_the_seed(settings, tmp_path):
         metrics = run(*parse_arguments([settings(**common, seed=seed, output_dir=str(tmp_path / str(seed)))]))
         assert (metrics["trainable_parameters"], metrics["trainable_percent"]) == (0, 0.0)
     assert _scores(tmp_path / "0") == _scores(tmp_path / "1")
+
+
+def test_intervals_come_from_the_validation_split_by_the_weights_that_are_kept(settings, tmp_path, planted_clips):
+    run(*parse_arguments([settings()]))
+    model = OmniForSentimentRegression.from_pretrained(tmp_path / "run" / "model")
+    pipe = MultimodalSentimentPipeline(
+        model=model, processor=OmniSentProcessor.from_pretrained(tmp_path / "run" / "model"), device="cpu"
+    )
+    valid = [clip for clip in planted_clips if clip.split == "valid"]
+    found = pipe([clip.to_dict() for clip in valid], batch_size=8, interval=0.8)
+    inside = [row["low"] - 1e-5 <= clip.label <= row["high"] + 1e-5 for row, clip in zip(found, valid, strict=True)]
+    assert sum(inside) == 14  # rank ceil(17 * 0.8) of the 16 residuals
 
 
 def test_an_untrained_head_is_not_evaluated(settings):

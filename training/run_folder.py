@@ -54,7 +54,9 @@ def read_config(folder: Path) -> dict:
 def read_arguments(folder: Path, out: Path) -> tuple[ModelArguments, DataArguments, OmniSentTrainingArguments]:
     """Arguments to score with a finished run's bundle as the run did; what they write goes to `out`."""
     config = read_config(folder)
-    model, data = ({f.name: config[f.name] for f in fields(kind)} for kind in (ModelArguments, DataArguments))
+    model, data = (
+        {f.name: config[f.name] for f in fields(kind) if f.name in config} for kind in (ModelArguments, DataArguments)
+    )
     kept = ("per_device_eval_batch_size", "dataloader_num_workers", "seed", "use_cpu", "disable_tqdm")
     training = OmniSentTrainingArguments(output_dir=str(out), **{name: config[name] for name in kept})
     return ModelArguments(**{**model, "adapter": str(folder / "model")}), DataArguments(**data), training

@@ -28,7 +28,7 @@ from omnisent.cli import main
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.scoring.batch import Loading, load_pipeline
-from omnisent.scoring.results import Journal
+from omnisent.scoring.results import Journal, row_schema
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def score(monkeypatch, bundle, capsys):
     """Runs the command; returns exit code, output and error output."""
 
     def run(*arguments) -> tuple[int, str, str]:
-        command = ["omnisent", "score", *map(str, arguments), "--model", str(bundle)]
+        command = ["omnisent", "score", "--model", str(bundle), *map(str, arguments)]
         monkeypatch.setattr(sys, "argv", command)
         with pytest.raises(SystemExit) as stopped:
             main()
@@ -143,6 +143,22 @@ def test_four_bit_weights_score_nearly_alike(folder, bundle):
     assert small.model.is_loaded_in_4bit
     assert small(clip)["score"] == pytest.approx(whole(clip)["score"], abs=0.5)
     assert small(clip)["score"] != whole(clip)["score"]
+
+
+def test_intervals_are_columns_when_asked_for(score, folder, bundle, tmp_path):
+    code, _, complained = score(folder / "a.mp4", "--interval", "0.9")
+    assert code == 1
+    assert "no interval of level 0.9; it has none" in complained
+    config = json.loads((bundle / "config.json").read_text())
+    calibrated = tmp_path / "calibrated"
+    shutil.copytree(bundle, calibrated)
+    config["calibration"] = {"clips": 40, "half_widths": {"0.9": 0.25}}
+    (calibrated / "config.json").write_text(json.dumps(config))
+    code, *_ = score(folder / "a.mp4", "--interval", "0.9", "--out", tmp_path / "s.csv", "--model", calibrated)
+    row = pd.read_csv(tmp_path / "s.csv").iloc[0]
+    assert code == 0
+    assert row["high"] - row["low"] == pytest.approx(0.5)
+    assert row["low"] < row["score"] < row["high"]
 
 
 def test_a_file_that_is_there_is_not_written_over(score, folder, tmp_path):
@@ -274,8 +290,10 @@ def test_ten_kills_among_a_thousand_clips_lose_and_double_nothing(many, bundle, 
 
 def test_two_commands_do_not_write_one_file(tmp_path):
     about = {"model": "a"}
-    journal = Journal(tmp_path / "scores.csv", about, 2)
-    code = f"from omnisent.scoring.results import Journal; Journal({str(tmp_path / 'scores.csv')!r}, {about}, 2)"
+    journal = Journal(tmp_path / "scores.csv", about, 2, row_schema())
+    code = (
+        f"from omnisent.scoring.results import *; Journal({str(tmp_path / 'scores.csv')!r}, {about}, 2, row_schema())"
+    )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert "is being written by another process" in other.stderr
     journal.close()
