@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -26,8 +27,9 @@ from .experiments.probe import probe as run_probe
 from .experiments.report import write_report
 from .hub.publish import publish_run
 from .hub.publish_data import media_warning, publish_dataset
-from .scoring.batch import Loading, described, load_pipeline, score_clips, score_to_file, summary
+from .scoring.batch import Loading, described, load_pipeline, score_clips, summary, write_rows
 from .scoring.clips import find_clips
+from .scoring.ray_engine import score_on_ray
 from .scoring.results import Journal, row_schema
 from .scoring.timeline import parse_seconds, write_timeline
 from .scoring.transcribe import Transcriber
@@ -48,6 +50,13 @@ app.add_typer(data_app, name="data")
 cache_app = typer.Typer(no_args_is_help=True, help="Look at or empty a folder of tower outputs (feature_cache).")
 app.add_typer(cache_app, name="cache")
 CacheFolder = Annotated[Path, typer.Argument(help="what feature_cache names in a config")]
+
+
+class Engine(StrEnum):
+    """What scores: this process, or actors of a Ray cluster."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 @app.callback()
@@ -190,6 +199,7 @@ def score(
     quantize: Annotated[str | None, typer.Option(help="nf4 for 4-bit weights")] = None,
     batch_size: Annotated[int, typer.Option(help="clips a forward pass", min=1)] = 8,
     workers: Annotated[int, typer.Option(help="processes that read media", min=0)] = 0,
+    engine: Annotated[Engine, typer.Option(help="local, or ray for a cluster (RAY_ADDRESS)")] = Engine.LOCAL,
 ) -> None:
     """Scores of clips: one row each with its reason where there is none, and exit code 1 when there is such a row.
 
@@ -203,22 +213,22 @@ def score(
     clips = find_clips(files or [], table, text)
     about = described(loading, clips, batch_size, transcribe=transcribe, interval=interval)
     journal = Journal(out, about, batch_size, row_schema(interval)) if out else None
-    pipe = load_pipeline(loading)
-    settings = {
-        "batch_size": batch_size,
-        "workers": workers,
-        "interval": interval,
-        "transcriber": Transcriber(transcribe, loading.resolved().device) if transcribe else None,
-    }
-    if journal is not None:
-        found = score_to_file(pipe, clips, journal, **settings)
+    rest = clips[journal.done :] if journal else clips
+    settings = {"batch_size": batch_size, "workers": workers, "interval": interval}
+    if engine is Engine.RAY:
+        rows = score_on_ray(loading, rest, transcribe=transcribe, **settings)
+    else:
+        transcriber = Transcriber(transcribe, loading.resolved().device) if transcribe else None
+        rows = score_clips(load_pipeline(loading), rest, transcriber=transcriber, **settings)
+    if journal:
+        found = write_rows(rows, journal, len(clips), batch_size)
         typer.echo(f"{found.clips - found.failed} scores in {out}")
     else:
-        rows = list(score_clips(pipe, clips, **settings))
-        found = summary(rows)
-        shown = pd.DataFrame(rows, columns=row_schema(interval).names)
-        shown = shown.drop(columns=["text"] if found.failed else ["text", "error"])
-        typer.echo(shown.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3f}"))
+        shown = list(rows)
+        found = summary(shown)
+        screen = pd.DataFrame(shown, columns=row_schema(interval).names)
+        screen = screen.drop(columns=["text"] if found.failed else ["text", "error"])
+        typer.echo(screen.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3f}"))
     if found.without_text:
         hint = "" if transcribe else "; a .txt beside a file, --text or --transcribe MODEL gives it one"
         typer.echo(

@@ -98,19 +98,25 @@ class MultimodalSentimentPipeline(Pipeline):
 
     def _results(self, clips: Any, num_workers: int, batch_size: int, reading: dict, wording: dict) -> Iterator[dict]:
         """Results one by one; media are read ahead, in the workers when there are any."""
-        encode = partial(_encode, self.processor, **reading)
+        encode = partial(encode_clip, self.processor, **reading)
         known = hasattr(clips, "__getitem__") and hasattr(clips, "__len__")
         dataset = _Encoded(clips, encode) if known else _EncodedStream(clips, encode)
         workers = num_workers if known else 0  # several workers would each go through the whole stream
         for batch in DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=list):
-            for scored in self.forward(batch):
-                yield self.postprocess(scored, **wording)
+            yield from self._scored(batch, wording)
+
+    def score_encoded(self, batch: list[dict], **kwargs: Any) -> list[dict]:
+        """Results of clips that `encode_clip` has read, in one forward pass; keywords as in a call."""
+        return self._scored(batch, {**self._postprocess_params, **self._sanitize_parameters(**kwargs)[2]})
+
+    def _scored(self, batch: list[dict], wording: dict) -> list[dict]:
+        return [self.postprocess(scored, **wording) for scored in self.forward(batch)]
 
     def preprocess(
         self, clip: Any, modalities: Sequence[str] | None = None, on_error: str = "raise"
     ) -> dict[str, torch.Tensor | str]:
         """One clip's inputs, unpadded, or `{"error": message}`."""
-        return _encode(self.processor, clip, modalities, on_error)
+        return encode_clip(self.processor, clip, modalities, on_error)
 
     def _forward(self, batch: list[dict]) -> list[dict]:
         """Scores of the clips that could be read; the others as they came."""
@@ -171,7 +177,8 @@ def _given(parameters: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value is not None}
 
 
-def _encode(processor: Any, clip: Any, modalities: Sequence[str] | None = None, on_error: str = "raise") -> dict:
+def encode_clip(processor: Any, clip: Any, modalities: Sequence[str] | None = None, on_error: str = "raise") -> dict:
+    """What a processor makes of whatever a user may give for a clip; `{"error": message}` for `on_error="return"`."""
     try:
         return processor.encode(as_clip(clip), modalities=modalities)
     except ValueError as error:

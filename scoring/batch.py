@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -122,29 +123,19 @@ def score_clips(
     """
     for start in range(0, len(clips), batch_size * BATCHES_AT_ONCE):
         some = clips[start : start + batch_size * BATCHES_AT_ONCE]
-        read = [_with_text(clip, transcriber) for clip in some]
+        read = [with_text(clip, transcriber) for clip in some]
         inputs = [None if error else clip.to_dict() for clip, error in read]
         results = pipeline(
             inputs, batch_size=batch_size, num_workers=workers, on_error="return", stream=True, interval=interval
         )
         for (clip, error), result in zip(read, results, strict=True):
-            row = {"id": clip.id, **result, "seconds": _seconds(clip), "text": clip.text}
-            yield {**row, "error": error} if error else row
+            yield as_row(clip, result, error)
 
 
-def score_to_file(
-    pipeline: MultimodalSentimentPipeline,
-    clips: Sequence[Clip],
-    journal: Journal,
-    *,
-    batch_size: int = 8,
-    **settings: Any,
-) -> Summary:
-    """Scores what the journal lacks, batch by batch, and makes the file; settings as `score_clips` takes them."""
-    rest = clips[journal.done :]
-    rows = score_clips(pipeline, rest, batch_size=batch_size, **settings)
-    with tqdm(total=len(clips), initial=journal.done, desc="scoring", unit="clip", disable=None) as progress:
-        while batch := [row for _, row in zip(range(batch_size), rows, strict=False)]:
+def write_rows(rows: Iterator[dict[str, Any]], journal: Journal, clips: int, batch_size: int) -> Summary:
+    """Keeps the rows that a journal lacks of so many clips, batch by batch, and makes its file."""
+    with tqdm(total=clips, initial=journal.done, desc="scoring", unit="clip", disable=None) as progress:
+        while batch := list(islice(rows, batch_size)):
             journal.add(batch)
             progress.update(len(batch))
     found = summary(journal.rows())
@@ -162,7 +153,13 @@ def summary(rows: Iterator[Mapping[str, Any]]) -> Summary:
     return Summary(clips, failed, without_text)
 
 
-def _with_text(clip: Clip, transcriber: Transcriber | None) -> tuple[Clip, str | None]:
+def as_row(clip: Clip, result: Mapping[str, Any], error: str | None) -> dict[str, Any]:
+    """The row of a clip: what the pipeline says of it, or why its text cannot be read."""
+    row = {"id": clip.id, **result, "seconds": _seconds(clip), "text": clip.text}
+    return {**row, "error": error} if error else row
+
+
+def with_text(clip: Clip, transcriber: Transcriber | None) -> tuple[Clip, str | None]:
     """The clip with its transcript, and why there is none where it cannot be read."""
     try:
         text = transcript_of(clip)

@@ -1,0 +1,110 @@
+"""The same scoring on a Ray cluster: actors that read media feed actors that hold the model; rows come back in order.
+
+Needs `pip install 'omnisent[scale]'` on every node, and paths that every node can read. A file that cannot be read, or a process
+that dies, costs its own rows a score and stops nothing.
+"""
+
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..data.clip import Clip
+from ..pipeline_omnisent import encode_clip
+from ..processing_omnisent import OmniSentProcessor
+from .batch import Loading, as_row, load_pipeline, with_text
+from .transcribe import Transcriber
+
+DEATHS = {"max_restarts": 20, "max_task_retries": 2}  # of an actor, and of one batch, before that is given up
+DIED = "the process that read or scored it died; score it again by itself"
+
+
+class _Reader:
+    """Reads the clips of a batch: on CPUs."""
+
+    def __init__(self, model: str, transcribe: str | None) -> None:
+        self.processor = OmniSentProcessor.from_pretrained(model)
+        self.transcriber = Transcriber(transcribe, "cpu") if transcribe else None
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        read = [with_text(clip, self.transcriber) for clip in pickle.loads(row["batch"])]
+        encoded = [
+            encode_clip(self.processor, None if error else clip.to_dict(), on_error="return") for clip, error in read
+        ]
+        return {"place": row["place"], "batch": pickle.dumps((read, encoded))}
+
+
+class _Scorer:
+    """Scores a batch that was read: on a GPU where there is one."""
+
+    def __init__(self, loading: Loading, interval: float | None) -> None:
+        self.pipeline, self.interval = load_pipeline(loading), interval
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        read, encoded = pickle.loads(row["batch"])
+        results = self.pipeline.score_encoded(encoded, interval=self.interval)
+        rows = [as_row(clip, result, error) for (clip, error), result in zip(read, results, strict=True)]
+        return {"place": row["place"], "batch": pickle.dumps(rows)}
+
+
+def score_on_ray(
+    loading: Loading,
+    clips: Sequence[Clip],
+    *,
+    batch_size: int = 8,
+    workers: int = 0,
+    transcribe: str | None = None,
+    interval: float | None = None,
+) -> Iterator[dict[str, Any]]:
+    """One row a clip, in order, as `score_clips` gives them; the same batches, so the same scores.
+
+    Args:
+        loading: a bundle that every node can read.
+        clips: with paths that every node can read.
+        batch_size: clips a forward pass.
+        workers: actors that read; all CPUs but those of the model's actors by default.
+        transcribe: a speech recognition model for clips without a text; it runs on the readers' CPUs.
+        interval: a level such as 0.9, for `low` and `high`.
+
+    Raises:
+        ImportError: without Ray.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("--engine ray needs Ray: pip install 'omnisent[scale]'") from error
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False)  # the cluster of RAY_ADDRESS, or this machine
+    gpus, cpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
+    on_gpu = gpus > 0 and loading.device != "cpu"
+    scorers = gpus if on_gpu else 1
+    readers = workers or max(1, cpus - scorers)
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.max_errored_blocks = -1  # what is lost is seen below, by its place
+    batches = [clips[start : start + batch_size] for start in range(0, len(clips), batch_size)]
+    rows = [{"place": place, "batch": pickle.dumps(list(batch))} for place, batch in enumerate(batches)]
+    blocks = min(len(rows), 4 * readers + len(rows) // 4)
+    scored = (
+        ray.data.from_items(rows, override_num_blocks=blocks)
+        .map(_Reader, fn_constructor_args=(loading.model, transcribe), concurrency=readers, num_cpus=1, **DEATHS)
+        .map(
+            _Scorer,
+            fn_constructor_args=(loading, interval),
+            concurrency=scorers,
+            **({"num_gpus": 1} if on_gpu else {"num_cpus": 1}),
+            **DEATHS,
+        )
+    )
+    expected = 0
+    for row in scored.iter_rows():
+        yield from _lost(batches[expected : row["place"]])
+        yield from pickle.loads(row["batch"])
+        expected = row["place"] + 1
+    yield from _lost(batches[expected:])
+
+
+def _lost(batches: Sequence[Sequence[Clip]]) -> Iterator[dict[str, Any]]:
+    for batch in batches:
+        yield from (as_row(clip, {}, DIED) for clip in batch)

@@ -1,0 +1,70 @@
+"""Scoring on a local Ray of two CPUs: the rows of one process, bad files and a killed reader among them."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from omnisent.scoring.batch import Loading, load_pipeline, score_clips, summary
+from omnisent.scoring.clips import find_clips
+from omnisent.scoring.ray_engine import score_on_ray
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture
+def cluster():
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def clips(whole_clips, tmp_path):
+    """Three hundred files, every twentieth one cut off."""
+    for index in range(300):
+        source, path = Path(whole_clips[index % len(whole_clips)].video), tmp_path / f"{index:03}.mp4"
+        if index % 20 == 7:
+            path.write_bytes(source.read_bytes()[: 1000 + index])
+        else:
+            os.link(source, path)
+    return find_clips([str(tmp_path)])
+
+
+def _kill_a_reader(after: int, seen: list) -> None:
+    while len(seen) < after:
+        time.sleep(0.05)
+    ours = [process.pid for process in psutil.process_iter() if "MapWorker(Map(_Reader" in " ".join(_command(process))]
+    seen.append(("killed", ours[:1]))
+    os.kill(ours[0], signal.SIGKILL)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def test_rows_are_those_of_one_process_though_files_are_bad_and_a_reader_dies(cluster, clips, bundle):
+    seen: list = []
+    killer = threading.Thread(target=_kill_a_reader, args=(40, seen), daemon=True)
+    killer.start()
+    loading = Loading(str(bundle), device="cpu")
+    for row in score_on_ray(loading, clips, batch_size=4):
+        seen.append(row)
+    found = [row for row in seen if isinstance(row, dict)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as Ray's actors have it; the sums of a product depend on it
+    try:
+        expected = list(score_clips(load_pipeline(loading), clips, batch_size=4))
+    finally:
+        torch.set_num_threads(threads)
+    assert found == expected
+    assert summary(iter(found)).failed == 15
+    assert any(row[0] == "killed" and row[1] for row in seen if isinstance(row, tuple))
