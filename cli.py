@@ -27,8 +27,9 @@ from .experiments.probe import probe as run_probe
 from .experiments.report import write_report
 from .hub.publish import publish_run
 from .hub.publish_data import media_warning, publish_dataset
-from .scoring.batch import Loading, described, load_pipeline, score_clips, summary, write_rows
+from .scoring.batch import Loading, described, load_pipeline, score_clips, share_of, summary, write_rows
 from .scoring.clips import find_clips
+from .scoring.processes import processes, wait_for_all
 from .scoring.ray_engine import score_on_ray
 from .scoring.results import Journal, row_schema
 from .scoring.timeline import parse_seconds, write_timeline
@@ -211,9 +212,13 @@ def score(
         _score_over_time(files or [], loading, windows, stride, out, batch_size)
         return
     clips = find_clips(files or [], table, text)
+    share = processes()
     about = described(loading, clips, batch_size, transcribe=transcribe, interval=interval)
-    journal = Journal(out, about, batch_size, row_schema(interval)) if out else None
-    rest = clips[journal.done :] if journal else clips
+    journal = Journal(out, about, batch_size, row_schema(interval), share) if out else None
+    if share[1] > 1 and (journal is None or engine is Engine.RAY):
+        raise ValueError("several processes need --out, and --engine local")
+    ours = share_of(clips, batch_size, share)
+    rest = ours[journal.done :] if journal else ours
     settings = {"batch_size": batch_size, "workers": workers, "interval": interval}
     if engine is Engine.RAY:
         rows = score_on_ray(loading, rest, transcribe=transcribe, **settings)
@@ -221,7 +226,12 @@ def score(
         transcriber = Transcriber(transcribe, loading.resolved().device) if transcribe else None
         rows = score_clips(load_pipeline(loading), rest, transcriber=transcriber, **settings)
     if journal:
-        found = write_rows(rows, journal, len(clips), batch_size)
+        write_rows(rows, journal, len(ours))
+        wait_for_all(share)
+        if share[0] > 0:
+            return
+        found = summary(journal.rows())
+        journal.finish()
         typer.echo(f"{found.clips - found.failed} scores in {out}")
     else:
         shown = list(rows)
@@ -320,3 +330,7 @@ def one_flag_a_seed(arguments: list[str]) -> list[str]:
         in_seeds = argument == "--seeds" or (in_seeds and number)
         spread.append(argument)
     return spread
+
+
+if __name__ == "__main__":
+    main()

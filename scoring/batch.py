@@ -36,7 +36,7 @@ class Loading:
 
     Attributes:
         model: Hub id or folder.
-        device: such as `"cuda"`, `"cuda:1"` or `"cpu"`; the first GPU where there is one.
+        device: such as `"cuda:1"` or `"cpu"`; the process's own GPU where there is one.
         dtype: bfloat16, float16 or float32; bfloat16 on a GPU and float32 elsewhere.
         quantize: `"nf4"` for 4-bit weights.
     """
@@ -48,7 +48,8 @@ class Loading:
 
     def resolved(self) -> "Loading":
         """The same, with what was left open."""
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        device = self.device or (gpu if torch.cuda.is_available() else "cpu")
         return Loading(
             self.model, device, self.dtype or (ON_CPU if device == "cpu" else ON_GPU), self.quantize or "none"
         )
@@ -92,8 +93,10 @@ def load_pipeline(loading: Loading) -> MultimodalSentimentPipeline:
 def described(loading: Loading, clips: Sequence[Clip], batch_size: int, **settings: Any) -> dict[str, Any]:
     """What rows depend on: they go on in a journal only where all of it is the same."""
     names = hashlib.sha256(json.dumps([asdict(clip) for clip in clips]).encode()).hexdigest()
+    wanted = loading.resolved()
     return {
-        **asdict(loading.resolved()),
+        **asdict(wanted),
+        "device": torch.device(wanted.device).type,
         "weights": _weights(loading.model),
         "batch_size": batch_size,
         **settings,
@@ -132,15 +135,22 @@ def score_clips(
             yield as_row(clip, result, error)
 
 
-def write_rows(rows: Iterator[dict[str, Any]], journal: Journal, clips: int, batch_size: int) -> Summary:
-    """Keeps the rows that a journal lacks of so many clips, batch by batch, and makes its file."""
-    with tqdm(total=clips, initial=journal.done, desc="scoring", unit="clip", disable=None) as progress:
-        while batch := list(islice(rows, batch_size)):
+def write_rows(rows: Iterator[dict[str, Any]], journal: Journal, clips: int) -> None:
+    """Keeps the rows that a journal lacks of so many clips, batch by batch."""
+    first = journal.share[0] == 0
+    with tqdm(
+        total=clips, initial=journal.done, desc="scoring", unit="clip", disable=None if first else True
+    ) as progress:
+        while batch := list(islice(rows, journal.batch)):
             journal.add(batch)
             progress.update(len(batch))
-    found = summary(journal.rows())
-    journal.finish()
-    return found
+
+
+def share_of(clips: Sequence[Clip], batch_size: int, share: tuple[int, int]) -> list[Clip]:
+    """The clips of one process of several: every so many-th batch, so that each has its part of what is long."""
+    process, processes = share
+    starts = range(process * batch_size, len(clips), processes * batch_size)
+    return [clip for start in starts for clip in clips[start : start + batch_size]]
 
 
 def summary(rows: Iterator[Mapping[str, Any]]) -> Summary:

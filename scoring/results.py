@@ -1,7 +1,7 @@
 """Rows of scores on their way to a file: kept in a journal as they come, and turned into JSONL, CSV or Parquet at the end.
 
 The journal lies beside the file as NAME.part. Stopped at any moment, even by a power cut, it is gone on from: at most the rows of
-the last batches are missing, and none is there twice.
+the last batches are missing, and none is there twice. Several processes that share the work keep one journal each.
 """
 
 import csv
@@ -9,7 +9,8 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from contextlib import ExitStack
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class Journal:
         about: what the rows depend on; a journal of something else is refused by the name of the first field that differs.
         batch: rows are kept in whole batches of so many, so that going on later repeats no batch in part.
         schema: of the rows.
+        share: which process of how many this is; process p of P has the batches p, p + P, p + 2 P, ...
 
     Attributes:
         done: rows that were there when it was opened.
@@ -45,13 +47,20 @@ class Journal:
         FileExistsError: when the file is there already.
     """
 
-    def __init__(self, out: str | os.PathLike, about: Mapping[str, Any], batch: int, schema: pa.Schema) -> None:
-        self.out, self.schema = Path(out), schema
+    def __init__(
+        self,
+        out: str | os.PathLike,
+        about: Mapping[str, Any],
+        batch: int,
+        schema: pa.Schema,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.out, self.batch, self.schema, self.share = Path(out), batch, schema, share
         if self.out.suffix.lower() not in FORMATS:
             raise ValueError(f"{out}: expected a file that ends in {', '.join(FORMATS)}")
         if self.out.exists():
             raise FileExistsError(f"{out} is there already; remove it or give another --out")
-        self.path = self.out.with_name(f"{self.out.name}.part")
+        self.path = self._path(share[0])
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "a+b")  # noqa: SIM115 (open as long as rows come)
         try:
@@ -60,8 +69,8 @@ class Journal:
             raise ValueError(
                 f"{self.path} is being written by another process; wait for it or give another --out"
             ) from error
-        about = json.loads(json.dumps(about))
-        self.done = self._resume(about, batch)
+        about = json.loads(json.dumps({**about, "processes": share[1]}))
+        self.done = self._resume(about)
         if not self.done:
             self._file.truncate(0)
             self._write([about])
@@ -71,29 +80,41 @@ class Journal:
         self._write([{name: row.get(name) for name in self.schema.names} for row in rows])
 
     def finish(self) -> None:
-        """Make the file, whole or not at all, and remove the journal."""
+        """Make the file, whole or not at all, of the journals of all processes, and remove them; one process does it for all."""
         draft = self.path.with_name(f"{self.path.name}-{self.out.suffix[1:]}")
         write = {".jsonl": self._write_jsonl, ".csv": self._write_csv, ".parquet": self._write_parquet}
         write[self.out.suffix.lower()](draft)
         draft.replace(self.out)
         self.close()
-        self.path.unlink()
+        for process in range(self.share[1]):
+            self._path(process).unlink()
 
     def close(self) -> None:
         """Leave the journal as it is."""
         self._file.close()
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """All rows that are kept, in order."""
-        with open(self.path, "rb") as file:
-            yield from (json.loads(line) for line in islice(file, 1, None))
+        """All rows that are kept, by every process, in order."""
+        with ExitStack() as opened:
+            files = [opened.enter_context(open(self._path(process), "rb")) for process in range(self.share[1])]
+            for file in files:
+                file.readline()
+            for file in cycle(files):
+                lines = list(islice(file, self.batch))
+                if not lines:
+                    return
+                yield from map(json.loads, lines)
+
+    def _path(self, process: int) -> Path:
+        which = "" if self.share[1] == 1 else f"-{process}"
+        return self.out.with_name(f"{self.out.name}.part{which}")
 
     def _write(self, values: Sequence[Mapping[str, Any]]) -> None:
         self._file.write("".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode())
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _resume(self, about: Mapping[str, Any], batch: int) -> int:
+    def _resume(self, about: Mapping[str, Any]) -> int:
         """Cut off what is not a whole line or not of a whole batch; returns the rows that are left."""
         self._file.seek(0)
         first = self._file.readline()
@@ -113,10 +134,10 @@ class Journal:
             if not line.endswith(b"\n"):
                 break
             rows, end = rows + 1, end + len(line)
-            if rows % batch == 0:
+            if rows % self.batch == 0:
                 kept = end
         self._file.truncate(kept)
-        return rows - rows % batch
+        return rows - rows % self.batch
 
     def _write_jsonl(self, draft: Path) -> None:
         with open(draft, "w", encoding="utf-8") as file:

@@ -288,6 +288,32 @@ def test_ten_kills_among_a_thousand_clips_lose_and_double_nothing(many, bundle, 
     assert sum(row["error"] is not None for row in rows) == 50
 
 
+def test_several_processes_share_the_work_and_make_one_file(score, many, bundle, tmp_path):
+    place = many(22, 3)
+    alone, shared = tmp_path / "alone.csv", tmp_path / "shared.csv"
+    options = ["--model", str(bundle), "--batch-size", "2"]
+    score(place, *options, "--out", alone)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command = [
+        *launch,
+        "--num_machines",
+        "1",
+        "-m",
+        "omnisent.cli",
+        "score",
+        str(place),
+        *options,
+        "--out",
+        str(shared),
+    ]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert "19 scores in" in done.stdout, done.stderr[-2000:]
+    assert done.returncode != 0  # for there are clips without a score
+    pd.testing.assert_frame_equal(pd.read_csv(shared), pd.read_csv(alone), atol=1e-6)
+    assert not list(tmp_path.glob("*.part*"))
+
+
 def test_two_commands_do_not_write_one_file(tmp_path):
     about = {"model": "a"}
     journal = Journal(tmp_path / "scores.csv", about, 2, row_schema())
