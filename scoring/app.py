@@ -1,0 +1,226 @@
+"""The page on which a person scores a clip: upload or record it, type what is said, and read the score.
+
+It binds to this machine, fetches nothing from others, and keeps clips only while it runs, for an hour at most. The numbers are
+judgement.py's, and how they look is judgement_page.py's.
+
+    omnisent app runs/demo/model
+"""
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+
+try:
+    import gradio as gr
+except ImportError:
+    raise ImportError("the page needs Gradio: pip install 'omnisent[app]'") from None
+
+from ..data.planted import make_planted_clips
+from ..pipeline_omnisent import MultimodalSentimentPipeline
+from .judgement import judge
+from .judgement_page import STYLE, judgement_html, whole
+
+CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds
+INTRODUCTION = """
+# How positive is the speaker?
+Upload or record a short clip of one speaker, type what is said, and press Score. The score goes from {low} (strongly negative)
+over 0 (neutral) to {high} (strongly positive).
+"""
+LIMITS = """
+It scores what a speaker expresses in a clip, not what a person feels. It is not for judging people for employment, credit,
+policing or health.
+
+Clips are sent only to the machine that runs this page, and are removed from it after about an hour, and when the page is stopped.
+"""
+FAULT = "The clip could not be scored because of a fault in the program; the terminal that runs this page says which."
+PAGE_STYLE = """
+.gradio-container > main { width: 100%; max-width: 1120px !important; margin: 0 auto !important; }
+.gradio-container video { max-height: 240px; }
+"""
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+
+logger = logging.getLogger(__name__)
+
+
+def build_app(
+    pipeline: MultimodalSentimentPipeline, *, max_seconds: float = 600.0, window: float = 8.0, stride: float = 4.0
+) -> gr.Blocks:
+    """The page, not yet served; one clip is scored at a time, others wait their turn.
+
+    Args:
+        pipeline: what scores.
+        max_seconds: longer clips are refused.
+        window: seconds of one window of a clip that is longer than it.
+        stride: seconds from one window's start to the next.
+    """
+    config = pipeline.model.config
+    score_range = (config.score_min, config.score_max)
+
+    def score(
+        video: str | None,
+        sound: str | None,
+        transcript: str,
+        tab: str,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> str:
+        chosen = (sound or video) if tab == "sound" else (video or sound)
+        try:
+            judgement = judge(
+                pipeline,
+                chosen,
+                transcript or "",
+                window=window,
+                stride=stride,
+                max_seconds=max_seconds,
+                on_step=lambda done, steps: progress((done, steps), desc="Scoring", unit="passes"),
+            )
+            name = Path(chosen).name if chosen else None
+            return judgement_html(judgement, name=name, score_range=score_range, neutral_band=pipeline.neutral_band)
+        except ValueError as error:
+            raise _as_sentence(error, chosen) from error
+        except Exception as error:
+            logger.exception("a clip could not be scored")
+            raise gr.Error(FAULT, duration=None, print_exception=False) from error
+
+    with gr.Blocks(title="omnisent", analytics_enabled=False, delete_cache=(CLEAN_EVERY, KEEP_FOR)) as app:
+        gr.HTML(f"<style>{PAGE_STYLE}{STYLE}</style>", padding=False)
+        gr.Markdown(INTRODUCTION.format(low=whole(score_range[0]), high=whole(score_range[1])))
+        tab = gr.State("video")
+        with gr.Row(equal_height=False):
+            with gr.Column():
+                with gr.Tabs():
+                    with gr.Tab("Video") as video_tab:
+                        video = gr.Video(
+                            label="Video",
+                            sources=["upload", "webcam"],
+                            include_audio=True,
+                            webcam_options=gr.WebcamOptions(mirror=False),
+                        )
+                    with gr.Tab("Sound only") as sound_tab:
+                        sound = gr.Audio(label="Sound", sources=["upload", "microphone"], type="filepath")
+                transcript = gr.Textbox(
+                    label="Transcript",
+                    info="What is said, word for word; the contents of a .srt or .vtt file will do too.",
+                    placeholder="I did not expect to like it.",
+                    lines=2,
+                    max_lines=8,
+                )
+                button = gr.Button("Score", variant="primary")
+            with gr.Column():
+                result = gr.HTML("<p>The score will stand here.</p>", min_height=120, elem_id="result")
+        _show_examples([video, transcript])
+        gr.Markdown(LIMITS)
+        video_tab.select(lambda: "video", None, tab, queue=False, api_visibility="private")
+        sound_tab.select(lambda: "sound", None, tab, queue=False, api_visibility="private")
+        # A new request takes away the last result, so that none stands beside an error or another clip.
+        button.click(None, None, result, js="() => ''", queue=False, api_visibility="private")
+        button.click(score, [video, sound, transcript, tab], result, api_name="score", scroll_to_output=True)
+    return app.queue(default_concurrency_limit=1)
+
+
+@contextmanager
+def running(
+    pipeline: MultimodalSentimentPipeline,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    max_megabytes: int = 200,
+    **limits: float,
+) -> Iterator[str]:
+    """Serves the page while the block runs; gives its address. Takes the arguments of `serve`."""
+    with tempfile.TemporaryDirectory(prefix="omnisent-app-") as folder, _upload_folder(folder):
+        app = build_app(pipeline, **limits)
+        try:
+            _, address, _ = app.launch(
+                server_name=host,
+                server_port=port,
+                max_file_size=f"{max_megabytes}mb",
+                share=False,
+                ssr_mode=False,
+                run_history=False,
+                footer_links=[],
+                prevent_thread_lock=True,
+                quiet=True,
+                theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=("ui-monospace", "monospace")),
+            )
+            yield address
+        finally:
+            app.close(verbose=False)
+
+
+def serve(
+    pipeline: MultimodalSentimentPipeline,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    max_megabytes: int = 200,
+    max_seconds: float = 600.0,
+    window: float = 8.0,
+    stride: float = 4.0,
+) -> None:
+    """Serve the page until Ctrl-C or SIGTERM, then remove every file that it was given. For the main thread.
+
+    Args:
+        pipeline: what scores.
+        host: the address to listen on; by default only this machine can reach the page. It asks for no password.
+        port: the port to listen on.
+        max_megabytes: larger files are refused.
+        max_seconds: longer clips are refused.
+        window: seconds of one window of a clip that is longer than it.
+        stride: seconds from one window's start to the next.
+
+    Raises:
+        OSError: when the port is taken.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    limits = {"max_seconds": max_seconds, "window": window, "stride": stride}
+    try:
+        with running(pipeline, host=host, port=port, max_megabytes=max_megabytes, **limits) as address:
+            print(f"Open {address} in a browser; stop with Ctrl-C.", flush=True)
+            threading.Event().wait()
+    except KeyboardInterrupt:
+        print("Stopped; the clips it was given are removed.", flush=True)
+
+
+def _as_sentence(error: ValueError, path: str | None) -> gr.Error:
+    """The error's own sentence with the file's name in place of its path, as text and not as HTML."""
+    said = str(error)
+    if path is not None:
+        said = said.replace(path, Path(path).name)
+    return gr.Error(
+        escape(said[:1].upper() + said[1:], quote=False) + ".", duration=None, title="No score", print_exception=False
+    )
+
+
+def _show_examples(inputs: list[gr.components.Component]) -> None:
+    """Two planted clips, as much and as little positive as they come; Gradio copies them to where it keeps files."""
+    with tempfile.TemporaryDirectory() as folder:
+        clips = make_planted_clips(Path(folder, "clips"), n_train=16, n_valid=0, n_test=0)
+        whole_clips = [clip for clip in clips if clip.video and clip.text]
+        ends = (max(whole_clips, key=lambda clip: clip.label), min(whole_clips, key=lambda clip: clip.label))
+        gr.Examples(
+            [[clip.video, clip.text] for clip in ends],
+            inputs,
+            cache_examples=False,
+            label="Examples: made-up clips, which only show how the page works",
+        )
+
+
+@contextmanager
+def _upload_folder(folder: str) -> Iterator[None]:
+    """Gradio keeps what it is given in this folder."""
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["GRADIO_TEMP_DIR"]
+        else:
+            os.environ["GRADIO_TEMP_DIR"] = before

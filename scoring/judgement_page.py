@@ -1,0 +1,133 @@
+"""A judgement as a piece of a web page: the score on its scale, what each modality adds, and the plot over time.
+
+Self-contained HTML that fetches nothing; it draws what it is given and escapes what people typed. See judgement.py for the numbers.
+"""
+
+import base64
+import tempfile
+from html import escape
+from pathlib import Path
+
+from .judgement import Judgement
+from .timeline_plot import NEGATIVE, POSITIVE, clock, plot_timeline
+
+NAMES = {"text": "Words", "audio": "Sound", "video": "Picture"}
+STYLE = f"""
+.os-result {{ font-size: 16px; line-height: 1.5; }}
+.os-result h3 {{ margin: 28px 0 4px; font-size: 17px; }}
+.os-result p {{ margin: 6px 0; }}
+.os-result .os-small {{ font-size: 14px; opacity: .8; }}
+.os-head {{ display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 16px; }}
+.os-score {{ font-size: 52px; line-height: 1.15; font-weight: 650; font-variant-numeric: tabular-nums; }}
+.os-label {{ font-size: 26px; }}
+.os-scale, .os-bar {{ position: relative; background: color-mix(in srgb, currentColor 9%, transparent); }}
+.os-scale {{ height: 14px; margin-top: 10px; border-radius: 7px; }}
+.os-bar {{ height: 12px; min-width: 72px; }}
+.os-scale i, .os-bar i {{ position: absolute; top: 0; bottom: 0; }}
+.os-scale .os-band {{ background: color-mix(in srgb, currentColor 16%, transparent); }}
+.os-scale .os-mark {{ width: 8px; margin-left: -4px; top: -6px; bottom: -6px; border-radius: 4px; background: currentColor; }}
+.os-bar .os-zero {{ left: 50%; width: 1px; background: currentColor; opacity: .6; }}
+.os-minus {{ background: {NEGATIVE}; }}
+.os-plus {{ background: {POSITIVE}; }}
+.dark .os-minus {{ background: color-mix(in srgb, {NEGATIVE} 60%, white); }}
+.dark .os-plus {{ background: color-mix(in srgb, {POSITIVE} 50%, white); }}
+.os-ends {{ display: flex; justify-content: space-between; font-size: 14px; margin-top: 8px; }}
+.os-ends span {{ flex: 1; }}
+.os-ends span:nth-child(2) {{ text-align: center; }}
+.os-ends span:last-child {{ text-align: right; }}
+.os-result table {{ width: 100%; border-collapse: collapse; margin: 8px 0 !important; }}
+.os-result tr, .os-result th, .os-result td {{ border: 0 !important; }}
+.os-result th, .os-result td {{ padding: 7px 14px 7px 0 !important; text-align: left; }}
+.os-result tr {{ border-bottom: 1px solid color-mix(in srgb, currentColor 18%, transparent) !important; }}
+.os-result th {{ font-size: 14px; font-weight: 500; vertical-align: bottom; }}
+.os-result td {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
+.os-result th:last-child, .os-result td:last-child {{ width: 45%; padding-right: 0 !important; }}
+.os-plot {{ overflow-x: auto; contain: inline-size; }}
+.os-plot img {{ width: 100%; min-width: 560px; max-width: none; display: block; margin: 0; }}
+"""
+
+
+def signed(score: float) -> str:
+    """`"+1.73"` or `"-0.50"` with a true minus, and `"0.00"` without a sign."""
+    said = f"{score:+.2f}"
+    return "0.00" if said in ("+0.00", "-0.00") else said.replace("-", "\N{MINUS SIGN}")
+
+
+def whole(score: float) -> str:
+    """An end of the scale, e.g. `"+3"`."""
+    return f"{score:+g}".replace("-", "\N{MINUS SIGN}")
+
+
+def judgement_html(
+    judgement: Judgement, *, name: str | None, score_range: tuple[float, float], neutral_band: float
+) -> str:
+    """The result as HTML.
+
+    Args:
+        judgement: what is shown.
+        name: the file's, without folder; `None` for a transcript alone.
+        score_range: lowest and highest score that there can be, label units.
+        neutral_band: how far from 0 is neutral, label units.
+    """
+    parts = [_score(judgement, name, score_range, neutral_band)]
+    if "text" not in judgement.modalities:
+        parts.append(
+            "<p>No transcript was given. Words carry most of the signal, so this score says less than one with them.</p>"
+        )
+    if judgement.without:
+        parts.append(_modalities(judgement, neutral_band))
+    if judgement.moments:
+        parts.append(_timeline(judgement, name or "", score_range, neutral_band))
+    return f'<div class="os-result">{"".join(parts)}</div>'
+
+
+def _score(judgement: Judgement, name: str | None, score_range: tuple[float, float], neutral_band: float) -> str:
+    low, high = score_range
+
+    def place(score: float) -> float:
+        return 100 * min(max((score - low) / (high - low), 0.0), 1.0)
+
+    left, right = place(-neutral_band), place(neutral_band)
+    what = "the transcript alone" if name is None else f"{escape(name)}, {clock(judgement.seconds)}"
+    return (
+        f'<div class="os-head"><span class="os-score" title="{judgement.score:.6f}">{signed(judgement.score)}</span>'
+        f'<span class="os-label">{judgement.label}</span></div>'
+        f'<div class="os-scale"><i class="os-band" style="left:{left:.2f}%;width:{right - left:.2f}%"></i>'
+        f'<i class="os-mark" style="left:{place(judgement.score):.2f}%"></i></div>'
+        f'<div class="os-ends"><span>{whole(low)} negative</span><span>neutral</span><span>positive {whole(high)}</span></div>'
+        f'<p class="os-small">{what}</p>'
+    )
+
+
+def _modalities(judgement: Judgement, neutral_band: float) -> str:
+    reach = max(neutral_band, *(abs(judgement.adds(name)) for name in judgement.without))
+    rows = []
+    for name, score in judgement.without.items():
+        adds = judgement.adds(name)
+        width = 50 * abs(adds) / reach
+        side, sign = (50 - width, "minus") if adds < 0 else (50, "plus")
+        rows.append(
+            f"<tr><td>{NAMES[name]}</td><td>{signed(score)}</td><td>{signed(adds)}</td>"
+            f'<td><div class="os-bar"><i class="os-{sign}" style="left:{side:.2f}%;width:{width:.2f}%"></i>'
+            '<i class="os-zero"></i></div></td></tr>'
+        )
+    return (
+        "<h3>What each part adds</h3><table><thead><tr><th>part</th><th>score without it</th><th>it adds</th><th></th></tr>"
+        f"</thead><tbody>{''.join(rows)}</tbody></table>"
+        '<p class="os-small">Each part is left out in turn. The parts need not sum up to the score: they are weighed together.</p>'
+    )
+
+
+def _timeline(judgement: Judgement, name: str, score_range: tuple[float, float], neutral_band: float) -> str:
+    first = judgement.moments[0]
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder, "timeline.png")
+        plot_timeline(judgement.moments, picture, title=name, neutral_band=neutral_band, score_range=score_range)
+        data = base64.b64encode(picture.read_bytes()).decode("ascii")
+    scored = sum(moment.score is not None for moment in judgement.moments)
+    return (
+        "<h3>Over time</h3>"
+        f'<div class="os-plot"><img alt="Score over time, {scored} windows" src="data:image/png;base64,{data}"></div>'
+        f'<p class="os-small">Windows of {first.end - first.start:g} s, each scored by itself. The score above is of the whole'
+        " clip in one pass, which sees few of a long clip's frames.</p>"
+    )
