@@ -24,7 +24,7 @@ except ImportError:
 from ..data.planted import make_planted_clips
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from .judgement import judge
-from .judgement_page import STYLE, judgement_html, whole
+from .judgement_page import STYLE, judgement_html, timeline_html, whole
 
 CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds
 INTRODUCTION = """
@@ -68,7 +68,7 @@ def build_app(
         transcript: str,
         tab: str,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> str:
+    ) -> tuple[str, str]:
         chosen = (sound or video) if tab == "sound" else (video or sound)
         try:
             judgement = judge(
@@ -81,7 +81,8 @@ def build_app(
                 on_step=lambda done, steps: progress((done, steps), desc="Scoring", unit="passes"),
             )
             name = Path(chosen).name if chosen else None
-            return judgement_html(judgement, name=name, score_range=score_range, neutral_band=pipeline.neutral_band)
+            shown = {"name": name, "score_range": score_range, "neutral_band": pipeline.neutral_band}
+            return judgement_html(judgement, **shown), timeline_html(judgement, **shown)
         except ValueError as error:
             raise _as_sentence(error, chosen) from error
         except Exception as error:
@@ -113,14 +114,17 @@ def build_app(
                 )
                 button = gr.Button("Score", variant="primary")
             with gr.Column():
-                result = gr.HTML("<p>The score will stand here.</p>", min_height=120, elem_id="result")
+                result = gr.HTML("<p>The score will stand here.</p>", min_height=120, padding=False)
+        timeline = gr.HTML(padding=False)
         _show_examples([video, transcript])
         gr.Markdown(LIMITS)
         video_tab.select(lambda: "video", None, tab, queue=False, api_visibility="private")
         sound_tab.select(lambda: "sound", None, tab, queue=False, api_visibility="private")
         # A new request takes away the last result, so that none stands beside an error or another clip.
-        button.click(None, None, result, js="() => ''", queue=False, api_visibility="private")
-        button.click(score, [video, sound, transcript, tab], result, api_name="score", scroll_to_output=True)
+        button.click(None, None, [result, timeline], js="() => ['', '']", queue=False, api_visibility="private")
+        button.click(
+            score, [video, sound, transcript, tab], [result, timeline], api_name="score", scroll_to_output=True
+        )
     return app.queue(default_concurrency_limit=1)
 
 
@@ -137,18 +141,22 @@ def running(
     with tempfile.TemporaryDirectory(prefix="omnisent-app-") as folder, _upload_folder(folder):
         app = build_app(pipeline, **limits)
         try:
-            _, address, _ = app.launch(
-                server_name=host,
-                server_port=port,
-                max_file_size=f"{max_megabytes}mb",
-                share=False,
-                ssr_mode=False,
-                run_history=False,
-                footer_links=[],
-                prevent_thread_lock=True,
-                quiet=True,
-                theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=("ui-monospace", "monospace")),
-            )
+            try:
+                _, address, _ = app.launch(
+                    server_name=host,
+                    server_port=port,
+                    max_file_size=f"{max_megabytes}mb",
+                    share=False,
+                    ssr_mode=False,
+                    run_history=False,
+                    enable_monitoring=False,
+                    footer_links=[],
+                    prevent_thread_lock=True,
+                    quiet=True,
+                    theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=("ui-monospace", "monospace")),
+                )
+            except OSError as error:
+                raise OSError(f"cannot listen on {host}:{port}: is the port taken? give another one") from error
             yield address
         finally:
             app.close(verbose=False)
@@ -193,9 +201,9 @@ def _as_sentence(error: ValueError, path: str | None) -> gr.Error:
     said = str(error)
     if path is not None:
         said = said.replace(path, Path(path).name)
-    return gr.Error(
-        escape(said[:1].upper() + said[1:], quote=False) + ".", duration=None, title="No score", print_exception=False
-    )
+    if path is None or not said.startswith(Path(path).name):
+        said = said[:1].upper() + said[1:]
+    return gr.Error(f"{escape(said.rstrip('.'), quote=False)}.", duration=None, print_exception=False)
 
 
 def _show_examples(inputs: list[gr.components.Component]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from .judgement import Judgement
 from .timeline_plot import NEGATIVE, POSITIVE, clock, plot_timeline
 
-NAMES = {"text": "Words", "audio": "Sound", "video": "Picture"}
+NAMES = {"text": "Text", "audio": "Sound", "video": "Picture"}
 STYLE = f"""
 .os-result {{ font-size: 16px; line-height: 1.5; }}
 .os-result h3 {{ margin: 28px 0 4px; font-size: 17px; }}
@@ -36,14 +36,14 @@ STYLE = f"""
 .os-ends span:nth-child(2) {{ text-align: center; }}
 .os-ends span:last-child {{ text-align: right; }}
 .os-result table {{ width: 100%; border-collapse: collapse; margin: 8px 0 !important; }}
-.os-result tr, .os-result th, .os-result td {{ border: 0 !important; }}
+.os-result table, .os-result tr, .os-result th, .os-result td {{ border: 0 !important; }}
 .os-result th, .os-result td {{ padding: 7px 14px 7px 0 !important; text-align: left; }}
 .os-result tr {{ border-bottom: 1px solid color-mix(in srgb, currentColor 18%, transparent) !important; }}
 .os-result th {{ font-size: 14px; font-weight: 500; vertical-align: bottom; }}
 .os-result td {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
 .os-result th:last-child, .os-result td:last-child {{ width: 45%; padding-right: 0 !important; }}
 .os-plot {{ overflow-x: auto; contain: inline-size; }}
-.os-plot img {{ width: 100%; min-width: 560px; max-width: none; display: block; margin: 0; }}
+.os-plot img {{ width: 100%; min-width: 640px; max-width: none; display: block; margin: 0; }}
 """
 
 
@@ -72,12 +72,10 @@ def judgement_html(
     parts = [_score(judgement, name, score_range, neutral_band)]
     if "text" not in judgement.modalities:
         parts.append(
-            "<p>No transcript was given. Words carry most of the signal, so this score says less than one with them.</p>"
+            "<p>No transcript was given. Text carries most of the signal, so this score says less than one with it.</p>"
         )
     if judgement.without:
         parts.append(_modalities(judgement, neutral_band))
-    if judgement.moments:
-        parts.append(_timeline(judgement, name or "", score_range, neutral_band))
     return f'<div class="os-result">{"".join(parts)}</div>'
 
 
@@ -88,7 +86,7 @@ def _score(judgement: Judgement, name: str | None, score_range: tuple[float, flo
         return 100 * min(max((score - low) / (high - low), 0.0), 1.0)
 
     left, right = place(-neutral_band), place(neutral_band)
-    what = "the transcript alone" if name is None else f"{escape(name)}, {clock(judgement.seconds)}"
+    what = "the transcript alone" if name is None else f"{escape(name)}, {_length(judgement.seconds)}"
     return (
         f'<div class="os-head"><span class="os-score" title="{judgement.score:.6f}">{signed(judgement.score)}</span>'
         f'<span class="os-label">{judgement.label}</span></div>'
@@ -97,6 +95,10 @@ def _score(judgement: Judgement, name: str | None, score_range: tuple[float, flo
         f'<div class="os-ends"><span>{whole(low)} negative</span><span>neutral</span><span>positive {whole(high)}</span></div>'
         f'<p class="os-small">{what}</p>'
     )
+
+
+def _length(seconds: float) -> str:
+    return clock(round(seconds)) if seconds >= 60 else f"{seconds:.1f} s"
 
 
 def _modalities(judgement: Judgement, neutral_band: float) -> str:
@@ -118,16 +120,21 @@ def _modalities(judgement: Judgement, neutral_band: float) -> str:
     )
 
 
-def _timeline(judgement: Judgement, name: str, score_range: tuple[float, float], neutral_band: float) -> str:
+def timeline_html(
+    judgement: Judgement, *, name: str | None, score_range: tuple[float, float], neutral_band: float
+) -> str:
+    """The plot over time as HTML, empty for a clip that has none; takes what `judgement_html` takes."""
+    if not judgement.moments:
+        return ""
     first = judgement.moments[0]
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder, "timeline.png")
-        plot_timeline(judgement.moments, picture, title=name, neutral_band=neutral_band, score_range=score_range)
+        plot_timeline(judgement.moments, picture, title=name or "", neutral_band=neutral_band, score_range=score_range)
         data = base64.b64encode(picture.read_bytes()).decode("ascii")
     scored = sum(moment.score is not None for moment in judgement.moments)
     return (
-        "<h3>Over time</h3>"
+        '<div class="os-result"><h3>Over time</h3>'
         f'<div class="os-plot"><img alt="Score over time, {scored} windows" src="data:image/png;base64,{data}"></div>'
         f'<p class="os-small">Windows of {first.end - first.start:g} s, each scored by itself. The score above is of the whole'
-        " clip in one pass, which sees few of a long clip's frames.</p>"
+        " clip in one pass, which sees few of a long clip's frames.</p></div>"
     )

@@ -1,0 +1,221 @@
+"""The page served: scores equal the pipeline's, errors are sentences, limits hold, and nothing is left behind."""
+
+import importlib
+import inspect
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from omnisent.data.planted import write_sound, write_video
+from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
+from omnisent.scoring.app import FAULT, running, serve
+
+SERVER = """
+import sys
+from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
+from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.scoring.app import serve
+bundle, port = sys.argv[1:]
+model, processor = OmniForSentimentRegression.from_pretrained(bundle), OmniSentProcessor.from_pretrained(bundle)
+serve(MultimodalSentimentPipeline(model=model.eval(), processor=processor, device="cpu"), port=int(port))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def shown_score(answer: tuple[str, str]) -> float:
+    """The number that the result shows on hovering, to six decimals."""
+    return float(re.search(r'class="os-score" title="([-\d.]+)"', answer[0])[1])
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_backbone, processor) -> MultimodalSentimentPipeline:
+    torch.manual_seed(0)
+    model = OmniForSentimentRegression.from_thinker(tiny_backbone).eval()
+    return MultimodalSentimentPipeline(model=model, processor=processor, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def address(pipe):
+    with running(pipe, port=free_port(), max_seconds=6.0, window=2.0, stride=1.0, max_megabytes=1) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(address) -> Client:
+    return Client(address, verbose=False, analytics_enabled=False)
+
+
+def test_five_at_once_are_all_answered_with_the_pipelines_scores(address, pipe, whole_clips):
+    clips = whole_clips[:5]
+
+    def ask(clip) -> tuple[str, str]:
+        client = Client(address, verbose=False, analytics_enabled=False)
+        return client.predict(handle_file(clip.video), None, clip.text, api_name="/score")
+
+    with ThreadPoolExecutor(5) as pool:
+        found = [shown_score(answer) for answer in pool.map(ask, clips)]
+    expected = [pipe({"video": clip.video, "text": clip.text})["score"] for clip in clips]
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert len({round(score, 4) for score in expected}) == 5
+
+
+def test_a_sound_or_a_transcript_alone_is_scored(client, pipe, tmp_path):
+    write_sound(tmp_path / "voice.m4a", np.sin(np.arange(24_000) / 9).astype(np.float32))
+    heard = client.predict(None, handle_file(tmp_path / "voice.m4a"), "", api_name="/score")
+    assert shown_score(heard) == pytest.approx(pipe({"audio": str(tmp_path / "voice.m4a")})["score"], abs=1e-5)
+    assert "No transcript was given" in heard[0]
+    read = client.predict(None, None, "it was wonderful", api_name="/score")
+    assert shown_score(read) == pytest.approx(pipe({"text": "it was wonderful"})["score"], abs=1e-5)
+    assert read[1] == ""
+
+
+def test_a_clip_longer_than_a_window_has_a_plot(client, tmp_path):
+    write_video(tmp_path / "long.mp4", np.full((50, 56, 56, 3), 90, np.uint8), 10)
+    result, timeline = client.predict(handle_file(tmp_path / "long.mp4"), None, "well", api_name="/score")
+    assert "long.mp4, 5.0 s" in result
+    assert "data:image/png;base64," in timeline
+
+
+def test_errors_are_sentences_that_name_the_file_and_no_folder(client, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no media at all")
+    write_video(tmp_path / "long.mp4", np.zeros((80, 56, 56, 3), np.uint8), 10)
+    said = []
+    for path in ("broken.mp4", "long.mp4"):
+        with pytest.raises(AppError) as raised:
+            client.predict(handle_file(tmp_path / path), None, "well", api_name="/score")
+        said.append(raised.value.message)
+    assert said[0].startswith("broken.mp4: not media: expected a video or sound file")
+    assert said[1].startswith("long.mp4: it lasts 0:08, and at most 0:06 are scored here; cut it")
+    assert not any("/" in sentence for sentence in said)
+    with pytest.raises(AppError, match=r"^Nothing to score: .*; give a clip or a transcript\.$"):
+        client.predict(None, None, "  ", api_name="/score")
+    with pytest.raises(AppError, match=r"^The transcript, line 1: .* &lt;b&gt;"):
+        client.predict(None, None, "0:01 --> <b>\nwell", api_name="/score")
+
+
+def test_a_fault_of_the_program_is_said_and_the_page_goes_on(pipe, caplog):
+    broken = MultimodalSentimentPipeline(model=deepcopy(pipe.model), processor=pipe.processor, device="cpu")
+    broken.model.model = torch.nn.Identity()
+    with running(broken, port=free_port()) as address:
+        client = Client(address, verbose=False, analytics_enabled=False)
+        for _ in range(2):
+            with pytest.raises(AppError) as raised:
+                client.predict(None, None, "well", api_name="/score")
+            assert raised.value.message == FAULT
+    assert "Traceback" in caplog.text
+
+
+def test_files_that_are_too_large_are_refused(address):
+    def upload(count: int) -> int:
+        return httpx.post(f"{address}gradio_api/upload", files={"files": ("a.mp4", bytes(count))}).status_code
+
+    assert upload(1000 << 10) == 200
+    assert upload(1025 << 10) == 413
+
+
+def test_files_of_the_server_and_of_other_hosts_are_out_of_reach(address, whole_clips):
+    def ask(path: str) -> str:
+        data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, None, "well"]
+        begun = httpx.post(f"{address}gradio_api/call/score", json={"data": data}).json()
+        return httpx.get(f"{address}gradio_api/call/score/{begun['event_id']}", timeout=60).text
+
+    video = Path(whole_clips[0].video)
+    (uploaded,) = httpx.post(f"{address}gradio_api/upload", files={"files": video.open("rb")}).json()
+    assert "os-score" in ask(uploaded)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(1.0)
+        for path in (str(video), f"http://127.0.0.1:{other.getsockname()[1]}/clip.mp4"):
+            answer = ask(path)
+            assert "event: error" in answer
+            assert "os-score" not in answer
+        with pytest.raises(TimeoutError):
+            other.accept()
+
+
+def test_examples_can_be_played_and_are_said_to_be_made_up(address):
+    config = httpx.get(f"{address}config").json()
+    (examples,) = [one["props"] for one in config["components"] if one["type"] == "dataset"]
+    assert "made-up" in examples["label"]
+    assert len(examples["samples"]) == 2
+    for video, text in examples["samples"]:
+        assert " was " in text
+        path = video["video"]["path"] if "video" in video else video["path"]
+        served = httpx.get(f"{address}gradio_api/file={path}")
+        assert served.status_code == 200
+        assert served.content[4:8] == b"ftyp"
+
+
+def test_only_this_machine_can_reach_it_unless_asked_otherwise(address):
+    port = httpx.URL(address).port
+    assert address == f"http://127.0.0.1:{port}/"
+    with pytest.raises(ConnectionRefusedError):  # a page that listens everywhere would answer here too
+        socket.create_connection(("127.0.0.2", port), timeout=5)
+    assert inspect.signature(serve).parameters["host"].default == "127.0.0.1"
+
+
+def test_its_files_are_removed_when_it_ends(pipe, whole_clips, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    with running(pipe, port=free_port()) as address:
+        client = Client(address, verbose=False, analytics_enabled=False, download_files=False)
+        client.predict(handle_file(whole_clips[0].video), None, "well", api_name="/score")
+        assert list(tmp_path.glob(f"omnisent-app-*/*/{Path(whole_clips[0].video).name}"))
+    assert not list(tmp_path.glob("omnisent-app-*"))
+    assert os.environ.get("GRADIO_TEMP_DIR") == before
+
+
+def test_a_port_that_is_taken_is_said(pipe, address):
+    port = httpx.URL(address).port
+    with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"), running(pipe, port=port):
+        pass
+
+
+def test_a_stopped_server_leaves_nothing_behind(pipe, tmp_path):
+    pipe.model.save_pretrained(tmp_path / "bundle")
+    pipe.processor.save_pretrained(tmp_path / "bundle")
+    (tmp_path / "temporary").mkdir()
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(tmp_path / "bundle"), str(port)],
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout.readline() == f"Open http://127.0.0.1:{port}/ in a browser; stop with Ctrl-C.\n"
+        assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
+        assert list((tmp_path / "temporary").glob("omnisent-app-*"))
+        server.send_signal(signal.SIGTERM)
+        assert server.stdout.read() == "Stopped; the clips it was given are removed.\n"
+        assert server.wait(20) == 0
+    finally:
+        server.kill()
+        server.wait()
+    assert not [path for path in (tmp_path / "temporary").rglob("*") if path.is_file()]
+
+
+def test_without_gradio_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "omnisent.scoring.app")
+    with pytest.raises(ImportError, match=re.escape("pip install 'omnisent[app]'")):
+        importlib.import_module("omnisent.scoring.app")

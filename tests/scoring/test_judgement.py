@@ -1,0 +1,114 @@
+"""Judgements: the pipeline's own score, what each modality adds to it, and the course of a long clip."""
+
+import numpy as np
+import pytest
+import torch
+
+from omnisent.data.planted import write_sound, write_video
+from omnisent.media_omnisent import MediaError, OmniSentError
+from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
+from omnisent.scoring.judgement import judge
+from omnisent.scoring.subtitles import Cue
+from omnisent.scoring.timeline import score_timeline
+
+WORDS = "the acting was wonderful and the ending was awful"
+SRT = """1
+00:00:00,000 --> 00:00:04,000
+the acting was wonderful
+
+2
+00:00:04,000 --> 00:00:08,000
+<i>the ending</i> was awful
+"""
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_backbone, processor) -> MultimodalSentimentPipeline:
+    torch.manual_seed(0)
+    model = OmniForSentimentRegression.from_thinker(tiny_backbone).eval()
+    return MultimodalSentimentPipeline(model=model, processor=processor, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory):
+    """Eight seconds; the picture grows brighter with each, and the sound higher."""
+    path = tmp_path_factory.mktemp("judgement") / "talk.mp4"
+    place = np.arange(8 * 16_000)
+    sound = (0.4 * np.sin(2 * np.pi * (200 + 50 * (place // 16_000)) * place / 16_000)).astype(np.float32)
+    levels = (np.arange(80) // 10 * 30).astype(np.uint8)[:, None, None, None]
+    write_video(path, np.broadcast_to(levels, (80, 56, 56, 3)), 10, sound)
+    return path
+
+
+def test_it_is_the_pipelines_score_with_and_without_each_modality(pipe, talk):
+    found = judge(pipe, talk, WORDS)
+    clip = {"video": str(talk), "text": WORDS}
+    assert {"score": found.score, "label": found.label} == pipe(clip)
+    assert found.seconds == pytest.approx(8.0, abs=0.1)
+    assert set(found.modalities) == {"text", "audio", "video"}
+    for left_out, others in (("text", ["audio", "video"]), ("audio", ["text", "video"]), ("video", ["text", "audio"])):
+        score = pipe(clip, modalities=others)["score"]
+        assert found.without[left_out] == score
+        assert found.adds(left_out) == found.score - score
+    assert len({found.score, *found.without.values()}) == 4
+    assert found.moments == []
+
+
+def test_only_what_a_clip_has_is_left_out(pipe, talk, tmp_path):
+    write_video(tmp_path / "silent.mp4", np.full((20, 56, 56, 3), 90, np.uint8), 10)
+    write_sound(tmp_path / "voice.m4a", np.sin(np.arange(32_000) / 9).astype(np.float32))
+    assert judge(pipe, tmp_path / "silent.mp4").without == {}
+    assert judge(pipe, tmp_path / "voice.m4a").modalities == ("audio",)
+    assert judge(pipe, None, WORDS).seconds is None
+    both = judge(pipe, tmp_path / "voice.m4a", WORDS)
+    assert both.without == {
+        "text": pipe({"audio": str(tmp_path / "voice.m4a")})["score"],
+        "audio": pipe({"text": WORDS})["score"],
+    }
+    assert set(judge(pipe, talk).without) == {"audio", "video"}
+
+
+def test_the_pipelines_own_modalities_are_used(pipe, talk):
+    text_only = MultimodalSentimentPipeline(
+        model=pipe.model, processor=pipe.processor, device="cpu", modalities=["text"]
+    )
+    found = judge(text_only, talk, WORDS)
+    assert found.modalities == ("text",)
+    assert found.score == pipe({"text": WORDS})["score"]
+    with pytest.raises(OmniSentError, match="nothing to score: expected one of text; give a clip or a transcript"):
+        judge(text_only, talk, " ")
+
+
+def test_a_long_clip_has_a_course_with_its_words_spread_over_it(pipe, talk):
+    found = judge(pipe, talk, WORDS, window=4, stride=2)
+    expected = list(score_timeline(pipe, talk, window=4, stride=2, cues=[Cue(0.0, found.seconds, WORDS)]))
+    assert found.moments == expected
+    assert [moment.text for moment in found.moments][::2] == ["the acting was wonderful", "and the ending was awful"]
+    assert found.score == judge(pipe, talk, WORDS).score
+
+
+def test_a_transcript_with_times_gives_each_window_its_words(pipe, talk):
+    found = judge(pipe, talk, SRT, window=4, stride=4)
+    assert [moment.text for moment in found.moments] == ["the acting was wonderful", "the ending was awful"]
+    assert found.score == pipe({"video": str(talk), "text": "the acting was wonderful the ending was awful"})["score"]
+    vtt = "WEBVTT\n\n00:05.000 --> 00:06.000\nawful\n"
+    assert [moment.text for moment in judge(pipe, talk, vtt, window=4, stride=4).moments] == [None, "awful"]
+    with pytest.raises(ValueError, match=r"^the transcript, line 2: "):
+        judge(pipe, talk, SRT.replace("00:00:04,000\nthe", "soon\nthe"))
+
+
+def test_steps_are_counted_to_their_end(pipe, talk):
+    steps = []
+    judge(pipe, talk, WORDS, window=4, stride=2, on_step=lambda *step: steps.append(step))
+    assert steps == [(done, 7) for done in range(1, 8)]
+
+
+def test_what_is_too_long_or_broken_is_refused_before_it_is_scored(pipe, talk, tmp_path):
+    steps = []
+    with pytest.raises(OmniSentError, match=r"^talk\.mp4: it lasts 0:08, and at most 0:05 are scored here; cut it"):
+        judge(pipe, talk, WORDS, max_seconds=5, on_step=lambda *step: steps.append(step))
+    (tmp_path / "broken.mp4").write_bytes(b"no media at all")
+    with pytest.raises(MediaError, match="not media"):
+        judge(pipe, tmp_path / "broken.mp4", WORDS)
+    assert steps == []
