@@ -66,10 +66,10 @@ def build_app(
         video: str | None,
         sound: str | None,
         transcript: str,
-        tab: str,
+        tab: str | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> tuple[str, str]:
-        chosen = (sound or video) if tab == "sound" else (video or sound)
+        chosen = {"video": video, "sound": sound}.get(tab, video or sound)  # what is not in sight is not scored
         try:
             judgement = judge(
                 pipeline,
@@ -92,7 +92,7 @@ def build_app(
     with gr.Blocks(title="omnisent", analytics_enabled=False, delete_cache=(CLEAN_EVERY, KEEP_FOR)) as app:
         gr.HTML(f"<style>{PAGE_STYLE}{STYLE}</style>", padding=False)
         gr.Markdown(INTRODUCTION.format(low=whole(score_range[0]), high=whole(score_range[1])))
-        tab = gr.State("video")
+        tab = gr.State()
         with gr.Row(equal_height=False):
             with gr.Column():
                 with gr.Tabs():
