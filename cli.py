@@ -50,6 +50,9 @@ data_app = typer.Typer(no_args_is_help=True, help="Build data sets that can be t
 app.add_typer(data_app, name="data")
 cache_app = typer.Typer(no_args_is_help=True, help="Look at or empty a folder of tower outputs (feature_cache).")
 app.add_typer(cache_app, name="cache")
+Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu; the first GPU where there is one")]
+Dtype = Annotated[str | None, typer.Option(help="bfloat16 (on a GPU), float16 or float32 (elsewhere)")]
+Quantize = Annotated[str | None, typer.Option(help="nf4 for 4-bit weights")]
 CacheFolder = Annotated[Path, typer.Argument(help="what feature_cache names in a config")]
 
 
@@ -195,9 +198,9 @@ def score(
         str | None, typer.Option(help="from one window's start to the next; half a window by default")
     ] = None,
     interval: Annotated[float | None, typer.Option(help="a level such as 0.9, for columns low and high")] = None,
-    device: Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu; the first GPU where there is one")] = None,
-    dtype: Annotated[str | None, typer.Option(help="bfloat16 (on a GPU), float16 or float32 (elsewhere)")] = None,
-    quantize: Annotated[str | None, typer.Option(help="nf4 for 4-bit weights")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quantize: Quantize = None,
     batch_size: Annotated[int, typer.Option(help="clips a forward pass", min=1)] = 8,
     workers: Annotated[int, typer.Option(help="processes that read media", min=0)] = 0,
     engine: Annotated[Engine, typer.Option(help="local, or ray for a cluster (RAY_ADDRESS)")] = Engine.LOCAL,
@@ -263,6 +266,24 @@ def _score_over_time(
     typer.echo(f"{len(moments) - failed} of {len(moments)} windows scored; see {out} and {out.with_suffix('.png')}")
     if failed:
         raise typer.Exit(1)
+
+
+@app.command("app")
+def serve_page(
+    model: Annotated[str, typer.Option(help="a bundle: folder, or id on the Hub")],
+    host: Annotated[str, typer.Option(help="address to listen on; there is no password")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on")] = 7860,
+    max_megabytes: Annotated[int, typer.Option(help="larger files are refused")] = 200,
+    max_seconds: Annotated[float, typer.Option(help="longer clips are refused")] = 600.0,
+    device: Device = None,
+    dtype: Dtype = None,
+    quantize: Quantize = None,
+) -> None:
+    """A page in the browser: upload or record a clip, and see its score and what each modality adds."""
+    from .scoring.app import serve  # an optional extra
+
+    pipe = load_pipeline(Loading(model, device, dtype, quantize))
+    serve(pipe, host=host, port=port, max_megabytes=max_megabytes, max_seconds=max_seconds)
 
 
 @data_app.command("build")

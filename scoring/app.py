@@ -3,7 +3,7 @@
 It binds to this machine, fetches nothing from others, and keeps clips only while it runs, for an hour at most. The numbers are
 judgement.py's, and how they look is judgement_page.py's.
 
-    omnisent app runs/demo/model
+    omnisent app --model runs/demo/model
 """
 
 import logging
