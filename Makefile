@@ -18,6 +18,7 @@ demo: install
 	rm -rf runs/demo/model && cp -r runs/demo/discriminative/seed-0/model runs/demo/model
 	$(BIN)/omnisent report runs/demo --out runs/demo/report.html
 	$(BIN)/python examples/score_clips.py runs/demo/model runs/planted/clips.csv
+	$(BIN)/omnisent score runs/planted/media/planted-0000_1.mp4 --text "honestly the story was good." --model runs/demo/model --interval 0.9
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses auto --maxprocesses 4 --dist loadfile

@@ -24,17 +24,6 @@ from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.app import FAULT, running, serve
 
-SERVER = """
-import sys
-from omnisent.modeling_omnisent import OmniForSentimentRegression
-from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
-from omnisent.processing_omnisent import OmniSentProcessor
-from omnisent.scoring.app import serve
-bundle, port = sys.argv[1:]
-model, processor = OmniForSentimentRegression.from_pretrained(bundle), OmniSentProcessor.from_pretrained(bundle)
-serve(MultimodalSentimentPipeline(model=model.eval(), processor=processor, device="cpu"), port=int(port))
-"""
-
 
 def free_port() -> int:
     with socket.socket() as one:
@@ -196,7 +185,7 @@ def test_a_stopped_server_leaves_nothing_behind(pipe, tmp_path):
     (tmp_path / "temporary").mkdir()
     port = free_port()
     server = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(tmp_path / "bundle"), str(port)],
+        [sys.executable, "-m", "omnisent.cli", "app", "--model", str(tmp_path / "bundle"), "--port", str(port)],
         env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
         stdout=subprocess.PIPE,
         text=True,
