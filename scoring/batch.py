@@ -20,7 +20,7 @@ from ..media_omnisent import OmniSentError, read_header
 from ..modeling_omnisent import OmniForSentimentRegression
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from ..processing_omnisent import OmniSentProcessor
-from ..training.arguments import ModelArguments
+from ..training.arguments import DTYPES, QUANTIZATIONS, ModelArguments
 from ..training.backbone import quantization_config
 from .clips import transcript_of
 from .results import Journal
@@ -47,7 +47,14 @@ class Loading:
     quantize: str | None = None
 
     def resolved(self) -> "Loading":
-        """The same, with what was left open."""
+        """The same, with what was left open.
+
+        Raises:
+            ValueError: for a dtype or quantisation that is not one of those above.
+        """
+        for name, value, known in (("dtype", self.dtype, DTYPES), ("quantize", self.quantize, QUANTIZATIONS)):
+            if value is not None and value not in known:
+                raise ValueError(f"--{name} must be one of {', '.join(known)}, not {value!r}")
         gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         device = self.device or (gpu if torch.cuda.is_available() else "cpu")
         return Loading(
