@@ -7,7 +7,6 @@ and all.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 from omnisent.data.planted import write_video
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.training.run_folder import process_peak_bytes
 from omnisent.training.tiny_backbone import make_tiny_backbone
 
 CLIPS = (100, 250, 500, 1000, 2000)
@@ -52,7 +52,7 @@ def point(base: str, video: str, clips: int, batch: int) -> None:
         for start in range(0, clips, batch):
             model(**processor([clip] * min(batch, clips - start)))
         seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = process_peak_bytes()
     tokens = len(processor.encode(clip)["input_ids"])
     print(json.dumps({"seconds": seconds, "peak_memory_bytes": peak, "tokens_a_clip": tokens}))
 

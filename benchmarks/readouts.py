@@ -7,7 +7,6 @@ tokens is what it says. At 7B a prompt weighs more, beside the reading of files 
 process that does one of them alone, imports and weights included.
 """
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from omnisent.data.planted import make_planted_clips
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.generative import ExpectedReadout, OmniForSentimentGeneration
+from omnisent.training.run_folder import process_peak_bytes
 from omnisent.training.tiny_backbone import make_tiny_backbone
 
 TOKENS = (1, 2, 4, 8)
@@ -41,7 +41,7 @@ def main() -> None:
         with torch.inference_mode():
             alone = in_turn({n: lambda m=m: [m(batch) for batch in batches] for n, m in models.items()})
             whole = in_turn({n: lambda m=m: [m(processor(group)) for group in groups] for n, m in models.items()})
-        peaks = {name: peak_memory(root, name) for name in models}
+        peaks = {name: peak_of(root, name) for name in models}
     result = {"clips": len(clips), "batch": BATCH, "cores_used": 1, "peak_memory_bytes": peaks}
     for name, seconds in (("model_alone", alone), ("file_to_score", whole)):
         result[name] = {
@@ -75,7 +75,7 @@ def readouts(base: Path, processor: OmniSentProcessor) -> dict[str, Callable[[di
     }
 
 
-def peak_memory(root: Path, name: str) -> int:
+def peak_of(root: Path, name: str) -> int:
     """Peak bytes of a new process that scores all clips in one way."""
     command = [sys.executable, __file__, str(root), name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -83,7 +83,7 @@ def peak_memory(root: Path, name: str) -> int:
 
 
 def one_way(root: Path, name: str) -> None:
-    """What `peak_memory` starts."""
+    """What `peak_of` starts."""
     torch.set_num_threads(1)
     clips, base = planted_clips(root), make_tiny_backbone(root / "tiny")
     processor = OmniSentProcessor.from_base(base, min_pixels=3136, max_pixels=12544)
@@ -91,7 +91,7 @@ def one_way(root: Path, name: str) -> None:
     with torch.inference_mode():
         for start in range(0, len(clips), BATCH):
             read(processor(clips[start : start + BATCH]))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(process_peak_bytes())
 
 
 if __name__ == "__main__":

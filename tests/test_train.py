@@ -495,3 +495,14 @@ def test_two_processes_follow_the_loss_curve_of_one(settings, tmp_path):
     tests = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
     assert tests[0]["n"] == tests[1]["n"]
     assert tests[1]["mae"] == pytest.approx(tests[0]["mae"], abs=1e-3)
+
+
+def test_peak_memory_is_this_programs_and_not_that_of_the_one_that_started_it():
+    held = bytearray(b"1" * 3_000_000_000)  # more than an import of this package takes
+    program = (
+        "from omnisent.training.run_folder import process_peak_bytes as peak\n"
+        "before = peak()\nmore = bytearray(b'1' * 300_000_000)\nprint(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert int(done.stdout) > 290_000_000
+    assert held[-1]

@@ -179,6 +179,20 @@ def peak_memory_bytes() -> int:
     """Peak of the device's memory where there is a GPU, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    return process_peak_bytes()
+
+
+def process_peak_bytes() -> int:
+    """Most bytes of memory that this process has held.
+
+    Linux's own count for it is taken where there is one: `ru_maxrss` of a program that was just started begins with what the
+    program that started it held.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
