@@ -22,9 +22,11 @@ except ImportError:
     raise ImportError("the page needs Gradio: pip install 'omnisent[app]'") from None
 
 from ..data.planted import make_planted_clips
+from ..media_omnisent import OmniSentError
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from .judgement import judge
 from .judgement_page import STYLE, judgement_html, timeline_html, whole
+from .timeline import windows_of
 
 CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds
 INTRODUCTION = """
@@ -33,7 +35,7 @@ Upload or record a short clip of one speaker, type what is said, and press Score
 over 0 (neutral) to {high} (strongly positive).
 """
 LIMITS = """
-It scores what a speaker expresses in a clip, not what a person feels. It is not for judging people for employment, credit,
+The model scores what a speaker expresses in a clip, not what a person feels. It is not for judging people for employment, credit,
 policing or health.
 
 Clips are sent only to the machine that runs this page, and are removed from it after about an hour, and when the page is stopped.
@@ -58,7 +60,11 @@ def build_app(
         max_seconds: longer clips are refused.
         window: seconds of one window of a clip that is longer than it.
         stride: seconds from one window's start to the next.
+
+    Raises:
+        ValueError: when `window` or `stride` is not above 0.
     """
+    windows_of(0.0, window, stride)
     config = pipeline.model.config
     score_range = (config.score_min, config.score_max)
 
@@ -83,7 +89,7 @@ def build_app(
             name = Path(chosen).name if chosen else None
             shown = {"name": name, "score_range": score_range, "neutral_band": pipeline.neutral_band}
             return judgement_html(judgement, **shown), timeline_html(judgement, **shown)
-        except ValueError as error:
+        except OmniSentError as error:
             raise _as_sentence(error, chosen) from error
         except Exception as error:
             logger.exception("a clip could not be scored")
@@ -123,7 +129,12 @@ def build_app(
         # A new request takes away the last result, so that none stands beside an error or another clip.
         button.click(None, None, [result, timeline], js="() => ['', '']", queue=False, api_visibility="private")
         button.click(
-            score, [video, sound, transcript, tab], [result, timeline], api_name="score", scroll_to_output=True
+            score,
+            [video, sound, transcript, tab],
+            [result, timeline],
+            api_name="score",
+            scroll_to_output=True,
+            show_progress_on=result,
         )
     return app.queue(default_concurrency_limit=1)
 
@@ -185,6 +196,7 @@ def serve(
 
     Raises:
         OSError: when the port is taken.
+        ValueError: when `window` or `stride` is not above 0.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     limits = {"max_seconds": max_seconds, "window": window, "stride": stride}
@@ -196,7 +208,7 @@ def serve(
         print("Stopped; the clips it was given are removed.", flush=True)
 
 
-def _as_sentence(error: ValueError, path: str | None) -> gr.Error:
+def _as_sentence(error: OmniSentError, path: str | None) -> gr.Error:
     """The error's own sentence with the file's name in place of its path, as text and not as HTML."""
     said = str(error)
     if path is not None:

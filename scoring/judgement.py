@@ -65,8 +65,7 @@ def judge(
         on_step: called with the passes that are done, and with how many there are.
 
     Raises:
-        OmniSentError: for a file that cannot be read or is too long, and where there is nothing to score.
-        ValueError: for a transcript with times that cannot be read.
+        OmniSentError: for a file or transcript that cannot be read, for a file that is too long, and for nothing to score.
     """
     text, cues = read_transcript(transcript)
     seconds, clip, have = None, {"text": text}, {"text"} if text else set()
@@ -106,7 +105,7 @@ def read_transcript(transcript: str) -> tuple[str | None, list[Cue]]:
     """Words and, where they were given with times as in a .srt or .vtt file, their cues.
 
     Raises:
-        ValueError: naming the line that is not a cue.
+        OmniSentError: naming the line that is not a cue.
     """
     text = transcript.strip()
     if "-->" not in text:
@@ -117,7 +116,7 @@ def read_transcript(transcript: str) -> tuple[str | None, list[Cue]]:
         try:
             cues = read_cues(file)
         except ValueError as error:
-            raise ValueError(str(error).replace(str(file), "the transcript")) from None
+            raise OmniSentError(str(error).replace(str(file), "the transcript")) from None
     return " ".join(cue.text for cue in cues) or None, cues
 
 

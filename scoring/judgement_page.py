@@ -72,7 +72,7 @@ def judgement_html(
     parts = [_score(judgement, name, score_range, neutral_band)]
     if "text" not in judgement.modalities:
         parts.append(
-            "<p>No transcript was given. Text carries most of the signal, so this score says less than one with it.</p>"
+            "<p>Scored without a transcript. Text carries most of the signal, so this score says less than one with it.</p>"
         )
     if judgement.without:
         parts.append(_modalities(judgement, neutral_band))
@@ -132,9 +132,11 @@ def timeline_html(
         plot_timeline(judgement.moments, picture, title=name or "", neutral_band=neutral_band, score_range=score_range)
         data = base64.b64encode(picture.read_bytes()).decode("ascii")
     scored = sum(moment.score is not None for moment in judgement.moments)
+    spoken = " and is given the words spoken in it; words without times are taken to be spread evenly over the clip"
     return (
         '<div class="os-result"><h3>Over time</h3>'
         f'<div class="os-plot"><img alt="Score over time, {scored} windows" src="data:image/png;base64,{data}"></div>'
-        f'<p class="os-small">Windows of {first.end - first.start:g} s, each scored by itself. The score above is of the whole'
-        " clip in one pass, which sees few of a long clip's frames.</p></div>"
+        f'<p class="os-small">Each window of {first.end - first.start:g} s is scored by itself'
+        f"{spoken if any(moment.text for moment in judgement.moments) else ''}. The score of the whole clip is of one pass over"
+        " it, which sees few of a long clip's frames.</p></div>"
     )

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
@@ -22,7 +23,7 @@ from gradio_client.exceptions import AppError
 from omnisent.data.planted import write_sound, write_video
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
-from omnisent.scoring.app import FAULT, running, serve
+from omnisent.scoring.app import FAULT, build_app, running, serve
 
 
 def free_port() -> int:
@@ -72,7 +73,7 @@ def test_a_sound_or_a_transcript_alone_is_scored(client, pipe, tmp_path):
     write_sound(tmp_path / "voice.m4a", np.sin(np.arange(24_000) / 9).astype(np.float32))
     heard = client.predict(None, handle_file(tmp_path / "voice.m4a"), "", api_name="/score")
     assert shown_score(heard) == pytest.approx(pipe({"audio": str(tmp_path / "voice.m4a")})["score"], abs=1e-5)
-    assert "No transcript was given" in heard[0]
+    assert "Scored without a transcript" in heard[0]
     read = client.predict(None, None, "it was wonderful", api_name="/score")
     assert shown_score(read) == pytest.approx(pipe({"text": "it was wonderful"})["score"], abs=1e-5)
     assert read[1] == ""
@@ -171,6 +172,25 @@ def test_its_files_are_removed_when_it_ends(pipe, whole_clips, tmp_path, monkeyp
         assert list(tmp_path.glob(f"omnisent-app-*/*/{Path(whole_clips[0].video).name}"))
     assert not list(tmp_path.glob("omnisent-app-*"))
     assert os.environ.get("GRADIO_TEMP_DIR") == before
+
+
+def test_a_clip_is_removed_after_a_while_and_the_examples_are_not(pipe, whole_clips, monkeypatch):
+    monkeypatch.setattr("omnisent.scoring.app.CLEAN_EVERY", 1)
+    monkeypatch.setattr("omnisent.scoring.app.KEEP_FOR", 1)
+    with running(pipe, port=free_port()) as address:
+        with open(whole_clips[0].video, "rb") as file:
+            (uploaded,) = httpx.post(f"{address}gradio_api/upload", files={"files": file}).json()
+        assert Path(uploaded).is_file()
+        deadline = time.monotonic() + 20
+        while Path(uploaded).exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not Path(uploaded).exists()
+        assert len(list(Path(os.environ["GRADIO_TEMP_DIR"]).glob("*/planted-*.mp4"))) == 2
+
+
+def test_windows_without_length_are_refused_before_anything_is_served(pipe):
+    with pytest.raises(ValueError, match="window and stride must be above 0 s"):
+        build_app(pipe, stride=0)
 
 
 def test_a_port_that_is_taken_is_said(pipe, address):

@@ -144,7 +144,7 @@ def test_a_person_records_video_and_sound(page):
     score(page)
     result = page.locator(".os-result").inner_text()
     assert ".webm" in result
-    assert "No transcript was given" in result
+    assert "Scored without a transcript" in result
     page.get_by_role("tab", name="Sound only").click()
     page.get_by_role("button", name="Score").click()
     expect(page.get_by_text("Nothing to score")).to_be_visible()  # the video is out of sight

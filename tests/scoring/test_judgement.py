@@ -94,7 +94,7 @@ def test_a_transcript_with_times_gives_each_window_its_words(pipe, talk):
     assert found.score == pipe({"video": str(talk), "text": "the acting was wonderful the ending was awful"})["score"]
     vtt = "WEBVTT\n\n00:05.000 --> 00:06.000\nawful\n"
     assert [moment.text for moment in judge(pipe, talk, vtt, window=4, stride=4).moments] == [None, "awful"]
-    with pytest.raises(ValueError, match=r"^the transcript, line 2: "):
+    with pytest.raises(OmniSentError, match=r"^the transcript, line 2: "):
         judge(pipe, talk, SRT.replace("00:00:04,000\nthe", "soon\nthe"))
 
 

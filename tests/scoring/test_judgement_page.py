@@ -42,7 +42,7 @@ def test_each_modality_has_its_row():
 
 def test_a_missing_transcript_is_said():
     mute = Judgement(1.5, "positive", 75.0, ("audio", "video"), {"audio": 1.0, "video": 1.0}, ())
-    said = "No transcript was given. Text carries most of the signal"
+    said = "Scored without a transcript. Text carries most of the signal"
     assert said in judgement_html(mute, **SHOWN)
     assert "a.mp4, 1:15" in judgement_html(mute, **SHOWN)
     assert said not in judgement_html(WHOLE, **SHOWN)
@@ -64,7 +64,7 @@ def test_a_long_clip_has_a_plot_in_the_page_itself():
     assert source.startswith("data:image/png;base64,")
     picture = matplotlib.image.imread(io.BytesIO(base64.b64decode(source.split(",")[1])))
     assert (picture[..., :3] < 0.5).any()
-    assert "Windows of 4 s" in text
+    assert "Each window of 4 s is scored by itself and is given the words spoken in it;" in text
     assert timeline_html(WHOLE, **SHOWN) == ""
 
 
