@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import psutil
 import pytest
 import torch
 
+from omnisent.cli import main
 from omnisent.scoring.batch import Loading, load_pipeline, score_clips, summary
 from omnisent.scoring.clips import find_clips
 from omnisent.scoring.ray_engine import score_on_ray
@@ -17,11 +19,20 @@ from omnisent.scoring.ray_engine import score_on_ray
 ray = pytest.importorskip("ray")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster():
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As Ray's actors have it; the sums of a product depend on it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -59,12 +70,17 @@ def test_rows_are_those_of_one_process_though_files_are_bad_and_a_reader_dies(cl
     for row in score_on_ray(loading, clips, batch_size=4):
         seen.append(row)
     found = [row for row in seen if isinstance(row, dict)]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as Ray's actors have it; the sums of a product depend on it
-    try:
-        expected = list(score_clips(load_pipeline(loading), clips, batch_size=4))
-    finally:
-        torch.set_num_threads(threads)
-    assert found == expected
+    assert found == list(score_clips(load_pipeline(loading), clips, batch_size=4))
     assert summary(iter(found)).failed == 15
     assert any(row[0] == "killed" and row[1] for row in seen if isinstance(row, tuple))
+
+
+def test_the_command_makes_the_same_file_with_it(cluster, clips, bundle, tmp_path, monkeypatch):
+    for engine in ("local", "ray"):
+        files = [clip.id for clip in clips[:10]]
+        command = ["omnisent", "score", *files, "--model", str(bundle), "--device", "cpu", "--engine", engine]
+        monkeypatch.setattr(sys, "argv", [*command, "--out", str(tmp_path / f"{engine}.parquet")])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == 1
+    assert (tmp_path / "ray.parquet").read_bytes() == (tmp_path / "local.parquet").read_bytes()
