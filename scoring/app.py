@@ -44,7 +44,9 @@ FAULT = "The clip could not be scored because of a fault in the program; the ter
 PAGE_STYLE = """
 .gradio-container > main { width: 100%; max-width: 1120px !important; margin: 0 auto !important; }
 .gradio-container video { max-height: 240px; }
+.gradio-container .progress-level { padding-top: 48px; }
 """
+CLEAR = """() => ['<div style="height: 120px"></div>', '']"""  # room for the progress bar
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 
 logger = logging.getLogger(__name__)
@@ -127,7 +129,7 @@ def build_app(
         video_tab.select(lambda: "video", None, tab, queue=False, api_visibility="private")
         sound_tab.select(lambda: "sound", None, tab, queue=False, api_visibility="private")
         # A new request takes away the last result, so that none stands beside an error or another clip.
-        button.click(None, None, [result, timeline], js="() => ['', '']", queue=False, api_visibility="private")
+        button.click(None, None, [result, timeline], js=CLEAR, queue=False, api_visibility="private")
         button.click(
             score,
             [video, sound, transcript, tab],
