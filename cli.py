@@ -212,6 +212,11 @@ def score(
     loading = Loading(model, device, dtype, quantize)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if windows is not None:
+        whole = {"--table": table, "--text": text, "--transcribe": transcribe, "--interval": interval}
+        if unused := [name for name, value in whole.items() if value is not None]:
+            raise ValueError(
+                f"{', '.join(unused)} cannot go with --windows, which takes the words of a .srt or .vtt file"
+            )
         _score_over_time(files or [], loading, windows, stride, out, batch_size)
         return
     clips = find_clips(files or [], table, text)

@@ -121,6 +121,7 @@ def test_a_table_is_scored_by_its_columns_and_with_workers_alike(score, planted_
         (["--out", "scores.txt"], r"scores\.txt: expected a file that ends in \.jsonl, \.csv, \.parquet"),
         (["--dtype", "float8"], "--dtype must be one of bfloat16, float16, float32, not 'float8'"),
         (["--quantize", "int3"], "--quantize must be one of nf4, none, not 'int3'"),
+        (["--windows", "8s", "--text", "fine"], "--text cannot go with --windows"),
         (["--windows", "8 parsecs"], "'8 parsecs' is not a length of time"),
         (["--table", "nowhere.csv"], "either files or --table"),
     ],
