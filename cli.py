@@ -13,6 +13,7 @@ from typing import Annotated
 
 import pandas as pd
 import typer
+from transformers.utils import logging
 
 from .data.build import build_dataset
 from .data.denoise import Denoise
@@ -209,6 +210,7 @@ def score(
 
     With --out, a command that was stopped, even killed, goes on where it was when it is started again.
     """
+    logging.set_verbosity_error()  # what matters of loading is said below
     loading = Loading(model, device, dtype, quantize)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if windows is not None:
@@ -269,6 +271,10 @@ def _score_over_time(
     moments = write_timeline(files[0], pipe, out, window=window, stride=step, batch_size=batch_size)
     failed = sum(moment.error is not None for moment in moments)
     typer.echo(f"{len(moments) - failed} of {len(moments)} windows scored; see {out} and {out.with_suffix('.png')}")
+    if not any(moment.text for moment in moments):
+        typer.echo(
+            "without a transcript, which carries most of the signal; a .srt or .vtt beside it gives it one", err=True
+        )
     if failed:
         raise typer.Exit(1)
 
@@ -287,6 +293,7 @@ def serve_page(
     """A page in the browser: upload or record a clip, and see its score and what each modality adds."""
     from .scoring.app import serve  # an optional extra
 
+    logging.set_verbosity_error()
     pipe = load_pipeline(Loading(model, device, dtype, quantize))
     serve(pipe, host=host, port=port, max_megabytes=max_megabytes, max_seconds=max_seconds)
 
