@@ -1,4 +1,4 @@
-"""A bundle, as `omnisent score --model` takes it."""
+"""An untrained pipeline, and a bundle as `omnisent score --model` takes it."""
 
 from pathlib import Path
 
@@ -6,6 +6,14 @@ import pytest
 import torch
 
 from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_backbone, processor) -> MultimodalSentimentPipeline:
+    torch.manual_seed(0)
+    model = OmniForSentimentRegression.from_thinker(tiny_backbone).eval()
+    return MultimodalSentimentPipeline(model=model, processor=processor, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,6 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from omnisent.data.planted import write_sound, write_video
-from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.app import FAULT, build_app, running, serve
 
@@ -35,13 +34,6 @@ def free_port() -> int:
 def shown_score(answer: tuple[str, str]) -> float:
     """The number that the result shows on hovering, to six decimals."""
     return float(re.search(r'class="os-score" title="([-\d.]+)"', answer[0])[1])
-
-
-@pytest.fixture(scope="module")
-def pipe(tiny_backbone, processor) -> MultimodalSentimentPipeline:
-    torch.manual_seed(0)
-    model = OmniForSentimentRegression.from_thinker(tiny_backbone).eval()
-    return MultimodalSentimentPipeline(model=model, processor=processor, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-import torch
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from omnisent.data.planted import write_video
-from omnisent.modeling_omnisent import OmniForSentimentRegression
-from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.app import running
 from omnisent.scoring.judgement_page import signed
 
@@ -24,13 +21,6 @@ CHROMIUM = next(
 # A camera and a microphone that show a test picture and beep, and are allowed without a question.
 FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 SIZES = {"screen": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
-
-
-@pytest.fixture(scope="module")
-def pipe(tiny_backbone, processor) -> MultimodalSentimentPipeline:
-    torch.manual_seed(0)
-    model = OmniForSentimentRegression.from_thinker(tiny_backbone).eval()
-    return MultimodalSentimentPipeline(model=model, processor=processor, device="cpu")
 
 
 @pytest.fixture(scope="module")

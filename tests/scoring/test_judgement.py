@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
 
 from omnisent.data.planted import write_sound, write_video
 from omnisent.media_omnisent import MediaError, OmniSentError
-from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.judgement import judge
 from omnisent.scoring.subtitles import Cue
@@ -21,13 +19,6 @@ the acting was wonderful
 00:00:04,000 --> 00:00:08,000
 <i>the ending</i> was awful
 """
-
-
-@pytest.fixture(scope="module")
-def pipe(tiny_backbone, processor) -> MultimodalSentimentPipeline:
-    torch.manual_seed(0)
-    model = OmniForSentimentRegression.from_thinker(tiny_backbone).eval()
-    return MultimodalSentimentPipeline(model=model, processor=processor, device="cpu")
 
 
 @pytest.fixture(scope="module")

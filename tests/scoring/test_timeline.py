@@ -36,11 +36,6 @@ def damaged_from_12(talk: Path, folder: Path) -> Path:
     return folder / "broken.mp4"
 
 
-@pytest.fixture
-def pipe(model, processor) -> MultimodalSentimentPipeline:
-    return MultimodalSentimentPipeline(model=model, processor=processor, device="cpu")
-
-
 @pytest.fixture(scope="module")
 def talk(tmp_path_factory):
     """Twenty seconds; the picture grows brighter with each, and the sound higher."""
