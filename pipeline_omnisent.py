@@ -128,11 +128,16 @@ class MultimodalSentimentPipeline(Pipeline):
         return [clip if "error" in clip else {"score": next(scores)} for clip in batch]
 
     def _half_width(self, level: float) -> float:
-        widths = (self.model.config.calibration or {}).get("half_widths", {})
-        if str(level) not in widths:
-            known = f"it has those of {', '.join(widths)}" if widths else "it has none; train it again to calibrate it"
-            raise ValueError(f"interval: this bundle has no interval of level {level}; {known}")
-        return widths[str(level)]
+        if not 0 < level < 1:
+            raise ValueError(f"interval: expected a level between 0 and 1 such as 0.9, not {level}")
+        known = self.model.config.calibration
+        if known and str(level) in known["half_widths"]:
+            return known["half_widths"][str(level)]
+        if known:
+            said = f"it has those of {', '.join(known['half_widths'])}, from {known['clips']} validation clips"
+        else:
+            said = "it has none; its run, finished again with `--resume_from_checkpoint true`, calibrates it"
+        raise ValueError(f"interval: this bundle has no interval of level {level}; {said}")
 
     def postprocess(
         self, scored: dict, neutral_band: float | None = None, half_width: float | None = None

@@ -70,13 +70,17 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
         readout=readout,
         convention=facts.convention,
     )
+    discriminative = readout.name == "discriminative"
+    known = model.config.calibration if discriminative else None  # of the bundle that `adapter` names
     if not args.evaluate_only:
+        if discriminative:
+            model.config.calibration = None  # its residuals are not those of the weights that checkpoints will hold
         trainer.train(resume_from_checkpoint=checkpoint(args))
         trainer.save_state()
+        known = calibrate(trainer, datasets["valid"], readout)
+        if discriminative:
+            model.config.calibration = known
 
-    known = None if args.evaluate_only else calibrate(trainer, datasets["valid"], readout)
-    if known is not None and readout.name == "discriminative":
-        model.config.calibration = known
     started = time.perf_counter()
     readings = readout.read(trainer.predict(datasets["test"], metric_key_prefix="test").predictions)
     seconds = time.perf_counter() - started
@@ -261,7 +265,14 @@ def last_checkpoint(folder: Path) -> Path | None:
 def calibrate(trainer: SentimentTrainer, dataset: ClipDataset, readout: Readout) -> dict:
     """Intervals from the validation split, by the weights that are kept."""
     readings = readout.read(trainer.predict(dataset, metric_key_prefix="valid").predictions)
-    return calibration(readout.scores(readings), [clip.label for clip in dataset.clips])
+    known = calibration(readout.scores(readings), [clip.label for clip in dataset.clips])
+    if str(LEVEL) not in known["half_widths"]:
+        logger.warning(
+            "%d validation clips are too few for intervals of level %s; interval_coverage stays null",
+            known["clips"],
+            LEVEL,
+        )
+    return known
 
 
 def interval_coverage(known: dict | None, scores: Sequence[float], labels: Sequence[float]) -> float | None:

@@ -147,10 +147,15 @@ def test_an_interval_lies_around_the_score_and_within_the_range(pipe, clips):
     assert (narrow["low"], narrow["high"]) == pytest.approx((plain["score"] - 0.5, plain["score"] + 0.5))
     assert -3 <= wide["low"] <= wide["score"] <= wide["high"] <= 3
     assert wide["high"] - wide["low"] < 5.8
-    with pytest.raises(ValueError, match=r"no interval of level 0.7; it has those of 0.8, 0.9"):
+    with pytest.raises(
+        ValueError, match=r"no interval of level 0.7; it has those of 0.8, 0.9, from 40 validation clips"
+    ):
         pipe(clips[0], interval=0.7)
+    for level in (0, 1, 90):
+        with pytest.raises(ValueError, match=f"expected a level between 0 and 1 such as 0.9, not {level}"):
+            pipe(clips[0], interval=level)
 
 
 def test_a_bundle_without_calibration_says_so(pipe, clips):
-    with pytest.raises(ValueError, match="it has none; train it again"):
+    with pytest.raises(ValueError, match="it has none; its run, finished again with `--resume_from_checkpoint true`"):
         pipe(clips[0], interval=0.9)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from omnisent import train
+from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.data.build import build_dataset
 from omnisent.data.mmsa import MMSA_ORDER
 from omnisent.data.planted import make_planted_clips
@@ -57,6 +58,10 @@ def settings(short_run, tiny_backbone, planted_root, tmp_path):
 
 def _weights(folder) -> dict[str, torch.Tensor]:
     return {**load_file(folder / "head.safetensors"), **load_file(folder / "adapter" / "adapter_model.safetensors")}
+
+
+def _calibration(folder) -> dict | None:
+    return OmniSentConfig.from_pretrained(folder).calibration
 
 
 def _losses(folder) -> list[float]:
@@ -188,6 +193,9 @@ def test_a_trained_run_is_scored_again_without_training(settings, tmp_path):
         score_only = {"evaluate_only": True, "adapter": str(trained / "model"), "seed": 5}
         run(*parse_arguments([settings(**common, **score_only, output_dir=str(again))]))
         assert _scores(again) == _scores(trained)
+        covered = [json.loads((f / "metrics.json").read_text())["interval_coverage"] for f in (trained, again)]
+        assert covered[0] is not None
+        assert covered[1] == (covered[0] if readout == "discriminative" else None)  # only a bundle with a head keeps it
         assert not (again / "trainer_state.json").exists()
         assert not (again / "model").exists()
 
@@ -248,13 +256,15 @@ def test_a_run_that_was_stopped_after_training_is_finished_from_its_last_checkpo
     config = settings()
     run(*parse_arguments([config]))
     folder = tmp_path / "run"
-    expected, scores = _weights(folder / "model"), _scores(folder)
+    expected, scores, known = _weights(folder / "model"), _scores(folder), _calibration(folder / "model")
     (folder / "metrics.json").unlink()
     shutil.rmtree(folder / "model")
     run(*parse_arguments([config, "--resume_from_checkpoint", "true"]))
     found = _weights(folder / "model")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert _scores(folder) == scores
+    assert known["half_widths"]
+    assert _calibration(folder / "model") == known
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
@@ -379,6 +389,9 @@ def test_an_adapter_goes_on_training_from_a_bundle(settings, tmp_path):
     run(*parse_arguments([config, "--learning_rate", "0.001", "--output_dir", str(tmp_path / "third")]))
     after = _weights(tmp_path / "third" / "model")
     assert any(not torch.equal(before[name], after[name]) for name in before)
+    found = [_calibration(folder) for folder in (bundle, tmp_path / "third" / "model")]
+    assert found[0] != found[1]
+    assert _calibration(tmp_path / "third" / "checkpoint-2") is None  # the first run's would be wrong for it
 
 
 def test_like_lengths_share_a_batch_when_asked_for(settings, tmp_path, planted_root):
@@ -399,7 +412,7 @@ def test_like_lengths_share_a_batch_when_asked_for(settings, tmp_path, planted_r
     assert spread["group_by_length"] < 0.8 * spread["random"]
 
 
-def test_bad_clips_are_an_error_by_name_or_are_listed_and_left_out(settings, tmp_path):
+def test_bad_clips_are_an_error_by_name_or_are_listed_and_left_out(settings, tmp_path, caplog):
     root = tmp_path / "damaged"
     clips = make_planted_clips(root, n_train=12, n_valid=6, n_test=6, seed=8)
     broken = [c for c in clips if c.video and c.split == "train"][1]
@@ -412,7 +425,10 @@ def test_bad_clips_are_an_error_by_name_or_are_listed_and_left_out(settings, tmp
         rows = list(csv.DictReader(file))
     assert [(row["id"], row["split"]) for row in rows] == [(broken.id, "train")]
     assert os.path.basename(broken.video) in rows[0]["reason"]
-    assert json.loads((tmp_path / "skipped" / "metrics.json").read_text())["bad_clips"] == 1
+    metrics = json.loads((tmp_path / "skipped" / "metrics.json").read_text())
+    assert (metrics["bad_clips"], metrics["interval_coverage"]) == (1, None)
+    assert _calibration(tmp_path / "skipped" / "model").keys() == {"clips", "half_widths"}
+    assert "6 validation clips are too few for intervals of level 0.9" in caplog.text
 
 
 def test_a_bad_clip_is_one_clear_line_from_a_worker_too(settings, tmp_path):

@@ -69,6 +69,7 @@ found["pinned"] = scores(name, revision=v1)[1]
 found["merged"] = scores(merged)[1]
 pipe = pipeline("multimodal-sentiment", model=name, **trust)
 found["pipe"] = pipe(clips, batch_size=len(clips))
+found["interval"] = [pipeline("multimodal-sentiment", model=of, **trust)(clips[0], interval=0.9) for of in (name, merged)]
 found["pipe_by_model_alone"] = pipeline(model=name, **trust)(clips[0])
 pipe.save_pretrained("saved")
 AutoProcessor.from_pretrained(name, **trust).save_pretrained("saved")
@@ -164,6 +165,15 @@ def test_the_pipeline_gives_the_same_scores_and_is_found_by_the_model_alone(visi
     assert [result["score"] for result in visit["pipe"]] == _trained(runs, "v1")
     assert visit["pipe_by_model_alone"]["score"] == pytest.approx(_trained(runs, "v1")[0], abs=1e-6)
     assert all(result.keys() == {"score", "label"} for result in visit["pipe"])
+
+
+def test_intervals_are_those_of_the_run_from_adapter_and_merged_form(visit, runs):
+    for result, version in zip(visit["interval"], ("v1", "v0"), strict=True):
+        known = json.loads((runs / version / "model" / "config.json").read_text())["calibration"]
+        score, half_width = result["score"], known["half_widths"]["0.9"]
+        assert score == pytest.approx(_trained(runs, version)[0], abs=1e-5)
+        assert result["low"] == pytest.approx(max(-3, score - half_width))
+        assert result["high"] == pytest.approx(min(3, score + half_width))
 
 
 def test_what_a_visitor_saves_again_loads_again(visit, runs):
@@ -338,6 +348,10 @@ def test_the_card_says_what_the_files_say(files, runs, planted_root):
         "label above 0.5",
     ):
         assert said in card
+    known = json.loads(files["config.json"])["calibration"]
+    assert f"plus and minus {known['half_widths']['0.9']:.2f}" in card
+    assert f"from {known['clips']} validation clips" in card
+    assert f"held {100 * metrics['interval_coverage']:.1f} % of the {metrics['n']} test labels" in card
     for package in ("torch", "transformers"):
         assert f"{package} {importlib.metadata.version(package)}" in card
     groups = dict(re.findall(r"^\| ((?:all|label)[^|]*) \| (\d+) \|", card, re.MULTILINE))
