@@ -79,10 +79,8 @@ def plan(
 
     Further options override fields of the file, e.g. --lora_preset llm.
     """
-    arguments = parse_arguments(
-        [str(config), *context.args, "--use_cpu", "true"]
-    )  # a GPU that is not here is no hindrance
-    found = make_plan(*arguments).to_dict()
+    # A config for a GPU is planned on any machine.
+    found = make_plan(*parse_arguments([str(config), *context.args, "--use_cpu", "true"])).to_dict()
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

@@ -266,6 +266,11 @@ def read_header(path: str | os.PathLike[str]) -> MediaHeader:
         )
 
 
+def longest_seconds(headers: Iterable[MediaHeader]) -> float | None:
+    """The longest duration that some files state; `None` where none does."""
+    return max((header.seconds for header in headers if header.seconds), default=None)
+
+
 def _local_file(path: str | os.PathLike[str]) -> str:
     name = os.fsdecode(os.fspath(path))
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name):

@@ -16,7 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data.clip import Clip
-from ..media_omnisent import OmniSentError, read_header
+from ..media_omnisent import OmniSentError, longest_seconds, read_header
 from ..modeling_omnisent import OmniForSentimentRegression
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from ..processing_omnisent import OmniSentProcessor
@@ -190,10 +190,9 @@ def with_text(clip: Clip, transcriber: Transcriber | None) -> tuple[Clip, str | 
 def _seconds(clip: Clip) -> float | None:
     """The duration that a clip's files state."""
     try:
-        stated = [read_header(path).seconds for path in (clip.video, clip.audio) if path]
+        return longest_seconds(read_header(path) for path in (clip.video, clip.audio) if path)
     except OmniSentError:
         return None
-    return max((seconds for seconds in stated if seconds), default=None)
 
 
 def _weights(model: str) -> str | None:

@@ -9,7 +9,7 @@ from transformers import BatchFeature
 
 from ..data.clip import Clip
 from ..data.neighbours import preceding_texts
-from ..media_omnisent import read_header
+from ..media_omnisent import longest_seconds, read_header
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.base import Readout
 from .feature_cache import FeatureCache
@@ -47,7 +47,7 @@ class ClipDataset(Dataset):
 
 
 def _seconds(clip: Clip) -> float:
-    return max((read_header(path).seconds or 0.0 for path in (clip.video, clip.audio) if path), default=0.0)
+    return longest_seconds(read_header(path) for path in (clip.video, clip.audio) if path) or 0.0
 
 
 @dataclass(frozen=True)

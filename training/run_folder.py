@@ -21,7 +21,7 @@ import torch
 import yaml
 
 from ..data.clip import SPLITS, Clip
-from ..media_omnisent import read_header
+from ..media_omnisent import longest_seconds, read_header
 from ..readouts.base import Readings
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 
@@ -138,7 +138,7 @@ def write_clip_facts(folder: Path, clips: Sequence[Clip]) -> None:
     for clip in clips:
         headers = [read_header(path) for path in (clip.video, clip.audio) if path]
         sound = any(header.has_sound for header in (headers[-1:] if clip.audio else headers))
-        seconds = max((header.seconds for header in headers if header.seconds), default="")
+        seconds = longest_seconds(headers) or ""
         rows.append((clip.id, int(bool(clip.text)), int(sound), int(any(h.has_video for h in headers)), seconds))
     _write_csv(folder / "clip_facts.csv", ("id", "text", "audio", "video", "seconds"), rows)
 
