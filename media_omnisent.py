@@ -107,12 +107,14 @@ class ClipMedia:
         seconds_per_frame_pair: true time of one pair of frames, 2 * duration / F; None without frames.
         sound: (samples,) float32, mono at SAMPLE_RATE, full scale [-1, 1]; None when not asked for or absent.
         duration: seconds; of the video when frames were read, else of the sound.
+        warning: what of the file could not be read, with the share that is missing; None for a file without faults.
     """
 
     frames: torch.Tensor | None
     seconds_per_frame_pair: float | None
     sound: np.ndarray | None
     duration: float
+    warning: str | None = None
 
 
 @dataclass
