@@ -6,8 +6,11 @@ on average over clips and calibrations (Vovk et al., 2005; Lei et al., 2018). It
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
+
+from .metrics import paired
 
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 LEVEL = 0.9  # the one whose coverage metrics.json has
@@ -19,10 +22,15 @@ def half_width(scores: Sequence[float], labels: Sequence[float], level: float) -
     Args:
         scores: (n,) label units.
         labels: (n,) label units.
-        level: in (0, 1).
+        level: in (0, 1), exactly as it is written: 0.9 is nine tenths.
+
+    Raises:
+        ValueError: for no clips, other numbers of scores and labels, values that are not finite, or another level.
     """
-    residuals = np.sort(np.abs(np.asarray(scores, float) - np.asarray(labels, float)))
-    rank = math.ceil(round((len(residuals) + 1) * level, 9))
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not be {level}")
+    residuals = np.sort(_residuals(scores, labels))
+    rank = math.ceil((len(residuals) + 1) * Fraction(str(level)))
     return float(residuals[rank - 1]) if rank <= len(residuals) else None
 
 
@@ -33,5 +41,16 @@ def calibration(scores: Sequence[float], labels: Sequence[float]) -> dict:
 
 
 def coverage(scores: Sequence[float], labels: Sequence[float], width: float) -> float:
-    """Share of clips whose label lies within `width` of the score."""
-    return float(np.mean(np.abs(np.asarray(scores, float) - np.asarray(labels, float)) <= width))
+    """Share of clips whose label lies within `width` of the score; the three in label units.
+
+    Raises:
+        ValueError: as `half_width` does, and for a width below 0 or not finite.
+    """
+    if not 0 <= width < math.inf:
+        raise ValueError(f"width must be a number from 0 on, not {width}")
+    return float(np.mean(_residuals(scores, labels) <= width))
+
+
+def _residuals(scores: Sequence[float], labels: Sequence[float]) -> np.ndarray:
+    scores, labels = paired("scores", scores, "labels", labels)
+    return np.abs(scores - labels)

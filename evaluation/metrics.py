@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 CONVENTIONS = ("mosi", "sims")
+LARGEST = 1e100  # sums and squares of what is smaller stay finite
 _SIMS_EDGES = {"acc_2": (0.0,), "acc_3": (-0.1, 0.1), "acc_5": (-0.7, -0.1, 0.1, 0.7)}
 
 
@@ -34,19 +35,57 @@ def msa_metrics(
 
     Returns:
         Fractions in [0, 1], MAE in label units. A value is `None` where it is undefined: correlation (with a warning)
-        when either side is constant, the non0 pair when every label is 0.
+        when either side is constant or differs by rounding errors alone, the non0 pair when every label is 0.
 
     Raises:
-        ValueError: for empty or unequally long input, or values that are not finite.
+        ValueError: for empty or unequally long input, or values that are not finite numbers.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, not {convention!r}")
-    scores, labels = _checked("predictions", predictions), _checked("references", references)
-    if len(scores) != len(labels):
-        raise ValueError(f"{len(scores)} predictions for {len(labels)} references; expected one prediction a reference")
-    if len(labels) == 0:
-        raise ValueError("no predictions: metrics need at least one clip")
+    scores, labels = paired("predictions", predictions, "references", references)
     return _mosi(scores, labels) if convention == "mosi" else _sims(scores, labels)
+
+
+def finite(name: str, values: Sequence[float] | np.ndarray, dimensions: int = 1) -> np.ndarray:
+    """The values as float64: (n,), or with 2 dimensions (S, n), of which (n,) is one row.
+
+    Raises:
+        ValueError: by `name`, for another shape, for what is no number, not finite, or beyond `LARGEST`.
+    """
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "biufO":
+            raise TypeError(f"found {array.dtype}")
+        array = array.astype(np.float64)
+        array = np.atleast_2d(array) if dimensions == 2 else array
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers: {error}") from error
+    if array.ndim != dimensions:
+        raise ValueError(f"{name} must be {('(n,)', '(S, n)')[dimensions - 1]} numbers, found shape {array.shape}")
+    wrong = np.argwhere(~(np.abs(array) <= LARGEST))
+    if len(wrong):
+        first = tuple(int(at) for at in wrong[0])
+        raise ValueError(
+            f"{name}: {len(wrong)} values are not finite or beyond {LARGEST:g},"
+            f" first at index {first[0] if dimensions == 1 else first} ({array[first]})"
+        )
+    return array
+
+
+def paired(
+    name: str, values: Sequence[float], label_name: str, labels: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A value and a label of each of n clips, both (n,) float64.
+
+    Raises:
+        ValueError: for none, for numbers that differ, or for what `finite` refuses.
+    """
+    values, labels = finite(name, values), finite(label_name, labels)
+    if len(values) != len(labels):
+        raise ValueError(f"{len(values)} {name} for {len(labels)} {label_name}; expected one of each for every clip")
+    if len(labels) == 0:
+        raise ValueError(f"no {name}: expected at least one clip")
+    return values, labels
 
 
 def _mosi(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
@@ -81,22 +120,14 @@ def _cut(values: np.ndarray, edges: tuple[float, ...]) -> np.ndarray:
     return np.digitize(values.astype(np.float32), np.array(edges, np.float32), right=True)
 
 
-def _checked(name: str, values: Sequence[float]) -> np.ndarray:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1:
-        raise ValueError(f"{name} must be a flat list of numbers, found shape {array.shape}")
-    wrong = np.flatnonzero(~np.isfinite(array))
-    if len(wrong):
-        raise ValueError(f"{name}: {len(wrong)} values are not finite, first at index {wrong[0]} ({array[wrong[0]]})")
-    return array
-
-
 def _mae(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(np.abs(scores - labels)))
 
 
 def _corr(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    if np.ptp(scores) == 0 or np.ptp(labels) == 0 or scores.std() * labels.std() == 0:  # the last for spreads of 1e-200
+    # A spread at the size of the mean's rounding error says nothing (scipy's pearsonr warns of it); the last is for 1e-200.
+    constant = any(values.std() <= 1e-13 * np.abs(values.mean()) for values in (scores, labels))
+    if constant or scores.std() * labels.std() == 0:
         warnings.warn("correlation is undefined: predictions or references are constant", stacklevel=4)
         return None
     return float(np.corrcoef(scores, labels)[0, 1])

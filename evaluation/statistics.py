@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import stats
 
-from .metrics import msa_metrics
+from .metrics import finite, msa_metrics
 
 RESAMPLES = 1000
 SIGN_FLIPS = 9999
@@ -74,8 +74,14 @@ def bootstrap_estimates(
         convention: of `msa_metrics`.
         resamples: how many are drawn.
         seed: of the draws.
+
+    Raises:
+        ValueError: for other shapes, no seed or clip, values that are not finite, or no resamples.
     """
-    scores, labels = np.atleast_2d(scores), np.asarray(labels, dtype=float)
+    scores, labels = _by_seed("scores", scores), finite("labels", labels)
+    if scores.shape[1] != len(labels):
+        raise ValueError(f"{scores.shape[1]} scores for {len(labels)} labels; expected one of each for every clip")
+    _at_least_one("resamples", resamples)
     per_seed = [_metrics(row, labels, convention) for row in scores]
     generator = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {key: [] for key in per_seed[0]}
@@ -97,11 +103,17 @@ def paired_test(
     A system whose scores no seed changes may be given as (1, n).
 
     Raises:
-        ValueError: when the numbers of clips differ, or those of seeds, unless one of them is 1.
+        ValueError: when the numbers of clips differ, or those of seeds, unless one of them is 1; for no seed or clip, errors
+            that are not finite or below 0, and no resamples or flips.
     """
-    first, second = np.atleast_2d(first), np.atleast_2d(second)
+    first, second = _by_seed("first", first), _by_seed("second", second)
+    for name, errors in (("first", first), ("second", second)):
+        if (errors < 0).any():
+            raise ValueError(f"{name} holds errors below 0; expected absolute errors")
     if first.shape[1] != second.shape[1] or (len(first) != len(second) and 1 not in (len(first), len(second))):
         raise ValueError(f"paired errors must be of the same seeds and clips, not {first.shape} and {second.shape}")
+    _at_least_one("resamples", resamples)
+    _at_least_one("flips", flips)
     differences = first - second  # (S, n)
     generator = np.random.default_rng(seed)
     drawn = []
@@ -123,11 +135,19 @@ def paired_test(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for being several (Holm, 1979): the chance that any true null among them is rejected is kept."""
+    """P values adjusted for being several (Holm, 1979): the chance that any true null among them is rejected is kept.
+
+    Raises:
+        ValueError: for a value outside [0, 1].
+    """
+    p_values = finite("p_values", p_values)
+    wrong = np.flatnonzero((p_values < 0) | (p_values > 1))
+    if len(wrong):
+        raise ValueError(f"p_values: expected numbers in [0, 1], found {p_values[wrong[0]]} at index {wrong[0]}")
     order = np.argsort(p_values)
     adjusted, highest = [0.0] * len(order), 0.0
     for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * p_values[index]))
+        highest = max(highest, min(1.0, (len(order) - rank) * float(p_values[index])))
         adjusted[index] = highest
     return adjusted
 
@@ -137,6 +157,19 @@ def shown(estimate: dict) -> str:
     if estimate["mean"] is None:
         return ""
     return f"{estimate['mean']:.3f}" + ("" if estimate["sd"] is None else f" ± {estimate['sd']:.3f}")
+
+
+def _by_seed(name: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Values of S seeds and n clips, (S, n); (n,) are those of one seed."""
+    values = finite(name, values, dimensions=2)
+    if values.size == 0:
+        raise ValueError(f"{name}: found shape {values.shape}; expected at least one seed and one clip")
+    return values
+
+
+def _at_least_one(name: str, count: int) -> None:
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, not {count}")
 
 
 def _draw(generator: np.random.Generator, seeds: int, clips: int) -> tuple[np.ndarray, np.ndarray]:

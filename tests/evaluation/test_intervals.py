@@ -1,5 +1,7 @@
 """Split-conformal intervals: the rank by hand, and the promise over many draws."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -28,3 +30,52 @@ def test_new_clips_are_covered_as_often_as_promised(clips, level):
     exact = np.ceil((clips + 1) * level) / (clips + 1)
     assert covered == pytest.approx(exact, abs=0.01)  # without the + 1, lower by 1 / (clips + 1)
     assert exact >= level
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -0.5, 90.0, math.nan, math.inf])
+def test_a_level_that_is_no_probability_is_refused(level):
+    with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+        half_width([0.1, 0.2], [0.0, 0.0], level)
+
+
+def test_a_level_close_to_zero_or_one_keeps_its_rank():
+    scores, labels = [0.3, 0.1, 0.2], [0.0, 0.0, 0.0]
+    assert half_width(scores, labels, 1e-12) == 0.1  # rank 1: rounded to 0, it would be the widest
+    assert half_width(scores, labels, 0.75) == 0.3  # 4 * 0.75 = 3
+    assert half_width(scores, labels, 0.7500000001) is None
+    assert half_width(scores, labels, 1 - 1e-12) is None
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda scores, labels: half_width(scores, labels, 0.5),
+        calibration,
+        lambda scores, labels: coverage(scores, labels, 0.5),
+    ],
+)
+def test_no_interval_comes_from_what_is_no_list_of_clips(measure):
+    for bad in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ValueError, match=r"scores: 1 values are not finite.* first at index 1"):
+            measure([0.0, bad], [0.0, 0.0])
+        with pytest.raises(ValueError, match=r"labels: 1 values are not finite.* first at index 0"):
+            measure([0.0, 0.0], [bad, 0.0])
+    with pytest.raises(ValueError, match="2 scores for 1 labels"):
+        measure([0.1, 0.2], [0.0])
+    with pytest.raises(ValueError, match=r"scores must be \(n,\) numbers, found shape \(1, 2\)"):
+        measure([[0.1, 0.2]], [0.0, 0.0])
+    with pytest.raises(ValueError, match=r"labels must be \(n,\) numbers, found shape \(2, 1\)"):
+        measure([0.1, 0.2], [[0.0], [0.0]])
+    with pytest.raises(ValueError, match="at least one clip"):
+        measure([], [])
+
+
+@pytest.mark.parametrize("width", [-0.1, math.nan, math.inf])
+def test_coverage_is_within_a_width_that_an_interval_can_have(width):
+    with pytest.raises(ValueError, match="width must be a number from 0 on"):
+        coverage([0.0], [0.0], width)
+
+
+def test_the_edge_of_an_interval_belongs_to_it():
+    assert coverage([0.0, 1.0, -1.0], [0.0, 1.0, -1.0], 0.0) == 1.0
+    assert coverage([0.0, 0.0], [0.5, -0.5], 0.5) == 1.0

@@ -120,9 +120,9 @@ def test_labels_that_are_all_zero_leave_the_non0_pair_undefined():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_scores_that_are_not_finite_are_counted_and_pointed_at(bad):
-    with pytest.raises(ValueError, match=r"predictions: 2 values are not finite, first at index 1"):
+    with pytest.raises(ValueError, match=r"predictions: 2 values are not finite or beyond 1e\+100, first at index 1 "):
         msa_metrics([0.0, bad, bad], [0.0, 1.0, 2.0])
-    with pytest.raises(ValueError, match=r"references: 1 values are not finite, first at index 2"):
+    with pytest.raises(ValueError, match=r"references: 1 values are not finite or beyond 1e\+100, first at index 2 "):
         msa_metrics([0.0, 1.0, 2.0], [0.0, 1.0, bad])
 
 
@@ -131,8 +131,41 @@ def test_input_that_cannot_be_compared_is_refused():
         msa_metrics([0.0, 1.0], [0.0, 1.0, 2.0])
     with pytest.raises(ValueError, match="at least one clip"):
         msa_metrics([], [])
-    with pytest.raises(ValueError, match="shape"):
-        msa_metrics([[0.0], [1.0]], [[0.0], [1.0]])
+    with pytest.raises(ValueError, match=r"predictions must be \(n,\) numbers, found shape \(2, 1\)"):
+        msa_metrics([[0.0], [1.0]], [0.0, 1.0])
+    with pytest.raises(ValueError, match=r"references must be \(n,\) numbers, found shape \(\)"):
+        msa_metrics([0.0, 1.0], 1.0)
+
+
+@pytest.mark.parametrize(
+    "bad", [["1.0", "2.0"], [1.0, [2.0]], [1.0, "x"], [1j, 2.0], np.array([1j, 2]), [1.0, object()]]
+)
+def test_what_is_no_array_of_numbers_is_refused_by_its_name(bad):
+    with pytest.raises(ValueError, match="predictions must be numbers"):
+        msa_metrics(bad, [0.0, 1.0])
+    with pytest.raises(ValueError, match="references must be numbers"):
+        msa_metrics([0.0, 1.0], bad)
+
+
+def test_a_missing_value_is_no_number():
+    with pytest.raises(ValueError, match=r"references: 1 values are not finite.* first at index 1 \(nan\)"):
+        msa_metrics([0.0, 1.0], [0.0, None])
+
+
+def test_values_whose_errors_would_overflow_are_refused():
+    with pytest.raises(ValueError, match=r"predictions: 1 values are not finite or beyond 1e\+100, first at index 0"):
+        msa_metrics([-1e308, 0.0], [1e308, 0.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert msa_metrics([1e100, -1e100], [-1e100, 1e100])["corr"] == -1.0
+
+
+@pytest.mark.parametrize("apart", [1e-16, 1e-14])
+def test_scores_that_differ_by_rounding_alone_have_no_correlation(apart):
+    # Their correlation is that of rounding errors: any number at all, .87 here for one order of the labels.
+    with pytest.warns(UserWarning, match="correlation is undefined"):
+        assert msa_metrics(1 + apart * np.array([0.0, 1.0, 3.0, 2.0]), [0.0, 1.0, 2.0, 3.0])["corr"] is None
+    assert msa_metrics(1 + 1e-7 * np.array([0.0, 1.0, 2.0]), [0.0, 1.0, 2.0])["corr"] == pytest.approx(1)
 
 
 def test_ordinary_input_gives_plain_floats_and_no_warning():

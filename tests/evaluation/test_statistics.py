@@ -1,5 +1,7 @@
 """Intervals and paired tests: against closed forms, and on systems whose answer is known."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -94,3 +96,73 @@ def test_p_values_are_adjusted_for_being_several():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert holm([0.2]) == [0.2]
+    assert holm([]) == []
+    assert holm([0.0, 1.0]) == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("bad", [-0.01, 1.01, math.nan, math.inf, 30.0])
+def test_a_p_value_is_a_probability(bad):
+    with pytest.raises(ValueError, match=r"p_values: .*index 1"):
+        holm([0.2, bad, 0.1])
+
+
+def test_p_values_are_a_flat_list():
+    with pytest.raises(ValueError, match=r"p_values must be \(n,\) numbers, found shape \(1, 2\)"):
+        holm([[0.1, 0.2]])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_an_estimate_comes_from_finite_scores_and_labels(bad):
+    scores, labels = np.zeros((2, 3)), np.array([0.0, 1.0, 2.0])
+    broken = scores.copy()
+    broken[1, 2] = bad
+    with pytest.raises(ValueError, match=r"scores: 1 values are not finite.* first at index \(1, 2\)"):
+        bootstrap_estimates(broken, labels, "mosi", resamples=2)
+    with pytest.raises(ValueError, match=r"labels: 1 values are not finite.* first at index 1"):
+        bootstrap_estimates(scores, [0.0, bad, 2.0], "mosi", resamples=2)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "said"),
+    [
+        (np.zeros((2, 3)), np.zeros(2), "3 scores for 2 labels"),
+        (np.zeros(3), np.zeros(2), "3 scores for 2 labels"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), r"labels must be \(n,\) numbers, found shape \(2, 3\)"),
+        (np.zeros((2, 3, 1)), np.zeros(3), r"scores must be \(S, n\) numbers, found shape \(2, 3, 1\)"),
+        (np.zeros((0, 3)), np.zeros(3), "at least one seed and one clip"),
+        (np.zeros((2, 0)), np.zeros(0), "at least one seed and one clip"),
+        ([["0.1", "0.2"]], np.zeros(2), "scores must be numbers"),
+        ([[0.1, 0.2], [0.1]], np.zeros(2), "scores must be numbers"),
+    ],
+)
+def test_an_estimate_is_of_seeds_by_clips(scores, labels, said):
+    with pytest.raises(ValueError, match=said):
+        bootstrap_estimates(scores, labels, "mosi", resamples=2)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ([0.1, math.nan], [0.1, 0.2], r"first: 1 values are not finite.* first at index \(0, 1\)"),
+        ([0.1, 0.2], [math.inf, 0.2], r"second: 1 values are not finite.* first at index \(0, 0\)"),
+        ([0.1, -0.2], [0.1, 0.2], "first holds errors below 0"),
+        ([0.1, 0.2], [-0.1, 0.2], "second holds errors below 0"),
+        (np.zeros((0, 2)), [0.1, 0.2], "at least one seed and one clip"),
+        ([[]], [[]], "at least one seed and one clip"),
+        (np.zeros((1, 1, 2)), np.zeros((1, 2)), r"first must be \(S, n\) numbers"),
+        (np.zeros((1, 2)), np.zeros((1, 3)), r"same seeds and clips, not \(1, 2\) and \(1, 3\)"),
+    ],
+)
+def test_a_paired_test_is_of_absolute_errors_by_seed_and_clip(first, second, said):
+    with pytest.raises(ValueError, match=said):
+        paired_test(first, second, resamples=2, flips=9)
+
+
+@pytest.mark.parametrize("resamples", [0, -1])
+def test_an_interval_needs_resamples(resamples):
+    with pytest.raises(ValueError, match=f"resamples must be at least 1, not {resamples}"):
+        bootstrap_estimates(np.zeros(3), np.zeros(3), "mosi", resamples=resamples)
+    with pytest.raises(ValueError, match=f"resamples must be at least 1, not {resamples}"):
+        paired_test(np.ones(3), np.zeros(3), resamples=resamples)
+    with pytest.raises(ValueError, match=f"flips must be at least 1, not {resamples}"):
+        paired_test(np.ones(3), np.zeros(3), flips=resamples)

@@ -38,8 +38,29 @@ def test_the_first_signed_decimal_is_the_score(text, score):
     assert parse_answer(text) == score
 
 
-def test_a_number_too_long_for_a_float_is_out_of_range_not_a_crash():
-    assert parse_answer("9" * 400) == math.inf
+@pytest.mark.parametrize("text", ["9" * 400, "-" + "9" * 400, "\u2212" + "9" * 400 + ".5", "9" * 5000])
+def test_a_number_too_long_for_a_float_is_unparsable(text):
+    assert parse_answer(text) is None
+    assert parse_answer("9" * 300) == float("9" * 300)
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_has_no_answer(score):
+    with pytest.raises(ValueError, match=f"no answer says {score}"):
+        format_answer(score)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(1.0, -1.0), (1.0, 1.0), (-math.inf, 1.0), (-1.0, math.inf), (math.nan, 1.0)]
+)
+def test_answers_need_a_range(low, high):
+    with pytest.raises(ValueError, match="expected a finite low below a finite high"):
+        numeric_answers(low, high)
+
+
+def test_no_answer_lies_outside_a_range_that_ends_between_two():
+    assert numeric_answers(-0.25, 0.19) == [-0.2, -0.1, 0.0, 0.1]
+    assert numeric_answers(-0.3, 0.3) == [-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3]
 
 
 def test_every_answer_is_a_sign_and_one_decimal_and_is_read_back():
