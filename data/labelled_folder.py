@@ -7,6 +7,7 @@ clip_index) and the MMSA layout's (video_id, clip_id, text, label, mode, ...; me
 import csv
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -24,6 +25,11 @@ KNOWN_COLUMNS = MMSA_COLUMNS | {"mode"} | {field.name for field in fields(Clip)}
 EXPECTED = (
     "id with any of text, video, audio, label, split, video_id, clip_index; or video_id, clip_id, text, label, mode"
 )
+_NUMBER = re.compile(
+    r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+)  # float() also takes 1_0 and other scripts' digits
+_NOT_FINITE = re.compile(r"[+-]?(inf|infinity|nan)", re.IGNORECASE)
+_WHOLE = re.compile(r"[0-9]{1,18}")  # what 64 bits hold
 
 Row = Mapping[str, Any]
 
@@ -31,7 +37,8 @@ Row = Mapping[str, Any]
 def read_clips(path: str | Path, *, with_media: bool = True, missing_ok: bool = False) -> list[Clip]:
     """The clips of a table, in its order.
 
-    Ids are strings as they stand, leading zeros included; empty cells are `None`; unknown columns are passed over.
+    Ids are strings as they stand, leading zeros included; empty cells are `None`; unknown columns are passed over, unless one
+    differs only by case or blanks from a known column that is not there.
 
     Args:
         path: a table; a folder that holds clips.csv, clips.jsonl, clips.parquet or label.csv; or a folder that
@@ -51,6 +58,7 @@ def read_clips(path: str | Path, *, with_media: bool = True, missing_ok: bool = 
     read: Callable[[str, Row, Path, bool], Clip] | None = None
     clips: dict[str, Clip] = {}
     for where, row in _rows(table):
+        _check_names(where, row)
         read = read or _reader(where, row)
         clip = read(where, row, root, with_media)
         if clip.id in clips:
@@ -113,18 +121,28 @@ def _jsonl_rows(table: Path) -> Iterator[tuple[str, Row]]:
             continue
         where = f"{table}, line {number}"
         try:
-            row = json.loads(line)
-        except ValueError as error:
+            row = json.loads(line, object_pairs_hook=_columns)
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"{where}: not JSON: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
         if not isinstance(row, dict):
             raise ValueError(f"{where}: expected an object with the columns as keys")
         yield where, row
 
 
+def _columns(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for name in KNOWN_COLUMNS.intersection(names):
+        if names.count(name) > 1:
+            raise ValueError(f"column {name!r} stands there twice")
+    return dict(pairs)
+
+
 def _parquet_rows(table: Path) -> Iterator[tuple[str, Row]]:
     try:
         rows = pq.read_table(table).to_pylist()
-    except (pa.ArrowException, OSError) as error:  # a damaged page is an OSError
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # a damaged page is an OSError
         raise ValueError(f"{table}: not Parquet: {error}") from error
     for number, row in enumerate(rows, 1):
         yield f"{table}, row {number}", row
@@ -140,6 +158,13 @@ def _built_rows(folder: Path) -> Iterator[tuple[str, Row]]:
         for number, row in enumerate(part, 1):
             where = f"{folder}, {split} row {number}"
             yield where, row if _text(where, row, "split") else {**row, "split": split}
+
+
+def _check_names(where: str, row: Row) -> None:
+    for name in row.keys() - KNOWN_COLUMNS:
+        meant = name.strip().lower()
+        if meant in KNOWN_COLUMNS and meant not in row:
+            raise ValueError(f"{where}: column {name!r} is not known; write {meant!r}")
 
 
 def _reader(where: str, row: Row) -> Callable[[str, Row, Path, bool], Clip]:
@@ -184,7 +209,7 @@ def _mmsa_clip(where: str, row: Row, root: Path, with_media: bool) -> Clip:
         label=_number(where, row, "label"),
         split=_split(where, row, "mode" if "mode" in row else "split"),
         video_id=video_id,
-        clip_index=int(clip_id) if clip_id.isdecimal() else None,
+        clip_index=int(clip_id) if _WHOLE.fullmatch(clip_id) else None,
     )
 
 
@@ -192,11 +217,20 @@ def _text(where: str, row: Row, column: str) -> str | None:
     value = row.get(column)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    if isinstance(value, list | tuple | dict | bytes):
+    if isinstance(value, list | tuple | dict | bytes | bool):
         raise ValueError(f"{where}: column {column}: expected words or a number, found {type(value).__name__}")
+    if isinstance(value, float) and math.isinf(value):
+        raise ValueError(f"{where}: column {column}: {value} is not finite")
     # Whole numbers become fractions in a column with gaps, and an id of 7 must not turn into 7.0.
     whole = isinstance(value, float) and value.is_integer()
-    return str(int(value) if whole else value).strip() or None
+    text = str(int(value) if whole else value)
+    if "\0" in text:
+        raise ValueError(f"{where}: column {column}: a NUL character, which no text or path has")
+    if half := re.search("[\ud800-\udfff]", text):
+        raise ValueError(
+            f"{where}: column {column}: half a character (the surrogate U+{ord(half.group()):X}), which is no text in UTF-8"
+        )
+    return text.strip() or None
 
 
 def _number(where: str, row: Row, column: str) -> float | None:
@@ -205,10 +239,9 @@ def _number(where: str, row: Row, column: str) -> float | None:
     text = str(value) if isinstance(value, float) else _text(where, row, column)
     if text is None:
         return None
-    try:
-        number = float(text)
-    except ValueError:
-        raise ValueError(f"{where}: column {column}: {text!r} is not a number") from None
+    if not (_NUMBER.fullmatch(text) or _NOT_FINITE.fullmatch(text)):
+        raise ValueError(f"{where}: column {column}: {text!r} is not a number")
+    number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{where}: column {column}: {text!r} is not finite; leave the cell empty where there is none")
     return number
@@ -218,7 +251,7 @@ def _index(where: str, row: Row, column: str) -> int | None:
     text = _text(where, row, column)
     if text is None:
         return None
-    if not text.removesuffix(".0").isdecimal():
+    if not _WHOLE.fullmatch(text.removesuffix(".0")):
         raise ValueError(f"{where}: column {column}: {text!r} is not a whole number from 0 on")
     return int(text.removesuffix(".0"))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SUFFIXES = (".srt", ".vtt")
-_STAMP = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
+_STAMP = r"(?:([0-9]{1,4}):)?([0-9]{1,2}):([0-5]?[0-9])[.,]([0-9]{1,3})"
 _TIMES = re.compile(rf"\s*{_STAMP}\s*-->\s*{_STAMP}(?:\s.*)?")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")  # <i>, <v Name>, <00:01.500>, {\an8}
 _NOT_SPOKEN = re.compile(r"(WEBVTT|NOTE|STYLE|REGION)(\s|$)")

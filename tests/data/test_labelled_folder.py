@@ -1,6 +1,7 @@
 """Tables of clips in every shape that they come in, and the errors that say where one is wrong."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -204,6 +205,22 @@ def test_missing_media_are_counted_and_the_first_named(folder):
         ),
         (MMSA + "v,,a,1,,,,,train\n", r"line 2: columns video_id and clip_id must not be empty"),
         (MMSA + "v,1,a,1,,,,,trains\n", r"line 2: column mode: 'trains' is not a split"),
+        (MMSA + "v,1,a,1_0,,,,,train\n", r"line 2: column label: '1_0' is not a number"),
+        *(
+            (f'id,text,label\na,x,1\nb,y,"{cell}"\n', rf"line 3: column label: '{re.escape(cell)}' is not a number")
+            for cell in ("1_0", "\u0661", "\uff11.5", "True", "0x10", "1,5", "\u22121.5", "1 2", "1e", ".")
+        ),
+        ("id,text,label\na,x,1e400\n", r"line 2: column label: '1e400' is not finite"),
+        ("id,text,label\na,x,infinity\n", r"line 2: column label: 'infinity' is not finite"),
+        ("id,text,clip_index\na,x,\u0661\n", r"line 2: column clip_index: '\u0661' is not a whole number"),
+        ("id,text,clip_index\na,x,1_0\n", r"line 2: column clip_index: '1_0' is not a whole number"),
+        ("id,text,clip_index\na,x,-1\n", r"line 2: column clip_index: '-1' is not a whole number"),
+        (f"id,text,clip_index\na,x,{'1' * 19}\n", r"line 2: column clip_index: '1+' is not a whole number"),
+        ("id,text\na,x\n a ,y\n", r"line 3: column id: 'a' stands there twice"),
+        ("id,text\na\0,x\n", r"line 2: column id: a NUL character"),
+        ("id,text\na,x\nb,y\0z\n", r"line 3: column text: a NUL character"),
+        ("id,video,Text\na,b.mp4,x\n", r"line 2: column 'Text' is not known; write 'text'"),
+        ("id,text,LABEL \na,x,1\n", r"line 2: column 'LABEL' is not known; write 'label'"),
     ],
 )
 def test_errors_name_file_line_and_column(text, message, tmp_path):
@@ -225,6 +242,11 @@ def test_a_table_that_is_not_what_its_name_says_is_refused(tmp_path):
     (tmp_path / "b.parquet").write_bytes(whole[:4] + bytes(len(whole) - 12) + whole[-8:])
     pq.write_table(pa.table({"id": ["a"], "text": ["x"], "split": ["??"]}), tmp_path / "c.parquet")
     (tmp_path / "a.xlsx").write_text("id,text\n")
+    (tmp_path / "f.jsonl").write_text("[" * 100_000)
+    not_utf8 = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.array([0, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xfe")]
+    )
+    pq.write_table(pa.table({"id": ["a"], "text": not_utf8}), tmp_path / "d.parquet")
     for name, message in {
         "a.csv": "not UTF-8",
         "a.jsonl": "line 2: not JSON",
@@ -235,6 +257,8 @@ def test_a_table_that_is_not_what_its_name_says_is_refused(tmp_path):
         "a.parquet": "not Parquet",
         "b.parquet": "not Parquet",
         "c.parquet": r"row 1: column split: '\?\?' is not a split",
+        "f.jsonl": "line 1: not JSON",
+        "d.parquet": "not Parquet: 'utf-8' codec can't decode",
         "a.xlsx": r"ends in \.csv, \.jsonl, \.parquet",
     }.items():
         with pytest.raises(ValueError, match=rf"{name}.*{message}"):
@@ -246,3 +270,69 @@ def test_a_path_without_a_table_says_what_was_expected(tmp_path):
         read_clips(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such table or folder"):
         read_clips(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("column", ["id", "text", "video", "audio", "split", "video_id"])
+@pytest.mark.parametrize("written", [b"\\ud800", b"x\\udcff", b"\xed\xa0\x80"])
+def test_half_a_character_is_refused_where_it_stands(column, written, tmp_path):
+    """Python's JSON reads it without a word; nothing can write it again as UTF-8."""
+    row = {"id": "b", "text": "y", column: "@"}
+    first = {"id": "a", "text": "x \U0001f642"}
+    lines = json.dumps(first).encode() + b"\n" + json.dumps(row).encode().replace(b"@", written) + b"\n"
+    (tmp_path / "clips.jsonl").write_bytes(lines)
+    with pytest.raises(
+        ValueError, match=rf"clips\.jsonl, line 2: column {column}: half a character .*U\+D[8C]"
+    ) as caught:
+        read_clips(tmp_path)
+    str(caught.value).encode()
+    (tmp_path / "clips.jsonl").write_bytes(lines.split(b"\n")[0])
+    assert read_clips(tmp_path)[0].text == "x \U0001f642"  # both halves of a pair are one character
+
+
+def test_half_a_character_of_the_mmsa_layout_is_refused_too(tmp_path):
+    row = {"video_id": "v", "clip_id": "\ud800", "text": "x", "label": 1}
+    (tmp_path / "label.jsonl").write_text(json.dumps(row))
+    with pytest.raises(ValueError, match="line 1: column clip_id: half a character"):
+        read_clips(tmp_path / "label.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ('{"id": "a", "text": "x", "label": true}', "column label: expected words or a number, found bool"),
+        ('{"id": true, "text": "x"}', "column id: expected words or a number, found bool"),
+        ('{"id": "a", "text": false}', "column text: expected words or a number, found bool"),
+        ('{"id": Infinity, "text": "x"}', "column id: inf is not finite"),
+        ('{"id": "a", "text": -Infinity}', "column text: -inf is not finite"),
+        ('{"id": "a", "text": "\\u0000"}', "column text: a NUL character"),
+        ('{"id": "a", "text": "x", "label": 1, "label": 2}', "column 'label' stands there twice"),
+        ('{"id": "a", "text": "x", "label": 1, "text": "y"}', "column 'text' stands there twice"),
+        ('{"id": "a", "video": "a.mp4", "Text": "x"}', "column 'Text' is not known; write 'text'"),
+        ('{"id": "a", "text": "x", "label": [1]}', "column label: expected words or a number, found list"),
+    ],
+)
+def test_what_json_can_say_and_a_clip_cannot_is_refused(row, said, tmp_path):
+    (tmp_path / "clips.jsonl").write_text('{"id": "first", "text": "x"}\n' + row + "\n")
+    with pytest.raises(ValueError, match=rf"clips\.jsonl, line 2: {said}"):
+        read_clips(tmp_path, with_media=False)
+
+
+def test_parquet_booleans_are_no_labels(tmp_path):
+    pq.write_table(pa.table({"id": ["a"], "text": ["x"], "label": [True]}), tmp_path / "clips.parquet")
+    with pytest.raises(ValueError, match="row 1: column label: expected words or a number, found bool"):
+        read_clips(tmp_path)
+    pq.write_table(pa.table([["a"], ["x"], [1.0], [2.0]], ["id", "text", "label", "label"]), tmp_path / "clips.parquet")
+    with pytest.raises(ValueError, match=r"not Parquet: .*label"):
+        read_clips(tmp_path)
+
+
+@pytest.mark.parametrize("cell", ["1", "-1.0", "+.5", "1.", " 2e-1 ", "1E2", "-0"])
+def test_a_label_is_a_decimal_number(cell, tmp_path):
+    (tmp_path / "clips.csv").write_text(f"id,text,label\na,x,{cell}\n")
+    assert read_clips(tmp_path)[0].label == float(cell)
+
+
+def test_quoted_lines_and_blank_lines_move_no_row(tmp_path):
+    text = '\ufeffid,text,label,remark\r\n\r\n a ,"one\r\ntwo, ""three""",1,\r\n\r\nb,"\ty ",,"x\0 " \n'
+    (tmp_path / "clips.csv").write_bytes(text.replace('"x\0 " ', "x\0").encode())
+    assert read_clips(tmp_path) == [Clip("a", 'one\r\ntwo, "three"', label=1.0), Clip("b", "y")]

@@ -112,6 +112,11 @@ def test_a_missing_empty_line_between_cues_is_forgiven(tmp_path, between):
         ("a.srt", "1\n00:00:03,000 --> 00:00:02,000\nhi\n", 2, "ends before it starts"),
         ("a.vtt", "1\n00:00:01.000 --> 00:00:02.000\nhi\n", 1, "expected WEBVTT"),
         ("a.vtt", "WEBVTT\n\n00:01.000 --> 00:02\nhi\n", 3, "expected times like"),
+        ("a.srt", f"1\n{'1' * 400}:00:00,000 --> {'2' * 400}:00:00,000\nhi\n", 2, "expected times like"),
+        ("a.srt", f"1\n{'1' * 5000}:00:00,000 --> 00:00:02,000\nhi\n", 2, "expected times like"),
+        ("a.srt", "1\n00:00:75,000 --> 00:01:16,000\nhi\n", 2, "expected times like"),
+        ("a.srt", "1\n00:00:01,000 --> 00:00:60,000\nhi\n", 2, "expected times like"),
+        ("a.srt", "1\n00:00:0\u0661,000 --> 00:00:02,000\nhi\n", 2, "expected times like"),
     ],
 )  # fmt: skip
 def test_what_is_not_a_cue_is_named_with_file_and_line(tmp_path, name, text, line, said):
@@ -119,6 +124,25 @@ def test_what_is_not_a_cue_is_named_with_file_and_line(tmp_path, name, text, lin
     with pytest.raises(ValueError, match=said) as caught:
         read_cues(path)
     assert str(caught.value).startswith(f"{path}, line {line}: ")
+
+
+def test_minutes_may_count_on_where_no_hours_stand(tmp_path):
+    text = "1\n90:00,000 --> 90:01,500\nlate\n\n2\n1000:00:00,000 --> 1000:00:59,999\nlater\n"
+    assert read_cues(written(tmp_path, "a.srt", text)) == [
+        Cue(5400.0, 5401.5, "late"),
+        Cue(3_600_000.0, 3_600_059.999, "later"),
+    ]
+
+
+def test_no_text_holds_half_a_character(tmp_path):
+    text = "1\n00:00:01,000 --> 00:00:02,000\nx &#xD800; \U0001f642 y\n"
+    for name, data in {
+        "a.srt": text.encode("utf-8"),
+        "b.srt": text.encode("utf-16") + b"\x00\xd8\n\x00",
+        "c.srt": text.encode("utf-8").replace(b"y", b"\xed\xa0\x80"),
+    }.items():
+        for cue in read_cues(written(tmp_path, name, data)):
+            cue.text.encode()
 
 
 def test_other_files_are_refused(tmp_path):
