@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test test-slow test-browser bench lint format clean
+.PHONY: install demo test test-slow test-browser mutate bench lint format clean
 
 install: .venv/installed
 
@@ -28,6 +28,9 @@ test-slow: install
 
 test-browser: install
 	$(BIN)/python -m pytest -q -m browser
+
+mutate: install
+	nice -n 10 $(BIN)/python tests/mutate.py
 
 bench: install runs/demo/model
 	$(BIN)/python benchmarks/preprocessing.py runs/demo/model

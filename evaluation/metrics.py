@@ -145,6 +145,6 @@ def _f1(truth: np.ndarray, predicted: np.ndarray) -> float:
     """F1 of each of two classes, weighted by how often it is the truth; a class that is never found counts 0."""
     total = 0.0
     for value in np.unique(truth):
-        hits = np.sum((truth == value) & (predicted == value))
-        total += np.mean(truth == value) * 2 * hits / (np.sum(truth == value) + np.sum(predicted == value))
-    return float(total)
+        clips, hits = np.sum(truth == value), np.sum((truth == value) & (predicted == value))
+        total += clips * 2 * hits / (clips + np.sum(predicted == value))
+    return float(total / len(truth))

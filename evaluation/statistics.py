@@ -103,8 +103,8 @@ def paired_test(
     A system whose scores no seed changes may be given as (1, n).
 
     Raises:
-        ValueError: when the numbers of clips differ, or those of seeds, unless one of them is 1; for no seed or clip, errors
-            that are not finite or below 0, and no resamples or flips.
+        ValueError: when the numbers of clips differ, or those of seeds, unless one of them is 1; for no seed or fewer
+            than two clips, errors that are not finite or below 0, and no resamples or flips.
     """
     first, second = _by_seed("first", first), _by_seed("second", second)
     for name, errors in (("first", first), ("second", second)):
@@ -112,6 +112,8 @@ def paired_test(
             raise ValueError(f"{name} holds errors below 0; expected absolute errors")
     if first.shape[1] != second.shape[1] or (len(first) != len(second) and 1 not in (len(first), len(second))):
         raise ValueError(f"paired errors must be of the same seeds and clips, not {first.shape} and {second.shape}")
+    if first.shape[1] < 2:
+        raise ValueError("paired errors must be of at least two clips")
     _at_least_one("resamples", resamples)
     _at_least_one("flips", flips)
     differences = first - second  # (S, n)

@@ -10,6 +10,7 @@ import pytest
 
 import omnisent
 from omnisent.evaluation.metrics import msa_metrics
+from omnisent.evaluation.msa_metric import MSAMetric
 
 MODULE = Path(omnisent.__file__).parent / "evaluation" / "msa_metric.py"
 SCORES, LABELS = [2.4, -0.2, 0.5, -3.4, 0.0, 0.1], [2.0, 0.4, 0.0, -2.6, -1.0, 0.1]
@@ -65,3 +66,23 @@ def test_loaded_module_carries_its_formulas_along(found, elsewhere):
 def test_loading_without_a_convention_names_the_two(found):
     assert "'mosi', 'sims'" in found["error"]
     assert "'default'" in found["error"]
+
+
+@pytest.mark.parametrize("convention", ["mosi", "sims"])
+def test_the_module_says_what_it_takes_and_computes(convention, tmp_path):
+    metric = MSAMetric(convention, cache_dir=str(tmp_path))
+    assert metric.compute(predictions=SCORES, references=LABELS) == msa_metrics(SCORES, LABELS, convention)
+    assert {name: feature.dtype for name, feature in metric.features.items()} == {
+        "predictions": "float64",
+        "references": "float64",
+    }
+    assert "Mao" in metric.citation
+    assert "sentiment" in metric.description
+    assert metric.inputs_description == msa_metrics.__doc__
+    with pytest.raises(ValueError, match=r"references: 1 values are not finite.* first at index 0"):
+        metric.compute(predictions=[0.0, 1.0], references=[float("nan"), 1.0])
+
+
+def test_the_module_takes_no_other_convention(tmp_path):
+    with pytest.raises(ValueError, match="one of 'mosi', 'sims', when loading; found 'mosei'"):
+        MSAMetric("mosei", cache_dir=str(tmp_path))

@@ -146,6 +146,7 @@ def test_an_estimate_is_of_seeds_by_clips(scores, labels, said):
         ([0.1, math.nan], [0.1, 0.2], r"first: 1 values are not finite.* first at index \(0, 1\)"),
         ([0.1, 0.2], [math.inf, 0.2], r"second: 1 values are not finite.* first at index \(0, 0\)"),
         ([0.1, -0.2], [0.1, 0.2], "first holds errors below 0"),
+        ([[0.1], [0.2]], [[0.2], [0.1]], "at least two clips"),
         ([0.1, 0.2], [-0.1, 0.2], "second holds errors below 0"),
         (np.zeros((0, 2)), [0.1, 0.2], "at least one seed and one clip"),
         ([[]], [[]], "at least one seed and one clip"),

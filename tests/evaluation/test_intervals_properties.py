@@ -1,0 +1,68 @@
+"""What holds of the intervals for any clips: the guarantee itself, by leaving out each clip in turn."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import examples
+
+from omnisent.evaluation.intervals import LEVELS, calibration, coverage, half_width
+
+RESIDUALS = st.lists(st.one_of(st.integers(0, 30).map(float), st.floats(0, 1e6)), min_size=1, max_size=40)
+A_LEVEL = st.one_of(st.sampled_from(LEVELS), st.integers(1, 999).map(lambda n: n / 1000))
+
+
+def width(residuals, level):
+    """Half of the residuals with either sign."""
+    signs = np.where(np.arange(len(residuals)) % 2, 1.0, -1.0)
+    return half_width(signs * residuals, np.zeros(len(residuals)), level)
+
+
+@examples(60)
+@given(RESIDUALS, A_LEVEL)
+def test_the_half_width_is_the_least_that_holds_enough_clips_and_one_more(residuals, level):
+    enough = (len(residuals) + 1) * Fraction(str(level))
+    holding = [one for one in residuals if sum(other <= one for other in residuals) >= enough]
+    assert width(residuals, level) == (min(holding) if holding else None)
+
+
+@examples(60)
+@given(RESIDUALS.filter(lambda found: len(found) > 1), A_LEVEL)
+def test_of_exchangeable_clips_enough_are_covered_by_the_others(residuals, level):
+    covered = 0
+    for left_out in range(len(residuals)):
+        found = width(residuals[:left_out] + residuals[left_out + 1 :], level)
+        covered += residuals[left_out] <= (math.inf if found is None else found)
+    assert covered >= len(residuals) * Fraction(str(level))
+    if len(set(residuals)) == len(residuals):
+        assert covered < len(residuals) * Fraction(str(level)) + 1
+
+
+@examples(40)
+@given(RESIDUALS, A_LEVEL, A_LEVEL)
+def test_a_higher_level_is_no_narrower(residuals, one, other):
+    low, high = (width(residuals, level) for level in sorted((one, other)))
+    assert high is None or low <= high
+
+
+@examples(40)
+@given(RESIDUALS)
+def test_a_calibration_has_the_levels_that_it_can_carry_and_covers_its_own_clips(residuals):
+    labels = np.zeros(len(residuals))
+    found = calibration(residuals, labels)
+    assert found["clips"] == len(residuals)
+    assert found["half_widths"] == {
+        str(level): width(residuals, level) for level in LEVELS if width(residuals, level) is not None
+    }
+    for level, half in found["half_widths"].items():
+        assert coverage(residuals, labels, half) >= float(level)
+
+
+@examples(50)
+@given(RESIDUALS, st.floats(0, 1e6))
+def test_coverage_is_a_share_that_grows_with_the_width(residuals, half):
+    labels = np.zeros(len(residuals))
+    assert coverage(residuals, labels, half) == sum(one <= half for one in residuals) / len(residuals)
+    assert coverage(residuals, labels, max(residuals)) == 1.0

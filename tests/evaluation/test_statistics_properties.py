@@ -1,0 +1,72 @@
+"""What holds of adjusted p values, paired tests and bootstrap intervals for any figures."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import examples
+
+from omnisent.evaluation.statistics import bootstrap_estimates, holm, paired_test
+
+TENTHS = st.integers(0, 40).map(lambda tenths: tenths / 10)
+
+
+def by_seed(numbers=TENTHS, systems=1, fewest=1):
+    """Numbers of one to three seeds and up to eight clips, for as many systems."""
+    shape = st.tuples(st.integers(1, 3), st.integers(fewest, 8))
+    return shape.flatmap(
+        lambda size: st.tuples(
+            *[
+                st.lists(numbers, min_size=size[0] * size[1], max_size=size[0] * size[1]).map(
+                    lambda flat: np.array(flat).reshape(size)
+                )
+            ]
+            * systems
+        )
+    )
+
+
+@examples(80)
+@given(st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.01, 0.05, 1.0])), max_size=8), st.randoms())
+def test_an_adjusted_p_value_is_what_holm_wrote(p_values, random):
+    adjusted, m = holm(p_values), len(p_values)
+    ordered = sorted(p_values)
+    expected = [max(min(1.0, (m - k) * ordered[k]) for k in range(ordered.index(p) + 1)) for p in p_values]
+    # Equal p values share the largest of their adjusted ones only where a later factor would exceed it, which it never does.
+    assert adjusted == pytest.approx(expected)
+    assert all(p <= found <= 1 for p, found in zip(p_values, adjusted, strict=True))
+    order = random.sample(range(m), m)
+    assert holm([p_values[i] for i in order]) == pytest.approx([adjusted[i] for i in order])
+
+
+@examples(15)
+@given(by_seed(systems=2, fewest=2))
+def test_two_systems_the_other_way_round_give_the_opposite(systems):
+    found, turned = (paired_test(*both, resamples=40, flips=99) for both in (systems, systems[::-1]))
+    assert found.difference == pytest.approx(systems[0].mean() - systems[1].mean())
+    assert turned.difference == pytest.approx(-found.difference)
+    assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
+    assert found.low <= found.high
+    assert 0 < found.p_clips <= 1
+    assert turned.p_clips == pytest.approx(found.p_clips)
+    assert found.p_seeds is None or 0 <= found.p_seeds <= 1
+    assert (found.p_seeds is None) == (len(systems[0]) == 1 or np.ptp((systems[0] - systems[1]).mean(1)) == 0)
+
+
+@examples(10)
+@given(by_seed(st.integers(-30, 30).map(lambda tenths: tenths / 10)), st.sampled_from(["mosi", "sims"]))
+def test_an_interval_stays_within_what_the_clips_can_give(systems, convention):
+    (scores,) = systems
+    labels = np.linspace(-1, 1, scores.shape[1])
+    found = bootstrap_estimates(scores, labels, convention, resamples=20)
+    errors = np.abs(scores - labels)
+    assert found["mae"].high <= errors.max() + 1e-12
+    assert found["mae"].low >= (np.abs(scores.clip(-1, 1) - labels) if convention == "sims" else errors).min() - 1e-12
+    for estimate in found.values():
+        assert len(estimate.per_seed) == len(scores)
+        if estimate.mean is None:
+            assert (estimate.sd, estimate.low, estimate.high) == (None, None, None)
+        else:
+            assert estimate.mean == pytest.approx(np.mean(estimate.per_seed))
+            assert (estimate.sd is None) == (len(scores) == 1)
+            assert estimate.low is None or -1 <= estimate.low <= estimate.high

@@ -1,0 +1,131 @@
+"""Mutation testing: breaks the code in one small place after another and counts which breaks the tests notice.
+
+Runs mutmut on copies under runs/mutation, laid out as it expects them, for the code whose errors would be wrong numbers. Not
+part of the default tests: it takes from minutes to an hour. What it cannot break: decorated functions and constants of modules.
+
+    make mutate                          or one part: .venv/bin/python tests/mutate.py evaluation
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+OUT = ROOT / "runs/mutation"
+NOT_COPIED = (".*", "runs", "tests", "build", "dist", "docs", "benchmarks", "configs", "examples", "*.egg-info")
+SURVIVED, UNTESTED, NOT_RUN = 0, 33, None  # mutmut's exit codes
+PROCESSOR = (
+    "log_mel patches _expand _position_ids pad assemble prompt audio_tokens _replace check_modalities _plain_text"
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the code, and the tests that are to notice what is broken in it.
+
+    Attributes:
+        aim: share of mutants to be killed.
+        files: patterns of source files, in the package.
+        tests: files of tests.
+        functions: the only functions to break; all for none.
+        options: of pytest.
+    """
+
+    aim: float
+    files: tuple[str, ...]
+    tests: tuple[str, ...]
+    functions: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+PARTS = {
+    "evaluation": Part(
+        0.90,
+        ("evaluation/*.py",),
+        ("evaluation",),
+        options=("--noconftest", "-k", "not loaded_module and not loading_without"),  # these run code outside the copy
+    ),
+    "answers": Part(
+        0.90,
+        ("readouts/answers.py",),
+        ("readouts/test_answers.py", "readouts/test_answers_properties.py"),
+        options=("--noconftest",),
+    ),
+}
+
+
+def main() -> None:
+    """Break each part that is named, print what was noticed, and fail where less than the aim was."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; all for none")
+    names = parser.parse_args().parts or list(PARTS)
+    found = {name: run(name, PARTS[name]) for name in names}
+    print(f"\n{'module':<28}{'mutants':>9}{'killed':>9}{'survived':>10}{'share':>8}{'aim':>7}")
+    for name, files in found.items():
+        for file, results in files.items():
+            print(row(file, list(results.values()), PARTS[name].aim))
+    for files in found.values():
+        for results in files.values():
+            for mutant, code in results.items():
+                if not killed(code):
+                    print("survived" if code == SURVIVED else "no test", mutant)
+    if any(share(list(all_of(files).values())) < PARTS[name].aim for name, files in found.items()):
+        sys.exit(1)
+
+
+def run(name: str, part: Part) -> dict[str, dict[str, int]]:
+    """By file, the exit code of the tests by mutant."""
+    tree = OUT / name
+    shutil.rmtree(tree, ignore_errors=True)
+    shutil.copytree(ROOT, tree / "omnisent", ignore=shutil.ignore_patterns(*NOT_COPIED, "__pycache__"))
+    shutil.copytree(ROOT / "tests", tree / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tree)
+    settings = {
+        "source_paths": ["omnisent"],
+        "only_mutate": [f"omnisent/{file}" for file in part.files],
+        "pytest_add_cli_args": ["-p", "no:cacheprovider", *part.options],
+        "pytest_add_cli_args_test_selection": [f"tests/{file}" for file in part.tests],
+    }
+    lines = [f"{key} =\n" + "".join(f"    {value}\n" for value in values) for key, values in settings.items()]
+    (tree / "setup.cfg").write_text("[mutmut]\n" + "".join(lines))
+    mutants = [f"*{one}__mutmut_*" for one in part.functions]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HYPOTHESIS_PROFILE": "mutation",
+    }
+    mutmut = Path(sys.executable).with_name("mutmut")
+    subprocess.run([mutmut, "run", "--max-children", "1", *mutants], cwd=tree, env=environment, check=True)
+    found = {}
+    for meta in sorted((tree / "mutants").rglob("*.meta")):
+        codes = json.loads(meta.read_text())["exit_code_by_key"]
+        if codes := {mutant: code for mutant, code in codes.items() if code is not NOT_RUN}:
+            found[str(meta.relative_to(tree / "mutants/omnisent")).removesuffix(".meta")] = codes
+    return found
+
+
+def killed(code: int) -> bool:
+    """Whether the tests failed, or ran for too long."""
+    return code not in (SURVIVED, UNTESTED)
+
+
+def share(codes: list[int]) -> float:
+    return sum(map(killed, codes)) / len(codes)
+
+
+def all_of(files: dict[str, dict[str, int]]) -> dict[str, int]:
+    return {mutant: code for results in files.values() for mutant, code in results.items()}
+
+
+def row(name: str, codes: list[int], aim: float) -> str:
+    dead = sum(map(killed, codes))
+    return f"{name:<28}{len(codes):>9}{dead:>9}{len(codes) - dead:>10}{dead / len(codes):>8.1%}{aim:>7.0%}"
+
+
+if __name__ == "__main__":
+    main()
