@@ -125,9 +125,8 @@ def _mae(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _corr(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    # A spread at the size of the mean's rounding error says nothing (scipy's pearsonr warns of it); the last is for 1e-200.
-    constant = any(values.std() <= 1e-13 * np.abs(values.mean()) for values in (scores, labels))
-    if constant or scores.std() * labels.std() == 0:
+    # A spread at the size of the mean's rounding error says nothing (scipy's pearsonr warns of it); squares of less underflow.
+    if any(values.std() <= 1e-13 * np.abs(values.mean()) + 1 / LARGEST for values in (scores, labels)):
         warnings.warn("correlation is undefined: predictions or references are constant", stacklevel=4)
         return None
     return float(np.corrcoef(scores, labels)[0, 1])

@@ -119,6 +119,7 @@ def refused_or_read(data: bytes, suffix: str) -> None:
     st.sampled_from([".csv", ".jsonl"]),
 )
 @example(b"[" * 100_000, ".jsonl")
+@example(b"id,text\na,x\0y\n", ".csv")
 @example(b'{"id": "a", "text": "\xed\xa0\x80"}', ".jsonl")
 def test_any_bytes_are_clips_or_an_error_that_names_the_table(data, suffix):
     refused_or_read(data, suffix)

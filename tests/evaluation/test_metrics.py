@@ -55,6 +55,7 @@ def test_a_label_of_zero_is_positive_in_has0_and_absent_from_non0():
     metrics = msa_metrics([0.1, -0.1, -0.1], [0.0, 0.0, -1.0])
     assert metrics["acc_2_has0"] == pytest.approx(2 / 3, abs=1e-12)
     assert metrics["acc_2_non0"] == 1.0
+    assert msa_metrics([0.1, 0.2, -0.1], [0.0, 0.0, -1.0])["acc_2_has0"] == 1.0
 
 
 def test_a_score_of_zero_is_positive_in_has0_and_not_in_non0():
@@ -75,6 +76,12 @@ def test_sims_metrics_equal_the_hand_worked_example():
     # Positive: 5 right, none missed, 1 too many, F1 10/11; negative: 4 right, 1 missed, F1 8/9; weights 5 and 5
     assert metrics["f1"] == pytest.approx((5 * 10 / 11 + 5 * 8 / 9) / 10, abs=1e-12)
     assert metrics["acc_7"] is None
+
+
+def test_sims_clips_labels_as_it_clips_scores():
+    metrics = msa_metrics([1.0, -1.0, 0.0], [1.5, -1.5, 0.0], convention="sims")
+    assert (metrics["mae"], metrics["corr"]) == (0.0, pytest.approx(1))
+    assert msa_metrics([1.5, -1.5, 0.5], [1.0, -1.0, 0.0], convention="sims")["mae"] == pytest.approx(0.5 / 3)
 
 
 def test_sims_labels_on_an_edge_keep_their_class_in_float32():
@@ -145,6 +152,8 @@ def test_what_is_no_array_of_numbers_is_refused_by_its_name(bad):
         msa_metrics(bad, [0.0, 1.0])
     with pytest.raises(ValueError, match="references must be numbers"):
         msa_metrics([0.0, 1.0], bad)
+    with pytest.raises(ValueError, match="predictions must be numbers: found complex128"):
+        msa_metrics([1j, 2.0], [0.0, 1.0])
 
 
 def test_a_missing_value_is_no_number():
@@ -166,6 +175,22 @@ def test_scores_that_differ_by_rounding_alone_have_no_correlation(apart):
     with pytest.warns(UserWarning, match="correlation is undefined"):
         assert msa_metrics(1 + apart * np.array([0.0, 1.0, 3.0, 2.0]), [0.0, 1.0, 2.0, 3.0])["corr"] is None
     assert msa_metrics(1 + 1e-7 * np.array([0.0, 1.0, 2.0]), [0.0, 1.0, 2.0])["corr"] == pytest.approx(1)
+
+
+def test_scores_whose_squares_underflow_have_no_correlation():
+    scores, labels = np.array([0.0, 1.0, -2.0]), [0.0, 1.0, 2.0]
+    assert msa_metrics(1e-90 * scores, labels)["corr"] == pytest.approx(msa_metrics(scores, labels)["corr"])
+    with pytest.warns(UserWarning, match="correlation is undefined"):
+        assert msa_metrics(1e-160 * scores, labels)["corr"] is None
+
+
+def test_the_warning_points_at_who_asked_for_the_metrics():
+    for convention in ("mosi", "sims"):
+        with pytest.warns(
+            UserWarning, match="^correlation is undefined: predictions or references are constant$"
+        ) as said:
+            msa_metrics([0.0, 0.0], [0.0, 1.0], convention)
+        assert [one.filename for one in said] == [__file__]
 
 
 def test_ordinary_input_gives_plain_floats_and_no_warning():

@@ -1,5 +1,6 @@
 """Intervals and paired tests: against closed forms, and on systems whose answer is known."""
 
+import json
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from scipy import stats
 
 from omnisent.evaluation.metrics import msa_metrics
-from omnisent.evaluation.statistics import bootstrap_estimates, holm, paired_test
+from omnisent.evaluation.statistics import Estimate, bootstrap_estimates, holm, paired_test, shown
 
 
 @pytest.fixture
@@ -52,15 +53,76 @@ def test_seeds_that_differ_widen_the_interval(labels):
 
 def test_a_constant_has_no_correlation_and_no_interval_of_one(labels):
     found = bootstrap_estimates(np.zeros(200), labels, "mosi", resamples=20)
-    assert (found["corr"].mean, found["corr"].low) == (None, None)
+    assert found["corr"] == Estimate(None, None, None, None, [None])
     assert found["mae"].low < found["mae"].mean < found["mae"].high
 
 
 def test_the_same_seed_gives_the_same_interval(labels):
-    scores = labels + 0.3
-    assert bootstrap_estimates(scores, labels, "mosi", resamples=20) == bootstrap_estimates(
-        scores, labels, "mosi", resamples=20
+    scores = labels + np.random.default_rng(8).normal(size=200)
+    first, again, named, other = (
+        bootstrap_estimates(scores, labels, "mosi", resamples=20, **seed)["mae"]
+        for seed in ({}, {}, {"seed": 0}, {"seed": 1})
     )
+    assert first == again == named
+    assert first.low != other.low
+    errors = np.abs(np.random.default_rng(9).normal(size=(2, 3, 30)))
+    first, again, named, other = (
+        paired_test(*errors, resamples=20, flips=99, **seed) for seed in ({}, {}, {"seed": 0}, {"seed": 1})
+    )
+    assert first == again == named
+    assert (first.low, first.p_clips) != (other.low, other.p_clips)
+    assert first.p_clips != other.p_clips
+
+
+def test_the_interval_of_a_difference_is_that_of_a_mean():
+    errors = np.abs(np.random.default_rng(10).normal(size=(2, 1, 200)))
+    found, differences = paired_test(*errors, flips=9), errors[0, 0] - errors[1, 0]
+    reach = 1.96 * differences.std(ddof=1) / np.sqrt(200)
+    assert found.high - found.difference == pytest.approx(reach, rel=0.15)
+    assert found.difference - found.low == pytest.approx(reach, rel=0.15)
+
+
+def test_two_seeds_have_a_spread_and_a_test():
+    scores, labels = np.array([[0.1, 0.5, -0.2], [0.3, 0.9, -0.6]]), np.zeros(3)
+    found = bootstrap_estimates(scores, labels, "sims", resamples=5)
+    assert found.keys() == msa_metrics([0.0, 1.0], [0.0, 1.0], "sims").keys()
+    per_seed = [0.8 / 3, 0.6]
+    assert found["mae"].sd == pytest.approx(np.std(per_seed, ddof=1))
+    assert paired_test(np.abs(scores), np.zeros((2, 3)), flips=9).p_seeds == pytest.approx(
+        stats.ttest_1samp(per_seed, 0).pvalue
+    )
+
+
+def test_a_metric_that_no_resample_has_keeps_its_mean_without_an_interval():
+    # Two clips are drawn as the same one twice half of the time, and have no correlation then.
+    found = [bootstrap_estimates([0.1, 0.9], [0.0, 1.0], "mosi", resamples=1, seed=seed)["corr"] for seed in range(12)]
+    assert [estimate.mean for estimate in found] == pytest.approx([1.0] * 12)
+    assert [estimate.low for estimate in found] == [estimate.high for estimate in found]
+    lows = [estimate.low for estimate in found if estimate.low is not None]
+    assert lows == pytest.approx([1.0] * len(lows))
+    assert 0 < len(lows) < 12
+
+
+def test_figures_are_plain_values_for_json():
+    estimate = bootstrap_estimates(np.zeros((2, 3)), [0.0, 1.0, 2.0], "mosi", resamples=3)["mae"]
+    assert json.loads(json.dumps(estimate.to_dict())) == vars(estimate)
+    paired = paired_test(np.ones((2, 3)), [[0.0, 0.1, 0.2], [0.3, 0.2, 0.3]], resamples=3, flips=9)
+    assert json.loads(json.dumps(paired.to_dict())) == vars(paired)
+    assert {type(value) for value in vars(paired).values()} == {float}
+
+
+def test_an_estimate_is_shown_with_its_spread_where_it_has_one():
+    assert shown({"mean": 0.98765, "sd": None}) == "0.988"
+    assert shown({"mean": 0.98765, "sd": 0.01234}) == "0.988 ± 0.012"
+    assert shown({"mean": 0.0, "sd": 0.0}) == "0.000 ± 0.000"
+    assert shown({"mean": None, "sd": None}) == ""
+
+
+def test_one_resample_is_enough_to_run():
+    scores = [[0.0, 0.4], [0.1, 0.2]]
+    one = bootstrap_estimates(scores, [0.0, 1.0], "mosi", resamples=1)["mae"]
+    assert one.low == one.high
+    assert paired_test(scores, [[1.0, 1.0]], resamples=1, flips=1).low < 0
 
 
 def test_a_better_system_is_told_from_a_worse_one_and_not_from_itself(labels):
