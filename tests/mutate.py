@@ -56,6 +56,23 @@ PARTS = {
         ("readouts/test_answers.py", "readouts/test_answers_properties.py"),
         options=("--noconftest",),
     ),
+    "readouts": Part(
+        0.90,
+        ("readouts/base.py", "readouts/discriminative.py", "readouts/generative.py"),
+        ("readouts/test_readings.py", "readouts/test_generative.py"),
+    ),
+    "results": Part(
+        0.85,
+        ("scoring/results.py",),
+        ("scoring/test_results_properties.py",),
+        options=("--noconftest",),
+    ),
+    "processor": Part(
+        0.85,
+        ("processing_omnisent.py",),
+        ("test_processing_omnisent.py", "test_processing_tokens.py"),
+        functions=tuple(PROCESSOR.split()),
+    ),
 }
 
 

@@ -229,3 +229,9 @@ def test_an_interval_needs_resamples(resamples):
         paired_test(np.ones(3), np.zeros(3), resamples=resamples)
     with pytest.raises(ValueError, match=f"flips must be at least 1, not {resamples}"):
         paired_test(np.ones(3), np.zeros(3), flips=resamples)
+
+
+def test_the_least_p_value_is_what_so_many_flips_can_show():
+    worse, better = np.ones(40), np.zeros(40)
+    assert paired_test(worse, better, resamples=2, flips=9).p_clips == pytest.approx(2 / 10)
+    assert paired_test(worse, better, resamples=2, flips=99).p_clips == pytest.approx(2 / 100)
