@@ -1,24 +1,41 @@
 """What a training run is made of: three dataclasses, read from a YAML file and overridden on the command line."""
 
+import re
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
 from ..configuration_omnisent import HEADS, LOSSES
 from ..processing_omnisent import MODALITIES
 from ..readouts.generative import DECODINGS
+from .argument_checks import (
+    SettingError,
+    check_devices,
+    check_environment,
+    check_honoured,
+    check_value,
+    refusing,
+    try_out,
+    typed,
+    unknown_name,
+)
+from .argument_rules import check_together, lower_is_better
+from .error_line import error_line
 
 READOUTS = ("discriminative", "generative")
 LORA_PRESETS = ("paper", "llm")
 QUANTIZATIONS = ("nf4", "none")
 DTYPES = ("bfloat16", "float16", "float32")
+ATTENTION = ("sdpa", "eager", "flash_attention_2")
 
 
-def _one_of(choices: tuple[str, ...], default: str, text: str):
+def _one_of(choices: tuple[str, ...], default: str | None, text: str):
     return field(default=default, metadata={"help": text, "choices": list(choices)})
 
 
@@ -51,7 +68,9 @@ class ModelArguments:
     quantization: str = _one_of(QUANTIZATIONS, "nf4", "nf4 is 4-bit with double quantisation")
     quantize_towers: bool = _field(True, "quantise the audio and vision towers too")
     dtype: str = _one_of(DTYPES, "bfloat16", "of unquantised weights and of the computation")
-    attn_implementation: str | None = _field(None, "sdpa, eager or flash_attention_2")
+    attn_implementation: str | None = _one_of(
+        ATTENTION, None, "how attention is computed; the model's default if unset"
+    )
     lora_preset: str = _one_of(
         LORA_PRESETS, "paper", "paper: the seven names over the whole Thinker; llm: its language model only"
     )
@@ -104,23 +123,24 @@ class OmniSentTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = _field(1, "clips a step and device")
     per_device_eval_batch_size: int = _field(4, "clips a step and device when evaluating")
     num_train_epochs: float = _field(5, "passes over the training split")
-    lr_scheduler_type: str = _field("cosine", "learning rate schedule")
-    eval_strategy: str = _field("epoch", "when to evaluate")
-    save_strategy: str = _field("epoch", "when to save")
+    lr_scheduler_type: str = _one_of(tuple(kind.value for kind in SchedulerType), "cosine", "learning rate schedule")
+    eval_strategy: str = _one_of(tuple(kind.value for kind in IntervalStrategy), "epoch", "when to evaluate")
+    save_strategy: str = _one_of(tuple(kind.value for kind in SaveStrategy), "epoch", "when to save")
     save_total_limit: int | None = _field(2, "checkpoints kept")
     load_best_model_at_end: bool = _field(True, "go back to the checkpoint with the lowest validation MAE")
-    metric_for_best_model: str | None = _field("mae", "what best means")
-    greater_is_better: bool | None = _field(False, "an error is better when lower")
+    metric_for_best_model: str | None = _field("mae", "validation metric that says which checkpoint is best")
+    greater_is_better: bool | None = _field(None, "whether a higher metric is better; follows from the metric if unset")
     logging_steps: float = _field(10, "steps between log lines")
     activation_checkpointing: bool = _field(True, "recompute activations to save memory")
     remove_unused_columns: bool = _field(False, "must stay off: clips are turned into inputs in the workers")
-    report_to: str | None = _field("none", "experiment tracker, as in transformers, e.g. tensorboard")
 
     def __post_init__(self):
         self.label_names = ["labels"]
         self.activation_checkpointing_kwargs = {"use_reentrant": False, **(self.activation_checkpointing_kwargs or {})}
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = True  # a batch without sound leaves an adapter in the audio tower unused
+        if self.greater_is_better is None and self.metric_for_best_model is not None:
+            self.greater_is_better = not lower_is_better(self.metric_for_best_model)
         if not torch.cuda.is_available():
             self.dataloader_pin_memory = False  # it serves a GPU alone, and warns without one
         super().__post_init__()
@@ -135,39 +155,110 @@ class OmniSentTrainingArguments(TrainingArguments):
 ARGUMENTS = (ModelArguments, DataArguments, OmniSentTrainingArguments)
 
 
-def parse_arguments(argv: list[str] | None = None) -> tuple[ModelArguments, DataArguments, OmniSentTrainingArguments]:
+def parse_arguments(
+    argv: list[str] | None = None, *, on_this_machine: bool = True
+) -> tuple[ModelArguments, DataArguments, OmniSentTrainingArguments]:
     """`CONFIG.yaml [--field value ...]`; the command line wins over the file.
 
+    Args:
+        argv: in place of the program's own.
+        on_this_machine: `False` for settings that are run elsewhere; what this machine has is not asked then.
+
     Raises:
-        ValueError: for a field in the file that does not exist, naming the file and the field.
+        FileNotFoundError: when the file is missing.
+        ValueError: in one line, for a field that does not exist, has a value that it cannot have, or contradicts others, naming the
+            field, and the file where the value stands in it.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    parser = HfArgumentParser(
-        ARGUMENTS, description="Train a sentiment readout: train.py CONFIG.yaml [--field value ...]"
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = _Parser(
+        ARGUMENTS, description="Train a sentiment readout: train.py CONFIG.yaml [--field value ...]", allow_abbrev=False
     )
+    path, config = None, {}
     if argv and argv[0].endswith((".yaml", ".yml")):
-        parser.set_defaults(**read_config(argv[0]))
+        path, config = argv[0], read_config(argv[0])
+        parser.set_defaults(**config)
         argv = argv[1:]
-    return parser.parse_args_into_dataclasses(argv)
+    namespace, rest = parser.parse_known_args(argv)
+    if rest:
+        raise ValueError(_not_understood(rest))
+    values = vars(namespace)
+    try:
+        values = {name: check_value(name, value) for name, value in values.items()}
+        check_together(values, on_this_machine=on_this_machine)
+        check_environment()
+        with refusing((), "these settings cannot be used"):
+            model, data, training = (
+                kind(**{f.name: values[f.name] for f in fields(kind) if f.init}) for kind in ARGUMENTS
+            )
+        try_out(training)
+        check_devices(training)
+    except SettingError as error:
+        in_file = any(name in config and config[name] == getattr(namespace, name) for name in error.fields)
+        raise (SettingError(error.fields, f"{path}: {error}") if in_file else error) from error
+    return model, data, training
 
 
-def read_config(path: str | Path) -> dict:
-    """The fields of a YAML file.
+class _Parser(HfArgumentParser):
+    """Says what is wrong in an exception of one line, in place of 200 lines of usage and an exit."""
+
+    def error(self, message: str) -> None:
+        raise ValueError(re.sub(r"^argument --(\w+)(/\S+)?: ", r"\1: ", message))
+
+
+def _not_understood(rest: list[str]) -> str:
+    first = rest[0]
+    if first.startswith("--"):
+        return unknown_name(first[2:].split("=")[0].replace("-", "_"), _names())
+    return f"{first!r} is no field and no config; the form is train.py CONFIG.yaml [--field value ...], the file first"
+
+
+def _names() -> list[str]:
+    return [f.name for arguments in ARGUMENTS for f in fields(arguments)]
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The fields of a YAML file, of the types that they have.
 
     Raises:
         FileNotFoundError: when it is missing.
-        ValueError: when it is not a mapping, or has a field that no argument class has.
+        ValueError: when it is not a mapping, names a field twice or one that no argument class has, or has a value of another type.
     """
     try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        config = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text") from error
+    except yaml.MarkedYAMLError as error:
+        raise ValueError(f"{path} is not YAML: line {error.problem_mark.line + 1}: {error.problem}") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+        raise ValueError(f"{path} is not YAML: {error_line(error)}") from error
+    if config is None:
+        return {}
     if not isinstance(config, dict):
         raise ValueError(f"{path}: expected `field: value` lines, found a {type(config).__name__}")
-    known = {f.name: f.metadata.get("choices") for arguments in ARGUMENTS for f in fields(arguments)}
-    for key, value in config.items():
-        if key not in known:
-            raise ValueError(f"{path}: there is no field {key!r}; `python train.py --help` lists them all")
-        if known[key] and value not in known[key]:
-            raise ValueError(f"{path}: {key} must be one of {', '.join(known[key])}, not {value!r}")
-    return config
+    hints = {name: hint for kind in ARGUMENTS for name, hint in get_type_hints(kind).items()}
+    choices = {f.name: f.metadata.get("choices") for kind in ARGUMENTS for f in fields(kind)}
+    read = {}
+    for name, value in config.items():
+        if name not in choices:
+            raise ValueError(f"{path}: {unknown_name(str(name), list(choices))}")
+        if name == "resume_from_checkpoint" and isinstance(value, bool):  # a folder, or the word
+            value = str(value).lower()
+        try:
+            check_honoured(name, value)
+            read[name] = typed(name, value, hints[name], choices[name])
+        except SettingError as error:
+            raise SettingError(error.fields, f"{path}: {error}") from error
+    return read
+
+
+class _Loader(yaml.SafeLoader):
+    """A mapping that names a key twice is an error; YAML itself would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,339 @@
+"""Which fields of a run contradict each other, as a table of rules that each name the fields and what to do.
+
+What a field may hold by itself stands in argument_checks.py. Whether data set, base model and bundle fit is checked where they are
+first read.
+"""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import DynamoBackend
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.training_args import DebugOption
+
+from ..data.catalog import dataset_facts
+from ..processing_omnisent import MODALITIES
+from ..readouts.base import Readings
+from ..readouts.discriminative import DiscriminativeReadout
+from ..readouts.generative import ExpectedReadout, GreedyReadout
+from .argument_checks import SettingError, shown
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Fields that must fit together.
+
+    Attributes:
+        fields: that it is about; the message shows their values.
+        broken: whether the values, by name, break it.
+        reason: what is wrong and what to do, or a function of the values that says so.
+        of_machine: whether it asks what this machine has, which does not matter to a plan.
+    """
+
+    fields: tuple[str, ...]
+    broken: Callable[[SimpleNamespace], Any]
+    reason: str | Callable[[SimpleNamespace], str]
+    of_machine: bool = False
+
+    def check(self, values: SimpleNamespace) -> None:
+        """Raises a SettingError where it is broken."""
+        if self.broken(values):
+            reason = self.reason if isinstance(self.reason, str) else self.reason(values)
+            held = " with ".join(f"{name} {shown(getattr(values, name))}" for name in self.fields)
+            raise SettingError(self.fields, f"{held}: {reason}")
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric of an evaluation is an error or a rate of failures; it may have the prefix `eval_`."""
+    name = metric.removeprefix("eval_")
+    return name == "loss" or name.startswith("mae") or name.endswith("_rate")
+
+
+def metric_names(readout: str, decoding: str, convention: str) -> list[str]:
+    """The metrics that an evaluation of a readout gives, of which one may say which checkpoint is best."""
+    if readout == "discriminative":
+        kind, readings = DiscriminativeReadout((-1.0, 1.0)), Readings(np.array([-0.5, 0.5]))
+    else:
+        kind = {"greedy": GreedyReadout, "expected": ExpectedReadout}[decoding]((-1.0, 1.0), None)
+        readings = Readings(np.array([-0.5, 0.5]), ["-0.5", "+0.5"])
+    found = kind.metrics(readings, [-0.5, 0.5], convention)
+    return [name for name, value in found.items() if isinstance(value, float)] + ["loss"] * (
+        readout == "discriminative"
+    )
+
+
+def _names_of(v: SimpleNamespace) -> list[str]:
+    return metric_names(v.readout, v.decoding, dataset_facts(v.dataset).convention)
+
+
+def _follows_metric(v: SimpleNamespace) -> bool:
+    return v.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy")
+
+
+def _wants_best(v: SimpleNamespace) -> bool:
+    return v.load_best_model_at_end or v.early_stopping_patience is not None or v.save_strategy == "best"
+
+
+def _resumes(v: SimpleNamespace) -> bool:
+    return v.resume_from_checkpoint is not None and v.resume_from_checkpoint.lower() != "false"
+
+
+def _no_multiple(v: SimpleNamespace) -> bool:
+    save, evaluate = v.save_steps, v.eval_steps or v.logging_steps
+    if (save < 1) != (evaluate < 1):
+        return True
+    return round(save * 1_000_000) % round(evaluate * 1_000_000) != 0
+
+
+def _never_evaluated(v: SimpleNamespace) -> bool:
+    end = {
+        "epoch": v.num_train_epochs if v.max_steps < 0 else math.inf,
+        "steps": v.max_steps if v.max_steps > 0 else math.inf,
+    }
+    return v.eval_delay > end.get(v.eval_strategy, math.inf)
+
+
+def _lacks_text(template: str | None) -> bool:
+    try:
+        return template is not None and "\0" not in template.format(text="\0")
+    except (KeyError, IndexError, ValueError, AttributeError):
+        return True
+
+
+def _on_cpu(v: SimpleNamespace) -> bool:
+    return v.use_cpu or not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+
+
+def _trackers(v: SimpleNamespace) -> list[str]:
+    named = v.report_to if isinstance(v.report_to, list) else [v.report_to]
+    return [name for name in named if name not in ("none", "all", *get_available_reporting_integrations())]
+
+
+_TEMPLATE = "it must have {text} in it, where the words go, and no other braces"
+_LAUNCHED = "(`accelerate launch --mixed_precision` counts as the first)"
+_NO_WORKERS = "it is for loading in workers; set dataloader_num_workers to at least 1, or leave it out"
+_NO_EVALUATION = "set eval_strategy to steps or epoch"
+RULES = (
+    Rule(
+        ("modalities",),
+        lambda v: (
+            not v.modalities or not set(v.modalities) <= set(MODALITIES) or len(set(v.modalities)) < len(v.modalities)
+        ),
+        f"name at least one of {', '.join(MODALITIES)}, each once",
+    ),
+    Rule(("min_frames", "max_frames"), lambda v: v.min_frames > v.max_frames, "the first must not be above the second"),
+    Rule(("min_pixels", "max_pixels"), lambda v: v.min_pixels > v.max_pixels, "the first must not be above the second"),
+    Rule(("transcript_template",), lambda v: _lacks_text(v.transcript_template), _TEMPLATE),
+    Rule(("context_template",), lambda v: _lacks_text(v.context_template), _TEMPLATE),
+    Rule(
+        ("context_clips", "modalities"),
+        lambda v: v.context_clips > 0 and "text" not in v.modalities,
+        "what was said before is text; add text to modalities, or set context_clips to 0",
+    ),
+    Rule(
+        ("base_revision", "base_model"),
+        lambda v: v.base_revision is not None and (v.base_model == "tiny" or os.path.isdir(v.base_model)),
+        "only a Hub id has revisions; leave base_revision out",
+    ),
+    Rule(
+        ("attn_implementation", "dtype"),
+        lambda v: v.attn_implementation == "flash_attention_2" and v.dtype == "float32",
+        "flash_attention_2 computes in bfloat16 or float16 alone",
+    ),
+    Rule(
+        ("attn_implementation", "use_cpu"),
+        lambda v: v.attn_implementation == "flash_attention_2" and _on_cpu(v),
+        "flash_attention_2 needs a GPU; sdpa is for the CPU too",
+        of_machine=True,
+    ),
+    Rule(
+        ("evaluate_only", "adapter"),
+        lambda v: v.evaluate_only and v.readout == "discriminative" and v.adapter is None,
+        "a head that was never trained has nothing to say; name a bundle with adapter",
+    ),
+    Rule(
+        ("evaluate_only", "resume_from_checkpoint"),
+        lambda v: v.evaluate_only and _resumes(v),
+        "nothing is trained that could go on; to score with a checkpoint, name it with adapter",
+    ),
+    Rule(
+        ("resume_from_checkpoint",),
+        lambda v: (
+            _resumes(v)
+            and v.resume_from_checkpoint.lower() != "true"
+            and not (Path(v.resume_from_checkpoint) / "trainer_state.json").is_file()
+        ),
+        "there is no whole checkpoint in this folder; `true` takes the last one of output_dir",
+        of_machine=True,
+    ),
+    Rule(
+        ("resume_from_checkpoint", "save_only_model"),
+        lambda v: _resumes(v) and v.save_only_model,
+        "its checkpoints hold no state of the optimizer to go on from",
+    ),
+    Rule(("bf16", "fp16"), lambda v: v.bf16 and v.fp16, "at most one of the two"),
+    Rule(
+        ("bf16", "dtype"),
+        lambda v: v.bf16 and v.dtype == "float16",
+        f"they contradict each other {_LAUNCHED}; use bfloat16 or float32 with bf16",
+    ),
+    Rule(
+        ("fp16", "dtype"),
+        lambda v: v.fp16 and v.dtype == "bfloat16",
+        f"they contradict each other {_LAUNCHED}; use float16 or float32 with fp16",
+    ),
+    Rule(
+        ("fp16", "use_cpu"),
+        lambda v: v.fp16 and _on_cpu(v),
+        f"fp16 needs a GPU {_LAUNCHED}; bf16 is for the CPU too",
+        of_machine=True,
+    ),
+    Rule(
+        ("bf16", "use_cpu"),
+        lambda v: v.bf16 and not v.use_cpu and not (torch.cuda.is_available() and torch.cuda.is_bf16_supported()),
+        "there is no GPU here that computes in bfloat16; set use_cpu to train on the CPU",
+        of_machine=True,
+    ),
+    Rule(
+        ("early_stopping_patience", "eval_strategy"),
+        lambda v: v.early_stopping_patience is not None and v.eval_strategy == "no",
+        f"there is nothing to watch; {_NO_EVALUATION}, or leave early_stopping_patience out",
+    ),
+    Rule(
+        ("early_stopping_patience", "load_best_model_at_end"),
+        lambda v: v.early_stopping_patience is not None and not v.load_best_model_at_end,
+        "the run would end with weights that are worse than its best; set load_best_model_at_end",
+    ),
+    Rule(
+        ("load_best_model_at_end", "eval_strategy"),
+        lambda v: v.load_best_model_at_end and v.eval_strategy == "no",
+        f"no checkpoint could be the best; {_NO_EVALUATION}, or load_best_model_at_end to false",
+    ),
+    Rule(
+        ("load_best_model_at_end", "save_strategy", "eval_strategy"),
+        lambda v: v.load_best_model_at_end and v.save_strategy not in ("best", v.eval_strategy),
+        "a checkpoint that is to be the best must be saved when it is evaluated; set both strategies alike",
+    ),
+    Rule(
+        ("load_best_model_at_end", "save_steps", "eval_steps"),
+        lambda v: v.load_best_model_at_end and v.save_strategy == v.eval_strategy == "steps" and _no_multiple(v),
+        "save_steps must be a multiple of eval_steps (or of logging_steps, where that is left out), both whole or both shares",
+    ),
+    Rule(
+        ("save_strategy", "eval_strategy"),
+        lambda v: v.save_strategy == "best" and v.eval_strategy == "no",
+        f"no checkpoint could be the best; {_NO_EVALUATION}",
+    ),
+    Rule(
+        ("eval_delay", "eval_strategy"),
+        lambda v: _wants_best(v) and _never_evaluated(v),
+        "training ends before the first evaluation, so no checkpoint could be the best; lower eval_delay",
+    ),
+    Rule(
+        ("metric_for_best_model",),
+        lambda v: v.metric_for_best_model is None and (_wants_best(v) or _follows_metric(v)),
+        "there must be one; leave it out for mae",
+    ),
+    Rule(
+        ("metric_for_best_model", "readout"),
+        lambda v: (
+            v.metric_for_best_model is not None and v.metric_for_best_model.removeprefix("eval_") not in _names_of(v)
+        ),
+        lambda v: f"on {v.dataset} it must be one of {', '.join(_names_of(v))}",
+    ),
+    Rule(
+        ("greater_is_better", "metric_for_best_model"),
+        lambda v: (
+            None not in (v.metric_for_best_model, v.greater_is_better)
+            and v.greater_is_better == lower_is_better(v.metric_for_best_model)
+        ),
+        "the worst checkpoint would be kept; leave greater_is_better out, it follows from the metric",
+    ),
+    Rule(
+        ("lr_scheduler_type", "eval_strategy"),
+        lambda v: _follows_metric(v) and v.eval_strategy == "no",
+        f"this schedule follows the evaluations; {_NO_EVALUATION}",
+    ),
+    Rule(
+        ("lr_scheduler_type", "lr_scheduler_kwargs", "metric_for_best_model"),
+        lambda v: (
+            _follows_metric(v)
+            and ((v.lr_scheduler_kwargs or {}).get("mode", "min") == "min") != lower_is_better(v.metric_for_best_model)
+        ),
+        'it would follow the metric the wrong way; lr_scheduler_kwargs {"mode": "max"} is for one where higher is better',
+    ),
+    Rule(
+        ("dataloader_persistent_workers", "dataloader_num_workers"),
+        lambda v: v.dataloader_persistent_workers and v.dataloader_num_workers == 0,
+        _NO_WORKERS,
+    ),
+    Rule(
+        ("dataloader_prefetch_factor", "dataloader_num_workers"),
+        lambda v: v.dataloader_prefetch_factor is not None and v.dataloader_num_workers == 0,
+        _NO_WORKERS,
+    ),
+    Rule(
+        ("dataloader_multiprocessing_context", "dataloader_num_workers"),
+        lambda v: v.dataloader_multiprocessing_context is not None and v.dataloader_num_workers == 0,
+        _NO_WORKERS,
+    ),
+    Rule(
+        ("gradient_checkpointing", "activation_checkpointing"),
+        lambda v: v.gradient_checkpointing not in (None, v.activation_checkpointing),
+        "the first is an old name of the second and would be passed over; leave it out",
+    ),
+    Rule(
+        ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"),
+        lambda v: v.gradient_checkpointing_kwargs not in (None, v.activation_checkpointing_kwargs),
+        "the first is an old name of the second and would be passed over; leave it out",
+    ),
+    Rule(
+        ("torch_compile_backend",),
+        lambda v: (
+            v.torch_compile_backend is not None
+            and v.torch_compile_backend.upper() not in {backend.value for backend in DynamoBackend}
+        ),
+        f"it must be one of {', '.join(backend.value.lower() for backend in DynamoBackend)}",
+    ),
+    Rule(
+        ("debug",),
+        lambda v: (
+            not set((v.debug or "").split() if isinstance(v.debug, str | None) else v.debug)
+            <= {DebugOption.UNDERFLOW_OVERFLOW}
+        ),
+        "only underflow_overflow is known here",
+    ),
+    Rule(
+        ("report_to",),
+        _trackers,
+        f"name trackers that are installed, or none; known are {', '.join(INTEGRATION_TO_CALLBACK)}",
+        of_machine=True,
+    ),
+)
+
+
+def check_together(values: Mapping[str, Any], *, on_this_machine: bool) -> None:
+    """The values of all fields fit together.
+
+    Args:
+        values: by field, each of which is right by itself.
+        on_this_machine: `False` for settings that are run elsewhere.
+
+    Raises:
+        SettingError: with the values of the fields that do not, and what to do.
+    """
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    precision = {name: values[name] or launched == name for name in ("fp16", "bf16")}
+    if values["fp16"] or values["bf16"]:
+        precision = {name: values[name] for name in precision}
+    together = SimpleNamespace(**{**values, **precision})
+    for rule in RULES:
+        if on_this_machine or not rule.of_machine:
+            rule.check(together)
