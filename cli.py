@@ -36,6 +36,7 @@ from .scoring.results import Journal, row_schema
 from .scoring.timeline import parse_seconds, write_timeline
 from .scoring.transcribe import Transcriber
 from .training.arguments import parse_arguments
+from .training.error_line import error_line
 from .training.feature_cache import cache_info, clear_cache
 from .training.plan import plan as make_plan
 
@@ -80,7 +81,8 @@ def plan(
     Further options override fields of the file, e.g. --lora_preset llm.
     """
     # A config for a GPU is planned on any machine.
-    found = make_plan(*parse_arguments([str(config), *context.args, "--use_cpu", "true"])).to_dict()
+    arguments = parse_arguments([str(config), *context.args, "--use_cpu", "true"], on_this_machine=False)
+    found = make_plan(*arguments).to_dict()
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -348,7 +350,7 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        sys.exit(f"omnisent: {error}")
+        sys.exit(f"omnisent: {error_line(error)}")
 
 
 def one_flag_a_seed(arguments: list[str]) -> list[str]:

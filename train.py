@@ -26,6 +26,7 @@ from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentT
 from omnisent.training.backbone import base_of, build_model, build_readout
 from omnisent.training.bad_clips import find_bad_clips, is_complete
 from omnisent.training.collator import ClipCollator, ClipDataset
+from omnisent.training.error_line import error_line
 from omnisent.training.feature_cache import fill_cache, open_cache
 from omnisent.training.plan import adapter_share
 from omnisent.training.trainer import SentimentTrainer
@@ -290,12 +291,15 @@ def save_bundle(folder: Path, model, processor: OmniSentProcessor) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line: one clear line and exit code 1 for input that is wrong; `--log_level debug` shows where it was found."""
+    argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if "--log_level debug" in " ".join(argv).replace("=", " "):
+        logger.setLevel(logging.DEBUG)
     try:
         run(*parse_arguments(argv))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         logger.debug("", exc_info=True)
-        sys.exit(f"train.py: {str(error).strip().splitlines()[-1]}")  # a DataLoader worker puts its traceback before
+        sys.exit(f"train.py: {error_line(error)}")
 
 
 if __name__ == "__main__":
