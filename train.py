@@ -3,32 +3,34 @@
 accelerate launch train.py configs/mosi.yaml [--field value ...]
 """
 
+import gc
 import logging
 import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import TrainerState, set_seed
+from transformers import PreTrainedModel, TrainerState, set_seed
 
 from omnisent.data.built import build_record
 from omnisent.data.catalog import DatasetFacts, dataset_facts, load_clips
 from omnisent.data.clip import SPLITS, Clip
 from omnisent.evaluation.intervals import LEVEL, calibration, coverage
 from omnisent.processing_omnisent import OmniSentProcessor, rating_instruction
-from omnisent.readouts.base import Readout
+from omnisent.readouts.base import Readings, Readout
 from omnisent.training import run_folder
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
-from omnisent.training.backbone import base_of, build_model, build_readout
+from omnisent.training.backbone import base_of, build_model, build_readout, check_adapter
 from omnisent.training.bad_clips import find_bad_clips, is_complete
 from omnisent.training.collator import ClipCollator, ClipDataset
 from omnisent.training.error_line import error_line
 from omnisent.training.feature_cache import fill_cache, open_cache
 from omnisent.training.plan import adapter_share
+from omnisent.training.row_check import TOLERANCES, check_rows
 from omnisent.training.trainer import SentimentTrainer
 
 logger = logging.getLogger("omnisent.train")
@@ -38,29 +40,102 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
     """One training run; returns what metrics.json holds."""
     if args.evaluate_only and model_args.readout == "discriminative" and not model_args.adapter:
         raise ValueError("evaluate_only: a head that was never trained has nothing to say; name a bundle with adapter")
-    folder = Path(args.output_dir)
+    folder, resumed = Path(args.output_dir), checkpoint(args)
+    if resumed is None and not args.evaluate_only and last_checkpoint(folder) is not None:
+        raise ValueError(
+            f"output_dir: {folder} holds checkpoints of another run; add --resume_from_checkpoint true to go on from the last one,"
+            " remove them, or give another output_dir"
+        )
     leave_cores_to_workers(args)
+    check_adapter(model_args, dataset_facts(data_args.dataset).score_range, training=not args.evaluate_only)
     data = prepare_data(model_args, data_args, args)
-    facts, processor, splits = data.facts, data.processor, data.splits
     if args.should_save:
+        run_folder.begin(folder)
         run_folder.write_config(folder, model_args, data_args, args)
         run_folder.write_environment(folder, data.clips)
+    model, outcome = train_and_predict(model_args, data_args, args, data, resumed)
+    test, readout = data.splits["test"], outcome.readout
+    references, scores = [clip.label for clip in test], outcome.readout.scores(outcome.readings)
+    zero_shot = args.evaluate_only and not model_args.adapter
+    lora, percent = (0, 0.0) if zero_shot else adapter_share(model.model.config, model_args)
+    metrics = {
+        "dataset": data.facts.name,
+        "split": "test",
+        "readout": readout.name,
+        "modalities": data.processor.modalities,
+        "seed": args.seed,
+        "n": len(references),
+        **readout.metrics(outcome.readings, references, data.facts.convention),
+        "bad_clips": len(data.bad),
+        "denoise": data.denoise,
+        "interval_coverage": interval_coverage(outcome.calibration, scores, references),
+        "seconds_per_clip": outcome.seconds / len(references),
+        "peak_memory_bytes": run_folder.peak_memory_bytes(),
+        "trainable_parameters": lora,
+        "trainable_percent": percent,
+        "head_parameters": sum(p.numel() for name, p in model.named_parameters() if name.startswith("score.")),
+    }
+    if args.should_save:
+        if not args.evaluate_only:
+            save_bundle(folder, model, data.processor)
+        model = None  # there need not be memory for two
+        model, processor = load_again(folder, model_args, args, data)
+        tolerance = TOLERANCES[model_args.dtype] * float(data.labels.std())
+        check_rows(model, processor, readout, outcome.dataset, outcome.readings, tolerance=tolerance)
+        run_folder.write_predictions(folder, test, scores)
+        run_folder.write_clip_facts(folder, test)
+        if outcome.valid_scores is not None:
+            run_folder.write_predictions(folder, data.splits["valid"], outcome.valid_scores, split="valid")
+        if outcome.readings.answers is not None:
+            run_folder.write_answers(folder, test, outcome.readings)
+        metrics = run_folder.write_metrics(folder, metrics)
+        floor = float(np.mean(np.abs(np.array(references) - np.median(data.labels))))
+        bundle = "" if args.evaluate_only else f", bundle {folder / 'model'}"
+        print(
+            f"test MAE {metrics['mae']:.3f}, constant (train median) {floor:.3f}, ratio {metrics['mae'] / floor:.2f}; "
+            f"run folder {folder}{bundle}"
+        )
+    return metrics
 
-    labels = np.array([clip.label for clip in splits["train"]])
-    readout = build_readout(model_args, processor.tokenizer, facts.score_range)
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run predicts.
+
+    Attributes:
+        readout: how.
+        dataset: the test split, as it was predicted on.
+        readings: of the test split, in its order.
+        seconds: that the test split took.
+        calibration: the intervals of the kept weights; `None` where there are none.
+        valid_scores: of the validation split, label units; `None` without training.
+    """
+
+    readout: Readout
+    dataset: ClipDataset
+    readings: Readings
+    seconds: float
+    calibration: dict | None
+    valid_scores: np.ndarray | None
+
+
+def train_and_predict(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: OmniSentTrainingArguments,
+    data: "PreparedData",
+    resumed: str | None,
+) -> tuple[PreTrainedModel, Outcome]:
+    """The trained model, with its calibration, and what it says of the validation and test splits."""
+    processor, score_range = data.processor, data.facts.score_range
+    readout = build_readout(model_args, processor.tokenizer, score_range)
     cache = open_cache(model_args, data_args, processor) if data_args.feature_cache else None
-    datasets = {name: ClipDataset(splits[name], processor, readout, cache) for name in SPLITS}
+    datasets = {name: ClipDataset(data.splits[name], processor, readout, cache) for name in SPLITS}
     if cache is not None:
         wanted = SPLITS[-1:] if args.evaluate_only else SPLITS
         fill_cache(cache, model_args, [clip for name in wanted for clip in datasets[name].inputs], processor, args)
     set_seed(args.seed)  # here, so that a run does not depend on what the cache already holds
-    model = build_model(
-        model_args,
-        label_mean=float(labels.mean()),
-        label_std=float(labels.std()),
-        score_range=facts.score_range,
-        towers=cache is None,
-    )
+    model = build_model(model_args, **data.scale, device=args.device, towers=cache is None)
     trainer = SentimentTrainer(
         model=model,
         args=args,
@@ -69,57 +144,37 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
         eval_dataset=datasets["valid"],
         processing_class=processor,
         readout=readout,
-        convention=facts.convention,
+        convention=data.facts.convention,
     )
     discriminative = readout.name == "discriminative"
     known = model.config.calibration if discriminative else None  # of the bundle that `adapter` names
+    valid_scores = None
     if not args.evaluate_only:
         if discriminative:
             model.config.calibration = None  # its residuals are not those of the weights that checkpoints will hold
-        trainer.train(resume_from_checkpoint=checkpoint(args))
+        trainer.train(resume_from_checkpoint=resumed)
         trainer.save_state()
-        known = calibrate(trainer, datasets["valid"], readout)
+        valid_scores = readout.scores(trainer.read(datasets["valid"], "valid"))
+        known = calibrate(valid_scores, data.splits["valid"])
         if discriminative:
             model.config.calibration = known
-
     started = time.perf_counter()
-    readings = readout.read(trainer.predict(datasets["test"], metric_key_prefix="test").predictions)
+    readings = trainer.read(datasets["test"], "test")
     seconds = time.perf_counter() - started
-    zero_shot = args.evaluate_only and not model_args.adapter
-    lora, percent = (0, 0.0) if zero_shot else adapter_share(model.model.config, model_args)
-    references = [clip.label for clip in splits["test"]]
-    metrics = {
-        "dataset": facts.name,
-        "split": "test",
-        "readout": readout.name,
-        "modalities": processor.modalities,
-        "seed": args.seed,
-        "n": len(references),
-        **readout.metrics(readings, references, facts.convention),
-        "bad_clips": len(data.bad),
-        "denoise": data.denoise,
-        "interval_coverage": interval_coverage(known, readout.scores(readings), references),
-        "seconds_per_clip": seconds / len(references),
-        "peak_memory_bytes": run_folder.peak_memory_bytes(),
-        "trainable_parameters": lora,
-        "trainable_percent": percent,
-        "head_parameters": sum(p.numel() for name, p in model.named_parameters() if name.startswith("score.")),
-    }
-    if args.should_save:
-        run_folder.write_predictions(folder, splits["test"], readout.scores(readings))
-        run_folder.write_clip_facts(folder, splits["test"])
-        if readings.answers is not None:
-            run_folder.write_answers(folder, splits["test"], readings)
-        if not args.evaluate_only:
-            save_bundle(folder, model, processor)
-        metrics = run_folder.write_metrics(folder, metrics)
-        floor = float(np.mean(np.abs(np.array(references) - np.median(labels))))
-        bundle = "" if args.evaluate_only else f", bundle {folder / 'model'}"
-        print(
-            f"test MAE {metrics['mae']:.3f}, constant (train median) {floor:.3f}, ratio {metrics['mae'] / floor:.2f}; "
-            f"run folder {folder}{bundle}"
-        )
-    return metrics
+    return model, Outcome(readout, datasets["test"], readings, seconds, known, valid_scores)
+
+
+def load_again(
+    folder: Path, model_args: ModelArguments, args: OmniSentTrainingArguments, data: "PreparedData"
+) -> tuple[PreTrainedModel, OmniSentProcessor]:
+    """The run's saved bundle as anyone would load it, in the run's number format; without training, what was evaluated."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    bundle, processor = folder / "model", data.processor
+    if not args.evaluate_only:
+        model_args, processor = replace(model_args, adapter=str(bundle)), OmniSentProcessor.from_pretrained(bundle)
+    return build_model(model_args, **data.scale, device=args.device), processor
 
 
 @dataclass(frozen=True)
@@ -139,6 +194,17 @@ class PreparedData:
     processor: OmniSentProcessor
     splits: dict[str, list[Clip]]
     bad: list[tuple[str, str, str]]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Of the training split, label units."""
+        return np.array([clip.label for clip in self.splits["train"]])
+
+    @property
+    def scale(self) -> dict:
+        """Mean and standard deviation of the training labels, and the score range, in label units."""
+        spread = {"label_mean": float(self.labels.mean()), "label_std": float(self.labels.std())}
+        return {**spread, "score_range": self.facts.score_range}
 
     @property
     def clips(self) -> list[Clip]:
@@ -263,10 +329,9 @@ def last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def calibrate(trainer: SentimentTrainer, dataset: ClipDataset, readout: Readout) -> dict:
-    """Intervals from the validation split, by the weights that are kept."""
-    readings = readout.read(trainer.predict(dataset, metric_key_prefix="valid").predictions)
-    known = calibration(readout.scores(readings), [clip.label for clip in dataset.clips])
+def calibrate(scores: Sequence[float], clips: Sequence[Clip]) -> dict:
+    """Intervals from the validation split's scores, by the weights that are kept."""
+    known = calibration(scores, [clip.label for clip in clips])
     if str(LEVEL) not in known["half_widths"]:
         logger.warning(
             "%d validation clips are too few for intervals of level %s; interval_coverage stays null",

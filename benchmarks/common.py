@@ -50,7 +50,7 @@ def save(name: str, result: dict) -> Path:
     """Write benchmarks/results/<name>.json with the machine it was measured on."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), **result}, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({"machine": machine(), **result}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return path
 
 

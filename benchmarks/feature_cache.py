@@ -98,6 +98,7 @@ def epoch(dataset: ClipDataset, model: OmniForSentimentRegression, collate: Clip
     """Every clip once, with its gradient."""
     model.train()
     for batch in DataLoader(dataset, batch_size=8, num_workers=workers, collate_fn=collate):
+        batch.pop("clip_index")
         model(**batch).loss.backward()
         model.zero_grad()
 

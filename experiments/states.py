@@ -49,7 +49,7 @@ def last_token_states(
     device = model.get_input_embeddings().weight.device
     parts = []
     for batch in tqdm(loader, desc="hidden states", unit="batch", disable=args.disable_tqdm):
-        inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
+        inputs = {key: value.to(device) for key, value in batch.items() if key not in ("labels", "clip_index")}
         mask, positions = inputs.pop("attention_mask"), inputs.pop("position_ids")
         with torch.no_grad():
             output = model.model.language_model(

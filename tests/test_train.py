@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from omnisent import train
@@ -27,8 +28,9 @@ from omnisent.readouts.discriminative import DiscriminativeReadout
 from omnisent.readouts.generative import GreedyReadout
 from omnisent.train import last_checkpoint, main, run
 from omnisent.training.arguments import ModelArguments, parse_arguments
-from omnisent.training.backbone import build_model
+from omnisent.training.backbone import build_model, lora_config
 from omnisent.training.collator import ClipCollator, ClipDataset
+from omnisent.training.feature_cache import open_cache
 from omnisent.training.run_folder import METRIC_KEYS
 from omnisent.training.trainer import SentimentTrainer
 
@@ -108,6 +110,11 @@ def test_a_run_leaves_a_complete_folder(settings, tmp_path, planted_clips, capsy
     assert versions["torch"] == torch.__version__.split("+")[0]
     assert (folder / "trainer_state.json").is_file()
     assert "constant (train median)" in capsys.readouterr().out
+
+    files = [*folder.rglob("*.json")]
+    assert len(files) > 8
+    for file in files:
+        json.loads(file.read_text(), parse_constant=lambda token, file=file: pytest.fail(f"{token} in {file}"))
 
     model = OmniForSentimentRegression.from_pretrained(folder / "model")
     processor = OmniSentProcessor.from_pretrained(folder / "model")
@@ -267,9 +274,12 @@ def test_a_run_that_was_stopped_after_training_is_finished_from_its_last_checkpo
     assert _calibration(folder / "model") == known
 
 
-@pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_resuming_half_way_gives_bit_equal_weights(settings, tmp_path, quantization):
+@pytest.mark.parametrize(
+    ("quantization", "order"), [("none", "random"), ("nf4", "random"), ("none", "group_by_length")]
+)
+def test_resuming_half_way_gives_bit_equal_weights(settings, tmp_path, quantization, order):
     common = {"quantization": quantization, "load_best_model_at_end": False, "save_total_limit": 5}
+    common["train_sampling_strategy"] = order
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     run(*parse_arguments([settings(**common, output_dir=str(whole))]))
     config = settings(**common, output_dir=str(halves))
@@ -412,6 +422,159 @@ def test_like_lengths_share_a_batch_when_asked_for(settings, tmp_path, planted_r
     assert spread["group_by_length"] < 0.8 * spread["random"]
 
 
+def _bundle_scores(run_folder, clips) -> list[float]:
+    """Of each clip by itself, by the run's saved bundle."""
+    model = OmniForSentimentRegression.from_pretrained(run_folder / "model")
+    processor = OmniSentProcessor.from_pretrained(run_folder / "model")
+    with torch.no_grad():
+        return [model(**processor(clip.to_dict())).scores.item() for clip in clips]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_row_belongs_to_its_clip_when_like_lengths_share_a_batch(settings, tmp_path, planted_clips, cached):
+    changes = _cached(tmp_path) if cached else {"learning_rate": 0.02}
+    run(
+        *parse_arguments([settings(**changes, train_sampling_strategy="group_by_length", per_device_eval_batch_size=3)])
+    )
+    test = [clip for clip in planted_clips if clip.split == "test"]
+    expected = _bundle_scores(tmp_path / "run", test)
+    assert _scores(tmp_path / "run") == pytest.approx(expected, abs=1e-5)
+    assert len({round(score, 3) for score in expected}) > 8
+    valid = [clip for clip in planted_clips if clip.split == "valid"]
+    with (tmp_path / "run" / "valid_predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [clip.id for clip in valid]
+    assert [float(row["score"]) for row in rows] == pytest.approx(_bundle_scores(tmp_path / "run", valid), abs=1e-5)
+
+
+def test_predictions_that_come_back_in_another_order_are_refused(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(SentimentTrainer, "_get_eval_sampler", lambda self, clips: range(len(clips) - 1, -1, -1))
+    with pytest.raises(SystemExit, match=r"evaluation gave the prediction of clip 15 in row 0; nothing is written"):
+        main([settings()])
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert not (tmp_path / "run" / "predictions.csv").exists()
+
+
+@pytest.mark.parametrize("readout", ["discriminative", "generative"])
+def test_a_run_whose_saved_bundle_gives_other_scores_is_not_finished(settings, tmp_path, monkeypatch, readout):
+    save = train.save_bundle
+
+    def save_another(folder, model, processor):
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name or name.startswith("score."):
+                    parameter.add_(0.1)
+        save(folder, model, processor)
+
+    monkeypatch.setattr(train, "save_bundle", save_another)
+    with pytest.raises(SystemExit, match=r"clip planted-\S+: its row has \S+, but by itself the saved model gives"):
+        main([settings(readout=readout, decoding="expected", max_steps=2)])
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_another_run_does_not_start_in_a_folder_with_checkpoints(settings, tmp_path):
+    run(*parse_arguments([settings(max_steps=2)]))
+    before = (tmp_path / "run" / "metrics.json").read_bytes()
+    with pytest.raises(SystemExit, match=r"output_dir: \S+run holds checkpoints of another run; add --resume"):
+        main([settings(seed=3)])
+    assert (tmp_path / "run" / "metrics.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("readout", ["discriminative", "generative"])
+def test_mixed_precision_changes_training_and_no_score(settings, tmp_path, readout):
+    common = {"readout": readout, "decoding": "expected", "bf16": True, "learning_rate": 0.02}
+    run(*parse_arguments([settings(**common)]))
+    score_only = {**common, "bf16": False, "evaluate_only": True, "adapter": str(tmp_path / "run" / "model")}
+    run(*parse_arguments([settings(**score_only, output_dir=str(tmp_path / "again"))]))
+    assert _scores(tmp_path / "again") == _scores(tmp_path / "run")
+
+
+def _cached(tmp_path) -> dict:
+    """Settings with the towers' outputs on disk, in a folder of their own for every run."""
+    out = tmp_path / "run"
+    return {
+        "lora_preset": "llm",
+        "feature_cache": str(tmp_path / "cache"),
+        "output_dir": str(out),
+        "learning_rate": 0.02,
+    }
+
+
+def _poison(config: str) -> str:
+    """Puts a NaN into what a run's cache holds of its first training clip with a picture; returns the clip's id."""
+    model_args, data_args, args = parse_arguments([config])
+    data = train.prepare_data(model_args, data_args, args)
+    cache = open_cache(model_args, data_args, data.processor)
+    readout = DiscriminativeReadout((-3.0, 3.0))
+    for inputs in ClipDataset(data.splits["train"], data.processor, readout).inputs:
+        entry = load_file(cache.path(inputs))
+        if "video_embeds" in entry:
+            entry["video_embeds"][0, 0] = torch.nan
+            save_file(entry, cache.path(inputs))
+            return inputs["id"]
+    raise AssertionError("no clip with a picture")
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(4, 1), (2, 2)])
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_clips_and_place(settings, tmp_path, batch, steps):
+    config = settings(**_cached(tmp_path), train_sampling_strategy="sequential", per_device_train_batch_size=batch)
+    run(*parse_arguments([config]))
+    checkpoint = _weights(tmp_path / "run" / "checkpoint-4")
+    poisoned = _poison(config)
+    more = ["--resume_from_checkpoint", "true", "--max_steps", "40", "--gradient_accumulation_steps", str(steps)]
+    with pytest.raises(SystemExit) as stopped:
+        main([config, *more])
+    assert re.match(rf"train\.py: step \d+: the loss is nan on clips .*{poisoned}", stopped.value.code)
+    assert "first bad value: the input video_embeds" in stopped.value.code
+    assert "\n" not in stopped.value.code
+    found = _weights(tmp_path / "run" / "checkpoint-4")
+    assert all(torch.equal(found[name], checkpoint[name]) for name in checkpoint)
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_step_that_ends_in_infinity_is_not_made(settings, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        main([settings(learning_rate=1e38, head_learning_rate=1e38, max_grad_norm=0, max_steps=20)])
+    assert re.match(r"train\.py: step \d+: the (loss|gradient norm) is (nan|inf) on clips planted-", stopped.value.code)
+    assert not (tmp_path / "run" / "model").exists()
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_gradient_that_is_not_finite_is_named_before_the_step(settings, tmp_path):
+    class Spoil(TrainerCallback):
+        def on_train_begin(self, args, state, control, model=None, **kwargs):
+            name, parameter = next((n, p) for n, p in model.named_parameters() if "lora_B" in n)
+            self.name, self.before = (
+                name,
+                {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad},
+            )
+            self.model = model
+            parameter.register_hook(lambda gradient: gradient * torch.inf)
+
+    spoil = Spoil()
+    with _trainer_callback(spoil), pytest.raises(SystemExit) as stopped:
+        main([settings()])
+    assert re.match(r"train\.py: step 1: the gradient norm is (nan|inf) on clips planted-", stopped.value.code)
+    assert f"first bad gradient: {spoil.name}" in stopped.value.code
+    after = dict(spoil.model.named_parameters())
+    assert all(torch.equal(value, after[name]) for name, value in spoil.before.items())
+
+
+def test_what_is_not_finite_is_never_saved(model, tmp_path):
+    model.add_lora(lora_config(ModelArguments(lora_r=2)))
+    adapter = next(name for name, _ in model.named_parameters() if "lora_A" in name)
+    for name in (adapter, "score.layers.0.bias"):
+        with torch.no_grad():
+            value = dict(model.named_parameters())[name]
+            kept = value.clone()
+            value.view(-1)[0] = torch.nan
+            with pytest.raises(ValueError, match=r"has NaN or infinite values"):
+                model.save_pretrained(tmp_path / "bundle")
+            value.copy_(kept)
+        assert not list((tmp_path / "bundle").rglob("*.safetensors"))
+        assert not (tmp_path / "bundle" / "config.json").exists()
+
+
 def test_bad_clips_are_an_error_by_name_or_are_listed_and_left_out(settings, tmp_path, caplog):
     root = tmp_path / "damaged"
     clips = make_planted_clips(root, n_train=12, n_valid=6, n_test=6, seed=8)
@@ -485,6 +648,11 @@ def test_labels_outside_the_range_are_refused_by_clip(settings, tmp_path):
 
 
 def _launch(config: str, processes: int, folder) -> None:
+    done = _launched(config, processes, folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def _launched(config: str, processes: int, folder) -> subprocess.CompletedProcess:
     environment = {
         **os.environ,
         "ACCELERATE_USE_CPU": "true",
@@ -495,12 +663,12 @@ def _launch(config: str, processes: int, folder) -> None:
     command += ["--num_processes", str(processes), "--mixed_precision", "no", "--main_process_port", "0"]
     command += ["--multi_gpu"] if processes > 1 else []
     command += ["train.py", config, "--output_dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-3000:]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
 
 
-def test_two_processes_follow_the_loss_curve_of_one(settings, tmp_path):
+def test_two_processes_follow_the_loss_curve_of_one_and_score_each_clip_alike(settings, tmp_path):
     still = {"lora_dropout": 0.0, "head_dropout": 0.0, "lr_scheduler_type": "constant"}
+    still |= {"per_device_eval_batch_size": 3}  # the last batches of the 16 clips are uneven
     _launch(settings(**still, per_device_train_batch_size=4), 1, tmp_path / "one")
     _launch(settings(**still, per_device_train_batch_size=2), 2, tmp_path / "two")
     assert json.loads((tmp_path / "one" / "environment.json").read_text())["processes"] == 1
@@ -511,6 +679,20 @@ def test_two_processes_follow_the_loss_curve_of_one(settings, tmp_path):
     tests = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
     assert tests[0]["n"] == tests[1]["n"]
     assert tests[1]["mae"] == pytest.approx(tests[0]["mae"], abs=1e-3)
+    assert _scores(tmp_path / "two") == pytest.approx(_scores(tmp_path / "one"), abs=1e-3)
+    assert len({round(score, 3) for score in _scores(tmp_path / "one")}) > 8
+
+
+def test_two_processes_stop_together_when_one_has_a_bad_value(settings, tmp_path):
+    config = settings(**_cached(tmp_path), train_sampling_strategy="sequential", per_device_train_batch_size=2)
+    run(*parse_arguments([config]))
+    poisoned = _poison(config)
+    done = _launched(config, 2, tmp_path / "two")
+    assert done.returncode != 0
+    assert re.search(rf"the loss is nan on clips [^;]*{poisoned}", done.stderr)
+    assert "the loss is not finite in another process" in done.stderr
+    assert not (tmp_path / "two" / "model").exists()
+    assert not (tmp_path / "two" / "metrics.json").exists()
 
 
 def test_peak_memory_is_this_programs_and_not_that_of_the_one_that_started_it():

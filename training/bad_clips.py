@@ -1,6 +1,8 @@
 """Finds the clips of a data set that cannot be used, by encoding each one once before training starts, or that lack a modality."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -8,6 +10,8 @@ from tqdm.auto import tqdm
 from ..data.clip import Clip
 from ..media_omnisent import OmniSentError, read_header
 from ..processing_omnisent import OmniSentProcessor
+
+logger = logging.getLogger("omnisent.bad_clips")
 
 
 class _Reasons(Dataset):
@@ -19,7 +23,7 @@ class _Reasons(Dataset):
 
     def __getitem__(self, index: int) -> str | None:
         try:
-            self.processor.encode(self.clips[index].to_dict())
+            warn_of_part(self.processor.encode(self.clips[index].to_dict()))
         except OmniSentError as error:
             return str(error)
         return None
@@ -32,6 +36,12 @@ def find_bad_clips(
     loader = DataLoader(_Reasons(clips, processor), batch_size=None, num_workers=workers)
     reasons = tqdm(loader, total=len(clips), desc="checking clips", unit="clip")
     return [(clip.id, clip.split or "", why) for clip, why in zip(clips, reasons, strict=True) if why is not None]
+
+
+def warn_of_part(encoded: Mapping[str, Any]) -> None:
+    """Say of an encoded clip that it is used although a part of it cannot be read, where that is so."""
+    if "warning" in encoded:
+        logger.warning("clip %s is used in part: %s", encoded["clip_id"], encoded["warning"])
 
 
 def is_complete(clip: Clip) -> bool:

@@ -12,6 +12,7 @@ from ..data.neighbours import preceding_texts
 from ..media_omnisent import longest_seconds, read_header
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.base import Readout
+from .bad_clips import warn_of_part
 from .feature_cache import FeatureCache
 
 
@@ -30,6 +31,7 @@ class ClipDataset(Dataset):
         self.readout = readout
         self.cache = cache
         context = preceding_texts(self.clips, processor.context_clips)
+        self._warned: set[int] = set()
         self.inputs = [{**clip.to_dict(), "context": context[clip.id]} for clip in self.clips]
 
     def __len__(self) -> int:
@@ -42,8 +44,12 @@ class ClipDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         read = self.processor.encode if self.cache is None else self.cache.load
         label = self.clips[index].label
-        inputs = self.readout.training_inputs(label)
-        return {**read(self.inputs[index]), **inputs, "labels": torch.tensor(label, dtype=torch.float32)}
+        own = {"labels": torch.tensor(label, dtype=torch.float32), "clip_index": torch.tensor(index)}
+        encoded = read(self.inputs[index])
+        if index not in self._warned:
+            warn_of_part(encoded)
+            self._warned.add(index)
+        return {**encoded, **self.readout.training_inputs(label), **own}
 
 
 def _seconds(clip: Clip) -> float:
@@ -52,7 +58,7 @@ def _seconds(clip: Clip) -> float:
 
 @dataclass(frozen=True)
 class ClipCollator:
-    """Pads encoded clips; `labels` becomes (B,) float32."""
+    """Pads encoded clips; `labels` becomes (B,) float32, and `clip_index` (B,) the clips' places in their data set."""
 
     processor: OmniSentProcessor
     readout: Readout
@@ -61,5 +67,5 @@ class ClipCollator:
     def __call__(self, items: Sequence[dict[str, torch.Tensor]]) -> BatchFeature:
         batch = self.processor.pad(items, padding_side=self.padding_side)
         batch.update(self.readout.collate_training_inputs(items))
-        batch["labels"] = torch.stack([item["labels"] for item in items])
+        batch.update({name: torch.stack([item[name] for item in items]) for name in ("labels", "clip_index")})
         return batch

@@ -1,4 +1,4 @@
-"""The run folder: config.yaml, environment.json, metrics.json, predictions.csv, clip_facts.csv, answers.csv, bad_clips.csv.
+"""The run folder: config.yaml, environment.json, metrics.json, predictions.csv of test and validation, clip_facts.csv, ...
 
 Every later figure is read from it. metrics.json is written last: where it lies, the run is finished.
 """
@@ -25,13 +25,22 @@ from ..media_omnisent import longest_seconds, read_header
 from ..readouts.base import Readings
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 
-PACKAGES = ("omnisent", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "av", "numpy")
+PACKAGES = (
+    *("omnisent", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "numpy"),
+    *("av", "soxr", "qwen-omni-utils"),
+)
+PREDICTIONS = {"valid": "valid_predictions.csv", "test": "predictions.csv"}
 METRIC_KEYS = (
     *("dataset", "split", "readout", "modalities", "seed", "n"),
     *("mae", "corr", "acc_7", "acc_5", "acc_3", "acc_2_has0", "acc_2_non0", "f1_has0", "f1_non0"),
     *("decoding", "unparsable_rate", "mae_parsable", "out_of_range_rate", "bad_clips", "denoise", "interval_coverage"),
     *("seconds_per_clip", "peak_memory_bytes", "trainable_parameters", "trainable_percent", "head_parameters"),
 )
+
+
+def begin(folder: Path) -> None:
+    """Take away the figures of an earlier run: metrics.json says that a run is finished, so none may lie beside other settings."""
+    (folder / "metrics.json").unlink(missing_ok=True)
 
 
 def config_dict(model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments) -> dict:
@@ -72,9 +81,9 @@ def read_environment(folder: Path) -> dict:
     return read_json(folder / "environment.json")
 
 
-def read_predictions(folder: Path) -> pd.DataFrame:
+def read_predictions(folder: Path, *, split: str = "test") -> pd.DataFrame:
     """What `write_predictions` wrote: id (str), label and score (float)."""
-    table = pd.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)
+    table = pd.read_csv(folder / PREDICTIONS[split], dtype=str, keep_default_na=False)
     return table.astype({"label": float, "score": float})
 
 
@@ -98,8 +107,16 @@ def code_versions() -> dict:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "commit": _commit(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: installed_version(name) for name in PACKAGES},
     }
+
+
+def installed_version(name: str) -> str | None:
+    """Of a package; `None` when it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def write_metrics(folder: Path, values: dict) -> dict:
@@ -121,10 +138,10 @@ def write_metrics(folder: Path, values: dict) -> dict:
     return metrics
 
 
-def write_predictions(folder: Path, clips: Sequence[Clip], scores: Sequence[float]) -> None:
-    """predictions.csv: id, label, score; both in label units, in the order of the split."""
+def write_predictions(folder: Path, clips: Sequence[Clip], scores: Sequence[float], *, split: str = "test") -> None:
+    """predictions.csv, or valid_predictions.csv: id, label, score; both in label units, in the order of the split."""
     rows = [(clip.id, clip.label, repr(float(score))) for clip, score in zip(clips, scores, strict=True)]
-    _write_csv(folder / "predictions.csv", ("id", "label", "score"), rows)
+    _write_csv(folder / PREDICTIONS[split], ("id", "label", "score"), rows)
 
 
 def constant_mae(folder: Path) -> float:
@@ -208,13 +225,6 @@ def _fingerprint(clips: Sequence[Clip]) -> str:
     """Of ids, transcripts, labels and splits, in their order; media are known by their clips' ids."""
     rows = [[clip.id, clip.text, clip.label, clip.split] for clip in clips]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:

@@ -22,6 +22,7 @@ READOUT = DiscriminativeReadout((-3.0, 3.0))
 def test_a_batch_has_the_labels_of_its_clips_in_order(processor):
     dataset = ClipDataset(CLIPS, processor, READOUT)
     batch = ClipCollator(processor, READOUT)([dataset[2], dataset[0]])
+    assert batch["clip_index"].tolist() == [2, 0]
     assert batch["labels"].tolist() == [1.0, 0.5]
     assert batch["labels"].dtype == torch.float32
 
