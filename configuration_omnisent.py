@@ -1,12 +1,53 @@
 """OmniSentConfig: all that rebuilds a model from its files: Thinker, base and revision, head, label scale, score range.
 
-Holds no weights and no training settings; those are in the bundle's training_config.yaml.
+Holds no weights and no training settings; those are in the bundle's training_config.yaml. It is the first file of a bundle that is
+run, so it also says, before anything else is imported, which versions of its packages the bundle needs.
 """
 
-from typing import ClassVar
+import importlib.metadata
+import math
+import re
+from typing import Any, ClassVar
 
-from transformers import PreTrainedConfig
-from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
+# From the first version on, and below the second.
+REQUIRES = {
+    "transformers": ("5.23", "6"),
+    "peft": ("0.18", "1"),
+    "av": ("18", "19"),
+    "qwen-omni-utils": ("0.0.8", "0.1"),
+}
+
+
+def check_versions(requires: dict[str, tuple[str, str]]) -> None:
+    """Every package is installed in a version from the first of its two on, and below the second.
+
+    Raises:
+        ImportError: in one line, with what is found and the command that installs what is needed.
+    """
+    wrong = {}
+    for package, (low, high) in requires.items():
+        try:
+            found = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            wrong[package] = "none"
+            continue
+        if not _release(low) <= _release(found) < _release(high):
+            wrong[package] = found
+    if wrong:
+        said = ", ".join(f"{package} {found}" for package, found in wrong.items())
+        needed = " ".join(f'"{package}>={requires[package][0]},<{requires[package][1]}"' for package in wrong)
+        raise ImportError(f"omnisent does not run with the versions installed here ({said}): pip install {needed}")
+
+
+def _release(version: str) -> tuple[int, ...]:
+    numbers = [int(number) for number in re.match(r"[0-9.]*", version).group().split(".") if number]
+    return (*numbers, 0, 0, 0)[:3]
+
+
+check_versions(REQUIRES)
+
+from transformers import PreTrainedConfig  # noqa: E402
+from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig  # noqa: E402
 
 AUTO_MAP = {
     "AutoConfig": "configuration_omnisent.OmniSentConfig",
@@ -41,9 +82,11 @@ class OmniSentConfig(PreTrainedConfig):
         score_max: highest score that inference returns, in label units.
         calibration: `clips`, how many validation clips intervals are from, and `half_widths` in label units by level, e.g.
             `{"0.9": 1.1}`; `None` when it was not calibrated.
+        has_adapter: whether the bundle has an `adapter/`; `None` where that is not known, as in bundles of version 0.1.
+        requires: the versions of packages that it was tested with, as in `REQUIRES`; for people to read.
 
     Raises:
-        ValueError: when a field is outside its range, naming the field.
+        ValueError: when a field is of another type, not finite or outside its range, naming the field.
     """
 
     model_type = "omnisent"
@@ -62,21 +105,67 @@ class OmniSentConfig(PreTrainedConfig):
     score_min: float = -3.0
     score_max: float = 3.0
     calibration: dict | None = None
+    has_adapter: bool | None = None
+    requires: dict | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        self.check()
+
+    def check(self) -> None:
+        """Every field can be what it is.
+
+        Raises:
+            ValueError: naming the first field that cannot.
+        """
+        for name in ("head_dropout", "label_mean", "label_std", "score_min", "score_max"):
+            _check_number(name, getattr(self, name))
         if self.head not in HEADS:
             raise ValueError(f"head must be one of {', '.join(HEADS)}, not {self.head!r}")
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
-        if self.head_hidden_size < 1:
-            raise ValueError(f"head_hidden_size must be at least 1, not {self.head_hidden_size}")
+        if not _is_count(self.head_hidden_size):
+            raise ValueError(f"head_hidden_size must be a whole number from 1 on, not {self.head_hidden_size!r}")
         if not 0 <= self.head_dropout < 1:
             raise ValueError(f"head_dropout must be in [0, 1), not {self.head_dropout}")
-        if not self.label_std > 0:
-            raise ValueError(f"label_std must be above 0, not {self.label_std}")
         if not self.score_min < self.score_max:
             raise ValueError(f"score_min must be below score_max, not {self.score_min} and {self.score_max}")
+        if not self.score_min <= self.label_mean <= self.score_max:
+            raise ValueError(
+                f"label_mean must be from score_min to score_max, {self.score_min} to {self.score_max}, not {self.label_mean}"
+            )
+        widest = (self.score_max - self.score_min) / 2  # of values within the range (Popoviciu's inequality)
+        if not 0 < self.label_std <= widest * (1 + 1e-6):
+            raise ValueError(
+                f"label_std must be above 0 and at most half the score range, {widest:g}, not {self.label_std}"
+            )
+        if self.calibration is not None:
+            self._check_calibration()
+
+    def _check_calibration(self) -> None:
+        known = self.calibration
+        if not isinstance(known, dict) or not isinstance(known.get("half_widths"), dict):
+            raise ValueError(f"calibration must have clips and half_widths, not {known!r}")
+        if not _is_count(known.get("clips")):
+            raise ValueError(f"calibration.clips must be a whole number from 1 on, not {known.get('clips')!r}")
+        before = 0.0
+        for level, width in sorted(known["half_widths"].items()):
+            _check_number(f"calibration.half_widths[{level!r}]", width)
+            if not re.fullmatch(r"0\.\d+", str(level)) or not before <= width <= self.score_max - self.score_min:
+                raise ValueError(
+                    f"calibration.half_widths[{level!r}] must belong to a level such as '0.9', be at least that of a lower level,"
+                    f" and lie within the score range, not {width}"
+                )
+            before = width
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, not {value!r}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 OmniSentConfig.register_for_auto_class()

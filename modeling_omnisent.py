@@ -6,8 +6,9 @@ One forward pass gives one score a clip. It loads three forms by one `from_pretr
 
 import copy
 import os
+import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -25,15 +27,47 @@ from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5O
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 from transformers.utils import ModelOutput, logging
 
-from .configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES, OmniSentConfig
+from .configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES, REQUIRES, OmniSentConfig
+from .media_omnisent import OmniSentError
 
 ADAPTER_DIR = "adapter"
+ADAPTER_FILE = "adapter_model.safetensors"
 PIPELINE_FILE = "pipeline_omnisent.py"
 HEAD_FILE = "head.safetensors"
 TOWERS = ("audio_tower", "visual")
 HUB_KEYWORDS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 BASE_ONLY_HUB_KEYWORDS = ("token", "cache_dir", "local_files_only")
-AUTO_KEYWORDS = ("trust_remote_code", "code_revision", "adapter_kwargs", "subfolder", "_from_auto", "_from_pipeline")
+AUTO_KEYWORDS = ("trust_remote_code", "code_revision", "adapter_kwargs", "_from_auto", "_from_pipeline")
+
+
+class NotFiniteError(OmniSentError):
+    """Clips of a batch for which the model computes NaN or infinity in place of a score.
+
+    Attributes:
+        rows: their places in the batch.
+        values: (B, ...) of all clips; those of the other rows are good.
+        reason: what may be the cause and what to do.
+    """
+
+    def __init__(self, rows: Sequence[int], values: torch.Tensor):
+        self.rows, self.values = list(rows), values
+        self.reason = (
+            "no score: the model computes NaN or infinity; its weights or the clip's inputs are damaged, or the number format"
+            " overflows (try float32)"
+        )
+        super().__init__(f"row {', '.join(map(str, self.rows))} of {len(values)}: {self.reason}")
+
+
+def check_finite(values: torch.Tensor) -> torch.Tensor:
+    """The values (B, ...) of B clips, as they are.
+
+    Raises:
+        NotFiniteError: when one of them is NaN or infinite.
+    """
+    finite = values.isfinite().reshape(len(values), -1).all(1)  # (B,)
+    if not bool(finite.all()):
+        raise NotFiniteError((~finite).nonzero().flatten().tolist(), values)
+    return values
 
 
 @dataclass
@@ -152,6 +186,17 @@ def _frozen(tower: nn.Module):
 
 
 def _fill(embeds: torch.Tensor, placeholders: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """Features (N, H) in the N places of embeddings (B, T, H) that a mask (B, T) marks.
+
+    Raises:
+        ValueError: when there are more or fewer places than features: clips would get each other's.
+    """
+    places = int(placeholders.sum())
+    if places != len(features):
+        raise ValueError(
+            f"{len(features)} audio or video features for {places} placeholders in input_ids; make the inputs of all clips with"
+            " one OmniSentProcessor, that of this model"
+        )
     features = features.to(embeds.device, embeds.dtype)
     return embeds.masked_scatter(placeholders.unsqueeze(-1).expand_as(embeds), features)
 
@@ -333,7 +378,8 @@ class OmniForSentimentRegression(PreTrainedModel):
             return_dict: `False` for a tuple.
 
         Raises:
-            ValueError: without position ids.
+            ValueError: without position ids, or when placeholders and features do not count the same.
+            NotFiniteError: out of training, for a score that would not be a finite number.
         """
         if position_ids is None:
             raise ValueError(
@@ -354,13 +400,18 @@ class OmniForSentimentRegression(PreTrainedModel):
         ).last_hidden_state  # (B, T, H)
         pooled = pool_last_token(hidden, attention_mask)  # (B, H)
         logits = self.score(pooled)  # (B,)
-        scores = logits * self.config.label_std + self.config.label_mean
+        scores = self.in_label_units(logits)
         if not self.training:
-            scores = scores.clamp(self.config.score_min, self.config.score_max)
+            clipped = scores.clamp(self.config.score_min, self.config.score_max)
+            scores = check_finite(clipped.where(scores.isfinite(), torch.nan))
         output = OmniSentOutput(
             loss=None if labels is None else self._loss(logits, labels), logits=logits, scores=scores, pooled=pooled
         )
         return output if return_dict in (None, True) else output.to_tuple()
+
+    def in_label_units(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (B,), which are z-scored, in label units, not clipped."""
+        return logits * self.config.label_std + self.config.label_mean
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         target = (labels.to(logits.device, torch.float32) - self.config.label_mean) / self.config.label_std  # (B,)
@@ -437,25 +488,31 @@ class OmniForSentimentRegression(PreTrainedModel):
         compose with, else one merged `model.safetensors` (sharded when large). The folder loads by `from_pretrained`.
 
         Raises:
-            ValueError: for `push_to_hub=True`; `model.push_to_hub(repo_id)` uploads what this writes.
+            ValueError: for `push_to_hub=True`; `model.push_to_hub(repo_id)` uploads what this writes. Also for a weight, or a field
+                of the configuration, that is not finite, naming it; nothing is written then.
         """
         if push_to_hub:
             raise ValueError("save_pretrained only writes a folder; call model.push_to_hub(repo_id) to upload it")
         if not is_main_process:
             return
+        self.config.check()
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.auto_map = dict(AUTO_MAP)
+        self.config.requires, self.config.has_adapter = dict(REQUIRES), self.has_adapter
         self._copy_pipeline(folder)
         if self.config.base_model is None:
+            check_weights(folder, self.state_dict())
             super().save_pretrained(folder, **kwargs)
             return
+        head = {k: v.detach().cpu().contiguous() for k, v in self.score.state_dict().items()}
+        check_weights(folder / HEAD_FILE, head)
+        if self.has_adapter:
+            save_adapter(self, folder, self.config.base_model, self.config.base_revision)
         custom_object_save(self, folder, config=self.config)
         self.config.architectures = [type(self).__name__]
         self.config.save_pretrained(folder)
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.score.state_dict().items()}, folder / HEAD_FILE)
-        if self.has_adapter:
-            save_adapter(self, folder, self.config.base_model, self.config.base_revision)
+        save_file(head, folder / HEAD_FILE)
 
     def _copy_pipeline(self, folder: Path) -> None:
         """The pipeline's code and its name in the configuration; the code lies beside this file or in the loaded bundle."""
@@ -472,20 +529,19 @@ class OmniForSentimentRegression(PreTrainedModel):
         """Load a bundle: base + adapter + head, or a merged checkpoint, all from one revision.
 
         Args:
-            pretrained_model_name_or_path: Hub id or folder.
+            pretrained_model_name_or_path: Hub id or folder; a folder in it can be named by `subfolder`.
             *model_args: as in `PreTrainedModel.from_pretrained`; a merged checkpoint's alone.
             config: an [`OmniSentConfig`] to use in place of the bundle's.
             **kwargs: `revision` and other Hub keywords; dtype, quantization_config, device_map, attn_implementation go to the base.
 
         Raises:
-            ValueError: when the bundle's weights and its configuration do not fit, naming the first weight that does not.
+            ValueError: when the bundle's weights and its configuration do not fit, or a weight is not finite, naming the first one.
             FileNotFoundError: when a file of the bundle is missing.
         """
         for key in AUTO_KEYWORDS:
             kwargs.pop(key, None)
         hub = {key: kwargs.pop(key) for key in HUB_KEYWORDS if key in kwargs}
-        name = str(pretrained_model_name_or_path)
-        folder = Path(name if os.path.isdir(name) else snapshot_download(name, **hub))
+        folder = bundle_folder(pretrained_model_name_or_path, **hub) / (kwargs.pop("subfolder", None) or "")
         if config is None:
             config = OmniSentConfig.from_pretrained(folder)
         if config.base_model is None:
@@ -518,6 +574,8 @@ class OmniForSentimentRegression(PreTrainedModel):
             raise ValueError(
                 f"{folder}: {len(wrong)} weights do not fit config.json, first {sorted(map(str, wrong))[0]}"
             )
+        for file in sorted(folder.glob("*.safetensors")):
+            _check_file(file)
         _mend_nf4_on_cpu(model)
         return (model, info) if want_info else model
 
@@ -525,18 +583,18 @@ class OmniForSentimentRegression(PreTrainedModel):
         """Load `head.safetensors`, and `adapter/` where there is one, from a bundle or a checkpoint folder, strictly.
 
         Raises:
-            FileNotFoundError: when the head's file is missing.
-            ValueError: when a weight is missing, unexpected or of another shape, naming it.
+            FileNotFoundError: when the head's file is missing, or an adapter that the configuration speaks of.
+            ValueError: when a weight is missing, unexpected, not finite or of another shape, naming it.
         """
         folder = Path(folder)
         if not (folder / HEAD_FILE).is_file():
             raise FileNotFoundError(
                 f"{folder / HEAD_FILE} is missing: {folder} is not an omnisent bundle or checkpoint"
             )
-        head = load_file(folder / HEAD_FILE)
+        head = _read_weights(folder / HEAD_FILE)
         _check_keys(folder / HEAD_FILE, head, self.score.state_dict())
         self.score.load_state_dict(head)
-        if self.has_adapter or (folder / ADAPTER_DIR).is_dir():
+        if self.has_adapter or self.config.has_adapter or (folder / ADAPTER_DIR).is_dir():
             load_adapter(self, folder)
 
 
@@ -556,26 +614,31 @@ def freeze_all_but_trained(model: PreTrainedModel) -> None:
 
 
 def save_adapter(model: PreTrainedModel, folder: str | os.PathLike, base_model: str, base_revision: str | None) -> None:
-    """Write the model's LoRA adapter to `adapter/` in a folder, with the base that it belongs to."""
+    """Write the model's LoRA adapter to `adapter/` in a folder, with the base that it belongs to.
+
+    Raises:
+        ValueError: for a weight that is not finite, naming it; nothing is written then.
+    """
     adapter = Path(folder) / ADAPTER_DIR
+    weights = {k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(model).items()}
+    check_weights(adapter / ADAPTER_FILE, weights)
     adapter.mkdir(parents=True, exist_ok=True)
     lora = copy.deepcopy(model.peft_config["default"])
     lora.base_model_name_or_path, lora.revision = base_model, base_revision
     lora.inference_mode = True
     lora.save_pretrained(adapter)
-    weights = {k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(model).items()}
-    save_file(weights, adapter / "adapter_model.safetensors")
+    save_file(weights, adapter / ADAPTER_FILE)
 
 
 def load_adapter(model: PreTrainedModel, folder: str | os.PathLike) -> None:
-    """Load `adapter/` of a bundle or checkpoint folder into a model, strictly; it is put in when the model has none.
+    """Load `adapter/` of a bundle or checkpoint folder into a model, strictly; it is put in, in float32, when the model has none.
 
     Raises:
         FileNotFoundError: when a file of the adapter is missing.
-        ValueError: when a weight is missing, unexpected or of another shape, naming it.
+        ValueError: when a weight is missing, unexpected, not finite or of another shape, naming it.
     """
     adapter = Path(folder) / ADAPTER_DIR
-    file = adapter / "adapter_model.safetensors"
+    file = adapter / ADAPTER_FILE
     for path in (adapter / "adapter_config.json", file):
         if not path.is_file():
             raise FileNotFoundError(
@@ -584,9 +647,54 @@ def load_adapter(model: PreTrainedModel, folder: str | os.PathLike) -> None:
     if not model._hf_peft_config_loaded:
         inject_adapter_in_model(LoraConfig.from_pretrained(adapter), model)
         model._hf_peft_config_loaded = True
-    weights = load_file(file)
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:  # as in training, whatever the backbone computes in
+                parameter.data = parameter.data.float()
+    weights = _read_weights(file)
     _check_keys(file, weights, get_peft_model_state_dict(model))
     set_peft_model_state_dict(model, weights)
+
+
+def bundle_folder(name: str | os.PathLike, **hub) -> Path:
+    """The folder of a bundle: the one that is named, or the copy of a Hub id in the cache, downloaded when it is missing.
+
+    Raises:
+        FileNotFoundError: for a path where no folder is.
+        OSError: when the Hub has no such repository, or cannot be reached.
+    """
+    if os.path.isdir(name):
+        return Path(name)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)) or str(name).startswith("."):
+        raise FileNotFoundError(f"{name}: no such folder; give a bundle's folder or the id of one on the Hub")
+    return Path(snapshot_download(str(name), **hub))
+
+
+def check_weights(file: str | os.PathLike, weights: Mapping[str, torch.Tensor]) -> None:
+    """Every weight is finite.
+
+    Raises:
+        ValueError: naming the file that they are of, and the first weight that is not.
+    """
+    for name, weight in weights.items():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            raise ValueError(
+                f"{file}: {name} has NaN or infinite values, so that no score would be right; train again, or download again"
+            )
+
+
+def _check_file(file: Path) -> None:
+    with safe_open(file, "pt") as opened:
+        for name in opened.keys():  # noqa: SIM118 (it is no mapping)
+            check_weights(file, {name: opened.get_tensor(name)})
+
+
+def _read_weights(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        weights = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file}: not a whole safetensors file ({error}); download or copy it again") from error
+    check_weights(file, weights)
+    return weights
 
 
 def _check_keys(file: Path, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:

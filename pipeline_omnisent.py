@@ -4,6 +4,7 @@ It only prepares clips and words the answers; reading and scoring are the proces
 names it, so that `pipeline(model="org/omnisent", trust_remote_code=True)` finds it.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -27,7 +28,7 @@ class MultimodalSentimentPipeline(Pipeline):
 
     A result is `{"score": float, "label": str}`: the score in label units, and the label `"neutral"` within `neutral_band` of 0,
     else `"positive"` or `"negative"`. The band is 0.5 for scores in [-3, 3], where such a score rounds to 0, and 0.1 for scores
-    in [-1, 1], as CH-SIMS has it.
+    in [-1, 1], as CH-SIMS has it. `warning` says where a part of the clip's files could not be read.
 
     Args, of the pipeline or of a call:
         modalities: which of text, audio and video are used; the processor's own by default.
@@ -103,14 +104,18 @@ class MultimodalSentimentPipeline(Pipeline):
         dataset = _Encoded(clips, encode) if known else _EncodedStream(clips, encode)
         workers = num_workers if known else 0  # several workers would each go through the whole stream
         for batch in DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=list):
-            yield from self._scored(batch, wording)
+            yield from self._scored(batch, reading.get("on_error", "raise"), wording)
 
-    def score_encoded(self, batch: list[dict], **kwargs: Any) -> list[dict]:
+    def score_encoded(self, batch: list[dict], *, on_error: str = "raise", **kwargs: Any) -> list[dict]:
         """Results of clips that `encode_clip` has read, in one forward pass; keywords as in a call."""
-        return self._scored(batch, {**self._postprocess_params, **self._sanitize_parameters(**kwargs)[2]})
+        return self._scored(batch, on_error, {**self._postprocess_params, **self._sanitize_parameters(**kwargs)[2]})
 
-    def _scored(self, batch: list[dict], wording: dict) -> list[dict]:
-        return [self.postprocess(scored, **wording) for scored in self.forward(batch)]
+    def _scored(self, batch: list[dict], on_error: str, wording: dict) -> list[dict]:
+        results = [self.postprocess(scored, **wording) for scored in self.forward(batch)]
+        wrong = next((result["error"] for result in results if "error" in result), None)
+        if wrong is not None and on_error == "raise":
+            raise OmniSentError(wrong)
+        return results
 
     def preprocess(
         self, clip: Any, modalities: Sequence[str] | None = None, on_error: str = "raise"
@@ -123,9 +128,25 @@ class MultimodalSentimentPipeline(Pipeline):
         readable = [clip for clip in batch if "error" not in clip]
         if not readable:
             return batch
-        inputs = self.processor.pad(readable).to(self.device)
-        scores = iter(self.model(**inputs).scores.tolist())
-        return [clip if "error" in clip else {"score": next(scores)} for clip in batch]
+        found = iter(self._scores(readable))
+        return [clip if "error" in clip else next(found) for clip in batch]
+
+    def _scores(self, clips: list[dict]) -> list[dict]:
+        """Score of each clip, with what its reading warned of; an error where the model gives none."""
+        reason = None
+        try:
+            scores = self.model(**self.processor.pad(clips).to(self.device)).scores
+        except ValueError as error:
+            if not _is_a(error, "NotFiniteError"):
+                raise
+            scores, reason = error.values, error.reason
+        found = []
+        for clip, score in zip(clips, scores.tolist(), strict=True):
+            if math.isfinite(score):
+                found.append({"score": score, **{key: clip[key] for key in ("warning",) if key in clip}})
+            else:
+                found.append({"error": f"clip {clip['clip_id']}: {reason}"})
+        return found
 
     def _half_width(self, level: float) -> float:
         if not 0 < level < 1:
@@ -148,7 +169,7 @@ class MultimodalSentimentPipeline(Pipeline):
         if neutral_band is None:
             neutral_band = self.neutral_band
         score = scored["score"]
-        found = {"score": score, "label": LABELS[1 if abs(score) <= neutral_band else 2 * (score > 0)]}
+        found = {**scored, "label": LABELS[1 if abs(score) <= neutral_band else 2 * (score > 0)]}
         if half_width is not None:
             config = self.model.config
             found |= {
@@ -187,11 +208,14 @@ def encode_clip(processor: Any, clip: Any, modalities: Sequence[str] | None = No
     try:
         return processor.encode(as_clip(clip), modalities=modalities)
     except ValueError as error:
-        # transformers may load each file of a bundle with copies of its own of what it imports, OmniSentError among them.
-        ours = any(kind.__name__ == OmniSentError.__name__ for kind in type(error).__mro__)
-        if on_error == "raise" or not ours:
+        if on_error == "raise" or not _is_a(error, "OmniSentError"):
             raise
         return {"error": str(error)}
+
+
+def _is_a(error: Exception, name: str) -> bool:
+    """By name: transformers may load each file of a bundle with copies of its own of what it imports, error classes among them."""
+    return any(kind.__name__ == name for kind in type(error).__mro__)
 
 
 class _Encoded(Dataset):

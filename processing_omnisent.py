@@ -16,11 +16,16 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import Qwen2_5OmniProcessor
+from transformers.utils import cached_file, logging
 
 from .long_media_omnisent import LongMedia
 from .media_omnisent import SAMPLE_RATE, ClipMedia, OmniSentError, VideoSampling, read_media
 
+logger = logging.get_logger(__name__)
+
 MODALITIES = ("text", "audio", "video")
+# Without the first, transformers makes an empty tokenizer, and without the last another prompt, and neither is said.
+PROCESSOR_FILES = ("tokenizer.json", "tokenizer_config.json", "processor_config.json", "chat_template.jinja")
 SYSTEM_PROMPT = "You judge the sentiment that a speaker expresses in a short video clip."
 TRANSCRIPT = 'The speaker says: "{text}"'
 CONTEXT = 'Before that, the speaker said: "{text}"'
@@ -129,7 +134,19 @@ class OmniSentProcessor(ProcessorMixin):
         self.image_std = list(image_std)
         self.position_id_per_seconds = position_id_per_seconds
         self.seconds_per_chunk = seconds_per_chunk
+        self._check_settings()
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template)
+
+    def _check_settings(self) -> None:
+        """Raises a ValueError for a setting that no clip can be read with, naming it."""
+        for name in ("transcript_template", "context_template"):
+            if "{text}" not in getattr(self, name):
+                raise ValueError(f"{name} must have {{text}} in it, where the words go; it is {getattr(self, name)!r}")
+        if self.context_clips < 0:
+            raise ValueError(f"context_clips must be at least 0, not {self.context_clips}")
+        if not 0 < self.max_sound_seconds < math.inf:
+            raise ValueError(f"max_sound_seconds must be above 0, not {self.max_sound_seconds}")
+        _ = self.video_sampling  # checks its own fields
 
     @classmethod
     def from_base(
@@ -158,7 +175,19 @@ class OmniSentProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "OmniSentProcessor":
-        """Load a bundle's processor; it runs no code of the bundle unless `trust_remote_code=True`, and never asks."""
+        """Load a bundle's processor; it runs no code of the bundle unless `trust_remote_code=True`, and never asks.
+
+        Raises:
+            OSError: when one of its files is missing, naming it.
+        """
+        names = ("cache_dir", "force_download", "token", "revision", "local_files_only", "subfolder")
+        hub = {key: kwargs[key] for key in names if key in kwargs}
+        for name in PROCESSOR_FILES:
+            file = os.path.join(pretrained_model_name_or_path, hub.get("subfolder") or "", name)
+            if not os.path.isdir(pretrained_model_name_or_path):
+                cached_file(pretrained_model_name_or_path, name, **hub)
+            elif not os.path.isfile(file):
+                raise FileNotFoundError(f"{file} is missing, and clips would be read otherwise; copy the bundle again")
         return super().from_pretrained(pretrained_model_name_or_path, **{"trust_remote_code": False, **kwargs})
 
     @staticmethod
@@ -216,7 +245,7 @@ class OmniSentProcessor(ProcessorMixin):
             return_tensors: only `"pt"`.
 
         Returns:
-            What [`OmniForSentimentRegression`] takes; see `pad`.
+            What [`OmniForSentimentRegression`] takes; see `pad`. Of a file that is read in part, the log has a warning.
 
         Raises:
             ClipError: naming the clip, for a clip with nothing to score or with a file that cannot be read.
@@ -224,14 +253,21 @@ class OmniSentProcessor(ProcessorMixin):
         if return_tensors != "pt":
             raise ValueError(f"return_tensors must be 'pt', not {return_tensors!r}")
         clips = [clips] if isinstance(clips, Mapping) else list(clips)
-        return self.pad([self.encode(clip, modalities=modalities) for clip in clips], padding_side=padding_side)
+        encoded = [self.encode(clip, modalities=modalities) for clip in clips]
+        for clip in encoded:
+            if "warning" in clip:
+                logger.warning("clip %s: %s", clip["clip_id"], clip["warning"])
+        return self.pad(encoded, padding_side=padding_side)
 
-    def encode(self, clip: Mapping[str, Any], *, modalities: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
+    def encode(
+        self, clip: Mapping[str, Any], *, modalities: Sequence[str] | None = None
+    ) -> dict[str, torch.Tensor | str]:
         """One clip, unpadded.
 
         Returns:
             input_ids (T,), position_ids (3, T); with sound input_features (mel bins, M); with picture pixel_values_videos
-            (P, patch values) and video_grid_thw (1, 3).
+            (P, patch values) and video_grid_thw (1, 3). And `clip_id`, which messages name it by, and `warning` where a part of a
+            file cannot be read.
 
         Raises:
             ClipError: naming the clip.
@@ -255,6 +291,9 @@ class OmniSentProcessor(ProcessorMixin):
             raise ClipError(
                 f"{tokens} tokens, but at most {self.tokenizer.model_max_length} fit; shorten its text", clip_id
             )
+        encoded["clip_id"] = clip_id
+        if media.warning:
+            encoded["warning"] = media.warning
         return encoded
 
     def assemble(self, text: str | None, media: ClipMedia, *, before: str | None = None) -> dict[str, torch.Tensor]:
@@ -286,11 +325,16 @@ class OmniSentProcessor(ProcessorMixin):
         Returns:
             input_ids, attention_mask (B, T), position_ids (3, B, T); of the A clips with sound input_features (A, mel bins, M)
             and feature_attention_mask (A, M); of the V with picture pixel_values_videos (P, patch values), video_grid_thw (V, 3).
+
+        Raises:
+            ValueError: when a clip has more or fewer placeholders than features, which clips after it would then get.
         """
         if padding_side not in ("left", "right"):
             raise ValueError(f"padding_side must be 'left' or 'right', not {padding_side!r}")
         if not encoded:
             raise ValueError("no clip to pad: expected at least one encoded clip")
+        for clip in encoded:
+            self._check_places(clip)
         lengths = [clip["input_ids"].shape[0] for clip in encoded]
         rows, columns = len(encoded), max(lengths)
         input_ids = torch.full((rows, columns), self.tokenizer.pad_token_id)  # (B, T)
@@ -316,6 +360,24 @@ class OmniSentProcessor(ProcessorMixin):
             if parts:
                 batch[key] = torch.cat(parts)
         return BatchFeature(batch)
+
+    def _check_places(self, clip: Mapping[str, Any]) -> None:
+        sound = clip["audio_embeds"].shape[0] if "audio_embeds" in clip else 0
+        if "input_features" in clip:
+            sound = audio_tokens(clip["input_features"].shape[1])
+        pictures = clip["video_embeds"].shape[0] if "video_embeds" in clip else 0
+        if "video_grid_thw" in clip:
+            pictures = int(clip["video_grid_thw"].prod()) // self.merge_size**2
+        for kind, token, features in (
+            ("audio", self.tokenizer.audio_token_id, sound),
+            ("video", self.tokenizer.video_token_id, pictures),
+        ):
+            places = int((clip["input_ids"] == token).sum())
+            if places != features:
+                raise ValueError(
+                    f"clip {clip.get('clip_id', 'without id')}: {features} {kind} features for {places} placeholders; encode it"
+                    " again, with the processor that pads it"
+                )
 
     def prompt(self, text: str | None, before: str | None = None, *, video: bool, audio: bool) -> str:
         """The chat prompt of a transcript and of what was said before it, with one placeholder for picture with sound, or sound."""
@@ -460,15 +522,18 @@ def _read_clip(
     video, audio = clip.get("video"), clip.get("audio")
     own_sound = video is not None and audio is None and "audio" in wanted
     frames, pair_seconds, sound, duration = None, None, None, 0.0
+    warnings: list[str] = []
     stretch = (clip.get("start"), clip.get("end"))
     if video is not None and ("video" in wanted or own_sound):
         rules = {"sampling": sampling, "max_sound_seconds": max_sound_seconds}
         media = _read_file(video, *stretch, video="video" in wanted, sound=own_sound, **rules)
         frames, pair_seconds, sound, duration = media.frames, media.seconds_per_frame_pair, media.sound, media.duration
+        warnings += [media.warning] if media.warning else []
     if audio is not None and "audio" in wanted:
         media = _read_file(audio, *stretch, video=False, sound=True, max_sound_seconds=max_sound_seconds)
         sound, duration = media.sound, max(duration, media.duration)
-    return text, ClipMedia(frames, pair_seconds, sound, duration)
+        warnings += [media.warning] if media.warning else []
+    return text, ClipMedia(frames, pair_seconds, sound, duration, "; ".join(warnings) or None)
 
 
 def _read_file(file: str | os.PathLike | LongMedia, start: float | None, end: float | None, **wanted: Any) -> ClipMedia:
@@ -485,6 +550,10 @@ def _plain_text(text: str | None) -> str | None:
     """A transcript without the marks of special tokens, none of which may come from it; `None` when nothing is left."""
     if text is not None and not isinstance(text, str):
         raise ClipError(f"text must be a string or None, not {type(text).__name__}")
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        raise ClipError(f"text must be valid Unicode: {error}; correct it") from error
     return (text or "").strip().replace("<|", "< |") or None
 
 

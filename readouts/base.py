@@ -20,8 +20,8 @@ class Readings:
     """What was read of n clips.
 
     Attributes:
-        raw: (n,) label units, before clipping; nan where no number could be read.
-        answers: the n texts that the model wrote; `None` when it wrote none.
+        raw: (n,) label units, before clipping; nan where no number could be read from an answer.
+        answers: the n texts that the model wrote; `None` when it wrote none, and every value is finite then.
     """
 
     raw: np.ndarray
@@ -53,8 +53,17 @@ class Readout(ABC):
         """The readings of the predictions (n, ...) of n clips."""
 
     def scores(self, readings: Readings) -> np.ndarray:
-        """Scores (n,) in the range; an answer that cannot be read is neutral."""
-        return np.nan_to_num(readings.raw, nan=0.0).clip(*self.score_range)
+        """Scores (n,) in the range; a written answer that cannot be read is neutral.
+
+        Raises:
+            ValueError: for a value that is not finite where nothing was written.
+        """
+        unreadable = ~np.isfinite(readings.raw)
+        if readings.answers is None and unreadable.any():
+            raise ValueError(
+                f"{unreadable.sum()} of {len(unreadable)} predictions are not finite; expected numbers alone"
+            )
+        return np.where(unreadable, 0.0, readings.raw).clip(*self.score_range)
 
     def metrics(self, readings: Readings, labels: Sequence[float], convention: str) -> dict[str, float | str | None]:
         """The field's metrics of the scores, and how many answers could not be read or lay outside the range.

@@ -26,6 +26,7 @@ from transformers.utils import ModelOutput
 
 from ..modeling_omnisent import (
     add_lora,
+    check_finite,
     embed_clips,
     freeze_all_but_trained,
     load_adapter,
@@ -177,13 +178,17 @@ class OmniForSentimentGeneration(PreTrainedModel):
         position_ids: torch.Tensor,
         **inputs: torch.Tensor,
     ) -> torch.Tensor:
-        """The likeliest token at every step: (B, max_new_tokens), filled up with `eos_token_id` after the end."""
+        """The likeliest token at every step: (B, max_new_tokens), filled up with `eos_token_id` after the end.
+
+        Raises:
+            NotFiniteError: when a clip's logits are not finite.
+        """
         logits, cache = self.read_prompt(attention_mask=attention_mask, position_ids=position_ids, **inputs)
         positions = next_positions(position_ids, max_new_tokens)  # (3, B, max_new_tokens)
         written = torch.full((logits.shape[0], max_new_tokens), eos_token_id, device=logits.device)
         ended = torch.zeros(logits.shape[0], dtype=torch.bool, device=logits.device)
         for step in range(max_new_tokens):
-            written[:, step] = torch.where(ended, eos_token_id, logits.argmax(-1))
+            written[:, step] = torch.where(ended, eos_token_id, check_finite(logits).argmax(-1))
             ended |= written[:, step] == eos_token_id
             if step + 1 == max_new_tokens or bool(ended.all()):
                 break
@@ -212,6 +217,7 @@ class OmniForSentimentGeneration(PreTrainedModel):
 
         Raises:
             ValueError: when one answer begins another, so that the two would not exclude each other.
+            NotFiniteError: when a clip's log-probabilities are not finite.
         """
         _check_exclusive(answers)
         logits, cache = self.read_prompt(attention_mask=attention_mask, position_ids=position_ids, **inputs)
@@ -238,7 +244,7 @@ class OmniForSentimentGeneration(PreTrainedModel):
             sum(steps[:, place[tuple(answer[:-1])], step, token] for step, token in enumerate(answer))
             for answer in answers
         ]
-        return torch.stack(columns, dim=1)
+        return check_finite(torch.stack(columns, dim=1))
 
 
 def next_positions(position_ids: torch.Tensor, count: int) -> torch.Tensor:

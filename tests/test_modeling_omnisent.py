@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -11,9 +12,15 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import BitsAndBytesConfig, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers import AutoModel, BitsAndBytesConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
-from omnisent.modeling_omnisent import OmniForSentimentRegression, last_token_index, load_thinker
+from omnisent.modeling_omnisent import (
+    NotFiniteError,
+    OmniForSentimentRegression,
+    last_token_index,
+    load_thinker,
+    tower_features,
+)
 from omnisent.training.arguments import ModelArguments
 from omnisent.training.backbone import lora_config
 
@@ -252,6 +259,16 @@ def test_a_model_without_a_base_saves_and_loads_whole(tiny_backbone, processor, 
             lambda w: w.pop(min(w)),
             r"adapter_model\.safetensors: 1 missing weights",
         ),
+        (
+            "head.safetensors",
+            lambda w: w["layers.0.bias"].fill_(torch.nan),
+            r"head\.safetensors: layers\.0\.bias has NaN or infinite values",
+        ),
+        (
+            "adapter/adapter_model.safetensors",
+            lambda w: w[min(w)].view(-1)[3:4].fill_(torch.inf),
+            r"adapter_model\.safetensors: \S+ has NaN or infinite values",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_errors_and_never_a_random_head(tiny_backbone, tmp_path, file, change, message):
@@ -268,6 +285,96 @@ def test_a_bundle_without_its_head_is_refused(tiny_backbone, tmp_path):
     (tmp_path / "head.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"head\.safetensors is missing"):
         OmniForSentimentRegression.from_pretrained(tmp_path)
+
+
+def test_a_bundle_without_the_adapter_that_it_was_saved_with_is_refused(tiny_backbone, tmp_path):
+    _trained(tiny_backbone).save_pretrained(tmp_path / "trained")
+    shutil.rmtree(tmp_path / "trained" / "adapter")
+    with pytest.raises(FileNotFoundError, match=r"adapter_config\.json is missing"):
+        OmniForSentimentRegression.from_pretrained(tmp_path / "trained")
+    OmniForSentimentRegression.from_thinker(tiny_backbone).save_pretrained(tmp_path / "head alone")
+    assert not OmniForSentimentRegression.from_pretrained(tmp_path / "head alone").has_adapter
+
+
+def test_a_file_that_is_no_whole_safetensors_file_is_named(tiny_backbone, tmp_path):
+    _trained(tiny_backbone).save_pretrained(tmp_path)
+    (tmp_path / "head.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ValueError, match=r"head\.safetensors: not a whole safetensors file"):
+        OmniForSentimentRegression.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_merged_model_with_a_weight_that_is_not_finite_is_refused(tiny_backbone, tmp_path, quantized):
+    model = OmniForSentimentRegression.from_thinker(tiny_backbone)
+    model.config.base_model = None
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = "model.language_model.layers.0.mlp.up_proj.weight"
+    weights[name][0, 0] = torch.nan
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    options = {"quantization_config": _nf4()} if quantized else {}
+    with pytest.raises(ValueError, match=rf"model\.safetensors: {name} has NaN"):
+        OmniForSentimentRegression.from_pretrained(tmp_path, **options)
+
+
+def test_a_subfolder_has_its_own_weights(tiny_backbone, processor, tmp_path):
+    models = {
+        "": _trained(tiny_backbone),
+        "x": OmniForSentimentRegression.from_thinker(tiny_backbone, label_std=0.5).eval(),
+    }
+    inputs = processor([{"text": "good"}, {"text": "not that bad"}])
+    for place, model in models.items():
+        model.save_pretrained(tmp_path / place)
+    with torch.no_grad():
+        for place, model in models.items():
+            found = AutoModel.from_pretrained(tmp_path, subfolder=place, trust_remote_code=True)
+            assert torch.equal(found(**inputs).scores, model(**inputs).scores)
+
+
+def test_the_adapter_is_float32_whatever_the_backbone_computes_in(tiny_backbone, tmp_path):
+    model = _trained(tiny_backbone)
+    model.save_pretrained(tmp_path)
+    loaded = OmniForSentimentRegression.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert loaded.get_input_embeddings().weight.dtype == torch.bfloat16
+    expected = {name: p for name, p in model.named_parameters() if "lora_" in name}
+    found = {name: p for name, p in loaded.named_parameters() if "lora_" in name}
+    assert found.keys() == expected.keys()
+    assert all(p.dtype == torch.float32 and torch.equal(p, expected[name]) for name, p in found.items())
+
+
+def test_a_score_that_is_not_finite_is_an_error_that_keeps_the_others(model, processor):
+    inputs = processor([{"text": "good"}, {"text": "bad, really bad"}, {"text": "so"}])
+    with torch.no_grad():
+        expected = model(**inputs).scores
+        of_clip = [set(ids.tolist()) for ids in inputs["input_ids"]]
+        word = min(of_clip[1] - of_clip[0] - of_clip[2])
+        for bad in (torch.nan, torch.inf):
+            model.get_input_embeddings().weight[word, 0] = bad
+            with pytest.raises(
+                NotFiniteError, match=r"row 1 of 3: no score: the model computes NaN or infinity"
+            ) as raised:
+                model(**inputs)
+            assert raised.value.rows == [1]
+            assert raised.value.values.isnan().tolist() == [False, True, False]
+            assert torch.equal(raised.value.values[[0, 2]], expected[[0, 2]])
+        model.score.layers[-1].bias.fill_(torch.inf)  # would be clipped to the highest score
+        with pytest.raises(NotFiniteError, match="row 0, 1, 2 of 3"):
+            model(**inputs)
+
+
+@pytest.mark.parametrize("change", [-2, 2])
+def test_features_and_placeholders_are_counted_against_each_other(model, processor, whole_clips, change):
+    batch = processor([clip.to_dict() for clip in whole_clips[:2]])
+    names = ("input_features", "feature_attention_mask", "pixel_values_videos", "video_grid_thw")
+    features = tower_features(model.model, **{name: batch.pop(name) for name in names})
+    with torch.no_grad():
+        model(**batch, **features)
+        for name, values in features.items():
+            other = values[:change] if change < 0 else torch.cat([values, values[:change]])
+            with pytest.raises(
+                ValueError, match=rf"{len(other)} audio or video features for {len(values)} placeholders"
+            ):
+                model(**batch, **{**features, name: other})
 
 
 def test_adapter_paths_are_those_of_the_generative_class(tiny_backbone):
@@ -319,7 +426,9 @@ class _Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_a_forward_pass_waits_for_the_device_no_more_than_the_library_does(model, processor, whole_clips):
+def test_a_forward_pass_waits_for_the_device_only_to_count_placeholders_and_to_check_scores(
+    model, processor, whole_clips
+):
     batch = dict(processor([clip.to_dict() for clip in whole_clips[:3]]))
     layout = {name: batch.pop(name) for name in ("input_ids", "attention_mask", "position_ids")}
     embeds = model.get_input_embeddings()(layout["input_ids"])
@@ -336,4 +445,4 @@ def test_a_forward_pass_waits_for_the_device_no_more_than_the_library_does(model
         with _Waits() as ours:
             model(**layout, **batch, labels=torch.zeros(3))
     assert theirs.count > 0
-    assert ours.count == theirs.count
+    assert ours.count == theirs.count + 3  # sound, pictures, scores

@@ -159,3 +159,26 @@ def test_an_interval_lies_around_the_score_and_within_the_range(pipe, clips):
 def test_a_bundle_without_calibration_says_so(pipe, clips):
     with pytest.raises(ValueError, match="it has none; its run, finished again with `--resume_from_checkpoint true`"):
         pipe(clips[0], interval=0.9)
+
+
+def test_a_score_that_is_no_number_is_an_error_of_its_clip_alone(pipe, model, clips, scores, processor):
+    words = processor.tokenizer("Rate", add_special_tokens=False)["input_ids"]
+    bad = {"id": "c9", "text": "astonishing"}
+    own = set(processor(bad)["input_ids"][0].tolist())
+    others = {token for clip in clips for token in processor(clip)["input_ids"][0].tolist()}
+    word = min(own - others - set(words))
+    with torch.no_grad():
+        model.get_input_embeddings().weight[word] = torch.nan
+    results = pipe([*clips[:2], bad, *clips[2:]], batch_size=3, on_error="return")
+    assert results[2].keys() == {"error"}
+    assert results[2]["error"].startswith("clip c9: no score: the model computes NaN or infinity")
+    assert _scores(results[:2] + results[3:]) == pytest.approx(scores, abs=2e-6)
+    with pytest.raises(OmniSentError, match="clip c9: no score"):
+        pipe(bad)
+
+
+def test_what_could_not_be_read_of_a_clip_stands_beside_its_score(pipe, half_read, clips):
+    half, whole = pipe([{"audio": half_read, "text": "good"}, clips[0]])
+    assert half.keys() == {"score", "warning", "label"}
+    assert "% of its sound" in half["warning"]
+    assert whole.keys() == {"score", "label"}

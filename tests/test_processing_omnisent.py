@@ -244,6 +244,7 @@ def test_a_stretch_of_a_file_is_a_clip(processor, tmp_path):
         heard = processor.encode({"audio": opened, **said})
         with pytest.raises(ClipError, match=r"clip late: .*nothing at 30"):
             processor.encode({"id": "late", "video": opened, "start": 30.0, "end": 34.0})
+    assert of_path.pop("clip_id") == talk
     for key, value in of_path.items():
         assert torch.equal(of_open[key], value), key
     expected = processor.encode({"video": cut, "text": "I loved it"})
@@ -254,3 +255,65 @@ def test_a_stretch_of_a_file_is_a_clip(processor, tmp_path):
     assert "pixel_values_videos" not in heard
     whole = processor.encode({"video": talk, "text": "I loved it"})
     assert whole["input_features"].shape[1] > 2390
+
+
+def test_a_clip_with_other_features_than_placeholders_is_named(processor, whole_clips):
+    encoded = [processor.encode({**clip.to_dict(), "id": f"c{place}"}) for place, clip in enumerate(whole_clips[:2])]
+    processor.pad(encoded)
+    # What one clip lacks the other has too much of: only clip by clip is it seen.
+    sounds = [dict(clip) for clip in encoded]
+    one, two = (clip["input_features"] for clip in encoded)
+    sounds[0]["input_features"], sounds[1]["input_features"] = one[:, :-8], torch.cat([two, two[:, :8]], dim=1)
+    with pytest.raises(ValueError, match=r"clip c0: \d+ audio features for \d+ placeholders"):
+        processor.pad(sounds)
+    with pytest.raises(ValueError, match=r"clip c1: \d+ audio features for \d+ placeholders"):
+        processor.pad([encoded[0], sounds[1]])
+    swapped = [{**encoded[0], "video_grid_thw": encoded[0]["video_grid_thw"] * torch.tensor([[2, 1, 1]])}, encoded[1]]
+    with pytest.raises(ValueError, match=r"clip c0: \d+ video features for \d+ placeholders"):
+        processor.pad(swapped)
+    silent = {name: value for name, value in encoded[0].items() if name != "input_features"}
+    with pytest.raises(ValueError, match=r"clip c0: 0 audio features for \d+ placeholders"):
+        processor.pad([silent])
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer_config.json", "processor_config.json", "chat_template.jinja"]
+)
+def test_a_bundle_without_a_file_that_reading_needs_is_refused(processor, tmp_path, name):
+    processor.save_pretrained(tmp_path)
+    OmniSentProcessor.from_pretrained(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{name} is missing"):
+        OmniSentProcessor.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("transcript_template", "They say something."),
+        ("context_template", "Before: text"),
+        ("context_clips", -1),
+        ("max_sound_seconds", 0.0),
+        ("fps", 0.0),
+        ("min_frames", 32),
+        ("max_pixels", 100),
+    ],
+)
+def test_a_setting_that_no_clip_can_be_read_with_is_named(processor, setting, value):
+    parts = (processor.feature_extractor, processor.tokenizer)
+    with pytest.raises(ValueError, match=setting):
+        OmniSentProcessor(*parts, chat_template=processor.chat_template, **{setting: value})
+
+
+def test_a_text_that_is_no_unicode_is_an_error_of_its_clip(processor):
+    with pytest.raises(ClipError, match="clip c7: text must be valid Unicode"):
+        processor([{"id": "c7", "text": "good \ud800"}])
+
+
+def test_what_cannot_be_read_of_a_clip_is_kept_with_it_and_logged(processor, half_read, caplog):
+    encoded = processor.encode({"id": "c8", "audio": half_read})
+    assert "% of its sound" in encoded["warning"]
+    with caplog.at_level("WARNING", logger="omnisent.processing_omnisent"):
+        processor([{"id": "c8", "audio": half_read}])
+    assert f"clip c8: {encoded['warning']}" in caplog.text
+    assert "warning" not in processor.encode({"text": "good"})
