@@ -45,7 +45,7 @@ def geometry(run: str | Path, out: str | Path) -> dict:
     clips = data.splits["test"]
     labels = np.array([clip.label for clip in clips])
     low, high = data.facts.score_range
-    model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=(low, high))
+    model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=(low, high), device=args.device)
     states = last_token_states(model, clips, data.processor, args, every_layer=False)[-1]  # (n, H)
     found = {
         **{

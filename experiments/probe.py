@@ -86,7 +86,8 @@ def probe(argv: Sequence[str], out: str | Path, run: str | Path | None = None) -
     if run is not None:
         _check_same_clips(Path(run), out)
     # The new adapter that it carries adds exactly nothing.
-    model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=data.facts.score_range)
+    scale = {"label_mean": 0.0, "label_std": 1.0, "score_range": data.facts.score_range}
+    model = build_model(model_args, **scale, device=args.device)
     states = {name: last_token_states(model, data.splits[name], data.processor, args) for name in SPLITS}
     labels = {name: np.array([clip.label for clip in data.splits[name]]) for name in SPLITS}
     fits = fit_layers(states, labels, data.facts.score_range)

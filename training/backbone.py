@@ -1,15 +1,18 @@
 """Builds the model that a run trains: base Thinker, quantisation, LoRA, head; or goes on from a published bundle."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_omnisent import OmniSentConfig
-from ..modeling_omnisent import ADAPTER_DIR, TOWERS, OmniForSentimentRegression, load_thinker
+from ..modeling_omnisent import ADAPTER_DIR, TOWERS, OmniForSentimentRegression, bundle_folder, load_thinker
 from ..readouts.base import Readout
 from ..readouts.discriminative import DiscriminativeReadout
 from ..readouts.generative import ExpectedReadout, GreedyReadout, OmniForSentimentGeneration
@@ -23,6 +26,8 @@ LORA_TARGETS = {
 }
 TINY = "tiny"
 TINY_FOLDER = Path("runs/tiny-backbone")
+
+logger = logging.getLogger("omnisent.backbone")
 
 
 def base_model_path(name: str) -> str:
@@ -41,7 +46,7 @@ def base_of(arguments: ModelArguments) -> tuple[str, str | None]:
 def lora_config(arguments: ModelArguments) -> LoraConfig:
     """The adapter to go on from, or a new one: by suffix over the whole Thinker (`paper`), or in the language model (`llm`)."""
     if arguments.adapter:
-        return LoraConfig.from_pretrained(arguments.adapter, subfolder=ADAPTER_DIR)
+        return LoraConfig.from_pretrained(bundle_folder(arguments.adapter) / ADAPTER_DIR)
     return LoraConfig(
         r=arguments.lora_r,
         lora_alpha=arguments.lora_alpha,
@@ -79,31 +84,44 @@ def build_model(
     label_mean: float,
     label_std: float,
     score_range: tuple[float, float],
+    device: str | torch.device = "cpu",
     towers: bool = True,
 ) -> OmniForSentimentRegression | OmniForSentimentGeneration:
     """The model to train, with its adapter and head trainable and all else frozen.
+
+    A bundle that `adapter` names goes on with the losses and dropouts of the arguments. Where its scores have another range, its
+    z-scores are kept and take the mean, standard deviation and range given here.
 
     Args:
         arguments: base model, readout, quantisation, adapter and head.
         label_mean: of the training labels, label units; used by the head alone.
         label_std: of the training labels, label units; used by the head alone.
         score_range: lowest and highest score, label units; used by the head alone.
+        device: where it is loaded to.
         towers: `False` to load neither tower, where their outputs are known.
 
     Raises:
         ValueError: when `adapter` names a bundle without an adapter.
     """
-    options = _loading(arguments) | {"without": () if towers else TOWERS}
+    options = _loading(arguments, device) | {"without": () if towers else TOWERS}
     if arguments.readout == "generative":
         model = OmniForSentimentGeneration.from_base(
             base_model_path(arguments.base_model), revision=arguments.base_revision, **options
         )
         if arguments.adapter:
-            model.load_trained(arguments.adapter)
+            model.load_trained(bundle_folder(arguments.adapter))
     elif arguments.adapter:
         model = OmniForSentimentRegression.from_pretrained(arguments.adapter, **options)
-        if not model.has_adapter:
-            raise ValueError(f"adapter: {arguments.adapter} is a merged model without an adapter to go on training")
+        config = model.config
+        config.loss, config.head_dropout = arguments.loss, arguments.head_dropout
+        for module in model.score.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = arguments.head_dropout
+        if (config.score_min, config.score_max) != tuple(score_range):
+            logger.info("the scores of %s go on in another range, %s to %s", arguments.adapter, *score_range)
+            config.label_mean, config.label_std = label_mean, label_std
+            config.score_min, config.score_max = score_range
+            config.calibration = None
     else:
         model = OmniForSentimentRegression.from_thinker(
             base_model_path(arguments.base_model),
@@ -120,20 +138,86 @@ def build_model(
         )
     if not model.has_adapter:  # a new adapter adds exactly nothing until it is trained
         model.add_lora(lora_config(arguments))
+    elif arguments.adapter:
+        _set_lora_dropout(model, arguments.lora_dropout)
     model.freeze_all_but_trained()
     return model
 
 
-def load_towers(arguments: ModelArguments) -> PreTrainedModel:
+def check_adapter(arguments: ModelArguments, score_range: tuple[float, float], *, training: bool) -> None:
+    """The bundle that `adapter` names fits the other arguments; reads its configuration, and no weight.
+
+    Args:
+        arguments: of the run.
+        score_range: of the run's data set, label units.
+        training: whether the run trains; then scores may go on in another range.
+
+    Raises:
+        FileNotFoundError: when there is no such bundle, or it has no adapter.
+        ValueError: naming the field that the bundle contradicts, and what it should be.
+    """
+    if not arguments.adapter:
+        return
+    folder = bundle_folder(arguments.adapter)
+    if not (folder / ADAPTER_DIR / "adapter_config.json").is_file():
+        raise FileNotFoundError(
+            f"adapter: {folder / ADAPTER_DIR} is missing; is {arguments.adapter} a merged model? It cannot go on"
+        )
+    lora = LoraConfig.from_pretrained(folder / ADAPTER_DIR)
+    _check_same_base(arguments, lora.base_model_name_or_path)
+    presets = [name for name, targets in LORA_TARGETS.items() if _as_set(targets) == _as_set(lora.target_modules)]
+    of_bundle = {"lora_r": lora.r, "lora_alpha": lora.lora_alpha, "lora_preset": presets[0] if presets else "another"}
+    if arguments.readout == "discriminative":
+        config = OmniSentConfig.from_pretrained(folder)
+        of_bundle["head"] = config.head
+        if config.head == "mlp":
+            of_bundle["head_hidden_size"] = config.head_hidden_size
+        found = (config.score_min, config.score_max)
+        if not training and found != tuple(score_range):
+            raise ValueError(
+                f"adapter: {arguments.adapter} scores from {found[0]:g} to {found[1]:g}, but the labels of this data set lie in"
+                f" {list(score_range)}: no metric would mean anything; train on it first"
+            )
+    for field, value in of_bundle.items():
+        if getattr(arguments, field) != value:
+            raise ValueError(
+                f"{field} is {getattr(arguments, field)!r}, but {value!r} in the bundle that adapter names; give {value!r}"
+            )
+
+
+def _check_same_base(arguments: ModelArguments, recorded: str) -> None:
+    """Whether an adapter belongs to the base model; a recorded folder that is not here any more cannot be judged."""
+    given = base_model_path(arguments.base_model)
+    same = recorded == given
+    if os.path.isdir(given):
+        same = os.path.samefile(given, recorded) if os.path.isdir(recorded) else os.path.isabs(recorded)
+    if not same:
+        raise ValueError(
+            f"base_model is {arguments.base_model}, but the bundle that adapter names belongs to {recorded}; give that"
+        )
+
+
+def _as_set(targets: str | list[str] | set[str]) -> set[str]:
+    return {targets} if isinstance(targets, str) else set(targets)
+
+
+def _set_lora_dropout(model: nn.Module, dropout: float) -> None:
+    model.peft_config["default"].lora_dropout = dropout
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.lora_dropout["default"] = nn.Dropout(dropout) if dropout else nn.Identity()
+
+
+def load_towers(arguments: ModelArguments, device: str | torch.device) -> PreTrainedModel:
     """The Thinker without its language model: what computes tower outputs, loaded as `build_model` would load it."""
     base, revision = base_of(arguments)
-    return load_thinker(base, revision=revision, without=("language_model",), **_loading(arguments)).eval()
+    return load_thinker(base, revision=revision, without=("language_model",), **_loading(arguments, device)).eval()
 
 
-def _loading(arguments: ModelArguments) -> dict[str, Any]:
+def _loading(arguments: ModelArguments, device: str | torch.device) -> dict[str, Any]:
     options = {"dtype": getattr(torch, arguments.dtype), "quantization_config": quantization_config(arguments)}
     if arguments.attn_implementation:
         options["attn_implementation"] = arguments.attn_implementation
-    if torch.cuda.is_available():
-        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+    if torch.device(device).type != "cpu":
+        options["device_map"] = {"": device}
     return options

@@ -26,8 +26,12 @@ from ..modeling_omnisent import TOWERS, pinned_revision, thinker_config, tower_f
 from ..processing_omnisent import OmniSentProcessor
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .backbone import base_of, load_towers, lora_config
+from .bad_clips import warn_of_part
+from .run_folder import installed_version
 
-VERSION = 1  # raise when the same clip and settings would give another entry
+VERSION = 2  # raise when the same clip and settings would give another entry
+# What reads files and computes towers; another version of one may give another entry.
+PACKAGES = ("omnisent", "torch", "transformers", "bitsandbytes", "numpy", "av", "soxr", "qwen-omni-utils")
 LAYOUT = ("input_ids", "position_ids")
 SUFFIX = ".safetensors"
 
@@ -110,6 +114,7 @@ def open_cache(model_args: ModelArguments, data_args: DataArguments, processor: 
         )
     way = {
         "version": VERSION,
+        "packages": {name: installed_version(name) for name in PACKAGES},
         "processor": processor.to_dict(),
         "chat_template": processor.chat_template,
         "tokenizer": hashlib.sha256(processor.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
@@ -142,7 +147,7 @@ def fill_cache(
     logger.info("feature cache %s: %d of %d clips found", cache.folder, len(clips) - len(missing), len(clips))
     share = missing[args.process_index :: args.world_size]
     if share:
-        _compute(cache, load_towers(model_args), share, processor, args)
+        _compute(cache, load_towers(model_args, args.device), share, processor, args)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     if torch.distributed.is_initialized():
@@ -162,6 +167,12 @@ def _compute(
     for clip, encoded in zip(clips, progress, strict=True):
         with torch.no_grad():
             features = tower_features(thinker, **{k: v.to(device) for k, v in _batch(processor, encoded).items()})
+        for name, values in features.items():
+            if not bool(values.isfinite().all()):
+                raise ValueError(
+                    f"clip {encoded['clip_id']}: {name} of the towers have NaN or infinite values; nothing is kept of it"
+                )
+        warn_of_part(encoded)
         cache.store(clip, {**{name: encoded[name] for name in LAYOUT}, **features})
 
 

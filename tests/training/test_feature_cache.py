@@ -1,5 +1,6 @@
 """The feature cache: the same losses and scores with it, a miss for whatever changes, and no harm from a broken entry."""
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from omnisent.cli import main as command_line
 from omnisent.modeling_omnisent import embed_clips, tower_features
@@ -71,7 +73,7 @@ def test_a_model_without_towers_reads_the_same_from_their_outputs(
     batch = processor([clip.to_dict() for clip in whole_clips[:2]])
     layout = {name: batch.pop(name) for name in ("input_ids", "attention_mask", "position_ids")}
     states = []
-    for inputs, towers in ((batch, True), (tower_features(load_towers(args), **batch), False)):
+    for inputs, towers in ((batch, True), (tower_features(load_towers(args, "cpu"), **batch), False)):
         torch.manual_seed(0)
         model = build_model(args, label_mean=0.0, label_std=1.0, score_range=(-3.0, 3.0), towers=towers).eval()
         embeds = embed_clips(model.model, layout["input_ids"], **inputs)
@@ -89,9 +91,9 @@ def opened(tiny_backbone, processor, tmp_path):
     """A filled cache for two clips, with what it was opened with."""
 
     def open_with(clips, processor=processor, **changes):
-        model_args = ModelArguments(
-            base_model=str(tiny_backbone), quantization="none", dtype="float32", lora_preset="llm", **changes
-        )
+        fields = {"base_model": str(tiny_backbone), "quantization": "none", "dtype": "float32", "lora_preset": "llm"}
+        model_args = ModelArguments(**{**fields, **changes})
+        (tmp_path / "cache").mkdir(exist_ok=True)
         cache = open_cache(model_args, DataArguments(feature_cache=str(tmp_path / "cache")), processor)
         args = OmniSentTrainingArguments(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
         fill_cache(cache, model_args, clips, processor, args)
@@ -118,6 +120,26 @@ def test_a_changed_file_text_or_setting_is_a_miss(opened, processor, whole_clips
     assert not opened([], other).has(clip)
     assert not opened([], attn_implementation="eager").has(clip)
     assert opened([]).has(clip)
+
+
+@pytest.mark.parametrize("package", ["av", "transformers", "torch", "qwen-omni-utils", "omnisent"])
+def test_another_version_of_what_makes_entries_is_a_miss(opened, whole_clips, monkeypatch, package):
+    clip = whole_clips[0].to_dict()
+    cache = opened([clip])
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.1" if name == package else real(name))
+    assert cache.has(clip)
+    assert not opened([]).has(clip)
+
+
+def test_tower_outputs_that_are_not_finite_are_not_kept(opened, whole_clips, tiny_backbone, tmp_path):
+    base = shutil.copytree(tiny_backbone, tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    weights["thinker.visual.blocks.0.attn.proj.bias"][0] = torch.nan
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"clip {whole_clips[0].id}: video_embeds of the towers have NaN"):
+        opened([whole_clips[0].to_dict()], base_model=str(base))
+    assert cache_info(tmp_path / "cache").entries == 0
 
 
 def test_an_entry_that_is_cut_off_is_found_and_made_again(opened, whole_clips, caplog):

@@ -1,0 +1,116 @@
+"""Going on from a bundle: what it contradicts is said, what can be changed is, and nothing is passed over in silence."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from peft.tuners.lora import LoraLayer
+
+from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.readouts.generative import OmniForSentimentGeneration
+from omnisent.training.arguments import ModelArguments
+from omnisent.training.backbone import build_model, check_adapter, lora_config
+
+MOSI, SIMS = (-3.0, 3.0), (-1.0, 1.0)
+
+
+@pytest.fixture
+def arguments(tiny_backbone) -> ModelArguments:
+    return ModelArguments(
+        base_model=str(tiny_backbone),
+        quantization="none",
+        dtype="float32",
+        lora_r=4,
+        lora_dropout=0.1,
+        head_hidden_size=16,
+    )
+
+
+@pytest.fixture
+def bundle(arguments, tmp_path):
+    torch.manual_seed(0)
+    model = build_model(arguments, label_mean=0.4, label_std=1.5, score_range=MOSI)
+    model.save_pretrained(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+@pytest.fixture
+def generative_bundle(arguments, tmp_path):
+    model = OmniForSentimentGeneration.from_base(arguments.base_model)
+    model.add_lora(lora_config(arguments))
+    model.save_pretrained(tmp_path / "written")
+    return tmp_path / "written"
+
+
+def test_a_bundle_that_fits_goes_on(arguments, bundle, generative_bundle):
+    check_adapter(replace(arguments, adapter=str(bundle)), MOSI, training=True)
+    check_adapter(replace(arguments, adapter=str(generative_bundle), readout="generative"), MOSI, training=False)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("head", "linear"), ("head_hidden_size", 8), ("lora_r", 8), ("lora_alpha", 16), ("lora_preset", "llm")],
+)
+def test_what_a_bundle_contradicts_is_named_with_its_value(arguments, bundle, field, value):
+    wanted = replace(arguments, adapter=str(bundle), **{field: value})
+    with pytest.raises(ValueError, match=rf"^{field} is {value!r}, but {getattr(arguments, field)!r} in the bundle"):
+        check_adapter(wanted, MOSI, training=True)
+
+
+@pytest.mark.parametrize("readout", ["discriminative", "generative"])
+def test_a_bundle_of_another_base_is_refused(arguments, bundle, generative_bundle, tiny_backbone, tmp_path, readout):
+    other = shutil.copytree(tiny_backbone, tmp_path / "other")
+    adapter = str(bundle if readout == "discriminative" else generative_bundle)
+    wanted = replace(arguments, adapter=adapter, readout=readout, base_model=str(other))
+    with pytest.raises(
+        ValueError, match=rf"base_model is {other}, but the bundle that adapter names belongs to {tiny_backbone}"
+    ):
+        check_adapter(wanted, MOSI, training=True)
+    with pytest.raises(ValueError, match="base_model is org/other"):
+        check_adapter(replace(wanted, base_model="org/other"), MOSI, training=True)
+
+
+def test_a_bundle_without_an_adapter_or_that_is_not_there_is_refused(arguments, bundle):
+    shutil.rmtree(bundle / "adapter")
+    with pytest.raises(FileNotFoundError, match=r"adapter: .*adapter is missing; is .* a merged model\?"):
+        check_adapter(replace(arguments, adapter=str(bundle)), MOSI, training=True)
+    with pytest.raises(FileNotFoundError, match="no such folder; give a bundle's folder or the id of one on the Hub"):
+        check_adapter(replace(arguments, adapter="./nowhere"), MOSI, training=True)
+
+
+def test_losses_and_dropouts_are_those_of_the_arguments(arguments, bundle):
+    wanted = replace(arguments, adapter=str(bundle), loss="mse", head_dropout=0.5, lora_dropout=0.0)
+    model = build_model(wanted, label_mean=0.0, label_std=1.0, score_range=MOSI)
+    assert (model.config.loss, model.config.head_dropout) == ("mse", 0.5)
+    assert [m.p for m in model.score.modules() if isinstance(m, torch.nn.Dropout)] == [0.5]
+    dropouts = {type(m.lora_dropout["default"]) for m in model.modules() if isinstance(m, LoraLayer)}
+    assert dropouts == {torch.nn.Identity}
+    assert (model.config.label_mean, model.config.label_std) == (0.4, 1.5)
+    model = build_model(replace(wanted, lora_dropout=0.3), label_mean=0.0, label_std=1.0, score_range=MOSI)
+    assert {m.lora_dropout["default"].p for m in model.modules() if isinstance(m, LoraLayer)} == {0.3}
+
+
+def test_on_another_scale_z_scores_go_on_and_take_the_new_range(arguments, bundle, processor):
+    file = bundle / "config.json"
+    known = {**json.loads(file.read_text()), "calibration": {"clips": 20, "half_widths": {"0.9": 2.0}}}
+    file.write_text(json.dumps(known))
+    wanted = replace(arguments, adapter=str(bundle))
+    model = build_model(wanted, label_mean=0.1, label_std=0.5, score_range=SIMS).eval()
+    config = model.config
+    assert (config.score_min, config.score_max, config.label_mean, config.label_std) == (*SIMS, 0.1, 0.5)
+    assert config.calibration is None
+    inputs = processor([{"text": "good"}])
+    before = OmniForSentimentRegression.from_pretrained(bundle)(**inputs)
+    assert model(**inputs).logits.item() == pytest.approx(before.logits.item(), abs=1e-6)
+    assert model(**inputs).scores.item() == pytest.approx(before.logits.item() * 0.5 + 0.1, abs=1e-6)
+    check_adapter(wanted, SIMS, training=True)
+    with pytest.raises(ValueError, match=r"scores from -3 to 3, but the labels of this data set lie in \[-1.0, 1.0\]"):
+        check_adapter(wanted, SIMS, training=False)
+
+
+def test_weights_go_where_the_run_computes_and_not_where_a_gpu_happens_to_be(arguments, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # as with --use_cpu true on a machine with a GPU
+    model = build_model(arguments, label_mean=0.0, label_std=1.0, score_range=MOSI, device="cpu")
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
