@@ -5,6 +5,7 @@ Nothing is measured here; see model_card.md for the words.
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -45,7 +46,23 @@ RESEARCH_DATA = (
 LENGTHS = (0, 2, 5, 10, math.inf)
 
 
-def model_card(run: Path, repo_id: str, *, base_model: str | None, base_revision: str | None = None) -> str:
+@dataclass(frozen=True)
+class Drift:
+    """How far the scores of a merged model lie from those of its run, on validation clips, label units."""
+
+    clips: int
+    mean: float
+    largest: float
+
+
+def model_card(
+    run: Path,
+    repo_id: str,
+    *,
+    base_model: str | None,
+    base_revision: str | None = None,
+    drift: Drift | None = None,
+) -> str:
     """The README.md of a run's repository.
 
     Args:
@@ -53,6 +70,7 @@ def model_card(run: Path, repo_id: str, *, base_model: str | None, base_revision
         repo_id: the repository's name on the Hub.
         base_model: Hub id of the base that is loaded with it; `None` for a merged repository.
         base_revision: the base's commit.
+        drift: of a merged repository.
     """
     config, metrics = run_folder.read_config(run), run_folder.read_metrics(run)
     environment = run_folder.read_environment(run)
@@ -71,6 +89,7 @@ def model_card(run: Path, repo_id: str, *, base_model: str | None, base_revision
         "made_up": name == "planted" or config["base_model"] == "tiny",
         "base_model": base_model,
         "base_revision": base_revision,
+        "drift": drift,
         "quantization_said": "4-bit NF4 with double quantisation"
         if config["quantization"] == "nf4"
         else "not quantised",

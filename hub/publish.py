@@ -3,7 +3,8 @@
     omnisent publish RUN_DIR org/name [--merged]
 
 A bundle holds adapter, head, processor, code, card and results, and nothing else of the run: no optimiser state, no path of the
-machine it was made on, no pickle. A merged one holds all weights, with the adapter merged into the base's dequantised weights.
+machine it was made on, no pickle. A merged one holds all weights, with the adapter merged into the base's dequantised weights; how
+far its scores are from the run's is measured on validation clips.
 """
 
 import os
@@ -12,15 +13,20 @@ import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from peft.tuners.lora import LoraLayer
 
 from ..configuration_omnisent import OmniSentConfig
+from ..data.catalog import load_clips
 from ..modeling_omnisent import ADAPTER_DIR, OmniForSentimentRegression, load_thinker
+from ..processing_omnisent import OmniSentProcessor
+from ..readouts.discriminative import DiscriminativeReadout
 from ..training import run_folder
 from ..training.backbone import base_model_path, quantization_config
-from .card import dataset_name, eval_results, model_card
+from ..training.collator import ClipDataset
+from .card import Drift, dataset_name, eval_results, model_card
 from .upload import PublishError, publish_folder
 
 PROCESSOR_FILES = (
@@ -39,6 +45,9 @@ PLACE_FIELDS = (
 )
 VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt")  # words of a language, some of which look like paths
 SECRET = re.compile(rb"hf_[A-Za-z0-9]{20,}")
+DRIFT_CLIPS = 64
+# By how much a merge may move scores on average, in standard deviations of the training labels: what number formats round.
+MOST_DRIFT = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.05}
 
 
 def publish_run(
@@ -95,9 +104,9 @@ def assemble(run: Path, draft: Path, repo_id: str, *, merged: bool) -> None:
     """Write the bundle that is published into an empty folder.
 
     Raises:
-        PublishError: when a file would give away a path or a secret.
+        PublishError: when a file would give away a path or a secret, or a merge moves the scores too far.
     """
-    bundle = run / "model"
+    bundle, drift = run / "model", None
     if merged:
         merge(run, draft)
     else:
@@ -107,8 +116,10 @@ def assemble(run: Path, draft: Path, repo_id: str, *, merged: bool) -> None:
     for pattern in ("*_omnisent.py", *PROCESSOR_FILES):
         for file in bundle.glob(pattern):
             _copy(file, draft / file.name)
+    if merged:
+        drift = measure_drift(run, draft)
     config = OmniSentConfig.from_pretrained(draft)
-    card = model_card(run, repo_id, base_model=config.base_model, base_revision=config.base_revision)
+    card = model_card(run, repo_id, base_model=config.base_model, base_revision=config.base_revision, drift=drift)
     (draft / "README.md").write_text(card, encoding="utf-8")
     (draft / ".eval_results").mkdir()
     (draft / ".eval_results" / f"{dataset_name(run_folder.read_config(run)['dataset'])}.yaml").write_text(
@@ -119,32 +130,73 @@ def assemble(run: Path, draft: Path, repo_id: str, *, merged: bool) -> None:
 
 
 def merge(run: Path, folder: Path) -> None:
-    """Write the run's model as one merged checkpoint, in the dtype of its arguments.
+    """Write the run's model as one merged checkpoint: merged in float32, and kept in the dtype of its arguments.
 
     The adapter was trained on the base as it was quantised, so it is merged into those weights, dequantised.
     """
     bundle = run / "model"
     model_args, _, _ = run_folder.read_arguments(run, folder)
+    dtype = getattr(torch, model_args.dtype)
     config = OmniSentConfig.from_pretrained(bundle)
     thinker = load_thinker(
         base_model_path(config.base_model),
         revision=config.base_revision,
         config=config.thinker_config,
-        dtype=getattr(torch, model_args.dtype),
+        dtype=dtype,
         quantization_config=quantization_config(model_args),
     )
     model = OmniForSentimentRegression(config, thinker)
     if model_args.quantization != "none":
-        thinker.dequantize(dtype=getattr(torch, model_args.dtype))
+        thinker.dequantize(dtype=torch.float32)
+    thinker.float()
     model.load_trained(bundle)
     for name, layer in list(model.named_modules()):
         if isinstance(layer, LoraLayer):
             layer.merge()
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer.get_base_layer())
+    thinker.to(dtype)
     model._hf_peft_config_loaded = False
     model.config.base_model = model.config.base_revision = None
     model.save_pretrained(folder)
+
+
+def measure_drift(run: Path, folder: Path) -> Drift:
+    """How far the merged model in a folder is from its run, as it would be loaded, on some of the run's validation clips.
+
+    Raises:
+        PublishError: when it is further than `MOST_DRIFT` allows on average, or the run's validation clips are not there.
+    """
+    model_args, data_args, _ = run_folder.read_arguments(run, folder)
+    try:
+        known = run_folder.read_predictions(run, split="valid")
+        media = data_args.complete_clips or list(data_args.modalities) != ["text"]
+        clips = load_clips(data_args.dataset, root=data_args.root, with_media=media, missing_ok=True)
+        by_id = {clip.id: clip for clip in clips}
+        clips = [by_id[name] for name in known["id"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise PublishError(
+            f"{run}: a merged model is checked on the run's validation clips, which are not there ({error}); bring data set and"
+            " valid_predictions.csv back (--resume_from_checkpoint true finishes an older run anew), or publish without --merged"
+        ) from error
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    model = OmniForSentimentRegression.from_pretrained(
+        folder, dtype=getattr(torch, model_args.dtype), device_map={"": device}
+    ).eval()
+    processor = OmniSentProcessor.from_pretrained(folder)
+    dataset = ClipDataset(clips, processor, DiscriminativeReadout((model.config.score_min, model.config.score_max)))
+    places = np.unique(np.linspace(0, len(clips) - 1, min(DRIFT_CLIPS, len(clips))).round().astype(int))
+    with torch.no_grad():
+        found = [model(**processor([dataset.inputs[place]]).to(device)).scores.item() for place in places]
+    apart = np.abs(np.array(found) - known["score"].to_numpy()[places])
+    drift = Drift(len(places), float(apart.mean()), float(apart.max()))
+    most = MOST_DRIFT[model_args.dtype] * model.config.label_std
+    if drift.mean > most:
+        raise PublishError(
+            f"{run}: merging moves the scores of {drift.clips} validation clips by {drift.mean:.4f} on average, at most"
+            f" {most:.4f} is let through; publish it without --merged, or train with dtype float32"
+        )
+    return drift
 
 
 def check_bundle(folder: Path, *, forbidden: tuple[str, ...] = ()) -> None:

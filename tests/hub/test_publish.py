@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from loopback_hub import OWNER, TOKEN, LoopbackHub, Repository
-from safetensors.torch import load
+from safetensors.torch import load, load_file
 
-from omnisent.hub.publish import PublishError, assemble, check_bundle, check_run, merge, publish_run
+from omnisent.hub.publish import PublishError, assemble, check_bundle, check_run, measure_drift, merge, publish_run
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.train import run
@@ -270,6 +271,31 @@ def test_an_nf4_run_is_merged_into_dequantised_weights(short_config, test_clips,
     scores = model(**OmniSentProcessor.from_pretrained(tmp_path / "merged")(test_clips)).scores.tolist()
     assert scores == pytest.approx(_trained(tmp_path, "run"), abs=1e-5)
     assert np.ptp(scores) > 0.01
+
+
+def test_a_merged_model_is_measured_against_its_run_and_refused_when_it_moves_too_far(short_config, tmp_path):
+    changes = ["--output_dir", str(tmp_path / "run"), "--learning_rate", "0.02", "--dtype", "bfloat16"]
+    run(*parse_arguments([str(short_config), *changes]))
+    (tmp_path / "draft").mkdir()
+    assemble(tmp_path / "run", tmp_path / "draft", "org/name", merged=True)
+    known = read_predictions(tmp_path / "run", split="valid")
+    drift = measure_drift(tmp_path / "run", tmp_path / "draft")
+    assert drift.clips == len(known) == 16
+    assert 0 < drift.mean < drift.largest < 0.05
+    card = (tmp_path / "draft" / "README.md").read_text()
+    assert f"merging moved the scores of 16 validation clips by {drift.mean:.4f} on\naverage" in card
+    file = load_file(tmp_path / "draft" / "model.safetensors")
+    assert file["model.language_model.layers.0.mlp.up_proj.weight"].dtype == torch.bfloat16
+
+    moved = known.assign(score=known["score"] + 0.2)
+    moved.to_csv(tmp_path / "run" / "valid_predictions.csv", index=False)
+    with pytest.raises(
+        PublishError, match=r"merging moves the scores of 16 validation clips by 0\.\d+ on average, at most"
+    ):
+        measure_drift(tmp_path / "run", tmp_path / "draft")
+    (tmp_path / "run" / "valid_predictions.csv").unlink()
+    with pytest.raises(PublishError, match="is checked on the run's validation clips, which are not there"):
+        measure_drift(tmp_path / "run", tmp_path / "draft")
 
 
 def _publish_again(
