@@ -28,7 +28,7 @@ from .experiments.probe import probe as run_probe
 from .experiments.report import write_report
 from .hub.publish import publish_run
 from .hub.publish_data import media_warning, publish_dataset
-from .scoring.batch import Loading, described, load_pipeline, score_clips, share_of, summary, write_rows
+from .scoring.batch import Loading, described, load_pipeline, score_clips, share_of, sources, summary, write_rows
 from .scoring.clips import find_clips
 from .scoring.processes import processes, wait_for_all
 from .scoring.ray_engine import score_on_ray
@@ -84,7 +84,7 @@ def plan(
     arguments = parse_arguments([str(config), *context.args, "--use_cpu", "true"], on_this_machine=False)
     found = make_plan(*arguments).to_dict()
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(found, indent=2, allow_nan=False))
         return
     for name, value in found.items():
         shown = value
@@ -223,12 +223,15 @@ def score(
         return
     clips = find_clips(files or [], table, text)
     share = processes()
-    about = described(loading, clips, batch_size, transcribe=transcribe, interval=interval)
-    journal = Journal(out, about, batch_size, row_schema(interval), share) if out else None
-    if share[1] > 1 and (journal is None or engine is Engine.RAY):
+    if share[1] > 1 and (out is None or engine is Engine.RAY):
         raise ValueError("several processes need --out, and --engine local")
-    ours = share_of(clips, batch_size, share)
-    rest = ours[journal.done :] if journal else ours
+    batches, journal = share_of(clips, batch_size, share), None
+    if out:
+        about = described(loading, clips, batch_size, transcribe=transcribe, interval=interval)
+        journal = Journal(out, about, sources(loading, batches), row_schema(interval), share)
+        if journal.changed:
+            typer.echo(f"{journal.changed} clips changed since they were scored, and are scored again", err=True)
+    rest = [clip for number in (journal.missing if journal else range(len(batches))) for clip in batches[number]]
     settings = {"batch_size": batch_size, "workers": workers, "interval": interval}
     if engine is Engine.RAY:
         rows = score_on_ray(loading, rest, transcribe=transcribe, **settings)
@@ -236,7 +239,7 @@ def score(
         transcriber = Transcriber(transcribe, loading.resolved().device) if transcribe else None
         rows = score_clips(load_pipeline(loading), rest, transcriber=transcriber, **settings)
     if journal:
-        write_rows(rows, journal, len(ours))
+        write_rows(rows, journal)
         wait_for_all(share)
         if share[0] > 0:
             return
@@ -247,13 +250,16 @@ def score(
         shown = list(rows)
         found = summary(shown)
         screen = pd.DataFrame(shown, columns=row_schema(interval).names)
-        screen = screen.drop(columns=["text"] if found.failed else ["text", "error"])
+        unused = [name for name in ("warning", "error") if screen[name].isna().all()]
+        screen = screen.drop(columns=["text", *unused])
         typer.echo(screen.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3f}"))
     if found.without_text:
         hint = "" if transcribe else "; a .txt beside a file, --text or --transcribe MODEL gives it one"
         typer.echo(
             f"{found.without_text} of them without a transcript, which carries most of the signal{hint}", err=True
         )
+    if found.in_part:
+        typer.echo(f"{found.in_part} of them read in part; the column warning says what is missing", err=True)
     if found.failed:
         typer.echo(f"{found.failed} of {found.clips} clips have no score; the column error says why", err=True)
         raise typer.Exit(1)

@@ -230,7 +230,7 @@ class _Checks:
                     found[path] = FileCheck(kind, result["died"], False, False, None)
                 else:
                     found[path] = FileCheck(**result)
-                    store.write(json.dumps({"key": keys[path], **result}) + "\n")
+                    store.write(json.dumps({"key": keys[path], **result}, allow_nan=False) + "\n")
                     store.flush()
                 bar.update()
         return found

@@ -226,7 +226,9 @@ def _label_edges(facts: DatasetFacts) -> np.ndarray:
 
 def write_report(folder: Path, report: BuildReport, built: Sequence[BuiltRow]) -> None:
     """Writes build_report.json, build_report.md and build_report.png."""
-    (folder / REPORT_NAME).write_text(json.dumps(asdict(report), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    (folder / REPORT_NAME).write_text(
+        json.dumps(asdict(report), ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
     (folder / "build_report.md").write_text(_markdown(report), encoding="utf-8")
     _plot(folder / "build_report.png", report, built)
 

@@ -194,7 +194,7 @@ def _write(out: Path, settings: dict) -> None:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    text = json.dumps({"settings": settings, "shares": SHARES, "latents": latents}, indent=1)
+    text = json.dumps({"settings": settings, "shares": SHARES, "latents": latents}, indent=1, allow_nan=False)
     (out / "planted.json").write_text(text + "\n", encoding="utf-8")
 
 

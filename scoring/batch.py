@@ -17,13 +17,13 @@ from tqdm.auto import tqdm
 
 from ..data.clip import Clip
 from ..media_omnisent import OmniSentError, longest_seconds, read_header
-from ..modeling_omnisent import OmniForSentimentRegression
+from ..modeling_omnisent import OmniForSentimentRegression, bundle_folder
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from ..processing_omnisent import OmniSentProcessor
 from ..training.arguments import DTYPES, QUANTIZATIONS, ModelArguments
 from ..training.backbone import quantization_config
-from .clips import transcript_of
-from .results import Journal
+from .clips import transcript_file, transcript_of
+from .results import Journal, Source
 from .transcribe import Transcriber
 
 ON_GPU, ON_CPU = "bfloat16", "float32"
@@ -64,11 +64,12 @@ class Loading:
 
 @dataclass(frozen=True)
 class Summary:
-    """Of n clips, how many have no score, and how many were scored without a transcript."""
+    """Of n clips, how many have no score, and how many were scored without a transcript, or without a part of their files."""
 
     clips: int
     failed: int
     without_text: int
+    in_part: int
 
 
 def load_pipeline(loading: Loading) -> MultimodalSentimentPipeline:
@@ -98,18 +99,27 @@ def load_pipeline(loading: Loading) -> MultimodalSentimentPipeline:
 
 
 def described(loading: Loading, clips: Sequence[Clip], batch_size: int, **settings: Any) -> dict[str, Any]:
-    """What rows depend on: they go on in a journal only where all of it is the same."""
-    names = hashlib.sha256(json.dumps([asdict(clip) for clip in clips]).encode()).hexdigest()
+    """What all rows depend on: they go on in a journal only where all of it is the same; see `sources` for the rest."""
     wanted = loading.resolved()
     return {
         **asdict(wanted),
         "device": torch.device(wanted.device).type,
-        "weights": _weights(loading.model),
         "batch_size": batch_size,
         **settings,
         "clips": len(clips),
-        "list of clips": names,
+        "list of clips": _digest([clip.id for clip in clips]),
     }
+
+
+def sources(loading: Loading, batches: Sequence[Sequence[Clip]]) -> list[list[Source]]:
+    """What the row of each clip is made of: its words, its files by size and time of change, and the bundle. Opens no file."""
+    bundle = _weights(loading.model)
+
+    def digest(clip: Clip) -> str:
+        files = [path and (path, _stamp(path)) for path in (clip.video, clip.audio, transcript_file(clip))]
+        return _digest([bundle, clip.text, [file and (str(file[0]), file[1]) for file in files]])
+
+    return [[Source(clip.id, digest(clip)) for clip in batch] for batch in batches]
 
 
 def score_clips(
@@ -121,7 +131,8 @@ def score_clips(
     transcriber: Transcriber | None = None,
     interval: float | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One row a clip, in order: id, score, label, seconds, text, and error where there is no score.
+    """One row a clip, in order: id, score, label, seconds, text, a warning where a part of it could not be read, and an error where
+    there is no score.
 
     Args:
         pipeline: its modalities and neutral band are used.
@@ -142,32 +153,35 @@ def score_clips(
             yield as_row(clip, result, error)
 
 
-def write_rows(rows: Iterator[dict[str, Any]], journal: Journal, clips: int) -> None:
-    """Keeps the rows that a journal lacks of so many clips, batch by batch."""
+def write_rows(rows: Iterator[dict[str, Any]], journal: Journal) -> None:
+    """Keeps the rows of the batches that a journal lacks, in their order."""
     first = journal.share[0] == 0
+    total = sum(map(len, journal.batches))
     with tqdm(
-        total=clips, initial=journal.done, desc="scoring", unit="clip", disable=None if first else True
+        total=total, initial=journal.kept, desc="scoring", unit="clip", disable=None if first else True
     ) as progress:
-        while batch := list(islice(rows, journal.batch)):
-            journal.add(batch)
+        for number in journal.missing:
+            batch = list(islice(rows, len(journal.batches[number])))
+            journal.add(number, batch)
             progress.update(len(batch))
 
 
-def share_of(clips: Sequence[Clip], batch_size: int, share: tuple[int, int]) -> list[Clip]:
-    """The clips of one process of several: every so many-th batch, so that each has its part of what is long."""
+def share_of(clips: Sequence[Clip], batch_size: int, share: tuple[int, int]) -> list[list[Clip]]:
+    """The batches of one process of several: every so many-th one, so that each has its part of what is long."""
     process, processes = share
     starts = range(process * batch_size, len(clips), processes * batch_size)
-    return [clip for start in starts for clip in clips[start : start + batch_size]]
+    return [list(clips[start : start + batch_size]) for start in starts]
 
 
 def summary(rows: Iterator[Mapping[str, Any]]) -> Summary:
     """Counts of rows."""
-    clips = failed = without_text = 0
+    clips = failed = without_text = in_part = 0
     for row in rows:
         clips += 1
         failed += row.get("error") is not None
         without_text += row.get("error") is None and not row.get("text")
-    return Summary(clips, failed, without_text)
+        in_part += row.get("warning") is not None
+    return Summary(clips, failed, without_text, in_part)
 
 
 def as_row(clip: Clip, result: Mapping[str, Any], error: str | None) -> dict[str, Any]:
@@ -195,10 +209,23 @@ def _seconds(clip: Clip) -> float | None:
         return None
 
 
-def _weights(model: str) -> str | None:
-    """What tells one folder's weights from another's: names, sizes and times; `None` for an id on the Hub."""
+def _weights(model: str) -> str:
+    """What tells one bundle's weights from another's: the commit of an id on the Hub; of a folder, names, sizes and times."""
+    folder = bundle_folder(model)
     if not os.path.isdir(model):
+        return folder.name
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json", ".jinja"))
+    return _digest([(str(path.relative_to(folder)), _stamp(path)) for path in files])
+
+
+def _stamp(path: str | os.PathLike) -> tuple[int, int] | None:
+    """Size and time of change; `None` where there is no such file."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
         return None
-    files = sorted(path for path in Path(model).rglob("*") if path.suffix in (".safetensors", ".json"))
-    stamps = [(str(path.relative_to(model)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
+    return found.st_size, found.st_mtime_ns
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]

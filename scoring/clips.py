@@ -18,7 +18,7 @@ VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".flv", ".wmv", ".mpg
 
 
 def find_clips(files: Sequence[str], table: str | os.PathLike | None = None, text: str | None = None) -> list[Clip]:
-    """The clips that a user names, in order; ids are a table's own, or the paths as given.
+    """The clips that a user names, in order; ids are a table's own, or the paths as given, with what is not UTF-8 escaped.
 
     Args:
         files: files, folders (their media files at any depth, sorted) and patterns such as `talks/*.mp4`.
@@ -42,7 +42,8 @@ def find_clips(files: Sequence[str], table: str | os.PathLike | None = None, tex
     if text is not None and len(paths) > 1:
         raise ValueError(f"--text is the transcript of one file, but {len(paths)} are named; put texts in a --table")
     kinds = ("audio" if Path(path).suffix.lower() in SOUNDS else "video" for path in paths)
-    return [Clip(path, text, **{kind: path}) for path, kind in zip(paths, kinds, strict=True)]
+    names = (path.encode("utf-8", "backslashreplace").decode() for path in paths)
+    return [Clip(name, text, **{kind: path}) for name, path, kind in zip(names, paths, kinds, strict=True)]
 
 
 def transcript_of(clip: Clip) -> str | None:
@@ -51,14 +52,17 @@ def transcript_of(clip: Clip) -> str | None:
     Raises:
         ValueError: for a file that cannot be read as what it is.
     """
+    beside = transcript_file(clip)
+    return clip.text if beside is None else _read(beside)
+
+
+def transcript_file(clip: Clip) -> Path | None:
+    """The .txt, .srt or .vtt file that a clip's words are read from; `None` for a clip with a text of its own, or without one."""
     media = clip.video or clip.audio
     if clip.text or not media:
-        return clip.text
-    for suffix in (".txt", *SUBTITLES):
-        beside = Path(media).with_suffix(suffix)
-        if beside.is_file():
-            return _read(beside)
-    return None
+        return None
+    beside = (Path(media).with_suffix(suffix) for suffix in (".txt", *SUBTITLES))
+    return next((path for path in beside if path.is_file()), None)
 
 
 def _read(path: Path) -> str | None:

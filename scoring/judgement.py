@@ -28,6 +28,7 @@ class Judgement:
         modalities: which of text, audio and video the clip has and the model used.
         without: the score with a modality left out, by its name; empty where there is only one.
         moments: the score over time of a file that is longer than a window; else empty.
+        warning: what of the file could not be read, or `None`.
     """
 
     score: float
@@ -36,6 +37,7 @@ class Judgement:
     modalities: tuple[str, ...]
     without: Mapping[str, float]
     moments: Sequence[Moment]
+    warning: str | None = None
 
     def adds(self, modality: str) -> float:
         """By how much the score moves when a modality is put back, label units."""
@@ -98,7 +100,7 @@ def judge(
         cues = cues or ([Cue(0.0, seconds, text)] if text else [])
         scored = score_timeline(pipeline, path, window=window, stride=stride, cues=cues)
         moments = [tell.after(moment) for moment in scored]
-    return Judgement(result["score"], result["label"], seconds, used, without, moments)
+    return Judgement(result["score"], result["label"], seconds, used, without, moments, result.get("warning"))
 
 
 def read_transcript(transcript: str) -> tuple[str | None, list[Cue]]:

@@ -74,6 +74,8 @@ def judgement_html(
         parts.append(
             "<p>Scored without a transcript. Text carries most of the signal, so this score says less than one with it.</p>"
         )
+    if judgement.warning:
+        parts.append(f"<p>Read in part: {escape(judgement.warning)}.</p>")
     if judgement.without:
         parts.append(_modalities(judgement, neutral_band))
     return f'<div class="os-result">{"".join(parts)}</div>'

@@ -42,7 +42,7 @@ class _Scorer:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         read, encoded = pickle.loads(row["batch"])
-        results = self.pipeline.score_encoded(encoded, interval=self.interval)
+        results = self.pipeline.score_encoded(encoded, on_error="return", interval=self.interval)
         rows = [as_row(clip, result, error) for (clip, error), result in zip(read, results, strict=True)]
         return {"place": row["place"], "batch": pickle.dumps(rows)}
 

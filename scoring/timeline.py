@@ -34,6 +34,7 @@ class Moment:
         label: `"negative"`, `"neutral"` or `"positive"`, or `None`.
         text: the words of the transcript in the window, or `None`.
         error: why there is no score, or `None`.
+        warning: what of the window could not be read, or `None`.
     """
 
     start: float
@@ -42,6 +43,7 @@ class Moment:
     label: str | None
     text: str | None
     error: str | None
+    warning: str | None = None
 
 
 def parse_seconds(text: str) -> float:
@@ -181,12 +183,13 @@ def _moments(
         results = pipeline(clips(), batch_size=batch_size, on_error="return")
         for (start, end), result in zip(spans, results, strict=True):
             found = (result.get(name) for name in ("score", "label"))
-            yield Moment(start, end, *found, text_within(cues, start, end), result.get("error"))
+            text = text_within(cues, start, end)
+            yield Moment(start, end, *found, text, result.get("error"), result.get("warning"))
 
 
 def _write_table(moments: Sequence[Moment], out: Path) -> None:
     table = pd.DataFrame([asdict(moment) for moment in moments], columns=[field.name for field in fields(Moment)])
-    table = table.astype({"score": "float64", **dict.fromkeys(("label", "text", "error"), "string")})
+    table = table.astype({"score": "float64", **dict.fromkeys(("label", "text", "error", "warning"), "string")})
     draft = out.with_name(f".{out.name}.part")
     if out.suffix.lower() == ".csv":
         table.to_csv(draft, index=False)

@@ -13,9 +13,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
 from transformers import (
     WhisperConfig,
@@ -28,7 +31,7 @@ from omnisent.cli import main
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.scoring.batch import Loading, load_pipeline
-from omnisent.scoring.results import Journal, row_schema
+from omnisent.scoring.results import VERSION, Journal, Source, row_schema
 
 
 @pytest.fixture
@@ -238,10 +241,10 @@ def many(whole_clips, tmp_path):
     return make
 
 
-def _killed_and_whole(
-    place: Path, bundle: Path, tmp_path: Path, kills: int, ending: str, pause: float
+def _killed_and_fresh(
+    place: Path, bundle: Path, tmp_path: Path, kills: int, ending: str, pause: float, change=lambda: None
 ) -> tuple[Path, Path]:
-    """The file of an undisturbed run, and that of a run killed at random moments after its first rows."""
+    """The file of a run killed at random moments, with `change` called after each kill, and that of a fresh run in the end."""
     started = multiprocessing.get_context("forkserver")
     started.set_forkserver_preload(["omnisent.cli"])
     script = tmp_path / "run.py"
@@ -253,10 +256,7 @@ def _killed_and_whole(
         process.start()
         return process
 
-    whole, killed = (tmp_path / f"{name}.{ending}" for name in ("whole", "killed"))
-    process = start(whole)
-    process.join(600)
-    assert process.exitcode == 1
+    fresh, killed = (tmp_path / f"{name}.{ending}" for name in ("fresh", "killed"))
     journal, moments = killed.with_name(f"{killed.name}.part"), random.Random(1)
     for _ in range(kills):
         before = journal.stat().st_size if journal.exists() else 0
@@ -267,28 +267,57 @@ def _killed_and_whole(
         process.kill()
         process.join()
         assert not killed.exists(), "it was done before it was killed"
-    process = start(killed)
-    process.join(600)
-    assert process.exitcode == 1
-    return whole, killed
+        change()
+    for out in (killed, fresh):
+        process = start(out)
+        process.join(600)
+        assert process.exitcode == 1
+    return fresh, killed
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_a_killed_run_goes_on_to_the_same_file(many, bundle, tmp_path, ending):
-    whole, killed = _killed_and_whole(many(40, 4), bundle, tmp_path, 3, ending, pause=0.1)
-    assert killed.read_bytes() == whole.read_bytes()
-    table = pd.read_csv(whole) if ending == "csv" else pd.read_parquet(whole)
+def test_a_killed_run_resumes_to_the_same_file(many, bundle, tmp_path, ending):
+    fresh, killed = _killed_and_fresh(many(40, 4), bundle, tmp_path, 3, ending, pause=0.1)
+    assert killed.read_bytes() == fresh.read_bytes()
+    table = pd.read_csv(fresh) if ending == "csv" else pd.read_parquet(fresh)
     assert len(table) == table["id"].nunique() == 40
     assert table["error"].notna().sum() == 4
 
 
+@pytest.fixture
+def meddle(whole_clips):
+    """Changes three clips of a folder at random: other words, no words, or another video."""
+    draws = random.Random(2)
+
+    def change(place: Path) -> None:
+        for path in draws.sample(sorted(place.glob("*.mp4")), 3):
+            words = path.with_suffix(".txt")
+            what = draws.choice(("words", "video", "no words"))
+            if what == "words":
+                words.write_text(draws.choice(("I liked it", "I hated it", "so and so")) + "!" * draws.randrange(9))
+            elif what == "video":
+                path.unlink()  # it is linked to a clip that other tests read
+                shutil.copy(draws.choice(whole_clips).video, path)
+            else:
+                words.unlink(missing_ok=True)
+
+    return change
+
+
+def test_a_killed_run_whose_clips_change_makes_the_file_of_a_fresh_one(many, bundle, tmp_path, meddle):
+    place = many(40, 4)
+    fresh, killed = _killed_and_fresh(place, bundle, tmp_path, 3, "jsonl", pause=0.3, change=lambda: meddle(place))
+    assert killed.read_bytes() == fresh.read_bytes()
+
+
 @pytest.mark.slow
-def test_ten_kills_among_a_thousand_clips_lose_and_double_nothing(many, bundle, tmp_path):
-    whole, killed = _killed_and_whole(many(1000, 50), bundle, tmp_path, 10, "jsonl", pause=3.0)
-    assert killed.read_bytes() == whole.read_bytes()
-    rows = [json.loads(line) for line in whole.read_text().splitlines()]
+def test_twenty_kills_with_clips_changed_between_make_the_file_of_a_fresh_run(many, bundle, tmp_path, meddle):
+    place = many(1000, 50)
+    fresh, killed = _killed_and_fresh(place, bundle, tmp_path, 20, "jsonl", pause=2.0, change=lambda: meddle(place))
+    assert killed.read_bytes() == fresh.read_bytes()
+    rows = [json.loads(line) for line in fresh.read_text().splitlines()]
     assert len({row["id"] for row in rows}) == len(rows) == 1000
-    assert sum(row["error"] is not None for row in rows) == 50
+    assert sum(row["error"] is not None for row in rows) > 30
 
 
 def test_several_processes_share_the_work_and_make_one_file(score, many, bundle, tmp_path):
@@ -318,10 +347,11 @@ def test_several_processes_share_the_work_and_make_one_file(score, many, bundle,
 
 
 def test_two_commands_do_not_write_one_file(tmp_path):
-    about = {"model": "a"}
-    journal = Journal(tmp_path / "scores.csv", about, 2, row_schema())
+    about, batches = {"model": "a"}, [[Source("a", "1")]]
+    journal = Journal(tmp_path / "scores.csv", about, batches, row_schema())
     code = (
-        f"from omnisent.scoring.results import *; Journal({str(tmp_path / 'scores.csv')!r}, {about}, 2, row_schema())"
+        "from omnisent.scoring.results import *; "
+        f"Journal({str(tmp_path / 'scores.csv')!r}, {about}, {batches}, row_schema())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert "is being written by another process" in other.stderr
@@ -332,7 +362,132 @@ def test_two_commands_do_not_write_one_file(tmp_path):
 def test_a_journal_of_other_settings_is_refused_by_name(score, folder, tmp_path, bundle):
     out = tmp_path / "scores.csv"
     part = tmp_path / "scores.csv.part"
-    part.write_text(json.dumps({"model": str(bundle), "device": "cpu", "dtype": "bfloat16"}) + "\n")
+    part.write_text(json.dumps({"journal": VERSION, "model": str(bundle), "device": "cpu", "dtype": "bfloat16"}) + "\n")
     code, _, complained = score(folder, "--out", out)
     assert code == 1
     assert "was begun with other dtype (bfloat16, now float32)" in complained
+
+
+def _interrupted(score, monkeypatch, after: int, *arguments) -> None:
+    """A command that is stopped by Ctrl-C once so many batches of one clip are kept."""
+    add = Journal.add
+
+    def stop(journal, number, rows):
+        if number == after:
+            raise KeyboardInterrupt
+        add(journal, number, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add", stop)
+        assert score(*arguments, "--batch-size", 1)[0] == 130
+
+
+def _change_transcript(folder, clips) -> None:
+    (folder / "a.txt").write_text("no, really bad")
+
+
+def _change_video(folder, clips) -> None:
+    shutil.copy(clips[2].video, folder / "a.mp4")
+
+
+def _add_transcript(folder, clips) -> None:
+    (folder / "b.txt").write_text("what a day")
+
+
+def _mend_video(folder, clips) -> None:
+    shutil.copy(clips[3].video, folder / "b.mp4")
+
+
+@pytest.mark.parametrize(
+    ("change", "row"), [(_change_transcript, 0), (_change_video, 0), (_add_transcript, 1), (_mend_video, 1)]
+)
+def test_a_row_is_made_again_when_what_it_was_made_of_has_changed(
+    score, folder, whole_clips, tmp_path, monkeypatch, change, row
+):
+    out, fresh = tmp_path / "scores.jsonl", tmp_path / "fresh.jsonl"
+    _interrupted(score, monkeypatch, 2, folder, "--out", out)
+    before = [json.loads(line) for line in out.with_name("scores.jsonl.part").read_text().splitlines()[1:]]
+    change(folder, whole_clips)
+    _, _, complained = score(folder, "--out", out, "--batch-size", 1)
+    assert "1 clips changed since they were scored, and are scored again" in complained
+    score(folder, "--out", fresh, "--batch-size", 1)
+    assert out.read_bytes() == fresh.read_bytes()
+    assert json.loads(out.read_text().splitlines()[row]) != before[row]["rows"][0]
+
+
+def test_rows_of_a_bundle_that_has_changed_are_made_again(score, folder, bundle, tmp_path, monkeypatch):
+    out, fresh, other = tmp_path / "scores.jsonl", tmp_path / "fresh.jsonl", tmp_path / "bundle"
+    shutil.copytree(bundle, other)
+    _interrupted(score, monkeypatch, 2, folder, "--out", out, "--model", other)
+    before = json.loads(out.with_name("scores.jsonl.part").read_text().splitlines()[1])["rows"][0]
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "label_mean": config["label_mean"] + 0.5}))
+    _, _, complained = score(folder, "--out", out, "--batch-size", 1, "--model", other)
+    assert "2 clips changed since they were scored" in complained
+    score(folder, "--out", fresh, "--batch-size", 1, "--model", other)
+    assert out.read_bytes() == fresh.read_bytes()
+    assert json.loads(out.read_text().splitlines()[0])["score"] == pytest.approx(before["score"] + 0.5, abs=1e-5)
+
+
+def test_a_table_whose_words_have_changed_is_scored_again_there_alone(score, tmp_path, monkeypatch):
+    table, out = tmp_path / "clips.csv", tmp_path / "scores.csv"
+    table.write_text("id,text\na,good\nb,bad\nc,so\n")
+    _interrupted(score, monkeypatch, 2, "--table", table, "--out", out)
+    table.write_text("id,text\na,good\nb,really very bad\nc,so\n")
+    _, _, complained = score("--table", table, "--out", out, "--batch-size", 1)
+    assert "1 clips changed since they were scored" in complained
+    score("--table", table, "--out", tmp_path / "fresh.csv", "--batch-size", 1)
+    assert out.read_bytes() == (tmp_path / "fresh.csv").read_bytes()
+
+
+def test_a_row_is_kept_for_its_own_clip_alone(tmp_path):
+    journal = Journal(tmp_path / "scores.csv", {}, [[Source("a", "1"), Source("b", "2")]], row_schema())
+    with pytest.raises(ValueError, match=r"rows of the clips \['a', 'b'\] were expected, those of \['b', 'a'\] came"):
+        journal.add(0, [{"id": "b", "score": 1.0}, {"id": "a", "score": 2.0}])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        journal.add(0, [{"id": "a", "score": float("nan")}, {"id": "b", "score": 2.0}])
+    journal.close()
+    again = Journal(tmp_path / "scores.csv", {}, [[Source("a", "1"), Source("b", "2")]], row_schema())
+    assert again.missing == [0]
+
+
+def test_what_is_poisoned_half_read_or_oddly_named_costs_its_own_row_and_is_said(
+    score, folder, half_read, whole_clips, bundle, tmp_path
+):
+    (folder / "b.mp4").unlink()
+    sound = np.zeros(16000, np.float32)
+    sound[800] = 3e38
+    soundfile.write(folder / "poisoned.wav", sound, 16000, subtype="FLOAT")
+    shutil.copy(half_read, folder / f"half{Path(half_read).suffix}")
+    shutil.copy(whole_clips[2].video, os.fsencode(folder) + b"/odd-\xff.mp4")
+    out = tmp_path / "scores.jsonl"
+    code, said, complained = score(folder, "--out", out)
+    rows = {Path(row["id"]).name: row for row in map(json.loads, out.read_text(encoding="utf-8").splitlines())}
+    assert rows.keys() == {"a.mp4", "c.mp4", f"half{Path(half_read).suffix}", "odd-\\xff.mp4", "poisoned.wav"}
+    failed = {name for name, row in rows.items() if row["error"]}
+    assert "poisoned.wav" in failed
+    assert failed <= {"poisoned.wav", "odd-\\xff.mp4"}
+    assert all((row["score"] is None) == (name in failed) for name, row in rows.items())
+    assert "poisoned.wav" in rows["poisoned.wav"]["error"]
+    assert "% of its sound" in rows[f"half{Path(half_read).suffix}"]["warning"]
+    assert [row["warning"] for name, row in rows.items() if not name.startswith("half")] == [None] * 4
+    assert code == 1
+    assert "1 of them read in part; the column warning says what is missing" in complained
+    code, said, _ = score(folder)
+    assert {"warning", "error"} <= set(said.splitlines()[0].split())
+
+
+def test_a_model_that_computes_no_number_is_an_error_of_every_row(score, folder, bundle, tmp_path):
+    """Its weights are finite, and sums of them are not."""
+    other = tmp_path / "bundle"
+    shutil.copytree(bundle, other)
+    weights = load_file(other / "head.safetensors")
+    weights[max(weights)] = torch.full_like(weights[max(weights)], 3e38)
+    save_file(weights, other / "head.safetensors")
+    code, _, complained = score(folder, "--out", tmp_path / "s.jsonl", "--model", other)
+    rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert code == 1
+    assert [row["score"] for row in rows] == [None] * 3
+    assert "no score: the model computes NaN or infinity" in rows[0]["error"]
+    assert rows[0]["error"].startswith(f"clip {rows[0]['id']}: ")
+    assert "3 of 3 clips have no score" in complained
