@@ -64,7 +64,7 @@ PARTS = {
     "results": Part(
         0.85,
         ("scoring/results.py",),
-        ("scoring/test_results_properties.py",),
+        ("scoring/test_results.py", "scoring/test_results_properties.py"),
         options=("--noconftest",),
     ),
     "processor": Part(

@@ -1,0 +1,180 @@
+"""A file of scores in the making: what it refuses by name, what it keeps, and what it leaves on the disk."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from omnisent.scoring.results import FORMATS, VERSION, Journal, Source, row_schema
+
+BATCHES = [[Source("a", "1"), Source("b", "2")], [Source("c", "3")]]
+ROWS = [[{"id": "a", "score": 1.0}, {"id": "b", "error": "no sound"}], [{"id": "c", "score": -0.5, "text": "naïve"}]]
+
+
+def journal(out: Path, about=None, batches=BATCHES, schema=None, share=(0, 1)) -> Journal:
+    return Journal(out, {"model": "m"} if about is None else about, batches, schema or row_schema(), share)
+
+
+def test_the_columns_of_a_file():
+    columns = {field.name: str(field.type) for field in row_schema()}
+    assert list(columns) == ["id", "score", "label", "seconds", "text", "warning", "error"]
+    assert {name for name, kind in columns.items() if kind == "double"} == {"score", "seconds"}
+    assert {kind for name, kind in columns.items() if name not in ("score", "seconds")} == {"string"}
+    columns = {field.name: str(field.type) for field in row_schema(0.9)}
+    assert list(columns) == ["id", "score", "low", "high", "label", "seconds", "text", "warning", "error"]
+    assert (columns["low"], columns["high"]) == ("double", "double")
+
+
+@pytest.mark.parametrize("suffix", [*FORMATS, ".JSONL"])
+def test_a_file_is_there_whole_and_nothing_beside_it(suffix, tmp_path):
+    out = tmp_path / "new" / "folder" / f"scores{suffix}"
+    made = journal(out)
+    assert made.path == out.with_name(f"scores{suffix}.part")
+    assert (made.missing, made.changed, made.kept) == ([0, 1], 0, 0)
+    for number, rows in enumerate(ROWS):
+        made.add(number, rows)
+        assert not out.exists()
+    made.finish()
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda path: pd.read_json(path, lines=True)}
+    found = read[suffix.lower()](out)
+    assert list(found) == row_schema().names
+    assert found["id"].tolist() == ["a", "b", "c"]
+    assert found["score"].fillna(9).tolist() == [1.0, 9, -0.5]
+    assert found["text"][2] == "naïve"
+    assert found["error"][1] == "no sound"
+
+
+def test_a_jsonl_file_is_written_as_people_read_it(tmp_path):
+    made = journal(tmp_path / "scores.jsonl")
+    for number, rows in enumerate(ROWS):
+        made.add(number, rows)
+    assert [json.loads(json.dumps(row)) for row in made.rows()] == list(made.rows())
+    made.finish()
+    lines = (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+    assert lines[2] == (
+        '{"id": "c", "score": -0.5, "label": null, "seconds": null, "text": "naïve", "warning": null, "error": null}'
+    )
+
+
+def test_what_is_kept_is_kept_at_once_and_not_asked_for_again(tmp_path):
+    first = journal(tmp_path / "scores.csv")
+    first.add(1, ROWS[1])
+    assert b"na\xc3\xafve" in first.path.read_bytes()
+    first.close()
+    again = journal(tmp_path / "scores.csv")
+    assert (again.missing, again.changed, again.kept) == ([0], 0, 1)
+    again.close()
+    changed = journal(tmp_path / "scores.csv", batches=[BATCHES[0], [Source("c", "4")]])
+    assert (changed.missing, changed.changed, changed.kept) == ([0, 1], 1, 0)
+    changed.add(1, [{"id": "c", "score": 2.0}])
+    changed.add(0, ROWS[0])
+    changed.finish()
+    assert pd.read_csv(tmp_path / "scores.csv")["score"].fillna(9).tolist() == [1.0, 9, 2.0]
+
+
+def test_only_clips_that_had_a_row_count_as_changed(tmp_path):
+    first = journal(tmp_path / "scores.csv")
+    first.add(0, ROWS[0])
+    first.close()
+    again = journal(tmp_path / "scores.csv", batches=[[Source("a", "1"), Source("b", "9")], [Source("c", "9")]])
+    assert (again.missing, again.changed, again.kept) == ([0, 1], 1, 0)
+
+
+def test_each_process_has_a_journal_of_its_own_and_rows_come_in_order(tmp_path):
+    out = tmp_path / "scores.csv"
+    second = journal(out, batches=[[Source("b", "2")]], share=(1, 2))
+    first = journal(out, batches=[[Source("a", "1")], [Source("c", "3")]], share=(0, 2))
+    assert [one.path.name for one in (first, second)] == ["scores.csv.part-0", "scores.csv.part-1"]
+    second.add(0, [{"id": "b"}])
+    first.add(1, [{"id": "c"}])
+    first.add(0, [{"id": "a"}])
+    assert [row["id"] for row in first.rows()] == ["a", "b", "c"]
+    second.close()
+    first.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_rows_of_other_clips_are_refused(tmp_path):
+    made = journal(tmp_path / "scores.csv")
+    before = made.path.read_bytes()
+    for wrong in ([{"id": "b"}, {"id": "a"}], [{"id": "a"}], [{"id": "a"}, {"id": "c"}]):
+        said = re.escape(f"rows of the clips ['a', 'b'] were expected, those of {[row['id'] for row in wrong]} came")
+        with pytest.raises(ValueError, match=said):
+            made.add(0, wrong)
+    assert made.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["scores.txt", "scores", "scores.csv.gz"])
+def test_another_ending_is_refused_before_anything_is_written(name, tmp_path):
+    with pytest.raises(ValueError, match=rf"{name}: expected a file that ends in \.jsonl, \.csv, \.parquet"):
+        journal(tmp_path / "new" / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_there_is_not_written_over(tmp_path):
+    (tmp_path / "scores.csv").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"scores\.csv is there already; remove it or give another --out"):
+        journal(tmp_path / "scores.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+
+
+@pytest.mark.parametrize(
+    ("before", "share", "said"),
+    [
+        ({"model": "other"}, (0, 1), r"begun with other model \(other, now m\)"),
+        ({}, (0, 1), r"begun with other model \(None, now m\)"),
+        ({"model": "m", "journal": VERSION - 1}, (0, 1), rf"begun with other journal \({VERSION - 1}, now {VERSION}\)"),
+        ({"model": "m", "processes": 2}, (0, 1), r"begun with other processes \(2, now 1\)"),
+        ({"model": "m", "processes": 1}, (0, 2), r"begun with other processes \(1, now 2\)"),
+    ],
+)
+def test_rows_of_other_settings_are_refused_by_the_field_that_differs(before, share, said, tmp_path):
+    part = tmp_path / f"scores.csv.part{'' if share[1] == 1 else '-0'}"
+    text = json.dumps({"journal": VERSION, "processes": share[1], **before}) + "\n"
+    part.write_text(text)
+    with pytest.raises(ValueError, match=rf"{part.name} was {said}; remove it or give another --out"):
+        journal(tmp_path / "scores.csv", share=share)
+    assert part.read_text() == text
+
+
+def test_what_is_no_journal_is_refused_and_left_as_it_is(tmp_path):
+    part = tmp_path / "scores.csv.part"
+    part.write_text("something else\n")
+    with pytest.raises(ValueError, match=r"scores\.csv\.part is not a journal of scores; remove it"):
+        journal(tmp_path / "scores.csv")
+    assert part.read_text() == "something else\n"
+
+
+def test_a_line_that_a_power_cut_spoilt_is_made_again(tmp_path):
+    made = journal(tmp_path / "scores.csv")
+    made.add(0, ROWS[0])
+    whole = made.path.read_bytes()
+    made.add(1, ROWS[1])
+    made.close()
+    made.path.write_bytes(whole + b"\0" * 40 + b"\n")
+    again = journal(tmp_path / "scores.csv")
+    assert (again.missing, again.kept) == ([1], 2)
+    assert again.path.read_bytes() == whole
+    again.add(1, ROWS[1])
+    again.finish()
+    assert pd.read_csv(tmp_path / "scores.csv")["id"].tolist() == ["a", "b", "c"]
+
+
+def test_two_writers_do_not_share_a_journal(tmp_path):
+    code = (
+        "import sys; from omnisent.scoring.results import *; held = Journal(sys.argv[1], {'model': 'm'}, [], row_schema())\n"
+        "print('opened', flush=True); sys.stdin.read()"
+    )
+    out = tmp_path / "scores.csv"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "opened\n"
+        with pytest.raises(ValueError, match=r"scores\.csv\.part is being written by another process; wait for it"):
+            journal(out)
+    journal(out).close()
