@@ -178,3 +178,28 @@ def test_two_writers_do_not_share_a_journal(tmp_path):
         with pytest.raises(ValueError, match=r"scores\.csv\.part is being written by another process; wait for it"):
             journal(out)
     journal(out).close()
+
+
+def test_a_journal_may_be_cut_at_every_byte_and_again_after_that(tmp_path):
+    made = journal(tmp_path / "whole.csv")
+    for number, rows in enumerate(ROWS):
+        made.add(number, rows)
+    whole = made.path.read_bytes()
+    made.finish()
+    ends = [at for at, byte in enumerate(whole, 1) if byte == ord("\n")]
+    for cut in range(len(whole) + 1):
+        out = tmp_path / "cut.csv"
+        out.with_name("cut.csv.part").write_bytes(whole[:cut])
+        again = journal(out)
+        kept = max(sum(end <= cut for end in ends) - 1, 0)
+        assert again.missing == [0, 1][kept:], cut
+        if again.missing:
+            again.add(again.missing[0], ROWS[again.missing[0]])
+        again.close()
+        last = journal(out)
+        assert last.missing == [0, 1][kept + 1 :], cut
+        for number in last.missing:
+            last.add(number, ROWS[number])
+        last.finish()
+        assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes(), cut
+        out.unlink()
