@@ -188,7 +188,12 @@ class OmniSentProcessor(ProcessorMixin):
                 cached_file(pretrained_model_name_or_path, name, **hub)
             elif not os.path.isfile(file):
                 raise FileNotFoundError(f"{file} is missing, and clips would be read otherwise; copy the bundle again")
-        return super().from_pretrained(pretrained_model_name_or_path, **{"trust_remote_code": False, **kwargs})
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # the tokenizer's loading warns of a model type that it does not know
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **{"trust_remote_code": False, **kwargs})
+        finally:
+            logging.set_verbosity(verbosity)
 
     @staticmethod
     def open(path: str | os.PathLike) -> LongMedia:
