@@ -24,6 +24,20 @@ PROCESSOR = (
 )
 
 
+# Made once, not once a mutant.
+FIXTURES = """
+
+@pytest.fixture(scope="session")
+def tiny_backbone() -> Path:
+    return Path({backbone!r})
+
+
+@pytest.fixture(scope="session")
+def planted_root() -> Path:
+    return Path({clips!r})
+"""
+
+
 @dataclass(frozen=True)
 class Part:
     """Some of the code, and the tests that are to notice what is broken in it.
@@ -70,7 +84,7 @@ PARTS = {
     "processor": Part(
         0.85,
         ("processing_omnisent.py",),
-        ("test_processing_omnisent.py", "test_processing_tokens.py"),
+        ("test_processing_tokens.py",),
         functions=tuple(PROCESSOR.split()),
     ),
 }
@@ -102,6 +116,9 @@ def run(name: str, part: Part) -> dict[str, dict[str, int]]:
     shutil.copytree(ROOT, tree / "omnisent", ignore=shutil.ignore_patterns(*NOT_COPIED, "__pycache__"))
     shutil.copytree(ROOT / "tests", tree / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tree)
+    if "--noconftest" not in part.options:
+        with open(tree / "tests/conftest.py", "a") as file:
+            file.write(FIXTURES.format(**made_once(tree)))
     settings = {
         "source_paths": ["omnisent"],
         "only_mutate": [f"omnisent/{file}" for file in part.files],
@@ -124,6 +141,17 @@ def run(name: str, part: Part) -> dict[str, dict[str, int]]:
         if codes := {mutant: code for mutant, code in codes.items() if code is not NOT_RUN}:
             found[str(meta.relative_to(tree / "mutants/omnisent")).removesuffix(".meta")] = codes
     return found
+
+
+def made_once(tree: Path) -> dict[str, str]:
+    """The folders of the tiny backbone and of the planted clips, as conftest.py makes them."""
+    from omnisent.data.planted import make_planted_clips
+    from omnisent.training.tiny_backbone import make_tiny_backbone
+
+    folders = {"backbone": str(tree / "backbone"), "clips": str(tree / "clips")}
+    make_tiny_backbone(folders["backbone"])
+    make_planted_clips(folders["clips"], n_train=32, n_valid=16, n_test=16, seed=3)
+    return folders
 
 
 def killed(code: int) -> bool:

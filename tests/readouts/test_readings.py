@@ -1,15 +1,17 @@
 """From predictions to scores and their metrics: what all readouts do alike, and the discriminative one's own."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 
 from omnisent.evaluation.metrics import msa_metrics
 from omnisent.readouts.base import Readings
 from omnisent.readouts.discriminative import DiscriminativeReadout
-from omnisent.readouts.generative import ExpectedReadout, GreedyReadout
+from omnisent.readouts.generative import ExpectedReadout, GreedyReadout, OmniForSentimentGeneration
 
 LABELS = [2.0, -1.0, 0.0, 0.5]
 
@@ -67,3 +69,83 @@ def test_the_discriminative_readout_reads_the_head_in_label_units(model, process
         loss, _ = readout.predict(model, {**batch, "labels": torch.tensor([0.5, 2.5])})
         assert loss.item() == pytest.approx(model(**batch, labels=torch.tensor([0.5, 2.5])).loss.item())
         assert loss.item() > 0
+
+
+@pytest.fixture
+def generator(tiny_backbone) -> OmniForSentimentGeneration:
+    return OmniForSentimentGeneration.from_base(tiny_backbone)
+
+
+@pytest.fixture
+def passes(generator) -> list[dict]:
+    """The arguments of every pass through the language model."""
+    seen = []
+    generator.model.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs), with_kwargs=True
+    )
+    return seen
+
+
+def test_the_greedy_readout_writes_at_most_its_tokens_and_needs_no_labels(generator, processor, whole_clips):
+    batch = processor([clip.to_dict() for clip in whole_clips[:2]])
+    readout = GreedyReadout((-3.0, 3.0), processor.tokenizer, max_new_tokens=3)
+    with torch.no_grad():
+        expected = generator.write_greedily(3, processor.tokenizer.eos_token_id, **batch)
+        loss, found = readout.predict(
+            generator, {**batch, "labels": torch.zeros(2), "answer_ids": torch.zeros(2, 4, dtype=torch.long)}
+        )
+    assert loss is None
+    assert found.shape == (2, 3)
+    assert found.tolist() == expected.tolist()
+    assert GreedyReadout((-3.0, 3.0), processor.tokenizer).max_new_tokens == 8
+
+
+def test_each_step_of_an_answer_sees_the_prompt_and_what_is_written(generator, processor, whole_clips, passes):
+    batch = processor([whole_clips[0].to_dict(), {"text": "good"}])
+    with torch.no_grad():
+        generator.write_greedily(3, -1, **batch)
+    length = batch["input_ids"].shape[1]
+    assert len(passes) == 3  # the first token comes of the prompt, and after the last nothing is asked
+    for step, one in enumerate(passes):
+        assert one["attention_mask"].shape == (2, length + step)
+        assert torch.equal(one["attention_mask"][:, :length], batch["attention_mask"])
+        assert one["attention_mask"][:, length:].bool().all()
+        if step:
+            last = batch["position_ids"][:, :, -1:].amax(0, keepdim=True).expand(3, -1, -1)
+            assert one["position_ids"].tolist() == (last + step).tolist()
+            assert one["inputs_embeds"].shape[:2] == (2, 1)
+
+
+def test_nothing_is_asked_once_every_answer_has_ended(generator, processor, whole_clips, passes):
+    batch = processor(whole_clips[0].to_dict())
+    with torch.no_grad():
+        first = int(generator.write_greedily(1, -1, **batch)[0, 0])
+        passes.clear()
+        generator.write_greedily(5, first, **batch)
+    assert len(passes) == 1
+
+
+def test_answers_are_read_with_the_prompt_and_their_own_tokens_in_sight(generator, processor, whole_clips, passes):
+    batch = processor([whole_clips[0].to_dict(), {"text": "good"}])
+    length = batch["input_ids"].shape[1]
+    with torch.no_grad():
+        generator.answer_log_probabilities([[7], [9, 4], [9, 5, 3]], **batch)
+        prompt, answers = passes
+        assert prompt["attention_mask"].shape == (2, length)
+        # Stems (), (9,) and (9, 5): three rows a clip, each as long as the longest.
+        assert answers["attention_mask"].shape == (6, length + 2)
+        assert torch.equal(answers["attention_mask"][:, :length], batch["attention_mask"].repeat_interleave(3, 0))
+        assert answers["attention_mask"][:, length:].bool().all()
+        passes.clear()
+        generator.answer_log_probabilities([[7], [9]], **batch)
+    assert len(passes) == 1  # answers of one token are read from the prompt's own pass
+
+
+def test_a_saved_adapter_names_the_base_that_it_belongs_to(generator, tiny_backbone, tmp_path):
+    generator.add_lora(LoraConfig(r=2, target_modules=["q_proj"]))
+    generator.base_revision = "abc"
+    generator.save_pretrained(tmp_path / "kept")
+    saved = json.loads((tmp_path / "kept/adapter/adapter_config.json").read_text())
+    assert (saved["base_model_name_or_path"], saved["revision"]) == (str(tiny_backbone), "abc")
+    generator.save_pretrained(tmp_path / "other", is_main_process=False)
+    assert not (tmp_path / "other").exists()
