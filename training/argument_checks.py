@@ -77,7 +77,6 @@ RANGES: dict[str, Range] = {
     "adam_epsilon": _AT_LEAST_0,
     "gradient_accumulation_steps": _AT_LEAST_1,
     "max_grad_norm": _AT_LEAST_0,
-    "label_smoothing_factor": _AT_LEAST_0,
     "neftune_noise_alpha": _ABOVE_0,
     "torch_empty_cache_steps": _AT_LEAST_1,
     "eval_steps": _STEPS,

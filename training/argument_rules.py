@@ -102,7 +102,7 @@ def _never_evaluated(v: SimpleNamespace) -> bool:
 
 def _lacks_text(template: str | None) -> bool:
     try:
-        return template is not None and "\0" not in template.format(text="\0")
+        return template is not None and not ("{text}" in template and "\0" in template.format(text="\0"))
     except (KeyError, IndexError, ValueError, AttributeError):
         return True
 

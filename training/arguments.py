@@ -193,8 +193,10 @@ def parse_arguments(
         try_out(training)
         check_devices(training)
     except SettingError as error:
-        in_file = any(name in config and config[name] == getattr(namespace, name) for name in error.fields)
-        raise (SettingError(error.fields, f"{path}: {error}") if in_file else error) from error
+        used = vars(namespace)
+        if any(name in config and (config[name] is used[name] or config[name] == used[name]) for name in error.fields):
+            raise SettingError(error.fields, f"{path}: {error}") from error
+        raise
     return model, data, training
 
 
@@ -256,9 +258,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
-        for key, _ in node.value:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
