@@ -122,7 +122,7 @@ ONLY: dict[str, tuple[tuple, str]] = {  # the values that our loop can honour, a
     "fsdp_config": ((None, {}), _NOT_YET),
     "deepspeed": ((None,), _NOT_YET),
     "accelerator_config.dispatch_batches": ((None, False), "position ids would be split along the wrong axis"),
-    "accelerator_config.even_batches": ((True,), "processes would wait for each other without end"),
+    "accelerator_config.even_batches": ((True,), "clips would be left out of evaluation by several processes"),
     "accelerator_config.use_configured_state": ((False,), "there is no such state"),
     "accelerator_config.gradient_accumulation_kwargs": (
         (None, {}, {"sync_each_batch": False}, {"sync_each_batch": True}),
@@ -241,7 +241,7 @@ def check_value(name: str, value: Any) -> Any:
         raise SettingError([name], f"{name} is empty; give it a value, or leave it out")
     if name in RANGES and value is not None:
         words, holds = RANGES[name]
-        if not (-inf < value < inf and holds(value)):
+        if not (isinstance(value, int | float) and -inf < value < inf and holds(value)):
             raise SettingError([name], f"{name} must be {words}, not {shown(value)}")
     return value
 
@@ -260,6 +260,8 @@ def _mapping(name: str, value: Any) -> dict:
     for key, held in value.items():
         if known is not None and key not in known:
             raise SettingError([name], f"{name}: {unknown_name(str(key), known)}")
+        if isinstance(held, float) and not -inf < held < inf:
+            raise SettingError([name], f"{name}.{key} must be a finite number, not {held}")
         check_value(f"{name}.{key}", typed(f"{name}.{key}", held, hints[key]) if key in hints else held)
     return value
 

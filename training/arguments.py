@@ -190,8 +190,9 @@ def parse_arguments(
             model, data, training = (
                 kind(**{f.name: values[f.name] for f in fields(kind) if f.init}) for kind in ARGUMENTS
             )
-        try_out(training)
-        check_devices(training)
+        if on_this_machine:
+            try_out(training)
+            check_devices(training)
     except SettingError as error:
         used = vars(namespace)
         if any(name in config and (config[name] is used[name] or config[name] == used[name]) for name in error.fields):
