@@ -198,6 +198,28 @@ def test_features_that_are_known_already_are_joined(processor):
     batch = processor.pad(known)
     assert batch["audio_embeds"].tolist() == [[0.0] * 4] * 2 + [[1.0] * 4] * 3
     assert "input_features" not in batch
+    seen = [processor.assemble("good", ClipMedia(picture_of((1, 1, n)), 1.0, None, 1.0)) for n in (1, 2)]
+    for value, clip in enumerate(seen):
+        sides = clip.pop("video_grid_thw")
+        del clip["pixel_values_videos"]
+        clip["video_embeds"] = torch.full((int(sides.prod()) // 4, 4), float(value))
+    batch = processor.pad(seen)
+    assert batch["video_embeds"].tolist() == [[0.0] * 4] + [[1.0] * 4] * 2
+    assert not {"video_grid_thw", "pixel_values_videos"} & batch.keys()
+
+
+def test_one_clip_with_sound_is_a_batch(processor):
+    clip = processor.assemble(None, ClipMedia(None, None, sound_of(30), 0.3))
+    batch = processor.pad([clip])
+    assert torch.equal(batch["input_features"][0], clip["input_features"])
+    assert batch["feature_attention_mask"].tolist() == [[1] * 30]
+
+
+def test_what_was_said_before_a_clip_is_in_its_tokens(processor):
+    ids = processor.assemble("good", NOTHING, before="Well.")["input_ids"]
+    expected = processor.prompt("good", "Well.", video=False, audio=False)
+    assert ids.tolist() == processor.tokenizer(expected)["input_ids"]
+    assert len(ids) > len(processor.assemble("good", NOTHING)["input_ids"])
 
 
 def test_padding_needs_clips_and_a_side(processor):
@@ -228,3 +250,5 @@ def test_a_transcript_is_words_or_nothing(processor):
     for wrong, kind in ((7, "int"), (["a"], "list"), (b"a", "bytes")):
         with pytest.raises(ClipError, match=f"text must be a string or None, not {kind}"):
             processor.encode({"text": wrong})
+    with pytest.raises(ClipError, match=r"clip c1: text must be valid Unicode: .*surrogates not allowed; correct it"):
+        processor.encode({"id": "c1", "text": "so \ud800"})
