@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,12 +79,7 @@ def load_pipeline(loading: Loading) -> MultimodalSentimentPipeline:
         ValueError: for weights that do not fit.
     """
     wanted = loading.resolved()
-    path = Path(wanted.model)
-    if (path.is_absolute() or wanted.model.startswith(".") or wanted.model.count("/") != 1) and not path.is_dir():
-        raise FileNotFoundError(
-            f"--model {wanted.model}: no such folder; give a bundle's folder or the id of one on the Hub"
-        )
-    if path.is_dir() and not (path / "config.json").is_file():
+    if not (bundle_folder(wanted.model) / "config.json").is_file():
         raise FileNotFoundError(
             f"--model {wanted.model}: no config.json in this folder; is it a run folder? Its bundle is model/"
         )

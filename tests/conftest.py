@@ -45,6 +45,27 @@ def short_run() -> dict:
     }
 
 
+@pytest.fixture
+def settings(short_run, tiny_backbone, planted_root, tmp_path):
+    """A YAML file for a short run on the planted clips, and a way to change it."""
+
+    def write(**changes) -> str:
+        fields = {
+            **short_run,
+            "base_model": str(tiny_backbone),
+            "dataset": str(planted_root),
+            "max_pixels": 56 * 112,
+            "lora_dropout": 0.1,
+            "learning_rate": 2e-3,
+            "output_dir": str(tmp_path / "run"),
+        }
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.yaml"
+        path.write_text(yaml.safe_dump({**fields, **changes}))
+        return str(path)
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory) -> Path:
     return make_tiny_backbone(tmp_path_factory.mktemp("backbone") / "tiny")

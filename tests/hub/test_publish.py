@@ -273,7 +273,9 @@ def test_an_nf4_run_is_merged_into_dequantised_weights(short_config, test_clips,
     assert np.ptp(scores) > 0.01
 
 
-def test_a_merged_model_is_measured_against_its_run_and_refused_when_it_moves_too_far(short_config, tmp_path):
+def test_a_merged_model_is_measured_against_its_run_and_refused_when_it_moves_too_far(
+    short_config, tiny_backbone, tmp_path
+):
     changes = ["--output_dir", str(tmp_path / "run"), "--learning_rate", "0.02", "--dtype", "bfloat16"]
     run(*parse_arguments([str(short_config), *changes]))
     (tmp_path / "draft").mkdir()
@@ -285,7 +287,12 @@ def test_a_merged_model_is_measured_against_its_run_and_refused_when_it_moves_to
     card = (tmp_path / "draft" / "README.md").read_text()
     assert f"merging moved the scores of 16 validation clips by {drift.mean:.4f} on\naverage" in card
     file = load_file(tmp_path / "draft" / "model.safetensors")
-    assert file["model.language_model.layers.0.mlp.up_proj.weight"].dtype == torch.bfloat16
+    name = "model.language_model.layers.0.mlp.up_proj"
+    adapter = load_file(tmp_path / "run" / "model" / "adapter" / "adapter_model.safetensors")
+    scale = 32 / read_config(tmp_path / "run")["lora_r"]
+    change = scale * (adapter[f"{name}.lora_B.weight"] @ adapter[f"{name}.lora_A.weight"])
+    base = load_file(tiny_backbone / "model.safetensors")["thinker.model.layers.0.mlp.up_proj.weight"].bfloat16()
+    assert torch.equal(file[f"{name}.weight"], (base.float() + change).bfloat16())  # rounded once
 
     moved = known.assign(score=known["score"] + 0.2)
     moved.to_csv(tmp_path / "run" / "valid_predictions.csv", index=False)

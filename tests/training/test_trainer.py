@@ -1,12 +1,22 @@
-"""The Trainer's own parts: an order that every process agrees on, and where a bad value begins."""
+"""The Trainer's own parts: order, accumulation, learning rates, and a stop at the first value that is not finite."""
+
+import re
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
 
+from omnisent import train
 from omnisent.readouts.discriminative import DiscriminativeReadout
-from omnisent.training.arguments import parse_arguments
-from omnisent.training.collator import ClipDataset
+from omnisent.readouts.generative import GreedyReadout
+from omnisent.train import main, run
+from omnisent.training.arguments import ModelArguments, parse_arguments
+from omnisent.training.backbone import build_model, lora_config
+from omnisent.training.collator import ClipCollator, ClipDataset
+from omnisent.training.feature_cache import open_cache
 from omnisent.training.trainer import SentimentTrainer, first_bad_value
+from runs import cached_settings, launched, trainer_callback, weights_of
 
 
 @pytest.fixture
@@ -50,3 +60,172 @@ def test_the_first_module_with_a_bad_value_is_named(model, processor, whole_clip
     inputs["pixel_values_videos"][0, 0] = torch.nan
     assert first_bad_value(model, inputs) == "first bad value: the input pixel_values_videos"
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_like_lengths_share_a_batch_when_asked_for(settings, tmp_path, planted_root):
+    lengths = []
+
+    class Widths(TrainerCallback):
+        def on_train_begin(self, args, state, control, train_dataloader=None, **_):
+            known = train_dataloader.dataset.lengths()
+            for batch in train_dataloader.batch_sampler:
+                lengths.append(max(known[i] for i in batch) - min(known[i] for i in batch))
+
+    spread = {}
+    for strategy in ("random", "group_by_length"):
+        lengths.clear()
+        with trainer_callback(Widths()):
+            run(*parse_arguments([settings(train_sampling_strategy=strategy, output_dir=str(tmp_path / strategy))]))
+        spread[strategy] = sum(lengths) / len(lengths)
+    assert spread["group_by_length"] < 0.8 * spread["random"]
+
+
+@pytest.mark.parametrize("kind", ["discriminative", "generative"])
+def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(
+    tiny_backbone, processor, planted_clips, tmp_path, kind
+):
+    clips = [clip for clip in planted_clips if clip.split == "train"][:4]
+    readout = {
+        "discriminative": DiscriminativeReadout((-3.0, 3.0)),
+        "generative": GreedyReadout((-3.0, 3.0), processor.tokenizer),
+    }[kind]
+    wanted = ModelArguments(
+        base_model=str(tiny_backbone), readout=kind, quantization="none", dtype="float32", lora_r=4, lora_dropout=0.0
+    )
+    wanted.head_dropout = 0.0
+    gradients = []
+    for batch, steps in ((4, 1), (1, 4)):
+        torch.manual_seed(5)
+        model = build_model(wanted, label_mean=0.0, label_std=1.0, score_range=(-3.0, 3.0))
+        arguments = ["--use_cpu", "--output_dir", str(tmp_path), "--max_steps", "1", "--max_grad_norm", "0"]
+        arguments += ["--per_device_train_batch_size", str(batch), "--gradient_accumulation_steps", str(steps)]
+        arguments += ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
+        _, _, args = parse_arguments([*arguments, "--no_activation_checkpointing", "--disable_tqdm", "true"])
+        seen = {}
+
+        class Keep(TrainerCallback):
+            def on_pre_optimizer_step(self, args, state, control, model=None, seen=seen, **kwargs):
+                seen.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+
+        trainer = SentimentTrainer(
+            model=model,
+            args=args,
+            data_collator=ClipCollator(processor, readout),
+            train_dataset=ClipDataset(clips, processor, readout),
+            readout=readout,
+            callbacks=[Keep()],
+        )
+        trainer.train()
+        gradients.append(seen)
+    assert gradients[0].keys() == gradients[1].keys()
+    assert gradients[0].keys() == {name for name, p in model.named_parameters() if p.requires_grad}
+    for name, gradient in gradients[0].items():
+        assert (gradient - gradients[1][name]).abs().max() < 1e-5, name
+    assert max(gradient.abs().max() for gradient in gradients[0].values()) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("readout", "rates"), [("discriminative", {(2e-3, False), (5e-3, True)}), ("generative", {(7e-3, False)})]
+)
+def test_adapter_and_head_learn_at_rates_of_their_own(settings, readout, rates):
+    seen = []
+
+    class Look(TrainerCallback):
+        def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
+            by_id = {id(p): n for n, p in model.named_parameters()}
+            for group in optimizer.param_groups:
+                seen.append((group["initial_lr"], {by_id[id(p)].startswith("score.") for p in group["params"]}))
+
+    with trainer_callback(Look()):
+        config = settings(readout=readout, generative_learning_rate=7e-3, max_steps=1, eval_steps=1, save_steps=1)
+        run(*parse_arguments([config]))
+    assert {(rate, *kinds) for rate, kinds in seen} == rates
+
+
+def _poison(config: str) -> str:
+    """Puts a NaN into what a run's cache holds of its first training clip with a picture; returns the clip's id."""
+    model_args, data_args, args = parse_arguments([config])
+    data = train.prepare_data(model_args, data_args, args)
+    cache = open_cache(model_args, data_args, data.processor)
+    readout = DiscriminativeReadout((-3.0, 3.0))
+    for inputs in ClipDataset(data.splits["train"], data.processor, readout).inputs:
+        entry = load_file(cache.path(inputs))
+        if "video_embeds" in entry:
+            entry["video_embeds"][0, 0] = torch.nan
+            save_file(entry, cache.path(inputs))
+            return inputs["id"]
+    raise AssertionError("no clip with a picture")
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(4, 1), (2, 2)])
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_clips_and_place(settings, tmp_path, batch, steps):
+    config = settings(
+        **cached_settings(tmp_path), train_sampling_strategy="sequential", per_device_train_batch_size=batch
+    )
+    run(*parse_arguments([config]))
+    checkpoint = weights_of(tmp_path / "run" / "checkpoint-4")
+    poisoned = _poison(config)
+    more = ["--resume_from_checkpoint", "true", "--max_steps", "40", "--gradient_accumulation_steps", str(steps)]
+    with pytest.raises(SystemExit) as stopped:
+        main([config, *more])
+    assert re.match(rf"train\.py: step \d+: the loss is nan on clips .*{poisoned}", stopped.value.code)
+    assert "first bad value: the input video_embeds" in stopped.value.code
+    assert "\n" not in stopped.value.code
+    found = weights_of(tmp_path / "run" / "checkpoint-4")
+    assert all(torch.equal(found[name], checkpoint[name]) for name in checkpoint)
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_step_that_ends_in_infinity_is_not_made(settings, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        main([settings(learning_rate=1e38, head_learning_rate=1e38, max_grad_norm=0, max_steps=20)])
+    assert re.match(r"train\.py: step \d+: the (loss|gradient norm) is (nan|inf) on clips planted-", stopped.value.code)
+    assert not (tmp_path / "run" / "model").exists()
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_gradient_that_is_not_finite_is_named_before_the_step(settings, tmp_path):
+    class Spoil(TrainerCallback):
+        def on_train_begin(self, args, state, control, model=None, **kwargs):
+            name, parameter = next((n, p) for n, p in model.named_parameters() if "lora_B" in n)
+            self.name, self.before = (
+                name,
+                {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad},
+            )
+            self.model = model
+            parameter.register_hook(lambda gradient: gradient * torch.inf)
+
+    spoil = Spoil()
+    with trainer_callback(spoil), pytest.raises(SystemExit) as stopped:
+        main([settings()])
+    assert re.match(r"train\.py: step 1: the gradient norm is (nan|inf) on clips planted-", stopped.value.code)
+    assert f"first bad gradient: {spoil.name}" in stopped.value.code
+    after = dict(spoil.model.named_parameters())
+    assert all(torch.equal(value, after[name]) for name, value in spoil.before.items())
+
+
+def test_what_is_not_finite_is_never_saved(model, tmp_path):
+    model.add_lora(lora_config(ModelArguments(lora_r=2)))
+    adapter = next(name for name, _ in model.named_parameters() if "lora_A" in name)
+    for name in (adapter, "score.layers.0.bias"):
+        with torch.no_grad():
+            value = dict(model.named_parameters())[name]
+            kept = value.clone()
+            value.view(-1)[0] = torch.nan
+            with pytest.raises(ValueError, match=r"has NaN or infinite values"):
+                model.save_pretrained(tmp_path / "bundle")
+            value.copy_(kept)
+        assert not list((tmp_path / "bundle").rglob("*.safetensors"))
+        assert not (tmp_path / "bundle" / "config.json").exists()
+
+
+def test_two_processes_stop_together_when_one_has_a_bad_value(settings, tmp_path):
+    config = settings(**cached_settings(tmp_path), train_sampling_strategy="sequential", per_device_train_batch_size=2)
+    run(*parse_arguments([config]))
+    poisoned = _poison(config)
+    done = launched(config, 2, tmp_path / "two")
+    assert done.returncode != 0
+    assert re.search(rf"the loss is nan on clips [^;]*{poisoned}", done.stderr)
+    assert "the loss is not finite in another process" in done.stderr
+    assert not (tmp_path / "two" / "model").exists()
+    assert not (tmp_path / "two" / "metrics.json").exists()
