@@ -16,10 +16,11 @@ from loopback_hub import OWNER, TOKEN, LoopbackHub, Repository
 from safetensors.torch import load, load_file
 
 from omnisent.hub.publish import PublishError, assemble, check_bundle, check_run, measure_drift, merge, publish_run
-from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.modeling_omnisent import OmniForSentimentRegression, load_thinker
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.train import run
-from omnisent.training.arguments import parse_arguments
+from omnisent.training.arguments import ModelArguments, parse_arguments
+from omnisent.training.backbone import quantization_config
 from omnisent.training.run_folder import read_config, read_metrics, read_predictions
 
 NAME, MERGED, BASE = f"{OWNER}/clips", f"{OWNER}/clips-merged", f"{OWNER}/tiny-base"
@@ -277,6 +278,7 @@ def test_a_merged_model_is_measured_against_its_run_and_refused_when_it_moves_to
     short_config, tiny_backbone, tmp_path
 ):
     changes = ["--output_dir", str(tmp_path / "run"), "--learning_rate", "0.02", "--dtype", "bfloat16"]
+    changes += ["--quantization", "nf4"]
     run(*parse_arguments([str(short_config), *changes]))
     (tmp_path / "draft").mkdir()
     assemble(tmp_path / "run", tmp_path / "draft", "org/name", merged=True)
@@ -291,8 +293,11 @@ def test_a_merged_model_is_measured_against_its_run_and_refused_when_it_moves_to
     adapter = load_file(tmp_path / "run" / "model" / "adapter" / "adapter_model.safetensors")
     scale = 32 / read_config(tmp_path / "run")["lora_r"]
     change = scale * (adapter[f"{name}.lora_B.weight"] @ adapter[f"{name}.lora_A.weight"])
-    base = load_file(tiny_backbone / "model.safetensors")["thinker.model.layers.0.mlp.up_proj.weight"].bfloat16()
-    assert torch.equal(file[f"{name}.weight"], (base.float() + change).bfloat16())  # rounded once
+    nf4 = quantization_config(ModelArguments(dtype="bfloat16"))
+    thinker = load_thinker(tiny_backbone, dtype=torch.bfloat16, quantization_config=nf4)
+    thinker.dequantize(dtype=torch.float32)
+    base = thinker.language_model.layers[0].mlp.up_proj.weight
+    assert torch.equal(file[f"{name}.weight"], (base + change).bfloat16())  # rounded once
 
     moved = known.assign(score=known["score"] + 0.2)
     moved.to_csv(tmp_path / "run" / "valid_predictions.csv", index=False)
