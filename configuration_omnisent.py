@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 # From the first version on, and below the second.
 REQUIRES = {
     "transformers": ("5.23", "6"),
-    "peft": ("0.18", "1"),
+    "peft": ("0.20", "1"),
     "av": ("18", "19"),
     "qwen-omni-utils": ("0.0.8", "0.1"),
 }
