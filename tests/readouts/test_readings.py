@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
+from transformers import BitsAndBytesConfig
 
 from omnisent.evaluation.metrics import msa_metrics
 from omnisent.readouts.base import Readings
@@ -149,3 +150,27 @@ def test_a_saved_adapter_names_the_base_that_it_belongs_to(generator, tiny_backb
     assert (saved["base_model_name_or_path"], saved["revision"]) == (str(tiny_backbone), "abc")
     generator.save_pretrained(tmp_path / "other", is_main_process=False)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_generator_is_loaded_as_it_was_asked_for(tiny_backbone):
+    generator = OmniForSentimentGeneration.from_base(tiny_backbone, revision="abc", dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in generator.parameters()} == {torch.bfloat16}
+    assert (generator.base_name, generator.base_revision) == (str(tiny_backbone), "abc")
+    assert not generator.training
+    assert OmniForSentimentGeneration.from_base(tiny_backbone).base_revision is None
+
+
+def test_one_place_of_padding_on_the_right_is_enough_to_refuse(generator, processor):
+    batch = processor([{"text": "good"}, {"text": "bad"}])
+    batch["attention_mask"][1, -1] = 0
+    with pytest.raises(ValueError, match=r"^prompts must be padded on the left"):
+        generator.read_prompt(**batch)
+
+
+def test_a_quantised_generator_says_so_to_the_trainer(tiny_backbone):
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    generator = OmniForSentimentGeneration.from_base(tiny_backbone, quantization_config=nf4)
+    assert generator.is_quantized
+    assert generator.is_loaded_in_4bit
+    assert generator.hf_quantizer is not None
+    assert not getattr(OmniForSentimentGeneration.from_base(tiny_backbone), "is_quantized", False)
