@@ -8,17 +8,16 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import av
 import numpy as np
-import torch
 
 from .media_omnisent import (
     SAMPLE_RATE,
     ClipMedia,
     MediaError,
     VideoSampling,
+    _check_last_packet,
     _check_nothing_is_cut_off,
     _check_reaches_its_duration,
     _decode_by_time,
@@ -27,11 +26,17 @@ from .media_omnisent import (
     _FrameSink,
     _local_file,
     _opened,
+    _opening_faults,
     _packets,
     _prepare_decoder,
+    _reading_faults,
+    _Reports,
+    _Silence,
     _Sound,
+    _SoundDecoder,
     _Track,
     _video_stream,
+    _warning,
 )
 
 _OFFICIAL = VideoSampling()
@@ -65,7 +70,12 @@ class LongMedia:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = _local_file(path)
         self._open = ExitStack()
+        with _Reports() as reports:
+            self._look(reports)
+
+    def _look(self, reports: _Reports) -> None:
         self._container = self._open.enter_context(_opened(self.path))
+        self._faults = _opening_faults(self._container, reports)
         try:
             self._pictures = _video_stream(self._container)
             self._voice = self._container.streams.best("audio")
@@ -73,7 +83,7 @@ class LongMedia:
                 _prepare_decoder(self.path, stream)
             self._zero = max(self._container.start_time or 0, 0) / av.time_base
             self._first_sound = 0
-            self._list_packets()
+            self._list_packets(reports)
         except av.FFmpegError as fault:
             self.close()
             raise _damaged(self.path, fault) from fault
@@ -135,19 +145,27 @@ class LongMedia:
             raise MediaError(self.path, f"nothing at {start:.2f} s: it is {self.duration:.2f} s long; ask for less")
         if video and self._pictures is None:
             raise MediaError(self.path, "no video stream: read it with video=False, or as a clip's audio")
+        gathered = _Sound(self.path, max(1, round(max_sound_seconds * SAMPLE_RATE)))
         try:
-            wave = self._wave(start, stop, max_sound_seconds) if sound and self._voice is not None else None
-            part = self._part(start, stop) if video else None
-            if part is None:
-                return ClipMedia(None, None, wave, stop - start)
-            frames, duration = self._frames(part, start, stop, sampling)
-            return ClipMedia(frames, 2 * duration / len(frames), wave, duration)
+            with _Reports() as reports:
+                has_sound = sound and self._voice is not None
+                wave = self._wave(gathered, start, stop, reports) if has_sound else None
+                part = self._part(start, stop) if video else None
+                if part is None:
+                    return ClipMedia(None, None, wave, stop - start, _warning(gathered.missing, None, self._faults))
+                sink, duration = self._frames(part, start, stop, sampling, reports)
+                frames = sink.stacked()
+                warning = _warning(gathered.missing, sink, self._faults)
+                return ClipMedia(frames, 2 * duration / len(frames), wave, duration, warning)
         except av.FFmpegError as fault:
             raise _damaged(self.path, fault) from fault
 
-    def _list_packets(self) -> None:
+    def _list_packets(self, reports: _Reports) -> None:
         track, end, sound_end = _Track(), 0.0, 0.0
         for packet in _packets(self._container):
+            if reports.log or packet.is_corrupt:
+                self._faults += _reading_faults(self.path, self._container, packet, reports)
+                track.suspects.append(len(track.pts))
             stop = 0.0 if packet.pts is None else float((packet.pts + (packet.duration or 0)) * packet.time_base)
             end = max(end, stop)
             if packet.stream is self._pictures:
@@ -157,6 +175,8 @@ class LongMedia:
                 self._first_sound = min(
                     self._first_sound, packet.pts or 0
                 )  # below 0 where an encoder primes its decoder
+        self._faults += reports.errors()
+        self._end = end
         _check_nothing_is_cut_off(self.path, self._container)
         _check_reaches_its_duration(self.path, self._container, end)
         picture_end = self._keep_pictures(track) if self._pictures is not None else 0.0
@@ -173,6 +193,7 @@ class LongMedia:
                 self.path,
                 "its frames have no display times (as in AVI), so no stretch can be found; re-encode it as MP4",
             )
+        self._suspects = np.array(track.suspects, np.int64)
         self._dts = np.array([pts if dts is None else dts for pts, dts in zip(track.pts, track.dts, strict=True)])
         self._keys = np.flatnonzero(track.is_key)
         shown = np.flatnonzero(track.is_shown)
@@ -201,26 +222,31 @@ class LongMedia:
         is_shown = np.isin(np.arange(rows.start, rows.stop), places)
         after = self._times[last] if last < len(self._times) else self._picture_end
         columns = (column.tolist() for column in (self._pts[rows], self._dts[rows], is_key, is_shown))
-        return _Track(*columns, last_duration=int(after - self._times[last - 1]))
+        suspects = (self._suspects[np.isin(self._suspects, np.arange(rows.start, rows.stop + 1))] - base).tolist()
+        part = _Track(
+            *columns, last_duration=int(after - self._times[last - 1]), is_from_start=not base, suspects=suspects
+        )
+        part.find_lost()
+        return part
 
-    def _frames(self, part: _Track, start: float, stop: float, sampling: VideoSampling) -> tuple[torch.Tensor, float]:
-        """Frames (F, 3, h, w) and the seconds that they stand for."""
-        total, rate = sum(part.is_shown), _frame_rate(self._pictures, part)
-        wanted = _frame_indices(total, rate, sampling)
-        sink = _FrameSink(self.path, sampling)
-        if not _decode_by_time(self._container, self._pictures, part, wanted, sink):
+    def _frames(
+        self, part: _Track, start: float, stop: float, sampling: VideoSampling, reports: _Reports
+    ) -> tuple[_FrameSink, float]:
+        """The frames asked for, and the seconds that they stand for."""
+        total, rate = part.total, _frame_rate(self._pictures, part)
+        sink = _FrameSink(self.path, sampling, part, _frame_indices(total, rate, sampling))
+        if not _decode_by_time(self._container, self._pictures, sink, reports):
             raise MediaError(
                 self.path,
                 f"damaged, or without display times: its frames from {start:.2f} to {stop:.2f} s cannot be decoded;"
                 " re-encode it as MP4",
             )
-        frames = [sink.frames[index] for index in wanted]
-        return torch.stack(frames if len(frames) > 1 else frames * 2), total / rate
+        return sink, total / rate
 
-    def _wave(self, start: float, stop: float, most_seconds: float) -> np.ndarray | None:
+    def _wave(self, gathered: _Sound, start: float, stop: float, reports: _Reports) -> np.ndarray | None:
         """Samples (n,) at SAMPLE_RATE, from the decoded ones that lie in [start, stop)."""
-        gathered, place = _Sound(self.path, max(1, round(most_seconds * SAMPLE_RATE))), 0
-        for frame in self._decoded_sound(start):
+        place = 0
+        for frame in self._decoded_sound(start, reports):
             if (
                 not gathered.taken and frame.pts is not None
             ):  # then sample by sample, as the clock of some containers is coarse
@@ -233,13 +259,21 @@ class LongMedia:
             place += frame.samples
         return gathered.finish()
 
-    def _decoded_sound(self, start: float) -> Iterator[Any]:
-        voice = self._voice
+    def _decoded_sound(self, start: float, reports: _Reports) -> Iterator[av.AudioFrame | _Silence]:
+        voice, decoder = self._voice, _SoundDecoder(self._voice, reports)
         lead = math.floor((self._zero + start - _LEAD_SECONDS) / voice.time_base)
-        self._container.seek(max(lead, self._first_sound), stream=voice)
+        try:
+            self._container.seek(max(lead, self._first_sound), stream=voice)
+        except av.FFmpegError:  # as in FLV, whose list of sound packets may begin after the first
+            self._container.seek(0)
+        reports.errors()
         for packet in _packets(self._container, voice):
-            yield from voice.codec_context.decode(packet)
-        yield from voice.codec_context.decode(None)
+            if reports.log or packet.is_corrupt:
+                decoder.suspect_gap()
+            yield from decoder.decode(packet)
+        yield from decoder.decode(None)
+        if decoder.has_failed:
+            _check_last_packet(self.path, self._container, self._end)
 
 
 def _damaged(path: str, fault: av.FFmpegError) -> MediaError:

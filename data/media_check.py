@@ -27,9 +27,10 @@ import numpy as np
 
 from ..media_omnisent import SAMPLE_RATE, ClipMedia, MediaError, VideoSampling, read_media
 
-VERSION = 1  # raise when the same file would get another result
+VERSION = 2  # raise when the same file would get another result
 STARTING_SECONDS = 120.0
-_QUICK = VideoSampling(min_frames=2, max_frames=2, min_pixels=28 * 28, max_pixels=4 * 28 * 28, exact_resize=False)
+# As many frames as training asks for by default, as it is by these that a damaged file is read or refused.
+_SMALL = VideoSampling(min_pixels=28 * 28, max_pixels=4 * 28 * 28, exact_resize=False)
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 _KINDS = {
     "missing": "missing clip",
@@ -45,8 +46,8 @@ class FileCheck:
 
     Attributes:
         kind: None for a file that is good, else a fixed word: missing clip, zero bytes, truncated, audio only, zero
-            length, unreadable, damaged (its frames can be read, but not without faults), took too long, crashed the
-            reader.
+            length, unreadable (as are frames of which too many are missing), damaged (its frames can be read, but not
+            without faults), took too long, crashed the reader.
         reason: what was found.
         has_video, has_sound: whether frames and sound can be read.
         duration: seconds; of the video, else of the sound; None where neither can be read.
@@ -60,14 +61,14 @@ class FileCheck:
 
 
 def check_file(path: str) -> FileCheck:
-    """Reads the sound and two frames as training does, then decodes all frames with the strictest error detection."""
+    """Reads the sound and the frames as training does, then decodes all frames with the strictest error detection."""
     with av.logging.Capture() as log:
         try:
-            media = read_media(path, sampling=_QUICK)
+            media = read_media(path, sampling=_SMALL)
         except MediaError as error:
             return _check_without_video(path, error.reason)
         frames, fault = _decode_frames(path)
-    fault = fault or _cut_box(path)
+    fault = media.warning or fault or _cut_box(path)
     errors = [text.strip() for level, _, text in log if level <= av.logging.ERROR]
     if errors and not fault:
         fault = f"the decoder complains: {errors[0][:120]}"

@@ -3,8 +3,10 @@
 import io
 import os
 import pickle
+import re
 import resource
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -149,6 +151,7 @@ def conversions(monkeypatch) -> list[int]:
 
 def test_frames_times_and_sound_of_an_ordinary_clip(clip):
     media = read_media(clip)
+    assert media.warning is None
     assert read_barcodes(media.frames) == [0, 16, 33, 49]
     assert media.frames.dtype == torch.uint8
     assert media.frames.shape == (4, 3, 280, 392)
@@ -544,6 +547,373 @@ def test_a_corrupted_clip_is_read_or_named_and_nothing_else(tmp_path, capfd, suf
     assert sum(outcomes.values()) == 200
     assert min(outcomes.values()) > 10
     assert capfd.readouterr().err == ""
+
+
+def ruin(path: Path, kind: str, chosen, fill=255) -> Path:
+    """A copy of a file in which the data of some packets of its video or audio is overwritten, by place in the file."""
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, bytes(packet)) for packet in container.demux(**{kind: 0}) if packet.size]
+    data = bytearray(path.read_bytes())
+    for place in chosen:
+        pos, packet = packets[place]
+        at = data.index(packet, pos)  # after a header of its own
+        data[at : at + len(packet)] = bytes([fill]) * len(packet)
+    ruined = path.with_stem(f"{path.stem}-ruined-{kind}-{min(chosen)}-{len(chosen)}")
+    ruined.write_bytes(data)
+    return ruined
+
+
+def marks_of_damage(path: Path, kind: str) -> tuple[int, int]:
+    """How many packets fail to decode, and how many decoded frames are marked as corrupt."""
+    failed = marked = 0
+    with av.open(str(path)) as container:
+        container.streams.get(**{kind: 0})[0].codec_context.thread_count = 1
+        for packet in container.demux(**{kind: 0}):
+            try:
+                marked += sum(frame.is_corrupt for frame in packet.decode())
+            except av.FFmpegError:
+                failed += 1
+    return failed, marked
+
+
+def noisy(index: int, height: int, width: int) -> np.ndarray:
+    noise = np.random.default_rng(index).integers(0, 60, (height, width, 3), dtype=np.uint8)
+    return np.roll(barcode(index, height, width) // 2, index, axis=0) + noise
+
+
+def hiss(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
+    """(channels, samples) float32 that is nowhere silent."""
+    noise = np.random.default_rng(0).uniform(-0.2, 0.2, (channels, round(seconds * rate)))
+    return tone(seconds, rate, channels) + noise.astype(np.float32)
+
+
+@pytest.mark.parametrize("codec", ["pcm_f32le", "pcm_f64le"])
+@pytest.mark.parametrize("rate", [16_000, 48_000])
+@pytest.mark.parametrize(("bad", "named"), [((3e38, 3e38), "3e+38"), ((3e38, -3e38), "3e+38"), ((np.inf, 0), "inf"),
+    ((np.nan, np.nan), "nan"), ((0, -101), "101"), ((120, -120), "120")])  # fmt: skip
+def test_a_sample_that_no_sound_can_have_is_refused(tmp_path, codec, rate, bad, named):
+    wave = tone(1, rate, 2)
+    wave[:, 100] = bad
+    path = write_clip(tmp_path / "a.wav", 0, wave=wave, rate=rate, audio_codec=codec)
+    reason = fault(path, video=False)
+    assert reason.startswith(f"damaged: its sound has a sample of {named}, expected finite ones of at most 100")
+
+
+def test_loud_float_sound_is_kept_as_it_is(tmp_path):
+    for level in (8.0, 99.9):
+        wave = tone(1, 16_000, level=level)
+        path = write_clip(tmp_path / f"{level}.wav", 0, wave=wave, rate=16_000, audio_codec="pcm_f32le")
+        media = read_media(path, video=False)
+        np.testing.assert_array_equal(media.sound, wave[0])
+        assert media.warning is None
+
+
+def test_resampling_cannot_carry_sound_over_the_bound(tmp_path):
+    wave = 99.9 * np.sign(tone(1, 48_000))  # a square wave overshoots when it is resampled
+    path = write_clip(tmp_path / "a.wav", 0, wave=wave, audio_codec="pcm_f32le")
+    assert "a sample of 1" in fault(path, video=False)
+
+
+def test_a_sample_rate_that_no_sound_has_is_refused(tmp_path):
+    path = write_clip(tmp_path / "a.wav", 0, wave=tone(0.1, 48_000), audio_codec="pcm_s16le")
+    data = bytearray(path.read_bytes())
+    data[24:28] = (3).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert fault(path, video=False).startswith("its sound has a sample rate of 3 Hz, expected 1000 to 1000000")
+
+
+@pytest.mark.parametrize(("layout", "codec"), [("5.1", "aac"), ("7.1", "aac"), ("7.1", "flac")])
+def test_sound_of_many_channels_is_their_mean(tmp_path, layout, codec):
+    path, rate = tmp_path / "a.mkv", 48_000
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=rate, layout=layout)
+        wave = tone(1, rate, stream.layout.nb_channels)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave.T.reshape(1, -1)), "flt", layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        resampler = av.AudioResampler(stream.format.name, layout, rate, frame_size=1024)
+        for piece in (*resampler.resample(frame), *resampler.resample(None)):
+            out.mux(stream.encode(piece))
+        out.mux(stream.encode(None))
+    steady = read_media(path, video=False).sound[4000:12_000]
+    assert np.sqrt(np.mean(steady**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.2)
+    assert np.abs(np.fft.rfft(steady)).argmax() == 220
+
+
+def test_a_file_name_that_is_not_utf8_is_read_and_each_error_can_be_written_down(tmp_path, clip):
+    odd = os.fsencode(tmp_path) + b"/odd\xff\xe9.mp4"
+    Path(os.fsdecode(odd)).write_bytes(clip.read_bytes())
+    for name in (odd, os.fsdecode(odd)):
+        media = read_media(name)
+        assert read_barcodes(media.frames) == [0, 16, 33, 49]
+        assert len(media.sound) == pytest.approx(32_000, abs=1024)
+    Path(os.fsdecode(odd)).write_bytes(clip.read_bytes()[:3000])
+    for name in (odd, os.fsdecode(odd) + "x", f"http://{os.fsdecode(odd)}"):
+        with pytest.raises(MediaError) as caught:
+            read_media(name)
+        again = pickle.loads(pickle.dumps(caught.value))
+        for text in (caught.value.path, caught.value.reason, str(caught.value), str(again)):
+            assert text.encode("utf-8").decode() == text
+        assert r"odd\udcff\udce9.mp4" in str(caught.value)
+
+
+def longest_silence(sound: np.ndarray) -> tuple[float, float]:
+    """Where the longest run of almost nothing begins, and how long it is, in seconds."""
+    loud = np.flatnonzero(np.abs(np.concatenate([[1], sound, [1]])) > 3e-3)
+    run = np.diff(loud).argmax()
+    return loud[run] / 16_000, (loud[run + 1] - loud[run] - 1) / 16_000
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mp4", "aac"), ("mkv", "aac"), ("m4a", "aac"), ("mkv", "flac"), ("mp4", "libmp3lame")]
+)
+def test_sound_that_cannot_be_decoded_is_silence_of_the_same_length_and_a_warning(tmp_path, suffix, codec):
+    count = 0 if suffix == "m4a" else 100
+    path = write_clip(tmp_path / f"a.{suffix}", count, wave=hiss(8.0, 48_000), audio_codec=codec)
+    whole = read_media(path, video=count > 0)
+    assert whole.warning is None
+    with av.open(str(path)) as container:
+        packets = [(packet.pts, packet.duration) for packet in container.demux(audio=0) if packet.size]
+        tick = float(container.streams.audio[0].time_base)
+    for first, length in ((0, 1), (30, 2), (30, 6), (len(packets) - 1, 1)):
+        broken = ruin(path, "audio", range(first, first + length))
+        assert 0 < marks_of_damage(broken, "audio")[0] <= length
+        media = read_media(broken, video=count > 0)
+        stated = re.fullmatch(r"(less than )?(\d+) % of its sound cannot be decoded", media.warning)
+        assert float(stated[2]) == pytest.approx(100 * length / len(packets), abs=1)
+        lasts = packets[0][1] * tick * 16_000  # the last packet may be a part of one
+        assert len(media.sound) == pytest.approx(len(whole.sound), abs=20 if first <= 30 else lasts)
+        for part in (slice(3000, 8000), slice(60_000, len(whole.sound) - 4000)):
+            alike = np.correlate(np.pad(whole.sound[part], 20), media.sound[part])
+            assert alike.argmax() - 20 == pytest.approx(0, abs=16)  # a millisecond
+            assert alike.max() > 0.95 * np.square(whole.sound[part]).sum()
+        if first == 30:
+            begin, seconds = longest_silence(media.sound)
+            assert begin == pytest.approx(packets[30][0] * tick, abs=0.05)
+            assert seconds == pytest.approx(length * packets[30][1] * tick, abs=0.03)
+    broken = ruin(path, "audio", range(20, 20 + len(packets) // 5))
+    assert re.match(
+        r"damaged: [12]\d % of its sound cannot be decoded, at most 10 % may", fault(broken, video=count > 0)
+    )
+    if count:
+        assert read_media(broken, sound=False).warning is None
+
+
+def test_all_sound_lost_is_no_silent_clip(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", 8, 8, wave=hiss(1.0, 48_000))
+    with av.open(str(path)) as container:
+        packets = sum(packet.size > 0 for packet in container.demux(audio=0))
+    broken = ruin(path, "audio", range(packets))
+    assert fault(broken).startswith("damaged: 100 % of its sound cannot be decoded")
+    assert read_media(broken, sound=False).sound is None
+
+
+@pytest.fixture(scope="module")
+def all_keys(tmp_path_factory) -> Path:
+    """50 frames of which none needs another."""
+    path = tmp_path_factory.mktemp("media") / "keys.mp4"
+    return write_clip(path, 50, codec="mpeg4", codec_options={"g": "1", "b": "4000000"})
+
+
+EVERY = VideoSampling(fps=100, max_frames=60, min_pixels=28 * 28)
+
+
+def test_a_frame_that_cannot_be_decoded_is_replaced_by_the_nearest_and_shifts_no_other(all_keys):
+    broken = ruin(all_keys, "video", [16])
+    assert marks_of_damage(broken, "video") == (1, 0)
+    media = read_media(broken)
+    assert read_barcodes(media.frames) == [0, 0, 33, 49]
+    assert media.warning == "1 of 4 frames cannot be decoded"
+    assert (media.duration, media.seconds_per_frame_pair) == (2.0, 1.0)
+    media = read_media(ruin(all_keys, "video", [0, 20, 21, 49]), sampling=EVERY)
+    assert read_barcodes(media.frames) == [1, *range(1, 20), 19, 22, *range(22, 49), 48]
+    assert media.warning == "4 of 50 frames cannot be decoded"
+
+
+def test_frames_that_are_not_asked_for_may_be_missing(all_keys):
+    media = read_media(ruin(all_keys, "video", [1, 5, 17, 20, 48]))
+    assert read_barcodes(media.frames) == [0, 16, 33, 49]
+    assert media.warning is None
+
+
+def test_too_many_missing_frames_are_an_error(all_keys, tmp_path):
+    assert fault(ruin(all_keys, "video", [16, 33])).startswith(
+        "damaged: 2 of 4 frames cannot be decoded, at most 1 may"
+    )
+    assert "6 of 50 frames cannot be decoded, at most 5" in fault(ruin(all_keys, "video", range(6)), sampling=EVERY)
+    two = VideoSampling(min_frames=2, max_frames=2)
+    assert "1 of 2 frames cannot be decoded, at most 0" in fault(ruin(all_keys, "video", [49]), sampling=two)
+    one = write_clip(tmp_path / "one.mp4", 1, 10, codec="mpeg4")
+    assert fault(ruin(one, "video", [0])).startswith("damaged")
+
+
+def test_without_display_times_a_lost_frame_shifts_no_other(tmp_path):
+    options = {"x264-params": "bframes=2:keyint=6:scenecut=0:b-adapt=0"}
+    path = write_clip(tmp_path / "a.avi", 60, 25, codec_options=options)
+    with av.open(str(path)) as container:
+        times = [frame.pts for frame in container.decode(video=0)]
+    assert times != sorted(times)
+    plain, shown = read_barcodes(torch.from_numpy(decode_all(path)).permute(0, 3, 1, 2)), EVERY
+    assert read_barcodes(read_media(path, sampling=shown).frames) == plain
+    broken = ruin(path, "video", [31])
+    assert sum(marks_of_damage(broken, "video"))
+    media = read_media(broken, sampling=shown)
+    different = [
+        at for at, (got, true) in enumerate(zip(read_barcodes(media.frames), plain, strict=True)) if got != true
+    ]
+    assert set(different) <= set(range(28, 36))
+    assert "of 60 frames" in media.warning
+
+
+def test_frames_that_the_decoder_marks_as_corrupt_are_missing(tmp_path):
+    options = {"x264-params": "bframes=0:keyint=10:scenecut=0"}
+    path = write_clip(tmp_path / "a.mp4", 50, codec_options=options, draw=noisy)
+    with av.open(str(path)) as container:
+        at, size = [(packet.pos, packet.size) for packet in container.demux(video=0)][33]
+    data = bytearray(path.read_bytes())
+    data[at + size // 2 : at + size] = bytes(size - size // 2)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(data)
+    assert marks_of_damage(broken, "video") == (0, 1)
+    whole, media = read_media(path), read_media(broken)
+    assert media.warning == "1 of 4 frames cannot be decoded"
+    assert torch.equal(media.frames, whole.frames[[0, 1, 3, 3]])
+    later = read_media(broken, sampling=EVERY)
+    assert later.warning == "1 of 50 frames cannot be decoded; 6 of 50 frames build on damaged ones"
+
+
+def test_where_the_key_frame_is_lost_nothing_builds_on_it(tmp_path):
+    options = {"g": "6", "b": "4000000", "sc_threshold": "1000000000"}
+    path = write_clip(tmp_path / "a.mp4", 60, codec="mpeg4", codec_options=options)
+    media = read_media(ruin(path, "video", [30]), sampling=EVERY)
+    assert read_barcodes(media.frames) == [*range(30), 29, 29, 29, 36, 36, 36, *range(36, 60)]
+    assert media.warning == "6 of 60 frames cannot be decoded"
+    assert "7 of 60" in fault(ruin(path, "video", [30, 50]), sampling=EVERY)
+
+
+@pytest.fixture
+def quietly_damaged(tmp_path) -> Path:
+    """H.265 whose decoder goes on without a reference that is lost: no exception, no mark, only lines in its log."""
+    options = {"preset": "ultrafast", "x265-params": "log-level=none:keyint=50:bframes=0"}
+    path = write_clip(tmp_path / "a.mp4", 50, codec="libx265", codec_options=options, draw=noisy)
+    with av.open(str(path)) as container:
+        at = [packet.pos for packet in container.demux(video=0)][20]
+    data = bytearray(path.read_bytes())
+    data[at + 4] = 41 << 1  # a type of unit that decoders skip
+    path.write_bytes(data)
+    assert marks_of_damage(path, "video") == (0, 0)
+    return path
+
+
+def test_damage_that_is_only_in_the_decoders_log_is_no_secret(quietly_damaged, capfd):
+    for _ in range(2):
+        reason = fault(quietly_damaged)
+        assert reason.startswith("damaged: ")
+        assert "frames cannot be decoded" in reason
+    with av.open(str(quietly_damaged)) as container:
+        list(container.decode(video=0))
+    assert capfd.readouterr().err == ""
+    assert av.logging.get_level() is None
+
+
+def test_readers_in_threads_hear_of_their_own_file_alone(quietly_damaged, clip):
+    def outcome(path):
+        try:
+            return read_media(path).warning
+        except MediaError as error:
+            return error.reason
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(outcome, [quietly_damaged, clip] * 20))
+    assert answers[1::2] == [None] * 20
+    assert all("frames cannot be decoded" in answer for answer in answers[::2])
+    assert av.logging.get_level() is None
+
+
+def test_the_log_level_that_someone_set_stays(clip):
+    av.logging.set_level(av.logging.VERBOSE)
+    try:
+        assert read_media(clip).warning is None
+        assert av.logging.get_level() == av.logging.VERBOSE
+    finally:
+        av.logging.set_level(None)
+
+
+def test_packets_that_a_stream_has_lost_leave_gaps_not_shifts(tmp_path):
+    path = write_clip(tmp_path / "a.ts", 50, codec="mpeg2video", codec_options={"g": "1", "b": "4000000"})
+    with av.open(str(path)) as container:
+        spots = [packet.pos for packet in container.demux(video=0) if packet.size]
+    data = path.read_bytes()
+    (tmp_path / "b.ts").write_bytes(data[: spots[20]] + data[spots[23] :])
+    media = read_media(tmp_path / "b.ts", sampling=EVERY)
+    assert media.duration == pytest.approx(2.0)
+    shown = read_barcodes(media.frames)
+    assert [shown[at] for at in (0, 15, 26, 49)] == [0, 15, 26, 49]
+    assert re.fullmatch(r"[345] of 50 frames cannot be decoded", media.warning)
+
+
+def test_damage_to_the_container_is_said(tmp_path):
+    path = write_clip(tmp_path / "a.mkv", 50, codec="mpeg4", codec_options={"g": "1"}, wave=tone(2, 48_000))
+    assert read_media(path).warning is None
+    with av.open(str(path)) as container:
+        spots = [packet.pos for packet in container.demux() if packet.size]
+    data = bytearray(path.read_bytes())
+    data[spots[60] - 10 : spots[60]] = bytes(10)
+    path.write_bytes(data)
+    assert re.fullmatch(r"\d % of its sound cannot be decoded", read_media(path).warning)
+
+
+def test_a_good_file_costs_one_decoding_and_no_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(media_omnisent, "_decode_in_order", None)
+    for options in (
+        "bframes=4:keyint=10:open-gop=1:scenecut=0:b-pyramid=normal",
+        "bframes=5:ref=5:keyint=12:open-gop=1",
+    ):
+        path = write_clip(tmp_path / "a.mp4", 60, codec_options={"x264-params": options}, draw=noisy)
+        for frames in (2, 4, 8, 16):
+            media = read_media(path, sampling=VideoSampling(min_frames=frames, max_frames=frames))
+            assert media.warning is None
+
+
+@pytest.mark.parametrize("suffix", ["aac", "amr"])
+def test_sound_that_is_cut_off_within_its_last_packet_is_truncated(tmp_path, suffix):
+    codec, rate = ("libopencore_amrnb", 8000) if suffix == "amr" else ("aac", 48_000)
+    path = write_clip(tmp_path / f"a.{suffix}", 0, wave=hiss(2.0, rate), rate=rate, audio_codec=codec)
+    assert read_media(path, video=False).warning is None
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    assert fault(path, video=False).startswith("truncated: its last packet")
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("wav", "pcm_s16le"), ("w64", "pcm_s16le"), ("au", "pcm_s16be")])
+def test_a_sound_file_shorter_than_it_says_is_truncated(tmp_path, suffix, codec):
+    path = write_clip(tmp_path / f"a.{suffix}", 0, wave=tone(2, 48_000), audio_codec=codec)
+    assert read_media(path, video=False).warning is None
+    path.write_bytes(path.read_bytes()[:100_000])
+    assert fault(path, video=False).startswith("truncated")
+
+
+def test_an_index_that_is_cut_off_takes_no_track_with_it_in_silence(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", wave=hiss(2.0, 48_000))
+    data = path.read_bytes()
+    track = data.rindex(b"trak")
+    for cut in (track - 4, track + 4, len(data) - 8):
+        path.write_bytes(data[:cut])
+        assert fault(path).startswith("truncated")
+
+
+def test_a_wav_from_a_pipe_is_whole(tmp_path):
+    path = write_clip(tmp_path / "a.wav", 0, wave=tone(1, 48_000), audio_codec="pcm_s16le")
+    whole, data = read_media(path, video=False), bytearray(path.read_bytes())
+    for at in (4, data.index(b"data") + 4):
+        data[at : at + 4] = b"\xff" * 4
+    path.write_bytes(data)
+    media = read_media(path, video=False)
+    np.testing.assert_array_equal(media.sound, whole.sound)
+    assert media.warning is None
+
+
+def test_a_video_without_a_container_is_named_as_such(tmp_path):
+    assert "put the video into an MP4" in fault(write_clip(tmp_path / "a.h264", 10, container_options={}))
 
 
 def test_media_error_survives_the_way_back_from_a_worker():
