@@ -26,7 +26,6 @@ from .media_omnisent import (
     _FrameSink,
     _local_file,
     _opened,
-    _opening_faults,
     _packets,
     _prepare_decoder,
     _reading_faults,
@@ -75,7 +74,9 @@ class LongMedia:
 
     def _look(self, reports: _Reports) -> None:
         self._container = self._open.enter_context(_opened(self.path))
-        self._faults = _opening_faults(self._container, reports)
+        # What its reader says of the file, with the seconds; None holds for all of it.
+        self._faults: list[tuple[float | None, str]] = []
+        self._note_faults(None, reports)
         try:
             self._pictures = _video_stream(self._container)
             self._voice = self._container.streams.best("audio")
@@ -146,25 +147,32 @@ class LongMedia:
         if video and self._pictures is None:
             raise MediaError(self.path, "no video stream: read it with video=False, or as a clip's audio")
         gathered = _Sound(self.path, max(1, round(max_sound_seconds * SAMPLE_RATE)))
+        faults = [fault for second, fault in self._faults if second is None or start - 1 <= second <= stop + 1]
         try:
             with _Reports() as reports:
                 has_sound = sound and self._voice is not None
                 wave = self._wave(gathered, start, stop, reports) if has_sound else None
                 part = self._part(start, stop) if video else None
                 if part is None:
-                    return ClipMedia(None, None, wave, stop - start, _warning(gathered.missing, None, self._faults))
+                    return ClipMedia(None, None, wave, stop - start, _warning(gathered.missing, None, faults))
                 sink, duration = self._frames(part, start, stop, sampling, reports)
                 frames = sink.stacked()
-                warning = _warning(gathered.missing, sink, self._faults)
+                warning = _warning(gathered.missing, sink, faults)
                 return ClipMedia(frames, 2 * duration / len(frames), wave, duration, warning)
         except av.FFmpegError as fault:
             raise _damaged(self.path, fault) from fault
+
+    def _note_faults(self, packet: av.Packet | None, reports: _Reports) -> None:
+        faults = _reading_faults(self.path, self._container, packet, reports)
+        has_time = packet is not None and packet.pts is not None
+        second = float(packet.pts * packet.time_base) - self._zero if has_time else None
+        self._faults += [(second, fault) for fault in faults]
 
     def _list_packets(self, reports: _Reports) -> None:
         track, end, sound_end = _Track(), 0.0, 0.0
         for packet in _packets(self._container):
             if reports.log or packet.is_corrupt:
-                self._faults += _reading_faults(self.path, self._container, packet, reports)
+                self._note_faults(packet, reports)
                 track.suspects.append(len(track.pts))
             stop = 0.0 if packet.pts is None else float((packet.pts + (packet.duration or 0)) * packet.time_base)
             end = max(end, stop)
@@ -175,7 +183,7 @@ class LongMedia:
                 self._first_sound = min(
                     self._first_sound, packet.pts or 0
                 )  # below 0 where an encoder primes its decoder
-        self._faults += reports.errors()
+        self._note_faults(None, reports)
         self._end = end
         _check_nothing_is_cut_off(self.path, self._container)
         _check_reaches_its_duration(self.path, self._container, end)

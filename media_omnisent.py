@@ -399,7 +399,7 @@ def read_media(
     """
     name = _local_file(path)
     with _Reports() as reports, _opened(name) as container:
-        faults = _opening_faults(container, reports)
+        faults = _reading_faults(name, container, None, reports)
         pictures = _video_stream(container) if video else None
         voice = container.streams.best("audio") if sound else None
         if video and pictures is None:
@@ -512,15 +512,16 @@ def _check_nothing_is_cut_off(name: str, container: Any) -> None:
         )
 
 
-def _opening_faults(container: Any, reports: _Reports) -> list[str]:
-    """What its reader says of a file when it opens it; what decoders say then, they say again of what is used."""
-    return [error for error in reports.errors() if error.startswith(f"{container.format.name}:")]
+def _reading_faults(name: str, container: Any, packet: av.Packet | None, reports: _Reports) -> list[str]:
+    """What its reader says of a file, at opening or at a packet.
 
-
-def _reading_faults(name: str, container: Any, packet: av.Packet, reports: _Reports) -> list[str]:
-    """What a file's reader says of a packet; that the last is a short one is none in a WAV of unknown length."""
-    faults = reports.errors()
-    if packet.is_corrupt and not (container.format.name == "wav" and _stated_size(name, container) is None):
+    What it says of a frame, its decoder says again if that frame is used; of sound all is used. That the last packet is
+    a short one is no fault of a WAV that never said how long it would be.
+    """
+    is_sound = packet is not None and packet.stream.type == "audio"
+    faults = [error for error in reports.errors() if is_sound or error.startswith(f"{container.format.name}:")]
+    is_marked = packet is not None and packet.is_corrupt
+    if is_marked and not (container.format.name == "wav" and _stated_size(name, container) is None):
         faults.append(f"{container.format.name}: a packet is marked as corrupt or cut short")
     return faults
 
@@ -626,7 +627,7 @@ def _sweep_packets(
                     break
     except av.FFmpegError as fault:
         stop = fault
-    faults += reports.errors()
+    faults += _reading_faults(name, container, None, reports)
     if voice is not None and not gathered.is_full and stop is None:
         for frame in decoder.decode(None):
             gathered.take(frame)

@@ -1,5 +1,6 @@
 """Stretches of a long file: each frame carries its own index as bars, and each second sounds at its own frequency."""
 
+import os
 import resource
 import tracemalloc
 from fractions import Fraction
@@ -301,6 +302,135 @@ def test_a_damaged_stretch_leaves_the_others(talk, tmp_path):
             read, expected = (one.read(start, start + 8, sampling=SMALL) for one in (media, whole))
             assert torch.equal(read.frames, expected.frames)
             np.testing.assert_allclose(read.sound, expected.sound, atol=1e-2)  # AAC fills up with noise
+
+
+@pytest.fixture(scope="module")
+def half_read(talk, tmp_path_factory) -> Path:
+    """The talk with its sound from 20.5 to 21.0 s and from 40 to 44 s, and the frame at 30.5 s, overwritten."""
+    path = tmp_path_factory.mktemp("long") / "half_read.mp4"
+    data = bytearray(talk.read_bytes())
+    with av.open(str(talk)) as container:
+        for packet in container.demux():
+            if not packet.size:
+                continue
+            second = packet.pts * packet.time_base
+            is_sound = packet.stream.type == "audio"
+            bad = (20.5 <= second < 21 or 40 <= second < 44) if is_sound else 30.5 <= second < 30.6
+            if bad:
+                data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    path.write_bytes(data)
+    return path
+
+
+def test_sound_that_is_missing_is_silent_in_its_place_and_said_of_its_own_segment(half_read, talk):
+    with LongMedia(half_read) as media, LongMedia(talk) as whole:
+        for start in (16, 18.3, 20.6):
+            read, true = (one.read(start, start + 8, video=False) for one in (media, whole))
+            share = 100 * (21 - max(start, 20.5)) / 8
+            assert float(read.warning.removesuffix(" % of its sound cannot be decoded")) == pytest.approx(share, abs=1)
+            assert len(read.sound) == pytest.approx(len(true.sound), abs=2)
+            bad = slice(max(0, round((20.55 - start) * 16_000)), round((20.95 - start) * 16_000))
+            assert np.abs(read.sound[bad]).max() < 0.02
+            after = slice(bad.stop + 4000, -1000)
+            assert np.corrcoef(read.sound[after], true.sound[after])[0, 1] > 0.95
+        for start in (0, 12.4, 21.1, 30, 45):
+            read, true = (one.read(start, start + 8, video=False) for one in (media, whole))
+            assert read.warning is None
+            np.testing.assert_allclose(read.sound[2000:], true.sound[2000:], atol=2e-2)
+        assert media.read(20, 28, sampling=SMALL).warning.startswith("6 % of its sound cannot be decoded")
+        assert "frames" in media.read(28, 36, sampling=SMALL).warning
+        assert media.read(45, 53, sampling=SMALL).warning is None
+        for start in (38, 43):
+            with pytest.raises(MediaError, match=r"damaged: \d\d % of its sound cannot be decoded"):
+                media.read(start, start + 4)
+
+
+def test_frames_that_are_missing_are_said_of_their_own_segment(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("mpeg4", rate=FPS, options={"g": "1", "b": "2000000"})
+        video.height, video.width, video.pix_fmt = 56, 56, "yuv420p"
+        for picture in pictures(range(300)):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")))
+        out.mux(video.encode(None))
+    with av.open(str(path)) as container:
+        spots = [(packet.pos, packet.size) for packet in container.demux(video=0)]
+    data = bytearray(path.read_bytes())
+    for place in (100, 211, 216, 221):
+        at, size = spots[place]
+        data[at : at + size] = b"\xff" * size
+    path.write_bytes(data)
+    with LongMedia(path) as media:
+        read = media.read(10, 18, sampling=SMALL)
+        assert indices_in(read.frames) == [105, 105, *[100 + at for at in torch.linspace(0, 79, 16).round().int()[2:]]]
+        assert read.warning == "1 of 16 frames cannot be decoded"
+        assert media.read(10.1, 18.1, sampling=SMALL).warning is None
+        with pytest.raises(MediaError, match="damaged: 2 of 4 frames cannot be decoded, at most 1") as caught:
+            media.read(21.1, 22.6, sampling=VideoSampling(min_pixels=28 * 28, fps=2))
+        assert caught.value.path == str(path)
+
+
+@pytest.mark.parametrize(
+    "options", ["bframes=4:keyint=10:open-gop=1:scenecut=0:b-pyramid=normal", "bframes=5:ref=5:keyint=12:open-gop=1"]
+)
+def test_no_segment_of_a_good_file_has_a_warning(tmp_path, options):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=FPS, options={"x264-params": options})
+        video.height, video.width, video.pix_fmt, video.codec_context.thread_count = 56, 56, "yuv420p", 1
+        for index, picture in enumerate(pictures(range(200))):
+            noise = np.random.default_rng(index).integers(0, 60, picture.shape, dtype=np.uint8)
+            out.mux(video.encode(av.VideoFrame.from_ndarray(np.roll(picture // 2, index, 0) + noise, "rgb24")))
+        out.mux(video.encode(None))
+    with LongMedia(path) as media:
+        for first in range(0, 190, 3):
+            assert media.read(first / FPS, (first + 9) / FPS, sampling=SMALL).warning is None, first
+
+
+def test_the_first_sound_of_a_file_is_read_that_lists_no_place_for_it(talk, tmp_path):
+    path = tmp_path / "a.flv"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=FPS)
+        video.height, video.width, video.pix_fmt = 56, 56, "yuv420p"
+        audio = out.add_stream("libmp3lame", rate=RATE, layout="mono")
+        wave = tones(0, 4)
+        for picture in pictures(range(40)):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")))
+        for at in range(0, len(wave), 1152):
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave[None, at : at + 1152]), "fltp", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = RATE, at, Fraction(1, RATE)
+            out.mux(audio.encode(frame))
+        for stream in (video, audio):
+            out.mux(stream.encode(None))
+    with LongMedia(path) as media:
+        for start in (0, 0.3):
+            read = media.read(start, start + 2, sampling=SMALL)
+            assert len(read.sound) == pytest.approx(32_000, abs=600)
+            assert hertz_in(read.sound[18_000:28_000]) == pytest.approx(hertz_of(1), abs=4)
+
+
+def test_a_poisoned_sample_spoils_its_own_segment_alone(tmp_path):
+    path, wave = tmp_path / "a.wav", tones(0, 20, 16_000)
+    wave[5 * 16_000] = 3e38
+    with av.open(str(path), "w") as out:
+        audio = out.add_stream("pcm_f32le", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(wave[None], "flt", "mono")
+        frame.sample_rate = 16_000
+        out.mux(audio.encode(frame))
+    with LongMedia(path) as media:
+        with pytest.raises(MediaError, match=r"a sample of 3e\+38, expected finite ones of at most 100"):
+            media.read(4, 6, video=False)
+        np.testing.assert_array_equal(media.read(10, 12, video=False).sound, wave[160_000:192_000])
+
+
+def test_a_name_that_is_not_utf8_is_read(talk, tmp_path):
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff.mp4"))
+    odd.write_bytes(talk.read_bytes())
+    with LongMedia(odd) as media:
+        assert indices_in(media.read(59, 70, sampling=SMALL).frames)[-1] == 599
+        with pytest.raises(MediaError) as caught:
+            media.read(60, 68)
+    assert r"odd\udcff.mp4: nothing at 60.00 s" in str(caught.value).encode("utf-8").decode()
 
 
 def test_opening_leaves_no_file_open_when_it_fails(tmp_path):
