@@ -23,6 +23,7 @@ from omnisent.evaluation.intervals import LEVEL, calibration, coverage
 from omnisent.processing_omnisent import OmniSentProcessor, rating_instruction
 from omnisent.readouts.base import Readings, Readout
 from omnisent.training import run_folder
+from omnisent.training.argument_checks import refusing
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
 from omnisent.training.backbone import base_of, build_model, build_readout, check_adapter
 from omnisent.training.bad_clips import find_bad_clips, is_complete
@@ -38,8 +39,6 @@ logger = logging.getLogger("omnisent.train")
 
 def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrainingArguments) -> dict:
     """One training run; returns what metrics.json holds."""
-    if args.evaluate_only and model_args.readout == "discriminative" and not model_args.adapter:
-        raise ValueError("evaluate_only: a head that was never trained has nothing to say; name a bundle with adapter")
     folder, resumed = Path(args.output_dir), checkpoint(args)
     if resumed is None and not args.evaluate_only and last_checkpoint(folder) is not None:
         raise ValueError(
@@ -136,16 +135,17 @@ def train_and_predict(
         fill_cache(cache, model_args, [clip for name in wanted for clip in datasets[name].inputs], processor, args)
     set_seed(args.seed)  # here, so that a run does not depend on what the cache already holds
     model = build_model(model_args, **data.scale, device=args.device, towers=cache is None)
-    trainer = SentimentTrainer(
-        model=model,
-        args=args,
-        data_collator=ClipCollator(processor, readout),
-        train_dataset=datasets["train"],
-        eval_dataset=datasets["valid"],
-        processing_class=processor,
-        readout=readout,
-        convention=data.facts.convention,
-    )
+    with refusing((), "these settings cannot be used together"):
+        trainer = SentimentTrainer(
+            model=model,
+            args=args,
+            data_collator=ClipCollator(processor, readout),
+            train_dataset=datasets["train"],
+            eval_dataset=datasets["valid"],
+            processing_class=processor,
+            readout=readout,
+            convention=data.facts.convention,
+        )
     discriminative = readout.name == "discriminative"
     known = model.config.calibration if discriminative else None  # of the bundle that `adapter` names
     valid_scores = None

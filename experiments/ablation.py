@@ -53,7 +53,7 @@ def ablate(argv: Sequence[str], seeds: Sequence[int], out: str | Path) -> dict:
         )
     runs = planned_runs(argv, seeds, out)
     carry_out(runs)
-    check_comparable([run.folder for run in runs], ("modalities", "evaluate_only", "seed"))
+    check_comparable([run.folder for run in runs], ("modalities", "context_clips", "evaluate_only", "seed"))
     found = summarise(out, seeds, dataset_facts(data_args.dataset).convention)
     run_folder.write_json(out / "ablation.json", found)
     (out / "ablation.md").write_text(_markdown(found), encoding="utf-8")
@@ -71,6 +71,8 @@ def planned_runs(argv: Sequence[str], seeds: Sequence[int], out: Path) -> list[P
                 if time == "test":
                     whole = _folder(out, "train", SUBSETS[0], seed) / "model"
                     settings += ("--evaluate_only", "true", "--adapter", str(whole))
+                if "text" not in subset:  # what was said before is text too
+                    settings += ("--context_clips", "0")
                 name = f"{'trained and tested' if time == 'train' else 'tested'} on {_name(subset)}, seed {seed}"
                 runs.append(PlannedRun(name, _folder(out, time, subset, seed), settings))
     return runs

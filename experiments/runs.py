@@ -17,6 +17,7 @@ from omnisent import train
 
 from ..training import run_folder
 from ..training.arguments import parse_arguments
+from ..training.error_line import error_line
 
 PLACE_FIELDS = (
     "output_dir",
@@ -51,12 +52,11 @@ def carry_out(runs: Sequence[PlannedRun]) -> None:
     """Do what is left of the runs, in their order, with a line on standard error for each.
 
     Raises:
-        ValueError: for a folder with other settings, before anything is run.
+        ValueError: for settings that no run can have, or a folder with other settings, before anything is run.
         RuntimeError: when a run fails, with its own message.
     """
     for run in runs:
-        if (run.folder / "config.yaml").is_file():
-            _check_same_settings(run)
+        _check_settings(run)
     for number, run in enumerate(runs, start=1):
         if run.finished:
             print(f"[{number}/{len(runs)}] {run.name}: finished before", file=sys.stderr)
@@ -78,8 +78,12 @@ def differing_field(first: dict, second: dict, ignored: Iterable[str] = ()) -> s
     return None
 
 
-def _check_same_settings(run: PlannedRun) -> None:
-    wanted, found = run.config(), run_folder.read_config(run.folder)
+def _check_settings(run: PlannedRun) -> None:
+    """The settings can be had, and are those of the run that lies in the folder, if one does."""
+    wanted = run.config()
+    if not (run.folder / "config.yaml").is_file():
+        return
+    found = run_folder.read_config(run.folder)
     field = differing_field(wanted, found)
     if field:
         raise ValueError(
@@ -116,7 +120,7 @@ def _child(argv: list[str], sender: Connection) -> None:
     try:
         train.run(*parse_arguments(argv))
     except (ValueError, OSError) as error:
-        sender.send(str(error).strip().splitlines()[-1])
+        sender.send(error_line(error))
         sys.exit(1)
 
 

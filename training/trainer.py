@@ -4,6 +4,7 @@ Two things that Trainer leaves to luck are checked here: that a prediction belon
 a finite number.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from .collator import ClipDataset
 from .row_check import check_order
 
 SHOWN_CLIPS = 8
+
+logger = logging.getLogger("omnisent.trainer")
 
 
 class SentimentTrainer(Trainer):
@@ -146,6 +149,14 @@ class SentimentTrainer(Trainer):
         readings = self.readout.read(prediction.predictions)
         metrics = self.readout.metrics(readings, labels, self.convention)
         return {key: value for key, value in metrics.items() if isinstance(value, float)}
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """A metric that is undefined in an evaluation, such as the correlation of equal scores, makes no checkpoint the best."""
+        name = (self.args.metric_for_best_model or "").removeprefix("eval_")
+        if name and f"eval_{name}" not in metrics:
+            logger.warning("%s is undefined at step %d, which cannot be the best", name, self.state.global_step)
+            return False
+        return super()._determine_best_metric(metrics, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         (self.model if model is None else model).load_trained(resume_from_checkpoint)

@@ -89,3 +89,10 @@ def test_planted_clips_give_the_known_answer(short_config, tmp_path):
     }
     assert sorted(SHARES, key=lambda name: rises[name].difference) == ["video", "audio", "text"]
     assert all(rise.low > 0 for rise in rises.values())
+
+
+def test_what_was_said_before_is_left_out_with_the_text(short_config, tmp_path):
+    runs = planned_runs([str(short_config), "--context_clips", "2"], [0], tmp_path)
+    clips = {tuple(run.config()["modalities"]): run.config()["context_clips"] for run in runs}
+    assert len(clips) == 7
+    assert all(count == (2 if "text" in subset else 0) for subset, count in clips.items())

@@ -229,3 +229,18 @@ def test_two_processes_stop_together_when_one_has_a_bad_value(settings, tmp_path
     assert "the loss is not finite in another process" in done.stderr
     assert not (tmp_path / "two" / "model").exists()
     assert not (tmp_path / "two" / "metrics.json").exists()
+
+
+def test_a_metric_that_is_undefined_makes_no_checkpoint_the_best_and_stops_nothing(settings, tmp_path, caplog):
+    still = {"learning_rate": 0.0, "head_learning_rate": 0.0, "metric_for_best_model": "corr", "max_steps": 2}
+    spoiled = []
+
+    class Flatten(TrainerCallback):
+        def on_train_begin(self, args, state, control, model=None, **kwargs):
+            spoiled.append(model.score.layers[-1].weight.data.zero_())
+
+    with trainer_callback(Flatten()), pytest.warns(UserWarning, match="correlation is undefined"):
+        metrics = run(*parse_arguments([settings(**still)]))
+    assert spoiled
+    assert metrics["corr"] is None
+    assert "corr is undefined at step 2, which cannot be the best" in caplog.text
