@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -81,7 +81,7 @@ class Journal:
             raise ValueError(
                 f"{self.path} is being written by another process; wait for it or give another --out"
             ) from error
-        about = json.loads(json.dumps({"journal": VERSION, **about, "processes": share[1]}))
+        about = json.loads(json.dumps({"journal": VERSION, **about, "processes": share[1], "batches": len(batches)}))
         kept = self._resume(about)
         wanted = [[source.digest for source in batch] for batch in batches]
         self.missing = [number for number, digests in enumerate(wanted) if kept.get(number) != digests]
@@ -126,14 +126,19 @@ class Journal:
         self._file.close()
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """All rows that are kept, by every process, in order; of a batch that was made twice, the later ones."""
+        """All rows, by every process, in order; of a batch that was made twice, the later ones.
+
+        Raises:
+            ValueError: when a batch is missing.
+        """
         with ExitStack() as opened:
             files = [opened.enter_context(open(self._path(process), "rb")) for process in range(self.share[1])]
+            batches = sum(json.loads(file.readline())["batches"] for file in files)
             places = [_places(file) for file in files]
-            for number in count():
+            for number in range(batches):
                 which, batch = number % len(files), number // len(files)
                 if batch not in places[which]:
-                    return
+                    raise ValueError(f"{self._path(which)}: batch {batch} is missing; start the command again")
                 files[which].seek(places[which][batch])
                 yield from json.loads(files[which].readline())["rows"]
 
@@ -156,8 +161,10 @@ class Journal:
             return {}
         try:
             before = json.loads(first)
-        except ValueError as error:
-            raise ValueError(f"{self.path} is not a journal of scores; remove it or give another --out") from error
+        except ValueError:
+            before = None
+        if not isinstance(before, dict):
+            raise ValueError(f"{self.path} is not a journal of scores; remove it or give another --out")
         for name, value in about.items():
             if before.get(name) != value:
                 raise ValueError(
@@ -196,6 +203,7 @@ class Journal:
 
 def _places(file: BinaryIO) -> dict[int, int]:
     """Where in a journal the last line of each batch begins."""
+    file.seek(0)
     places, place = {}, len(file.readline())
     for line in file:
         places[json.loads(line)["batch"]] = place

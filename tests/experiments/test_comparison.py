@@ -136,6 +136,8 @@ def test_a_run_that_fails_is_named_with_its_own_words(short_config, tmp_path):
 
 def test_a_comparison_that_is_killed_goes_on_to_the_same_result(comparison, short_config, tmp_path):
     out = tmp_path / "killed"
+    for done in ("discriminative/seed-0", "discriminative/seed-1", "generative-trained-greedy/seed-0"):
+        shutil.copytree(comparison / done, out / done)  # which are not repeated
     command = [sys.executable, "-c", COMMAND, "compare", str(short_config), "--seeds", "0", "1", "--out", str(out)]
     moment = out / "generative-trained-greedy" / "seed-1" / "checkpoint-2"
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

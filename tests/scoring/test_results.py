@@ -177,7 +177,17 @@ def test_two_writers_do_not_share_a_journal(tmp_path):
         assert other.stdout.readline() == "opened\n"
         with pytest.raises(ValueError, match=r"scores\.csv\.part is being written by another process; wait for it"):
             journal(out)
-    journal(out).close()
+    Journal(out, {"model": "m"}, [], row_schema()).close()
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_no_file_is_made_while_a_batch_is_missing(tmp_path, missing):
+    made = journal(tmp_path / "scores.csv")
+    made.add(1 - missing, ROWS[1 - missing])
+    with pytest.raises(ValueError, match=rf"scores\.csv\.part: batch {missing} is missing; start the command again"):
+        made.finish()
+    assert not (tmp_path / "scores.csv").exists()
+    assert made.path.exists()
 
 
 def test_a_journal_may_be_cut_at_every_byte_and_again_after_that(tmp_path):

@@ -142,7 +142,7 @@ def test_a_timeline_is_a_table_and_a_plot(pipe, talk, tmp_path, suffix):
     moments = write_timeline(video, pipe, out, window=4, stride=4, batch_size=2)
     read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda path: pd.read_json(path, lines=True)}
     table = read[suffix](out)
-    assert list(table.columns) == ["start", "end", "score", "label", "text", "error"]
+    assert list(table.columns) == ["start", "end", "score", "label", "text", "error", "warning"]
     assert table.start.tolist() == [0, 4, 8, 12, 16]
     assert table.score.tolist() == pytest.approx([m.score for m in moments], abs=1e-12)
     assert table.label.tolist() == [m.label for m in moments]
