@@ -286,9 +286,10 @@ class OmniSentProcessor(ProcessorMixin):
         encoded = self.assemble(text, media, before=self._context(clip) if "text" in wanted else None)
         if text is None and not {"input_features", "video_grid_thw"} & encoded.keys():
             have = ", ".join(name for name in MODALITIES if clip.get(name)) or "none"
+            silent = "audio" in wanted and (clip.get("video") or clip.get("audio"))
             raise ClipError(
                 f"nothing to score: expected at least one of {', '.join(wanted)}, found {have}"
-                f"{' without a sound track' if clip.get('video') or clip.get('audio') else ''}; give it text, video or audio",
+                f"{' without a sound track' if silent else ''}; give it {' or '.join(wanted)}",
                 clip_id,
             )
         tokens = len(encoded["input_ids"])

@@ -72,7 +72,20 @@ def test_planted_clips_give_the_known_answer(short_config, tmp_path):
     make_planted_clips(tmp_path / "clips", n_train=240, n_valid=16, n_test=96, seed=1)
     settings = ["--dataset", str(tmp_path / "clips"), "--lora_r", "16", "--max_steps", "240", "--eval_strategy", "no"]
     settings += ["--per_device_train_batch_size", "8", "--load_best_model_at_end", "false", "--save_strategy", "no"]
-    settings += ["--warmup_steps", "20", "--lora_dropout", "0", "--head_dropout", "0", "--logging_steps", "100"]
+    settings += [
+        "--lora_preset",
+        "llm",
+        "--feature_cache",
+        str(tmp_path / "cache"),
+        "--warmup_steps",
+        "20",
+        "--lora_dropout",
+        "0",
+        "--head_dropout",
+        "0",
+        "--logging_steps",
+        "100",
+    ]
     pairs = [tuple(name for name in MODALITIES if name != left_out) for left_out in MODALITIES]
     wanted = [("train", MODALITIES), *(("test", pair) for pair in pairs)]
     folders = {tmp_path / "out" / time / "-".join(subset) / "seed-0": subset for time, subset in wanted}
