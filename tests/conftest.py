@@ -7,14 +7,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
 import yaml
 
 from omnisent.data.clip import Clip
-from omnisent.data.planted import make_planted_clips, read_latents
+from omnisent.data.planted import make_planted_clips, read_latents, write_sound
 from omnisent.experiments.comparison import compare
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
@@ -97,15 +96,7 @@ def half_read(tmp_path_factory) -> str:
     """Four seconds of sound of which a part in the middle cannot be decoded."""
     path = tmp_path_factory.mktemp("half") / "half.m4a"
     time = np.arange(4 * 16_000) / 16_000
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(
-            (0.3 * np.sin(700 * time * time)).astype(np.float32)[None], format="fltp", layout="mono"
-        )
-        frame.sample_rate = 16_000
-        for block in av.AudioResampler("fltp", "mono", 16_000, frame_size=stream.frame_size).resample(frame):
-            container.mux(stream.encode(block))
-        container.mux(stream.encode(None))
+    write_sound(path, (0.3 * np.sin(700 * time * time)).astype(np.float32))
     data = bytearray(path.read_bytes())
     middle, count = len(data) // 2, len(data) // 50
     data[middle : middle + count] = bytes(count)

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 from transformers import TrainerCallback
@@ -315,6 +317,28 @@ def test_bad_clips_are_an_error_by_name_or_are_listed_and_left_out(settings, tmp
     assert (metrics["bad_clips"], metrics["interval_coverage"]) == (1, None)
     assert calibration_of(tmp_path / "skipped" / "model").keys() == {"clips", "half_widths"}
     assert "6 validation clips are too few for intervals of level 0.9" in caplog.text
+
+
+def test_a_poisoned_sound_among_the_training_clips_is_refused_or_left_out(settings, tmp_path):
+    generator, rows = np.random.default_rng(0), ["id,audio,label,split"]
+    for number in range(30):
+        sound = (0.2 * generator.standard_normal(8000)).astype(np.float32)
+        if number == 7:
+            sound[4000] = 3e38  # finite, but no sound; its features are not
+        soundfile.write(tmp_path / f"{number}.wav", sound, 16_000, subtype="FLOAT")
+        split = "train" if number < 24 else ("valid", "test")[number % 2]
+        rows.append(f"c{number},{number}.wav,{number % 7 - 3},{split}")
+    table = tmp_path / "clips.csv"
+    table.write_text("\n".join(rows))
+    config = settings(
+        dataset=str(table), num_train_epochs=1, max_steps=-1, eval_strategy="epoch", save_strategy="epoch"
+    )
+    with pytest.raises(SystemExit, match=r"^train\.py: clip c7: .*7\.wav: "):
+        main([config])
+    main([config, "--on_bad_clip", "skip", "--output_dir", str(tmp_path / "skipped")])
+    with (tmp_path / "skipped" / "bad_clips.csv").open(newline="") as file:
+        assert [(row["id"], row["split"]) for row in csv.DictReader(file)] == [("c7", "train")]
+    assert all(bool(weight.isfinite().all()) for weight in weights_of(tmp_path / "skipped" / "model").values())
 
 
 def test_a_bad_clip_is_one_clear_line_from_a_worker_too(settings, tmp_path):

@@ -15,6 +15,7 @@ import yaml
 from loopback_hub import OWNER, TOKEN, LoopbackHub, Repository
 from safetensors.torch import load, load_file
 
+from omnisent.configuration_omnisent import REQUIRES
 from omnisent.hub.publish import PublishError, assemble, check_bundle, check_run, measure_drift, merge, publish_run
 from omnisent.modeling_omnisent import OmniForSentimentRegression, load_thinker
 from omnisent.processing_omnisent import OmniSentProcessor
@@ -211,6 +212,7 @@ def test_the_repository_holds_the_bundle_and_nothing_else(hub, files):
     assert config["custom_pipelines"].keys() == {"multimodal-sentiment"}
     assert (config["base_model"], config["base_revision"]) == (BASE, hub.repositories["model", BASE].head)
     assert "quantization_config" not in config
+    assert config["requires"] == {package: list(bounds) for package, bounds in REQUIRES.items()}
     root = Path(sys.modules["omnisent"].__file__).parent
     for name in files:
         if name.endswith("_omnisent.py"):

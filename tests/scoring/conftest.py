@@ -1,5 +1,6 @@
 """An untrained pipeline, and a bundle as `omnisent score --model` takes it."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ def pipe(tiny_backbone, processor) -> MultimodalSentimentPipeline:
     torch.manual_seed(0)
     model = OmniForSentimentRegression.from_thinker(tiny_backbone).eval()
     return MultimodalSentimentPipeline(model=model, processor=processor, device="cpu")
+
+
+@pytest.fixture
+def broken_pipe(pipe) -> MultimodalSentimentPipeline:
+    """A pipeline whose model computes no number."""
+    model = copy.deepcopy(pipe.model)
+    with torch.no_grad():
+        model.score.layers[-1].bias.fill_(torch.nan)
+    return MultimodalSentimentPipeline(model=model, processor=pipe.processor, device="cpu")
 
 
 @pytest.fixture(scope="session")

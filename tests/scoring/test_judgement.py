@@ -7,6 +7,7 @@ from omnisent.data.planted import write_sound, write_video
 from omnisent.media_omnisent import MediaError, OmniSentError
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.judgement import judge
+from omnisent.scoring.judgement_page import judgement_html
 from omnisent.scoring.subtitles import Cue
 from omnisent.scoring.timeline import score_timeline
 
@@ -103,3 +104,15 @@ def test_what_is_too_long_or_broken_is_refused_before_it_is_scored(pipe, talk, t
     with pytest.raises(MediaError, match="not media"):
         judge(pipe, tmp_path / "broken.mp4", WORDS)
     assert steps == []
+
+
+def test_a_score_that_is_no_number_is_an_error_in_words(broken_pipe, talk):
+    with pytest.raises(OmniSentError, match="no score: the model computes NaN or infinity"):
+        judge(broken_pipe, talk, WORDS)
+
+
+def test_what_is_read_in_part_is_said(pipe, half_read):
+    found = judge(pipe, half_read, WORDS)
+    assert "% of its sound" in found.warning
+    shown = judgement_html(found, name="half.m4a", score_range=(-3, 3), neutral_band=0.5)
+    assert f"Read in part: {found.warning}." in shown

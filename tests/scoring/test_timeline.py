@@ -1,5 +1,6 @@
 """Scores over time: which windows there are, what each is scored from, and the table and plot that come of it."""
 
+import json
 from pathlib import Path
 
 import av
@@ -195,3 +196,19 @@ def test_a_bundle_that_is_loaded_as_remote_code_gives_the_same_timeline(pipe, ta
     found = list(score_timeline(remote, talk, window=4, stride=4, cues=CUES))
     assert [m.score for m in found] == pytest.approx([m.score for m in expected], abs=1e-4)
     assert "damaged" in list(score_timeline(remote, damaged_from_12(talk, tmp_path), window=4, stride=4))[-1].error
+
+
+def test_a_window_whose_score_is_no_number_is_an_error(broken_pipe, talk, tmp_path):
+    moments = write_timeline(talk, broken_pipe, tmp_path / "over.jsonl", window=8, stride=8)
+    assert len(moments) == 3
+    assert all(moment.score is None and "no score: the model computes NaN" in moment.error for moment in moments)
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "over.jsonl").read_text().splitlines()]
+    assert [row["score"] for row in rows] == [None] * 3
+
+
+def test_a_window_that_is_read_in_part_says_so(pipe, half_read, tmp_path):
+    moments = write_timeline(half_read, pipe, tmp_path / "over.csv", window=1, stride=1)
+    warned = [moment for moment in moments if moment.warning or moment.error]
+    assert 0 < len(warned) < len(moments)
+    table = pd.read_csv(tmp_path / "over.csv", keep_default_na=False)
+    assert table["warning"].tolist() == [moment.warning or "" for moment in moments]
