@@ -32,6 +32,9 @@ test-browser: install
 mutate: install
 	nice -n 10 $(BIN)/python tests/mutate.py
 
+fuzz: install
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz.run --out runs/fuzz
+
 bench: install runs/demo/model
 	$(BIN)/python benchmarks/preprocessing.py runs/demo/model
 	for name in feature_cache step readouts growth; do $(BIN)/python benchmarks/$$name.py || exit 1; done

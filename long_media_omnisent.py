@@ -20,6 +20,7 @@ from .media_omnisent import (
     _check_last_packet,
     _check_nothing_is_cut_off,
     _check_reaches_its_duration,
+    _check_seconds,
     _decode_by_time,
     _frame_indices,
     _frame_rate,
@@ -82,6 +83,7 @@ class LongMedia:
             self._voice = self._container.streams.best("audio")
             for stream in (self._pictures, self._voice):
                 _prepare_decoder(self.path, stream)
+            self._faults += [(None, fault) for fault in reports.errors()]
             self._zero = max(self._container.start_time or 0, 0) / av.time_base
             self._first_sound = 0
             self._list_packets(reports)
@@ -190,6 +192,7 @@ class LongMedia:
         picture_end = self._keep_pictures(track) if self._pictures is not None else 0.0
         far = sound_end > picture_end + _SOUND_FILL_SECONDS
         self.duration = (sound_end if far or self._pictures is None else picture_end) - self._zero
+        _check_seconds(self.path, self.duration)
         if self.duration <= 0:
             raise MediaError(self.path, "nothing to read: expected pictures or sound, found neither; make it anew")
 
@@ -224,7 +227,7 @@ class LongMedia:
         places = self._shown[first:last]
         group = np.searchsorted(self._keys, places.min(), "right") - 1
         # One group more than holds the first frame: what leads an open group needs the one before.
-        base = int(self._keys[max(group - 1, 0)]) if len(self._keys) else 0
+        base = int(self._keys[group - 1]) if group > 0 else 0
         rows = slice(base, int(places.max()) + 1)
         is_key = np.isin(np.arange(rows.start, rows.stop), self._keys)
         is_shown = np.isin(np.arange(rows.start, rows.stop), places)

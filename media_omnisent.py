@@ -11,7 +11,7 @@ import re
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain, pairwise
@@ -34,6 +34,7 @@ MAX_FRAME_PIXELS = 8192 * 4352
 MAX_SAMPLE = 100.0  # of float sound, where full scale is 1: 40 dB above it is no recording
 MAX_MISSING = 0.1  # of the sound, and of the frames asked for; one frame in four or more may always be missing
 SAMPLE_RATES = (1000, 1_000_000)
+MAX_SECONDS = 1_000_000  # eleven days; a header that says more is damaged
 
 # Playlists and image patterns can name other files or addresses, so only containers that hold their own media are read.
 _CONTAINERS = (
@@ -244,40 +245,56 @@ class _SoundDecoder:
 
     def __init__(self, stream: Any, reports: _Reports) -> None:
         self.stream, self.reports = stream, reports
+        self._context = stream.codec_context if stream is not None else None
+        self._is_at_ease = True  # nothing below is other than for a good file
         self._last: av.AudioFrame | None = None  # the last good frame
         self._seconds = 0.0  # of the bad packets since
         self._begin: float | None = None  # of what is missing since, in ticks
         self._is_bad = self._may_lack = False
-        self.has_failed = False  # at the last packet
+        self._short: list[av.AudioFrame] = []  # what a packet of PCM holds that ends within a sample or is marked
+        self.has_failed = self.is_cut_short = False  # at the last packet
 
     def suspect_gap(self) -> None:
         """Says that the file itself is damaged here: a gap before the next good frame is sound that is missing."""
-        self._may_lack = True
+        self._may_lack, self._is_at_ease = True, False
 
-    def decode(self, packet: av.Packet | None) -> Iterator[av.AudioFrame | _Silence]:
+    def decode(self, packet: av.Packet | None) -> list[av.AudioFrame | _Silence]:
         """The sound of one packet, or for None the decoder's rest, after what was missing before it."""
-        frames, is_bad = _decode(self.stream.codec_context, packet, self.reports)
+        frames, is_bad = _decode(self._context, packet, self.reports)
+        if not is_bad and self._is_at_ease and packet is not None:
+            if frames:
+                self._last = frames[-1]
+            return frames
+        made: list[av.AudioFrame | _Silence] = []
         if packet is not None:
-            self.has_failed = frames is None
-            if frames and self.stream.codec_context.name.startswith("pcm_"):
-                is_bad = False  # a packet that is marked is a short one
-        if is_bad:
+            self.has_failed, self.is_cut_short = frames is None, False
+        if self._short:  # in the middle it shifts what follows by a part of a sample, at the end it lacks nothing
+            if packet is None:
+                made += self._short
+            else:
+                self._lose(packet, self._short)
+            self._short = []
+        if is_bad and frames and packet is not None and self._context.name.startswith("pcm_"):
+            self._short, self.is_cut_short = frames, True
+        elif is_bad:
             self._lose(packet, frames or [])
         else:
             for frame in frames:
-                if self._is_bad or self._may_lack:
-                    yield from self._missing(frame)
+                made += self._missing(frame)
                 self._last = frame
-                yield frame
+                made.append(frame)
         if packet is None and self._is_bad:
-            yield from self._missing(None)
+            made += self._missing(None)
+        self._is_at_ease = not (self._is_bad or self._may_lack or self._short or self.has_failed or self.is_cut_short)
+        return made
 
     def _lose(self, packet: av.Packet | None, frames: list[av.AudioFrame]) -> None:
         if not self._is_bad:
             self._is_bad, self._begin = True, self._end_of_last()
-        if self._begin is None and packet is not None and packet.pts is not None:
-            self._begin = max(packet.pts, self.stream.start_time or 0)  # an encoder's priming lies before the start
-        seconds = sum(frame.samples / frame.sample_rate for frame in frames)
+        first = frames[0].pts if frames else packet.pts if packet is not None else None
+        if self._begin is None and first is not None:
+            self._begin = max(first, self.stream.start_time or 0)  # an encoder's priming lies before the start
+        seconds = sum(frame.samples / max(frame.sample_rate, 1) for frame in frames)
         stated = float((packet.duration or 0) * self.stream.time_base) if packet is not None else 0.0
         self._seconds += seconds or stated or (self._last.samples / self._last.sample_rate if self._last else 0.0)
 
@@ -286,16 +303,19 @@ class _SoundDecoder:
             return None
         return self._last.pts + self._last.samples / self._last.sample_rate / float(self.stream.time_base)
 
-    def _missing(self, following: av.AudioFrame | None) -> Iterator[_Silence]:
+    def _missing(self, following: av.AudioFrame | None) -> list[_Silence]:
+        if not (self._is_bad or self._may_lack):
+            return []
         seconds, begin = self._seconds, self._begin if self._is_bad else self._end_of_last()
         if following is not None and following.pts is not None and begin is not None:
             gap = float((following.pts - begin) * self.stream.time_base)
             seconds = gap if gap >= 0 else seconds
-        if self._is_bad or seconds > _CLOCK_SECONDS:
-            rate = following.sample_rate if following is not None else self.stream.codec_context.sample_rate
-            rate = rate or SAMPLE_RATE
-            yield _Silence(round(begin or 0), self.stream.time_base, rate, max(1, round(seconds * rate)))
+        is_missing = self._is_bad or seconds > _CLOCK_SECONDS
         self._is_bad, self._may_lack, self._begin, self._seconds = False, False, None, 0.0
+        if not is_missing:
+            return []
+        rate = (following.sample_rate if following is not None else self._context.sample_rate) or SAMPLE_RATE
+        return [_Silence(round(begin or 0), self.stream.time_base, rate, max(1, round(seconds * rate)))]
 
 
 class _Sound:
@@ -406,11 +426,12 @@ def read_media(
             raise MediaError(name, f"no video stream: {_describe(container)}; read it with video=False")
         for stream in (pictures, voice):
             _prepare_decoder(name, stream)
+        faults += reports.errors()
         gathered = _Sound(name, max(1, round(max_sound_seconds * SAMPLE_RATE)))
         track, end = _sweep_packets(name, container, pictures, voice, gathered, reports, faults)
         wave = gathered.finish()
         if pictures is None:
-            seconds = _sound_seconds(container, gathered, wave)
+            seconds = _check_seconds(name, _sound_seconds(container, gathered, wave))
             return ClipMedia(None, None, wave, seconds, _warning(gathered.missing, None, faults))
         sink, duration = _sample_frames(name, container, pictures, track, end, sampling, reports)
         frames = sink.stacked()
@@ -484,7 +505,7 @@ def _opened(name: str) -> Iterator[Any]:
 
 
 def _why_not_opened(name: str, fault: av.FFmpegError) -> str:
-    if isinstance(fault, PermissionError):
+    if not os.access(name, os.R_OK):
         return "expected a readable file, found that this user may not read it; change its permissions"
     with open(name, "rb") as file:
         head = file.read(12)
@@ -520,10 +541,14 @@ def _reading_faults(name: str, container: Any, packet: av.Packet | None, reports
     """
     is_sound = packet is not None and packet.stream.type == "audio"
     faults = [error for error in reports.errors() if is_sound or error.startswith(f"{container.format.name}:")]
-    is_marked = packet is not None and packet.is_corrupt
-    if is_marked and not (container.format.name == "wav" and _stated_size(name, container) is None):
+    if packet is not None and packet.is_corrupt and not _is_of_unknown_length(name, container):
         faults.append(f"{container.format.name}: a packet is marked as corrupt or cut short")
     return faults
+
+
+def _is_of_unknown_length(name: str, container: Any) -> bool:
+    """Whether it is a WAV that does not say how long it is, as one from a pipe, so that its last packet may be short."""
+    return container.format.name == "wav" and _stated_size(name, container) is None
 
 
 def _stated_size(name: str, container: Any) -> int | None:
@@ -578,6 +603,8 @@ def _prepare_decoder(name: str, stream: Any | None) -> None:
     if context is None:
         raise MediaError(name, f"its {stream.type} uses a codec that FFmpeg cannot read; re-encode it (H.264, AAC)")
     context.thread_count = 1  # DataLoader workers each run a reader; more threads would only fight over the cores
+    with suppress(av.FFmpegError):  # then no packet can be decoded
+        context.open(strict=False)  # now, as what it says of its header it says once
     if stream.type == "video":
         _check_frame_size(name, context.width, context.height)
 
@@ -607,7 +634,8 @@ def _sweep_packets(
     faults: list[str],
 ) -> tuple[_Track, float]:
     """Reads every packet once: lists the video's, decodes the sound's, notes the faults and how far the file goes."""
-    track, end, stop, was_stopped = _Track(), 0.0, None, False
+    track, stop, was_stopped = _Track(), None, False
+    ends: dict[Any, int] = {}  # of each stream, in its ticks
     decoder = _SoundDecoder(voice, reports)
     try:
         for packet in _packets(container):
@@ -615,11 +643,12 @@ def _sweep_packets(
                 faults += _reading_faults(name, container, packet, reports)
                 track.suspects.append(len(track.pts))
                 decoder.suspect_gap()
+            stream = packet.stream
             if packet.pts is not None:
-                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream is pictures:
+                ends[stream] = max(ends.get(stream, 0), packet.pts + (packet.duration or 0))
+            if stream is pictures:
                 track.add(packet)
-            elif packet.stream is voice and not gathered.is_full:
+            elif stream is voice and not gathered.is_full:
                 for frame in decoder.decode(packet):
                     gathered.take(frame)
                 was_stopped = pictures is None and gathered.is_full
@@ -628,6 +657,7 @@ def _sweep_packets(
     except av.FFmpegError as fault:
         stop = fault
     faults += _reading_faults(name, container, None, reports)
+    end = max((float(ticks * stream.time_base) for stream, ticks in ends.items()), default=0.0)
     if voice is not None and not gathered.is_full and stop is None:
         for frame in decoder.decode(None):
             gathered.take(frame)
@@ -636,6 +666,8 @@ def _sweep_packets(
         _check_reaches_its_duration(name, container, end)
         if decoder.has_failed:
             _check_last_packet(name, container, end)
+        if decoder.is_cut_short and not _is_of_unknown_length(name, container):
+            faults.append(f"{container.format.name}: its last packet is cut short")
     if stop is not None:
         raise stop
     track.find_lost()
@@ -698,6 +730,14 @@ def _check_last_packet(name: str, container: Any, end: float) -> None:
     promised = _promised_end(container)
     if promised is None or promised - end > _LAST_PACKET_SECONDS:
         raise MediaError(name, f"truncated: its last packet, at {end:.2f} s, is cut off or damaged; copy it again")
+
+
+def _check_seconds(name: str, seconds: float) -> float:
+    if not seconds <= MAX_SECONDS:
+        raise MediaError(
+            name, f"damaged: by its header it lasts {seconds:.3g} s, at most {MAX_SECONDS:g} s are read; make it anew"
+        )
+    return seconds
 
 
 def _sound_seconds(container: Any, gathered: _Sound, wave: np.ndarray | None) -> float:
@@ -776,7 +816,7 @@ def _sample_frames(
             raise MediaError(
                 name, f"damaged: of its {total} frames {total - count} cannot be decoded or placed; make the file anew"
             )
-    return sink, total / rate
+    return sink, _check_seconds(name, total / rate)
 
 
 def _frame_rate(stream: Any, track: _Track) -> float:
@@ -994,6 +1034,10 @@ def _decode_in_order(container: Any, stream: Any, sink: _FrameSink, reports: _Re
     number_of = None if sink.places is None else {pts: number for number, pts in enumerate(sink.times)}
     count, previous, has_order = 0, -1, True
     for at, packet in enumerate(chain(_packets(container, stream), (None,))):
+        if at == 0 and packet is not None and packet.dts is not None and packet.dts != track.dts[0]:
+            raise MediaError(
+                sink.name, "damaged: the file's index does not lead to its first frame; make the file anew"
+            )
         if packet is not None and sink.places is not None:
             at = sink.places.get(packet.pts, at)
         frames, is_bad = _decode(context, packet, reports)
