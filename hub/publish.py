@@ -26,6 +26,7 @@ from ..readouts.discriminative import DiscriminativeReadout
 from ..training import run_folder
 from ..training.backbone import base_model_path, quantization_config
 from ..training.collator import ClipDataset
+from ..training.row_check import evenly
 from .card import Drift, dataset_name, eval_results, model_card
 from .upload import PublishError, publish_folder
 
@@ -185,7 +186,7 @@ def measure_drift(run: Path, folder: Path) -> Drift:
     ).eval()
     processor = OmniSentProcessor.from_pretrained(folder)
     dataset = ClipDataset(clips, processor, DiscriminativeReadout((model.config.score_min, model.config.score_max)))
-    places = np.unique(np.linspace(0, len(clips) - 1, min(DRIFT_CLIPS, len(clips))).round().astype(int))
+    places = evenly(len(clips), DRIFT_CLIPS)
     with torch.no_grad():
         found = [model(**processor([dataset.inputs[place]]).to(device)).scores.item() for place in places]
     apart = np.abs(np.array(found) - known["score"].to_numpy()[places])

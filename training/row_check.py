@@ -35,6 +35,11 @@ def check_order(places: np.ndarray, labels: np.ndarray, dataset: ClipDataset) ->
         raise ValueError(f"evaluation gave clip {dataset.clips[wrong[0]].id} the label {labels[wrong[0]]}{said}")
 
 
+def evenly(count: int, most: int) -> np.ndarray:
+    """At most so many of `count` places, spread evenly from the first to the last."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+
+
 def check_rows(
     model: PreTrainedModel,
     processor: OmniSentProcessor,
@@ -58,7 +63,7 @@ def check_rows(
         ValueError: naming the clip that has another score. Written text may differ for up to half of the clips, since rounding
             can tip a token.
     """
-    places = np.unique(np.linspace(0, len(dataset) - 1, min(CHECKED_CLIPS, len(dataset))).round().astype(int))
+    places = evenly(len(dataset), CHECKED_CLIPS)
     model.eval()
     device = next(model.parameters()).device
     again = []
