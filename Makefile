@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test test-slow test-browser mutate bench lint format clean
+.PHONY: install demo test test-slow test-browser mutate fuzz bench lint format clean
 
 install: .venv/installed
 
