@@ -1034,7 +1034,7 @@ def _decode_in_order(container: Any, stream: Any, sink: _FrameSink, reports: _Re
     number_of = None if sink.places is None else {pts: number for number, pts in enumerate(sink.times)}
     count, previous, has_order = 0, -1, True
     for at, packet in enumerate(chain(_packets(container, stream), (None,))):
-        if at == 0 and packet is not None and packet.dts is not None and packet.dts != track.dts[0]:
+        if not at and packet is not None and packet.pts != track.pts[0] and packet.dts != track.dts[0]:
             raise MediaError(
                 sink.name, "damaged: the file's index does not lead to its first frame; make the file anew"
             )
