@@ -12,7 +12,7 @@ from omnisent.readouts.discriminative import DiscriminativeReadout
 from omnisent.readouts.generative import GreedyReadout
 from omnisent.train import main, run
 from omnisent.training.arguments import ModelArguments, parse_arguments
-from omnisent.training.backbone import build_model, lora_config
+from omnisent.training.backbone import build_model, build_readout, lora_config
 from omnisent.training.collator import ClipCollator, ClipDataset
 from omnisent.training.feature_cache import open_cache
 from omnisent.training.trainer import SentimentTrainer, first_bad_value
@@ -62,21 +62,17 @@ def test_the_first_module_with_a_bad_value_is_named(model, processor, whole_clip
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_like_lengths_share_a_batch_when_asked_for(settings, tmp_path, planted_root):
-    lengths = []
-
-    class Widths(TrainerCallback):
-        def on_train_begin(self, args, state, control, train_dataloader=None, **_):
-            known = train_dataloader.dataset.lengths()
-            for batch in train_dataloader.batch_sampler:
-                lengths.append(max(known[i] for i in batch) - min(known[i] for i in batch))
-
-    spread = {}
+def test_like_lengths_share_a_batch_when_asked_for(trainer):
+    known, spread = trainer.train_dataset.lengths(), {}
     for strategy in ("random", "group_by_length"):
-        lengths.clear()
-        with trainer_callback(Widths()):
-            run(*parse_arguments([settings(train_sampling_strategy=strategy, output_dir=str(tmp_path / strategy))]))
-        spread[strategy] = sum(lengths) / len(lengths)
+        trainer.args.train_sampling_strategy = strategy
+        loader = trainer.get_train_dataloader()
+        widths = []
+        for epoch in range(4):
+            loader.set_epoch(epoch)
+            for batch in loader.batch_sampler:
+                widths.append(max(known[i] for i in batch) - min(known[i] for i in batch))
+        spread[strategy] = sum(widths) / len(widths)
     assert spread["group_by_length"] < 0.8 * spread["random"]
 
 
@@ -125,21 +121,31 @@ def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(
 
 
 @pytest.mark.parametrize(
-    ("readout", "rates"), [("discriminative", {(2e-3, False), (5e-3, True)}), ("generative", {(7e-3, False)})]
+    ("kind", "rates"), [("discriminative", {(2e-3, False), (5e-3, True)}), ("generative", {(7e-3, False)})]
 )
-def test_adapter_and_head_learn_at_rates_of_their_own(settings, readout, rates):
-    seen = []
-
-    class Look(TrainerCallback):
-        def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
-            by_id = {id(p): n for n, p in model.named_parameters()}
-            for group in optimizer.param_groups:
-                seen.append((group["initial_lr"], {by_id[id(p)].startswith("score.") for p in group["params"]}))
-
-    with trainer_callback(Look()):
-        config = settings(readout=readout, generative_learning_rate=7e-3, max_steps=1, eval_steps=1, save_steps=1)
-        run(*parse_arguments([config]))
+def test_adapter_and_head_learn_at_rates_of_their_own(tiny_backbone, processor, tmp_path, kind, rates):
+    wanted = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--base_model", str(tiny_backbone), "--readout", kind]
+    wanted += [
+        "--quantization",
+        "none",
+        "--dtype",
+        "float32",
+        "--learning_rate",
+        "2e-3",
+        "--head_learning_rate",
+        "5e-3",
+    ]
+    model_args, _, args = parse_arguments([*wanted, "--generative_learning_rate", "7e-3"])
+    model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=(-3.0, 3.0))
+    readout = build_readout(model_args, processor.tokenizer, (-3.0, 3.0))
+    optimizer = SentimentTrainer(model=model, args=args, eval_dataset=[0], readout=readout).create_optimizer()
+    by_id = {id(p): n for n, p in model.named_parameters()}
+    seen = [
+        (group["lr"], {by_id[id(p)].startswith("score.") for p in group["params"]}) for group in optimizer.param_groups
+    ]
     assert {(rate, *kinds) for rate, kinds in seen} == rates
+    trained = {id(p) for p in model.parameters() if p.requires_grad}
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == trained
 
 
 def _poison(config: str) -> str:
