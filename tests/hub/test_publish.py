@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from loopback_hub import OWNER, TOKEN, LoopbackHub, Repository
+from prepared import PreparedPython
 from safetensors.torch import load, load_file
 
 from omnisent.configuration_omnisent import REQUIRES
@@ -312,22 +313,26 @@ def test_a_merged_model_is_measured_against_its_run_and_refused_when_it_moves_to
         measure_drift(tmp_path / "run", tmp_path / "draft")
 
 
-def _publish_again(
-    hub, home, runs, repo_id, token=TOKEN, code="from omnisent.cli import main; main()"
-) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", code, "publish", str(runs / "v0"), repo_id]
-    environment = hub.environment(home, token=token)
-    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120)
+@pytest.fixture(scope="module")
+def publish_again(hub, runs, tmp_path_factory):
+    """Publishes run v0 under another name, as a command of its own."""
+    home = tmp_path_factory.mktemp("again")
+    with PreparedPython(hub.environment(home)) as python:
+
+        def publish(repo_id: str, *, token: str | None = TOKEN, code: str = "from omnisent.cli import main; main()"):
+            return python.run(code, "publish", str(runs / "v0"), repo_id, cwd=home, token=token)
+
+        yield publish
 
 
-def test_a_server_error_publishes_nothing_and_the_next_try_completes_it(hub, runs, files, tmp_path):
+def test_a_server_error_publishes_nothing_and_the_next_try_completes_it(hub, publish_again, files):
     name = f"{OWNER}/interrupted"
     hub.fail = 1
-    failed = _publish_again(hub, tmp_path, runs, name)
+    failed = publish_again(name)
     assert failed.returncode == 1
     assert re.match(rf"omnisent: {name}: not published: .*publish again", failed.stderr.strip().splitlines()[-1])
     assert hub.repositories["model", name].commits[hub.repositories["model", name].head] == {}
-    done = _publish_again(hub, tmp_path, runs, name)
+    done = publish_again(name)
     assert done.returncode == 0, done.stderr
     repository = hub.repositories["model", name]
     assert repository.commits[repository.head].keys() == files.keys()
@@ -335,7 +340,7 @@ def test_a_server_error_publishes_nothing_and_the_next_try_completes_it(hub, run
 
 
 @pytest.mark.parametrize("fault", ["cut", "full"])
-def test_a_lost_connection_or_a_full_disk_is_one_clear_line_and_leaves_nothing(hub, runs, tmp_path, fault):
+def test_a_lost_connection_or_a_full_disk_is_one_clear_line_and_leaves_nothing(hub, publish_again, fault):
     name = f"{OWNER}/{fault}"
     hub.repositories["model", name] = Repository()
     code = "from omnisent.cli import main; main()"
@@ -343,7 +348,7 @@ def test_a_lost_connection_or_a_full_disk_is_one_clear_line_and_leaves_nothing(h
         limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))"
         code = f"import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); {limit}; {code}"
     hub.cut = 20 if fault == "cut" else 0
-    failed = _publish_again(hub, tmp_path, runs, name, code=code)
+    failed = publish_again(name, code=code)
     hub.cut = 0
     assert failed.returncode == 1
     said = failed.stderr.strip().splitlines()[-1]
@@ -351,15 +356,15 @@ def test_a_lost_connection_or_a_full_disk_is_one_clear_line_and_leaves_nothing(h
     assert len(hub.repositories["model", name].commits) == 1
 
 
-def test_without_a_token_or_among_other_files_nothing_is_published(hub, runs, tmp_path):
-    refused = _publish_again(hub, tmp_path, runs, NAME, token=None)
+def test_without_a_token_or_among_other_files_nothing_is_published(hub, publish_again):
+    refused = publish_again(NAME, token=None)
     assert refused.stderr.strip().splitlines()[-1].startswith("omnisent: no Hub token")
     other = hub.repositories["model", f"{OWNER}/other"] = Repository()
     other.commit({"pytorch_model.bin": b"x"}, set())
-    refused = _publish_again(hub, tmp_path, runs, f"{OWNER}/other")
+    refused = publish_again(f"{OWNER}/other")
     assert "holds other files, first pytorch_model.bin; choose another name" in refused.stderr
     assert other.commits[other.head] == {"pytorch_model.bin": b"x"}
-    refused = _publish_again(hub, tmp_path, runs, "somebody-else/model")
+    refused = publish_again("somebody-else/model")
     assert refused.returncode == 1
     assert "somebody-else/model: not published" in refused.stderr
 

@@ -4,10 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import pyarrow.parquet as pq
 import pytest
 from loopback_hub import OWNER, TOKEN, LoopbackHub
+from prepared import PreparedPython
 
 from omnisent.data.build import build_dataset
 from omnisent.data.mmsa import MMSA_ORDER
@@ -23,10 +25,18 @@ except PublishError as error:
 """
 
 
-@pytest.fixture
-def hub():
-    with LoopbackHub() as hub:
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with LoopbackHub() as hub, PreparedPython(hub.environment(tmp_path_factory.mktemp("home"))) as hub.python:
         yield hub
+
+
+@pytest.fixture
+def hub(served):
+    """A hub with nothing in it."""
+    served.repositories.clear()
+    served.requests.clear()
+    return served
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +53,7 @@ def built(tmp_path_factory, whole_clips):
 
 
 def _run(hub, home, code: str, *arguments: str, token: str | None = TOKEN) -> subprocess.CompletedProcess:
-    command, environment = [sys.executable, "-c", code, *arguments], hub.environment(home, token=token)
-    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120)
+    return hub.python.run(code, *arguments, cwd=home, token=token)
 
 
 def _publish(hub, home, folder, repo_id: str = f"{OWNER}/set", *, token: str | None = TOKEN, **options):
@@ -70,7 +79,9 @@ def test_a_published_data_set_loads_back_without_remote_code(hub, built, tmp_pat
         found = load_dataset("{OWNER}/set")
         print(json.dumps({{name: list(part["text"]) for name, part in found.items()}}))
     """
-    done = _run(hub, tmp_path / "other", "\n".join(line.strip() for line in code.splitlines()), token=None)
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    somebody = {"cwd": tmp_path / "other", "env": hub.environment(tmp_path / "other", token=None)}
+    done = subprocess.run(command, **somebody, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     assert said == {"train": ["so, 0", "so, 1"], "valid": ["so, 2"], "test": ["so, 3"]}
