@@ -20,8 +20,9 @@ demo: install
 	$(BIN)/python examples/score_clips.py runs/demo/model runs/planted/clips.csv
 	$(BIN)/omnisent score runs/planted/media/planted-0000_1.mp4 --text "honestly the story was good." --model runs/demo/model --interval 0.9
 
+# Files in their order: the few long tests of experiments/ and hub/ come first, so that neither process waits for the other at the end.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
