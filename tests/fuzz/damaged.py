@@ -35,9 +35,12 @@ class Recipe:
     bit_rate: int = 0
 
 
-_B_FRAMES = (("preset", "veryfast"), ("bf", "2"), ("g", "8"))
+_B_FRAMES = (
+    ("preset", "veryfast"),
+    ("x264-params", "qp=26:bframes=2:keyint=8:aq-mode=0:mbtree=0:weightp=0:scenecut=0"),
+)
 _X265 = (("preset", "ultrafast"), ("x265-params", "log-level=none:keyint=8:bframes=2:pools=none:frame-threads=1"))
-_VPX = (("deadline", "realtime"), ("cpu-used", "8"), ("g", "8"))
+_VPX = (("deadline", "good"), ("cpu-used", "4"), ("g", "8"))
 _G8 = (("g", "8"),)
 
 RECIPES: dict[str, Recipe] = {
@@ -230,7 +233,9 @@ def _write(path: Path, recipe: Recipe) -> Path:
         audio = _audio_stream(out, recipe) if recipe.audio else None
         blocks = _blocks(recipe, seconds, audio) if audio else iter(())
         for index in range(recipe.count if video else 0):
-            frame = av.VideoFrame.from_ndarray(_picture(index, *recipe.size), "rgb24").reformat(format=recipe.pix_fmt)
+            frame = av.VideoFrame.from_ndarray(_picture(index, *recipe.size), "rgb24").reformat(
+                format=recipe.pix_fmt, threads=1
+            )
             frame.pts, frame.time_base = index, Fraction(1, recipe.fps)
             out.mux(video.encode(frame))
             block = next(blocks, None)
