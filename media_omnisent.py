@@ -261,6 +261,8 @@ class _SoundDecoder:
     def decode(self, packet: av.Packet | None) -> list[av.AudioFrame | _Silence]:
         """The sound of one packet, or for None the decoder's rest, after what was missing before it."""
         frames, is_bad = _decode(self._context, packet, self.reports)
+        for frame in frames or []:
+            is_bad |= frame.is_corrupt
         if not is_bad and self._is_at_ease and packet is not None:
             if frames:
                 self._last = frames[-1]
@@ -677,7 +679,10 @@ def _sweep_packets(
 def _decode(
     context: Any, packet: av.Packet | None, reports: _Reports, has_sought: bool = False
 ) -> tuple[list[Any] | None, bool]:
-    """The frames of a packet, or for None the decoder's rest; None where it fails; and whether FFmpeg reports damage."""
+    """The frames of a packet, or for None the decoder's rest; None where it fails; and whether FFmpeg reports damage.
+
+    Which frames are marked as corrupt is not looked at: these may be of packets before.
+    """
     if reports.log:  # of the file's reader
         reports.log.clear()
     try:
@@ -687,8 +692,6 @@ def _decode(
     is_bad = packet is not None and packet.is_corrupt
     if reports.log:
         is_bad |= any(not (has_sought and error.endswith(_SEEK_COMPLAINT)) for error in reports.errors())
-    for frame in frames:
-        is_bad |= frame.is_corrupt
     return frames, is_bad
 
 

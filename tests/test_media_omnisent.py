@@ -781,6 +781,36 @@ def test_frames_that_the_decoder_marks_as_corrupt_are_missing(tmp_path):
     assert later.warning == "1 of 50 frames cannot be decoded; 6 of 50 frames build on damaged ones"
 
 
+def test_a_mark_belongs_to_its_frame_though_others_are_decoded_before_it_is_shown(tmp_path):
+    options = {"x264-params": "bframes=3:b-adapt=0:keyint=48:scenecut=0"}
+    path = write_clip(tmp_path / "a.mp4", 48, codec_options=options, draw=noisy)
+    with av.open(str(path)) as container:
+        packets = [(packet.pts, packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    place = max(at for at in range(len(packets) - 1) if packets[at][0] > packets[at + 1][0])
+    _, at, size = packets[place]
+    data = bytearray(path.read_bytes())
+    data[at + size // 2 : at + size] = bytes(size - size // 2)
+    path.write_bytes(data)
+    assert marks_of_damage(path, "video")[1] == 1
+    after = len(packets) - 1 - place
+    assert after > 1
+    said = f"1 of 48 frames cannot be decoded; {after} of 48 frames build on damaged ones"
+    assert read_media(path, sampling=EVERY).warning == said
+
+
+def test_audio_that_is_marked_as_corrupt_is_missing(tmp_path):
+    path = write_clip(tmp_path / "a.eac3", 0, wave=hiss(2.0, 48_000), audio_codec="eac3")
+    good, rng, marked = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(150):
+        data = bytearray(good)
+        data[rng.integers(2000, len(data) - 2000)] ^= 1 << rng.integers(0, 8)
+        path.write_bytes(data)
+        if marks_of_damage(path, "audio")[1]:
+            marked += 1
+            assert "of its sound cannot be decoded" in read_media(path, video=False).warning
+    assert marked > 1
+
+
 def test_where_the_key_frame_is_lost_nothing_builds_on_it(tmp_path):
     options = {"g": "6", "b": "4000000", "sc_threshold": "1000000000"}
     path = write_clip(tmp_path / "a.mp4", 60, codec="mpeg4", codec_options=options)
