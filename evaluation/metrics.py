@@ -1,16 +1,135 @@
 """The field's metrics for sentiment scores, in the conventions of published tables. Knows neither model nor data set.
 
+`METRICS` is the one list of them: result keys, table columns, Hub types and which direction is better derive from it.
 Source of both conventions: the MMSA toolkit (Mao et al., ACL 2022), which most MOSI, MOSEI and CH-SIMS tables follow.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 CONVENTIONS = ("mosi", "sims")
-LARGEST = 1e100  # sums and squares of what is smaller stay finite
-_SIMS_EDGES = {"acc_2": (0.0,), "acc_3": (-0.1, 0.1), "acc_5": (-0.7, -0.1, 0.1, 0.7)}
+LARGEST = 1e100  # sums and squares of smaller numbers stay finite
+Formula = Callable[
+    [np.ndarray, np.ndarray], float | None
+]  # scores (n,) and labels (n,) to a figure; None where undefined
+Classes = Callable[
+    [np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
+]  # scores and labels to true and predicted classes
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of n scores against n labels.
+
+    Attributes:
+        key: its name in metrics.json and every other result.
+        title: its name in tables.
+        better: which values are the better ones.
+        formulas: how it is computed, by convention; a convention that is missing here does not have the metric.
+        columns: conventions whose tables of results have a column for it.
+        hub_type: its metric type on the Hub; without one it is left out of model cards and `.eval_results`.
+        panel: whether the plot of a comparison has a panel for it.
+        long_title: its name on model cards and plots, where that is not the title.
+    """
+
+    key: str
+    title: str
+    better: Literal["higher", "lower"]
+    formulas: Mapping[str, Formula]
+    columns: tuple[str, ...] = ()
+    hub_type: str | None = None
+    panel: bool = False
+    long_title: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The long title where it has one, else the title."""
+        return self.long_title or self.title
+
+
+def _mae(scores: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean(np.abs(scores - labels)))
+
+
+def _corr(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    # A spread at the size of the mean's rounding error says nothing (scipy's pearsonr warns of it); squares of less underflow.
+    if any(values.std() <= 1e-13 * np.abs(values.mean()) + 1 / LARGEST for values in (scores, labels)):
+        warnings.warn("correlation is undefined: predictions or references are constant", stacklevel=3)
+        return None
+    return float(np.corrcoef(scores, labels)[0, 1])
+
+
+def _undefined(scores: np.ndarray, labels: np.ndarray) -> None:
+    """Of a metric whose key a convention has without a value."""
+
+
+def _rounded(limit: int) -> Classes:
+    """Both sides clipped to +-limit and rounded half to even: 2 * limit + 1 classes."""
+    return lambda scores, labels: (np.round(labels.clip(-limit, limit)), np.round(scores.clip(-limit, limit)))
+
+
+def _cut(*edges: float) -> Classes:
+    """Classes between edges, closed on the right; in float32, so that a label on an edge stays there in any precision."""
+    bins = np.array(edges, np.float32)
+    return lambda scores, labels: (
+        np.digitize(labels.astype(np.float32), bins, right=True),
+        np.digitize(scores.astype(np.float32), bins, right=True),
+    )
+
+
+def _has0(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return labels >= 0, scores >= 0
+
+
+def _non0(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    nonzero = labels != 0
+    return labels[nonzero] > 0, scores[nonzero] > 0
+
+
+def _accuracy(classes: Classes) -> Formula:
+    def formula(scores: np.ndarray, labels: np.ndarray) -> float | None:
+        truth, predicted = classes(scores, labels)
+        return float(np.mean(truth == predicted)) if len(truth) else None
+
+    return formula
+
+
+def _f1(classes: Classes) -> Formula:
+    """F1 of each of two classes, weighted by how often it is the truth; a class that is never predicted right counts 0."""
+
+    def formula(scores: np.ndarray, labels: np.ndarray) -> float | None:
+        truth, predicted = classes(scores, labels)
+        total = 0.0
+        for value in np.unique(truth):
+            clips, hits = np.sum(truth == value), np.sum((truth == value) & (predicted == value))
+            total += clips * 2 * hits / (clips + np.sum(predicted == value))
+        return float(total / len(truth)) if len(truth) else None
+
+    return formula
+
+
+_PEARSON = "Pearson correlation"
+_SIMS_2, _SIMS_3, _SIMS_5 = _cut(0.0), _cut(-0.1, 0.1), _cut(-0.7, -0.1, 0.1, 0.7)
+METRICS = {
+    metric.key: metric
+    for metric in (
+        Metric("mae", "MAE", "lower", {"mosi": _mae, "sims": _mae}, ("mosi", "sims"), "mae", panel=True),
+        Metric("corr", "Corr", "higher", {"mosi": _corr, "sims": _corr}, ("mosi", "sims"), "pearsonr", True, _PEARSON),
+        Metric("acc_7", "Acc-7", "higher", {"mosi": _accuracy(_rounded(3)), "sims": _undefined}, ("mosi",), "accuracy"),
+        Metric("acc_5", "Acc-5", "higher", {"mosi": _accuracy(_rounded(2)), "sims": _accuracy(_SIMS_5)}, ("sims",)),
+        Metric("acc_3", "Acc-3", "higher", {"mosi": _accuracy(_rounded(1)), "sims": _accuracy(_SIMS_3)}),
+        Metric("acc_2_has0", "Acc-2 has0", "higher", {"mosi": _accuracy(_has0)}),
+        Metric("acc_2_non0", "Acc-2 non0", "higher", {"mosi": _accuracy(_non0)}, ("mosi",), "accuracy", panel=True),
+        Metric("f1_has0", "F1 has0", "higher", {"mosi": _f1(_has0)}),
+        Metric("f1_non0", "F1 non0", "higher", {"mosi": _f1(_non0)}, ("mosi",), "f1"),
+        Metric("acc_2", "Acc-2", "higher", {"sims": _accuracy(_SIMS_2)}, ("sims",), "accuracy", panel=True),
+        Metric("f1", "F1", "higher", {"sims": _f1(_SIMS_2)}, ("sims",), "f1"),
+    )
+}
 
 
 def msa_metrics(
@@ -43,7 +162,13 @@ def msa_metrics(
     if convention not in CONVENTIONS:
         raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, not {convention!r}")
     scores, labels = paired("predictions", predictions, "references", references)
-    return _mosi(scores, labels) if convention == "mosi" else _sims(scores, labels)
+    if convention == "sims":
+        scores, labels = scores.clip(-1, 1), labels.clip(-1, 1)
+    values: dict[str, float | None] = {}
+    for key, metric in METRICS.items():  # a comprehension would put a frame between the warning and its caller
+        if convention in metric.formulas:
+            values[key] = metric.formulas[convention](scores, labels)
+    return values
 
 
 def finite(name: str, values: Sequence[float] | np.ndarray, dimensions: int = 1) -> np.ndarray:
@@ -86,64 +211,3 @@ def paired(
     if len(labels) == 0:
         raise ValueError(f"no {name}: expected at least one clip")
     return values, labels
-
-
-def _mosi(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
-    nonzero = labels != 0
-    has0 = labels >= 0, scores >= 0
-    non0 = labels[nonzero] > 0, scores[nonzero] > 0
-    return {
-        "mae": _mae(scores, labels),
-        "corr": _corr(scores, labels),
-        **{f"acc_{2 * limit + 1}": _rounded_accuracy(scores, labels, limit) for limit in (3, 2, 1)},
-        "acc_2_has0": _accuracy(*has0),
-        "acc_2_non0": _accuracy(*non0) if nonzero.any() else None,
-        "f1_has0": _f1(*has0),
-        "f1_non0": _f1(*non0) if nonzero.any() else None,
-    }
-
-
-def _sims(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
-    scores, labels = scores.clip(-1, 1), labels.clip(-1, 1)
-    classes = {name: (_cut(labels, edges), _cut(scores, edges)) for name, edges in _SIMS_EDGES.items()}
-    return {
-        "mae": _mae(scores, labels),
-        "corr": _corr(scores, labels),
-        "acc_7": None,
-        **{name: _accuracy(*classes[name]) for name in ("acc_5", "acc_3", "acc_2")},
-        "f1": _f1(*classes["acc_2"]),
-    }
-
-
-def _cut(values: np.ndarray, edges: tuple[float, ...]) -> np.ndarray:
-    # A label of 0.1 lies on its edge whichever precision it came in.
-    return np.digitize(values.astype(np.float32), np.array(edges, np.float32), right=True)
-
-
-def _mae(scores: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean(np.abs(scores - labels)))
-
-
-def _corr(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    # A spread at the size of the mean's rounding error says nothing (scipy's pearsonr warns of it); squares of less underflow.
-    if any(values.std() <= 1e-13 * np.abs(values.mean()) + 1 / LARGEST for values in (scores, labels)):
-        warnings.warn("correlation is undefined: predictions or references are constant", stacklevel=4)
-        return None
-    return float(np.corrcoef(scores, labels)[0, 1])
-
-
-def _rounded_accuracy(scores: np.ndarray, labels: np.ndarray, limit: int) -> float:
-    return _accuracy(np.round(labels.clip(-limit, limit)), np.round(scores.clip(-limit, limit)))
-
-
-def _accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
-    return float(np.mean(truth == predicted))
-
-
-def _f1(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """F1 of each of two classes, weighted by how often it is the truth; a class that is never found counts 0."""
-    total = 0.0
-    for value in np.unique(truth):
-        clips, hits = np.sum(truth == value), np.sum((truth == value) & (predicted == value))
-        total += clips * 2 * hits / (clips + np.sum(predicted == value))
-    return float(total / len(truth))

@@ -8,7 +8,7 @@ Only wraps `msa_metrics`; no formula stands here. Never imported by the rest of 
 import datasets
 import evaluate
 
-from .metrics import CONVENTIONS, msa_metrics
+from .metrics import CONVENTIONS, METRICS, msa_metrics
 
 _CITATION = """\
 @inproceedings{mao2022msena,
@@ -41,13 +41,16 @@ class MSAMetric(evaluate.Metric):
                 f"msa_metric: name the convention, one of {names}, when loading; found {self.config_name!r}"
             )
         return evaluate.MetricInfo(
-            description="Multimodal sentiment analysis: MAE, Pearson correlation, Acc-2/3/5/7 and weighted F1.",
+            description=f"Multimodal sentiment analysis: {self._titles()}. F1 is weighted by the classes' counts.",
             citation=_CITATION,
             inputs_description=str(msa_metrics.__doc__),
             features=datasets.Features(
                 {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
             ),
         )
+
+    def _titles(self) -> str:
+        return ", ".join(metric.name for metric in METRICS.values() if self.config_name in metric.formulas)
 
     def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float | None]:
         return msa_metrics(predictions, references, self.config_name)

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..data.catalog import dataset_facts
+from ..evaluation.metrics import METRICS
 from ..evaluation.statistics import bootstrap_estimates, holm, paired_test, shown
 from ..training import run_folder
 from ..training.arguments import parse_arguments
@@ -232,18 +233,14 @@ def _clips(folder: Path) -> tuple:
 
 def metric_table(found: dict) -> pd.DataFrame:
     """The arms and floors as rows, for people: means, with standard deviations where there are several seeds."""
-    columns = (
-        {"Corr": "corr", "Acc-7": "acc_7"} if found["convention"] == "mosi" else {"Corr": "corr", "Acc-5": "acc_5"}
-    )
-    columns |= {"Acc-2": "acc_2", "F1": "f1"} if found["convention"] == "sims" else {}
-    columns |= {"Acc-2 non0": "acc_2_non0", "F1 non0": "f1_non0"} if found["convention"] == "mosi" else {}
+    columns = [metric for key, metric in METRICS.items() if found["convention"] in metric.columns and key != "mae"]
     rows = {}
     for arm in found["arms"].values():
         row = {"seeds": 0 if arm["floor"] else len(arm["seeds"])}
         mae = arm["metrics"]["mae"]
         row |= {"MAE": shown(mae), "95 %": f"{mae['low']:.3f} to {mae['high']:.3f}"}
         row["of constant"] = f"{arm['mae_over_constant']:.2f}"
-        row |= {title: shown(arm["metrics"][key]) for title, key in columns.items()}
+        row |= {metric.title: shown(arm["metrics"][metric.key]) for metric in columns}
         rows[arm["label"]] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -339,14 +336,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _plot(found: dict, path: Path) -> None:
-    """Bars with intervals: MAE, correlation and Acc-2."""
-    acc_2 = "acc_2" if found["convention"] == "sims" else "acc_2_non0"
-    panels = {"mae": "MAE, lower is better", "corr": "Pearson correlation", acc_2: "Acc-2"}
+    """Bars with intervals, a panel for each metric that asks for one."""
+    panels = [metric for metric in METRICS.values() if metric.panel and found["convention"] in metric.formulas]
     arms = list(found["arms"].values())[::-1]
     figure = Figure(figsize=(11, 0.9 + 0.42 * len(arms)), layout="constrained")
-    for axes, (key, title) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+    for axes, metric in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
         for row, arm in enumerate(arms):
-            estimate = arm["metrics"][key]
+            estimate = arm["metrics"][metric.key]
             if estimate["mean"] is None:
                 axes.text(0, row, " undefined", va="center", color="0.4", fontsize=8)
                 continue
@@ -354,7 +350,7 @@ def _plot(found: dict, path: Path) -> None:
             axes.barh(row, estimate["mean"], color=colour, height=0.7)
             reach = [[max(0.0, estimate["mean"] - estimate["low"])], [max(0.0, estimate["high"] - estimate["mean"])]]
             axes.errorbar(estimate["mean"], row, xerr=reach, color="black", capsize=3, linewidth=1)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(metric.name + (", lower is better" if metric.better == "lower" else ""), fontsize=10)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_yticks(range(len(arms)), [arm["label"] for arm in arms], fontsize=9)

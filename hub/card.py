@@ -18,22 +18,12 @@ from huggingface_hub.repocard_data import EvalResult
 from ..data.catalog import DATASETS, dataset_facts
 from ..data.planted import VERSION as PLANTED_VERSION
 from ..evaluation.intervals import LEVEL
+from ..evaluation.metrics import METRICS, Metric
 from ..evaluation.statistics import shown
 from ..training import run_folder
 
 TEMPLATE = Path(__file__).parent.parent / "model_card.md"
 LICENCES = {"Qwen/Qwen2.5-Omni-7B": "apache-2.0"}
-METRIC_TYPES = {"mae": "mae", "corr": "pearsonr", "acc_7": "accuracy", "acc_2_non0": "accuracy", "f1_non0": "f1"}
-METRIC_TYPES |= {"acc_2": "accuracy", "f1": "f1"}
-METRIC_NAMES = {
-    "mae": "MAE",
-    "corr": "Pearson correlation",
-    "acc_7": "Acc-7",
-    "acc_2_non0": "Acc-2 non0",
-    "f1_non0": "F1 non0",
-    "acc_2": "Acc-2",
-    "f1": "F1",
-}
 PAPER = {
     "cmu_mosi": "the controlled comparison, MAE .667, Corr .824 (discriminative) and 1.521, .197 (generative, trained);"
     " headline, best seed, denoised sound, MAE .551, Corr .888, mean of four seeds .570",
@@ -127,9 +117,8 @@ def eval_results(run: Path) -> str:
     metrics = run_folder.read_metrics(run)
     name = dataset_name(metrics["dataset"])
     entries = [
-        EvalResultEntry(name, f"test_{key}", metrics[key], notes=f"{METRIC_NAMES[key]}, seed {metrics['seed']}")
-        for key in METRIC_TYPES
-        if metrics.get(key) is not None
+        EvalResultEntry(name, f"test_{metric.key}", metrics[metric.key], notes=f"{metric.name}, seed {metrics['seed']}")
+        for metric in _published(metrics)
     ]
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
 
@@ -146,6 +135,11 @@ def find_comparison(run: Path) -> dict | None:
     return run_folder.read_json(found) if found.is_file() else None
 
 
+def _published(metrics: dict) -> list[Metric]:
+    """The metrics of a run that its card shows."""
+    return [metric for metric in METRICS.values() if metric.hub_type and metrics.get(metric.key) is not None]
+
+
 def _front_matter(repo_id: str, dataset: str, config: dict, metrics: dict, base_model: str | None) -> str:
     results = [
         EvalResult(
@@ -153,12 +147,11 @@ def _front_matter(repo_id: str, dataset: str, config: dict, metrics: dict, base_
             dataset_type=dataset,
             dataset_name=dataset,
             dataset_split="test",
-            metric_type=kind,
-            metric_name=METRIC_NAMES[key],
-            metric_value=metrics[key],
+            metric_type=metric.hub_type,
+            metric_name=metric.name,
+            metric_value=metrics[metric.key],
         )
-        for key, kind in METRIC_TYPES.items()
-        if metrics.get(key) is not None
+        for metric in _published(metrics)
     ]
     data = ModelCardData(
         language="zh" if dataset.startswith("ch_sims") else "en",
@@ -174,8 +167,8 @@ def _front_matter(repo_id: str, dataset: str, config: dict, metrics: dict, base_
 
 
 def _results(run: Path, metrics: dict, comparison: dict | None) -> tuple[list[str], list[list[str]]]:
-    keys = [key for key in METRIC_NAMES if metrics.get(key) is not None]
-    columns = [METRIC_NAMES[key] for key in keys]
+    keys = [metric.key for metric in _published(metrics)]
+    columns = [metric.name for metric in _published(metrics)]
     this = ["this model", *(f"{metrics[key]:.3f}" for key in keys)]
     if comparison is None:
         constant = run_folder.constant_mae(run)

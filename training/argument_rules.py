@@ -19,6 +19,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 from transformers.training_args import DebugOption
 
 from ..data.catalog import dataset_facts
+from ..evaluation.metrics import METRICS
 from ..processing_omnisent import MODALITIES
 from ..readouts.base import Readings
 from ..readouts.discriminative import DiscriminativeReadout
@@ -53,7 +54,8 @@ class Rule:
 def lower_is_better(metric: str) -> bool:
     """Whether a metric of an evaluation is an error or a rate of failures; it may have the prefix `eval_`."""
     name = metric.removeprefix("eval_")
-    return name == "loss" or name.startswith("mae") or name.endswith("_rate")
+    known = METRICS.get(name.removesuffix("_parsable"))
+    return known.better == "lower" if known else name == "loss" or name.endswith("_rate")
 
 
 def metric_names(readout: str, decoding: str, convention: str) -> list[str]:

@@ -21,6 +21,7 @@ import torch
 import yaml
 
 from ..data.clip import SPLITS, Clip
+from ..evaluation.metrics import METRICS
 from ..media_omnisent import longest_seconds, read_header
 from ..readouts.base import Readings
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
@@ -30,9 +31,8 @@ PACKAGES = (
     *("av", "soxr", "qwen-omni-utils"),
 )
 PREDICTIONS = {"valid": "valid_predictions.csv", "test": "predictions.csv"}
-METRIC_KEYS = (
-    *("dataset", "split", "readout", "modalities", "seed", "n"),
-    *("mae", "corr", "acc_7", "acc_5", "acc_3", "acc_2_has0", "acc_2_non0", "f1_has0", "f1_non0"),
+KEYS_BEFORE = ("dataset", "split", "readout", "modalities", "seed", "n")  # of metrics.json, before those of METRICS
+KEYS_AFTER = (
     *("decoding", "unparsable_rate", "mae_parsable", "out_of_range_rate", "bad_clips", "denoise", "interval_coverage"),
     *("seconds_per_clip", "peak_memory_bytes", "trainable_parameters", "trainable_percent", "head_parameters"),
 )
@@ -125,11 +125,7 @@ def write_metrics(folder: Path, values: dict) -> dict:
     Raises:
         KeyError: for a value that no key is kept for.
     """
-    metrics = dict.fromkeys(METRIC_KEYS)
-    if "acc_2" in values:
-        for key in ("acc_2_has0", "acc_2_non0", "f1_has0", "f1_non0"):
-            del metrics[key]
-        metrics |= {"acc_2": None, "f1": None}
+    metrics = dict.fromkeys((*KEYS_BEFORE, *(key for key in METRICS if key in values), *KEYS_AFTER))
     unknown = values.keys() - metrics.keys()
     if unknown:
         raise KeyError(f"metrics.json has no key {sorted(unknown)}")

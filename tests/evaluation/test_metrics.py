@@ -8,7 +8,9 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
-from omnisent.evaluation.metrics import msa_metrics
+from omnisent.evaluation.metrics import CONVENTIONS, METRICS, Metric, msa_metrics
+from omnisent.evaluation.statistics import bootstrap_estimates
+from omnisent.training.argument_rules import lower_is_better, metric_names
 
 MOSI_LABELS = [3.0, 2.5, 1.5, 0.5, 0.0, 0.0, -0.5, -1.5, -2.5, -3.0]
 MOSI_SCORES = [4.0, 2.0, 2.4, 0.0, 0.5, -0.1, 0.2, -2.5, -2.0, -1.4]
@@ -216,3 +218,28 @@ def test_f1_is_the_weighted_one_of_scikit_learn():
         assert found["f1_has0"] == pytest.approx(f1_score(labels >= 0, scores >= 0, average="weighted"), abs=1e-12)
         assert found["acc_2_has0"] == pytest.approx(accuracy_score(labels >= 0, scores >= 0), abs=1e-12)
     assert msa_metrics([-1.0, -2.0], [1.0, 2.0])["f1_has0"] == 0.0
+
+
+def test_a_metric_added_to_the_table_is_in_every_result_and_knows_its_direction(monkeypatch):
+    formulas = {"mosi": lambda scores, labels: float(np.abs(scores - labels).max())}
+    monkeypatch.setitem(METRICS, "worst", Metric("worst", "Worst error", "lower", formulas))
+    assert msa_metrics([0.0, 1.0], [2.0, 1.5])["worst"] == 2.0
+    assert bootstrap_estimates([[0.0, 1.0]], [2.0, 1.5], "mosi", resamples=2)["worst"].mean == 2.0
+    assert "worst" not in msa_metrics([0.0, 1.0], [2.0, 1.5], "sims")
+    assert lower_is_better("eval_worst")
+    assert "worst" in metric_names("discriminative", "greedy", "mosi")
+
+
+def test_columns_and_hub_types_are_those_of_published_tables():
+    columns = {
+        convention: [metric.title for metric in METRICS.values() if convention in metric.columns]
+        for convention in CONVENTIONS
+    }
+    assert columns == {
+        "mosi": ["MAE", "Corr", "Acc-7", "Acc-2 non0", "F1 non0"],
+        "sims": ["MAE", "Corr", "Acc-5", "Acc-2", "F1"],
+    }
+    assert {key: metric.hub_type for key, metric in METRICS.items() if metric.hub_type} == {
+        **{"mae": "mae", "corr": "pearsonr", "acc_7": "accuracy", "acc_2_non0": "accuracy", "f1_non0": "f1"},
+        **{"acc_2": "accuracy", "f1": "f1"},
+    }
