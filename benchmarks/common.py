@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from omnisent.training.run_folder import code_versions
+from omnisent.training.environment import code_versions
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from omnisent.data.planted import write_video
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
-from omnisent.training.run_folder import process_peak_bytes
+from omnisent.training.environment import process_peak_bytes
 from omnisent.training.tiny_backbone import make_tiny_backbone
 
 CLIPS = (100, 250, 500, 1000, 2000)

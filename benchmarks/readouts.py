@@ -20,7 +20,7 @@ from omnisent.data.planted import make_planted_clips
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.generative import ExpectedReadout, OmniForSentimentGeneration
-from omnisent.training.run_folder import process_peak_bytes
+from omnisent.training.environment import process_peak_bytes
 from omnisent.training.tiny_backbone import make_tiny_backbone
 
 TOKENS = (1, 2, 4, 8)

@@ -11,13 +11,12 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 
-from omnisent import train
-
 from ..data.clip import Clip
 from ..readouts.base import Readings
 from ..readouts.discriminative import DiscriminativeReadout
 from ..training import run_folder
 from ..training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
+from ..training.data import prepare_data
 
 ALPHAS = tuple(float(alpha) for alpha in np.geomspace(0.1, 100, 13))
 
@@ -64,7 +63,7 @@ def run_baseline(
     if name not in BASELINES:
         raise ValueError(f"baseline must be one of {', '.join(BASELINES)}, not {name!r}")
     folder = Path(args.output_dir)
-    data = train.prepare_data(model_args, data_args, args)
+    data = prepare_data(model_args, data_args, args)
     run_folder.write_config(folder, model_args, data_args, args)
     run_folder.write_environment(folder, data.clips)
     readout = DiscriminativeReadout(data.facts.score_range)

@@ -15,10 +15,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 
-from omnisent import train
-
 from ..training import run_folder
 from ..training.backbone import build_model
+from ..training.data import prepare_data
+from ..training.environment import leave_cores_to_workers
 from .states import last_token_states
 from .tables import markdown_table, shared_settings
 
@@ -40,8 +40,8 @@ def geometry(run: str | Path, out: str | Path) -> dict:
     if not (run / "metrics.json").is_file() or not (run / "model").is_dir():
         raise FileNotFoundError(f"{run}: expected a finished training run with metrics.json and model/")
     model_args, data_args, args = run_folder.read_arguments(run, out)
-    train.leave_cores_to_workers(args)
-    data = train.prepare_data(model_args, data_args, args)
+    leave_cores_to_workers(args)
+    data = prepare_data(model_args, data_args, args)
     clips = data.splits["test"]
     labels = np.array([clip.label for clip in clips])
     low, high = data.facts.score_range

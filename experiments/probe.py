@@ -18,13 +18,13 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from omnisent import train
-
 from ..data.clip import SPLITS
 from ..evaluation.metrics import msa_metrics
 from ..training import run_folder
 from ..training.arguments import parse_arguments
 from ..training.backbone import build_model
+from ..training.data import prepare_data
+from ..training.environment import leave_cores_to_workers
 from .runs import differing_field
 from .states import last_token_states
 from .tables import markdown_table, shared_settings
@@ -79,8 +79,8 @@ def probe(argv: Sequence[str], out: str | Path, run: str | Path | None = None) -
         raise ValueError("adapter: the probe reads the untrained base model; leave the field out")
     if run is not None:
         _check_same_data(Path(run), run_folder.config_dict(model_args, data_args, args))
-    train.leave_cores_to_workers(args)
-    data = train.prepare_data(model_args, data_args, args)
+    leave_cores_to_workers(args)
+    data = prepare_data(model_args, data_args, args)
     run_folder.write_config(out, model_args, data_args, args)
     run_folder.write_environment(out, data.clips)
     if run is not None:

@@ -62,7 +62,7 @@ def carry_out(runs: Sequence[PlannedRun]) -> None:
             print(f"[{number}/{len(runs)}] {run.name}: finished before", file=sys.stderr)
             continue
         argv = [*run.argv, "--output_dir", str(run.folder)]
-        if train.last_checkpoint(run.folder) is not None:
+        if run_folder.last_checkpoint(run.folder) is not None:
             argv += ["--resume_from_checkpoint", "true"]
         print(
             f"[{number}/{len(runs)}] {run.name}{': goes on' if len(argv) > len(run.argv) + 2 else ''}", file=sys.stderr

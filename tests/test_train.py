@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from runs import calibration_of, launch, losses_of, scores_of, trainer_callback, weights_of
 from transformers import TrainerCallback
 
 from omnisent import train
@@ -23,11 +24,10 @@ from omnisent.evaluation.metrics import METRICS
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.processing_omnisent import OmniSentProcessor
-from omnisent.train import last_checkpoint, main, run
+from omnisent.train import main, run
 from omnisent.training.arguments import ModelArguments, parse_arguments
 from omnisent.training.backbone import build_model
-from omnisent.training.run_folder import KEYS_AFTER, KEYS_BEFORE
-from runs import calibration_of, launch, losses_of, scores_of, trainer_callback, weights_of
+from omnisent.training.run_folder import KEYS_AFTER, KEYS_BEFORE, last_checkpoint
 
 ROOT = Path(train.__file__).parent
 
@@ -416,7 +416,7 @@ def test_two_processes_follow_the_loss_curve_of_one_and_score_each_clip_alike(se
 def test_peak_memory_is_this_programs_and_not_that_of_the_one_that_started_it():
     held = bytearray(b"1" * 3_000_000_000)  # more than an import of this package takes
     program = (
-        "from omnisent.training.run_folder import process_peak_bytes as peak\n"
+        "from omnisent.training.environment import process_peak_bytes as peak\n"
         "before = peak()\nmore = bytearray(b'1' * 300_000_000)\nprint(peak() - before)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)

@@ -27,7 +27,7 @@ from ..processing_omnisent import OmniSentProcessor
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .backbone import base_of, load_towers, lora_config
 from .bad_clips import warn_of_part
-from .run_folder import installed_version
+from .environment import installed_version
 
 VERSION = 2  # raise when the same clip and settings would give another entry
 # What reads files and computes towers; another version of one may give another entry.

@@ -5,31 +5,25 @@ Every later figure is read from it. metrics.json is written last: where it lies,
 
 import csv
 import hashlib
-import importlib.metadata
 import json
+import logging
 import math
-import platform
-import resource
 import statistics
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import pandas as pd
-import torch
 import yaml
+from transformers import TrainerState
 
 from ..data.clip import SPLITS, Clip
 from ..evaluation.metrics import METRICS
 from ..media_omnisent import longest_seconds, read_header
 from ..readouts.base import Readings
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
+from .environment import code_versions, device_name, process_count
 
-PACKAGES = (
-    *("omnisent", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "numpy"),
-    *("av", "soxr", "qwen-omni-utils"),
-)
 PREDICTIONS = {"valid": "valid_predictions.csv", "test": "predictions.csv"}
 KEYS_BEFORE = ("dataset", "split", "readout", "modalities", "seed", "n")  # of metrics.json, before those of METRICS
 KEYS_AFTER = (
@@ -37,10 +31,47 @@ KEYS_AFTER = (
     *("seconds_per_clip", "peak_memory_bytes", "trainable_parameters", "trainable_percent", "head_parameters"),
 )
 
+logger = logging.getLogger("omnisent.run_folder")
+
 
 def begin(folder: Path) -> None:
     """Take away the figures of an earlier run: metrics.json says that a run is finished, so none may lie beside other settings."""
     (folder / "metrics.json").unlink(missing_ok=True)
+
+
+def checkpoint_to_resume(args: OmniSentTrainingArguments) -> str | None:
+    """The checkpoint that `resume_from_checkpoint` names: a folder, or `true` for the run folder's last; `None` for a new run.
+
+    Raises:
+        FileNotFoundError: for `true` when the run folder has no whole checkpoint.
+        ValueError: for a new run in a folder that holds checkpoints of another run.
+    """
+    folder, wanted = Path(args.output_dir), str(args.resume_from_checkpoint)
+    last = last_checkpoint(folder)
+    if wanted.lower() in ("none", "false"):
+        if last is not None and not args.evaluate_only:
+            raise ValueError(
+                f"output_dir: {folder} holds checkpoints of another run; add --resume_from_checkpoint true to continue from the"
+                " last one, remove them, or give another output_dir"
+            )
+        return None
+    if wanted.lower() != "true":
+        return wanted
+    if last is None:
+        raise FileNotFoundError(f"resume_from_checkpoint: there is no whole checkpoint in {folder}")
+    return str(last)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint of a run folder that was written completely: Trainer writes its state last."""
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        try:
+            TrainerState.load_from_json(str(path / "trainer_state.json"))
+        except (OSError, ValueError, TypeError):
+            logger.warning("%s is incomplete and is skipped", path)
+        else:
+            return path
+    return None
 
 
 def config_dict(model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments) -> dict:
@@ -89,34 +120,15 @@ def read_predictions(folder: Path, *, split: str = "test") -> pd.DataFrame:
 
 def write_environment(folder: Path, clips: Sequence[Clip]) -> None:
     """environment.json: versions, commit, device, and what clips the run was given."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     environment = {
-        "device": device,
-        "processes": int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1,
+        "device": device_name(),
+        "processes": process_count(),
         **code_versions(),
         "clips": {split: sum(clip.split == split for clip in clips) for split in SPLITS},
         "clips_sha256": _fingerprint(clips),
         "train_median": statistics.median(clip.label for clip in clips if clip.split == "train"),
     }
     write_json(folder / "environment.json", environment)
-
-
-def code_versions() -> dict:
-    """Python, platform, versions of the packages that figures depend on, and the commit of this one."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "commit": _commit(),
-        "versions": {name: installed_version(name) for name in PACKAGES},
-    }
-
-
-def installed_version(name: str) -> str | None:
-    """Of a package; `None` when it is not installed."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def write_metrics(folder: Path, values: dict) -> dict:
@@ -188,27 +200,6 @@ def read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def peak_memory_bytes() -> int:
-    """Peak of the device's memory where there is a GPU, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return process_peak_bytes()
-
-
-def process_peak_bytes() -> int:
-    """Most bytes of memory that this process has held.
-
-    Linux's own count for it is taken where there is one: `ru_maxrss` of a program that was just started begins with what the
-    program that started it held.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -221,11 +212,3 @@ def _fingerprint(clips: Sequence[Clip]) -> str:
     """Of ids, transcripts, labels and splits, in their order; media are known by their clips' ids."""
     rows = [[clip.id, clip.text, clip.label, clip.split] for clip in clips]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -4,19 +4,19 @@ import re
 
 import pytest
 import torch
+from runs import cached_settings, launched, trainer_callback, weights_of
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from omnisent import train
 from omnisent.readouts.discriminative import DiscriminativeReadout
 from omnisent.readouts.generative import GreedyReadout
 from omnisent.train import main, run
 from omnisent.training.arguments import ModelArguments, parse_arguments
 from omnisent.training.backbone import build_model, build_readout, lora_config
 from omnisent.training.collator import ClipCollator, ClipDataset
+from omnisent.training.data import prepare_data
 from omnisent.training.feature_cache import open_cache
 from omnisent.training.trainer import SentimentTrainer, first_bad_value
-from runs import cached_settings, launched, trainer_callback, weights_of
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_adapter_and_head_learn_at_rates_of_their_own(tiny_backbone, processor, 
 def _poison(config: str) -> str:
     """Puts a NaN into what a run's cache holds of its first training clip with a picture; returns the clip's id."""
     model_args, data_args, args = parse_arguments([config])
-    data = train.prepare_data(model_args, data_args, args)
+    data = prepare_data(model_args, data_args, args)
     cache = open_cache(model_args, data_args, data.processor)
     readout = DiscriminativeReadout((-3.0, 3.0))
     for inputs in ClipDataset(data.splits["train"], data.processor, readout).inputs:

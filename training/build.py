@@ -1,0 +1,43 @@
+"""Puts a run together: readout, data sets, model and trainer."""
+
+from transformers import set_seed
+
+from ..data.clip import SPLITS
+from .argument_checks import refusing
+from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
+from .backbone import build_model, build_readout
+from .collator import ClipCollator, ClipDataset
+from .data import PreparedData
+from .feature_cache import fill_cache, open_cache
+from .trainer import SentimentTrainer
+
+
+def build_trainer(
+    model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrainingArguments, data: PreparedData
+) -> tuple[SentimentTrainer, ClipDataset]:
+    """The trainer of a run, with its model, and the test split; with a feature cache, the towers' outputs are computed first.
+
+    Raises:
+        ValueError: for settings that transformers or accelerate refuses.
+    """
+    processor = data.processor
+    readout = build_readout(model_args, processor.tokenizer, data.facts.score_range)
+    cache = open_cache(model_args, data_args, processor) if data_args.feature_cache else None
+    datasets = {name: ClipDataset(data.splits[name], processor, readout, cache) for name in SPLITS}
+    if cache is not None:
+        wanted = SPLITS[-1:] if args.evaluate_only else SPLITS
+        fill_cache(cache, model_args, [clip for name in wanted for clip in datasets[name].inputs], processor, args)
+    set_seed(args.seed)  # here, so that a run does not depend on what the cache already holds
+    model = build_model(model_args, **data.scale, device=args.device, towers=cache is None)
+    with refusing((), "these settings cannot be used together"):
+        trainer = SentimentTrainer(
+            model=model,
+            args=args,
+            data_collator=ClipCollator(processor, readout),
+            train_dataset=datasets["train"],
+            eval_dataset=datasets["valid"],
+            processing_class=processor,
+            readout=readout,
+            convention=data.facts.convention,
+        )
+    return trainer, datasets["test"]

@@ -1,0 +1,140 @@
+"""The clips of a run, checked and split, and the processor that turns them into inputs."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..data.built import build_record
+from ..data.catalog import DatasetFacts, dataset_facts, load_clips
+from ..data.clip import SPLITS, Clip
+from ..processing_omnisent import OmniSentProcessor, rating_instruction
+from . import run_folder
+from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
+from .backbone import base_of
+from .bad_clips import find_bad_clips, is_complete
+
+logger = logging.getLogger("omnisent.data")
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """The clips of a run and the processor that turns them into inputs.
+
+    Attributes:
+        facts: of the data set.
+        denoise: how the audio was denoised when the data set was built.
+        processor: with the run's prompt, modalities and frame budget.
+        splits: usable clips of train, valid and test.
+        bad: id, split and reason of each clip that was left out because it cannot be used.
+    """
+
+    facts: DatasetFacts
+    denoise: str
+    processor: OmniSentProcessor
+    splits: dict[str, list[Clip]]
+    bad: list[tuple[str, str, str]]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels (n,) of the training split, label units."""
+        return np.array([clip.label for clip in self.splits["train"]])
+
+    @property
+    def scale(self) -> dict:
+        """Mean and standard deviation of the training labels, and the score range, in label units."""
+        spread = {"label_mean": float(self.labels.mean()), "label_std": float(self.labels.std())}
+        return {**spread, "score_range": self.facts.score_range}
+
+    @property
+    def clips(self) -> list[Clip]:
+        """The clips of all splits, in the order train, valid, test."""
+        return [clip for name in SPLITS for clip in self.splits[name]]
+
+
+def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrainingArguments) -> PreparedData:
+    """Read, check and split the clips that the arguments name.
+
+    Raises:
+        ValueError: for labels outside the range, or a split without a usable clip.
+        FileNotFoundError: when the data set or its media are missing.
+    """
+    facts, record = dataset_facts(data_args.dataset), build_record(data_args.dataset)
+    with args.main_process_first(desc="preparing the clips and the processor"):
+        clips = load_clips(
+            data_args.dataset,
+            root=data_args.root,
+            with_media=uses_media(data_args),
+            missing_ok=data_args.on_bad_clip == "skip",
+        )
+        check_labels(clips, facts.score_range)
+        processor = build_processor(model_args, data_args, facts.score_range)
+        clips, bad = drop_bad_clips(clips, processor, data_args, args)
+    if data_args.complete_clips:
+        complete = [clip for clip in clips if is_complete(clip)]
+        logger.info("%d of %d clips have text, audio and video", len(complete), len(clips))
+        clips = complete
+    splits = {name: [clip for clip in clips if clip.split == name] for name in SPLITS}
+    for name in SPLITS:
+        if not splits[name]:
+            raise ValueError(
+                f"{data_args.dataset}: no usable clip in the {name} split; training needs all of {', '.join(SPLITS)}"
+            )
+    return PreparedData(facts, record.denoise if record else "none", processor, splits, bad)
+
+
+def uses_media(data_args: DataArguments) -> bool:
+    """Whether any media file is opened."""
+    return data_args.complete_clips or list(data_args.modalities) != ["text"]
+
+
+def build_processor(
+    model_args: ModelArguments, data_args: DataArguments, score_range: tuple[float, float]
+) -> OmniSentProcessor:
+    """The base model's processor with this run's prompt, modalities and frame budget."""
+    words = ("system_prompt", "instruction", "transcript_template", "context_template")
+    wording = {name: getattr(data_args, name) for name in words}
+    wording["instruction"] = data_args.instruction or rating_instruction(*score_range)
+    budget = ("context_clips", "fps", "min_frames", "max_frames", "min_pixels", "max_pixels", "exact_resize")
+    base, revision = base_of(model_args)
+    return OmniSentProcessor.from_base(
+        base,
+        revision=revision,
+        modalities=data_args.modalities,
+        **{name: value for name, value in wording.items() if value is not None},
+        **{name: getattr(data_args, name) for name in budget},
+    )
+
+
+def check_labels(clips: Sequence[Clip], score_range: tuple[float, float]) -> None:
+    """Every clip of a split has a label in the score range.
+
+    Raises:
+        ValueError: naming the first clip that has not, and how many there are.
+    """
+    low, high = score_range
+    wrong = [c for c in clips if c.split in SPLITS and (c.label is None or not low <= c.label <= high)]
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} clips without a label in [{low}, {high}], first {wrong[0].id} ({wrong[0].label}); "
+            "correct the table or leave these clips' split empty"
+        )
+
+
+def drop_bad_clips(
+    clips: list[Clip], processor: OmniSentProcessor, data_args: DataArguments, args: OmniSentTrainingArguments
+) -> tuple[list[Clip], list[tuple[str, str, str]]]:
+    """With `on_bad_clip: skip`, the usable clips and the reasons of the others; the main process checks, all read its list."""
+    folder = Path(args.output_dir)
+    clips = [clip for clip in clips if clip.split in SPLITS]
+    if data_args.on_bad_clip == "error":
+        return clips, []
+    if args.process_index == 0:
+        run_folder.write_bad_clips(folder, find_bad_clips(clips, processor, workers=args.dataloader_num_workers))
+    bad = run_folder.read_bad_clips(folder)
+    if bad:
+        logger.warning("%d clips left out, listed in %s", len(bad), folder / "bad_clips.csv")
+    left_out = {clip_id for clip_id, _, _ in bad}
+    return [clip for clip in clips if clip.id not in left_out], bad
