@@ -75,7 +75,7 @@ def build_dataset(
     defects: list[Defect] = []
     rows = _read_rows(facts, Path(root), defects)
     if with_media:
-        media = None if name == "planted" else MediaFiles(root)
+        media = None if facts.synthetic else MediaFiles(root)
         built = _with_media(rows, media, defects, _Checks(out, workers, time_limit))
     else:
         built = [
@@ -117,7 +117,7 @@ def _check_out(out: Path) -> None:
 
 
 def _read_rows(facts: DatasetFacts, root: Path, defects: list[Defect]) -> list[TableRow]:
-    if facts.name == "planted":
+    if facts.synthetic:
         clips = make_planted_clips(root)
         return [TableRow(clip, clip.id, (None, None, None), line) for line, clip in enumerate(clips, 2)]
     return read_table(root, label_range=facts.score_range, with_media=False, on_defect=defects.append)

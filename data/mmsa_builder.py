@@ -1,17 +1,21 @@
-"""What the builders of CMU-MOSI, CMU-MOSEI and CH-SIMS share: a `datasets` builder over a table. Opens no media.
+"""A `datasets` builder of any data set of the catalog in the MMSA or the CMU layout. Opens no media.
 
 A loading script may import only the files beside it, and datasets 3 copies only those that the script itself names, on
-lines without a comment: hence each builder file imports `.clip` and `.mmsa` too, and hands on what is needed of them.
+lines without a comment: hence each builder file imports every module that is needed here.
 """
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import datasets
 
-from .mmsa import MediaFiles, TableRow, find_table, read_table
+from .catalog import DATASETS, DatasetFacts
+from .clip import SPLITS
+from .mmsa import COLUMNS, MediaFiles, TableRow, find_table, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +42,10 @@ class MmsaConfig(datasets.BuilderConfig):
 
 
 class MmsaBuilder(datasets.GeneratorBasedBuilder):
-    """A data set from a folder in the MMSA or the CMU layout.
+    """A data set from a folder in the MMSA or the CMU layout; what is known of it is read from the catalog.
 
     Args:
+        config_name: a name in the catalog; a subclass may have names of its own for it (`NAMES`).
         data_dir: the folder that holds label.csv and Raw/.
         with_media: `False` leaves `video` null.
 
@@ -54,22 +59,29 @@ class MmsaBuilder(datasets.GeneratorBasedBuilder):
             data build` lists all defects and builds without them.
     """
 
+    VERSION = datasets.Version("1.0.0")  # raise when the same folder would give other rows
     BUILDER_CONFIG_CLASS = MmsaConfig
-    SCORE_RANGE: tuple[float, float]
-    SPLITS: tuple[str, ...]
-    COLUMNS: dict[str, str]
+    NAMES: ClassVar[Mapping[str, str]] = {}  # names in the catalog, by the name of the configuration
+
+    @property
+    def facts(self) -> DatasetFacts:
+        """What the catalog knows of the data set."""
+        name = self.NAMES.get(self.config.name, self.config.name)
+        if name not in DATASETS:
+            raise ValueError(f"{name!r} is not a data set; expected {', '.join(self.NAMES or DATASETS)}")
+        return DATASETS[name]
 
     def _info(self) -> datasets.DatasetInfo:
-        features = datasets.Features({name: datasets.Value(kind) for name, kind in self.COLUMNS.items()})
-        return datasets.DatasetInfo(description=(type(self).__doc__ or "").strip(), features=features)
+        features = datasets.Features({name: datasets.Value(kind) for name, kind in COLUMNS.items()})
+        return datasets.DatasetInfo(description=self.facts.about, citation=self.facts.paper, features=features)
 
     def _split_generators(self, dl_manager: object) -> list[datasets.SplitGenerator]:
         root, with_media = Path(self.config.data_dir), self.config.with_media
-        rows = read_table(root, label_range=self.SCORE_RANGE, with_media=with_media)
+        rows = read_table(root, label_range=self.facts.score_range, with_media=with_media)
         without = [row.clip.id for row in rows if row.clip.video is None]
         if with_media and without:
             logger.warning("%s: %d of %d clips have no media file, first %s", root, len(without), len(rows), without[0])
-        by_split = {name: [row for row in rows if row.clip.split == name] for name in self.SPLITS}
+        by_split = {name: [row for row in rows if row.clip.split == name] for name in SPLITS}
         return [
             datasets.SplitGenerator(name, gen_kwargs={"rows": tuple(part)}) for name, part in by_split.items() if part
         ]

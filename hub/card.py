@@ -15,7 +15,7 @@ import yaml
 from huggingface_hub import EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 from huggingface_hub.repocard_data import EvalResult
 
-from ..data.catalog import DATASETS, dataset_facts
+from ..data.catalog import DATASETS, DatasetFacts, dataset_facts
 from ..data.planted import VERSION as PLANTED_VERSION
 from ..evaluation.intervals import LEVEL
 from ..evaluation.metrics import METRICS, Metric
@@ -24,11 +24,6 @@ from ..training import run_folder
 
 TEMPLATE = Path(__file__).parent.parent / "model_card.md"
 LICENCES = {"Qwen/Qwen2.5-Omni-7B": "apache-2.0"}
-PAPER = {
-    "cmu_mosi": "the controlled comparison, MAE .667, Corr .824 (discriminative) and 1.521, .197 (generative, trained);"
-    " headline, best seed, denoised sound, MAE .551, Corr .888, mean of four seeds .570",
-    "cmu_mosei": "the controlled comparison, MAE .521, Corr .790; headline MAE .506, Corr .790",
-}
 RESEARCH_DATA = (
     "The clips of {name} are their owners' recordings, given out by the data set's authors for research; none is contained"
     " in or passed on with this repository."
@@ -70,13 +65,13 @@ def model_card(
     comparison = find_comparison(run)
     columns, rows = _results(run, metrics, comparison)
     values = {
-        "front_matter": _front_matter(repo_id, name, config, metrics, base_model),
+        "front_matter": _front_matter(repo_id, name, facts.language, config, metrics, base_model),
         "name": repo_id.split("/")[-1],
         "repo_id": repo_id,
         "low": f"{low:g}",
         "high": f"{high:g}",
         "neutral_band": 0.1 if high <= 1 else 0.5,
-        "made_up": name == "planted" or config["base_model"] == "tiny",
+        "made_up": facts.synthetic or config["base_model"] == "tiny",
         "base_model": base_model,
         "base_revision": base_revision,
         "drift": drift,
@@ -87,12 +82,12 @@ def model_card(
         "result_columns": columns,
         "results": rows,
         "has_comparison": comparison is not None,
-        "paper": PAPER.get(name),
+        "paper": facts.published_results,
         "convention": facts.convention,
         "limits": list(_limits(run)),
         "interval": _interval(run, metrics),
         "clips": environment["clips"],
-        "data_said": _data_said(name),
+        "data_said": _data_said(facts),
         "trainable": f"{metrics['trainable_parameters']:,}",
         "trainable_percent": f"{metrics['trainable_percent']:.2f}",
         "train_minutes": _train_minutes(run),
@@ -140,7 +135,9 @@ def _published(metrics: dict) -> list[Metric]:
     return [metric for metric in METRICS.values() if metric.hub_type and metrics.get(metric.key) is not None]
 
 
-def _front_matter(repo_id: str, dataset: str, config: dict, metrics: dict, base_model: str | None) -> str:
+def _front_matter(
+    repo_id: str, dataset: str, language: str, config: dict, metrics: dict, base_model: str | None
+) -> str:
     results = [
         EvalResult(
             task_type="multimodal-sentiment",
@@ -154,7 +151,7 @@ def _front_matter(repo_id: str, dataset: str, config: dict, metrics: dict, base_
         for metric in _published(metrics)
     ]
     data = ModelCardData(
-        language="zh" if dataset.startswith("ch_sims") else "en",
+        language=language,
         license=LICENCES.get(base_model or config["base_model"], "other"),
         library_name="transformers",
         base_model=base_model,
@@ -218,10 +215,10 @@ def _limits(run: Path) -> Iterable[tuple[str, int, str]]:
             yield said, int(chosen.sum()), f"{errors[chosen].mean():.3f}"
 
 
-def _data_said(name: str) -> str:
-    if name == "planted":
+def _data_said(facts: DatasetFacts) -> str:
+    if facts.synthetic:
         return f"Planted clips (version {PLANTED_VERSION}) are made by a program; no rights are claimed in them."
-    return RESEARCH_DATA.format(name=name) if name in DATASETS else "See the table that they were read from."
+    return RESEARCH_DATA.format(name=facts.name) if facts.media_terms else "See the table that they were read from."
 
 
 def _train_minutes(run: Path) -> str | None:

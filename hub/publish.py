@@ -19,7 +19,7 @@ import yaml
 from peft.tuners.lora import LoraLayer
 
 from ..configuration_omnisent import OmniSentConfig
-from ..data.catalog import load_clips
+from ..data.load import load_clips
 from ..modeling_omnisent import ADAPTER_DIR, OmniForSentimentRegression, load_thinker
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.discriminative import DiscriminativeReadout

@@ -13,33 +13,15 @@ from datasets import Dataset, load_from_disk
 from jinja2 import Template
 
 from ..data.built import REPORT_NAME, build_record
-from ..data.catalog import dataset_facts
+from ..data.catalog import DatasetFacts, dataset_facts
 from .upload import PublishError, publish_folder
 
 OURS = ("README.md", ".gitattributes", "data/", "media/")
-TITLES = {
-    "cmu_mosi": "CMU-MOSI",
-    "cmu_mosei": "CMU-MOSEI",
-    "ch_sims": "CH-SIMS",
-    "ch_sims_v2": "CH-SIMS v2",
-    "planted": "Planted clips",
-}
-PAPERS = {
-    "cmu_mosi": "MOSI: Multimodal Corpus of Sentiment Intensity and Subjectivity Analysis in Online Opinion Videos (2016)",
-    "cmu_mosei": "Multimodal Language Analysis in the Wild: CMU-MOSEI Dataset and Interpretable Dynamic Fusion Graph (ACL 2018)",
-    "ch_sims": "CH-SIMS: A Chinese Multimodal Sentiment Analysis Dataset with Fine-grained Annotation of Modality (ACL 2020)",
-    "ch_sims_v2": "Make Acoustic and Visual Cues Matter: CH-SIMS v2.0 Dataset and AV-Mixup Consistent Module (ICMI 2022)",
-}
-MEDIA_FORBIDDEN = (
-    "The raw clips of {title} are other people's recordings, given out for research; they may not be passed on. Publish them only"
-    " with a right to do so from their owners."
-)
 
 
 def media_warning(folder: str | Path) -> str | None:
-    """What the licence of a built data set says against publishing its media; `None` when nothing does."""
-    name = _name(folder)
-    return MEDIA_FORBIDDEN.format(title=TITLES[name]) if name in PAPERS else None
+    """Why the media of a built data set must not be redistributed; `None` where nothing forbids it."""
+    return _facts(folder).media_terms
 
 
 def publish_dataset(
@@ -78,17 +60,16 @@ def publish_dataset(
         assemble=lambda draft: _assemble(Path(folder), draft, repo_id, with_media),
         is_ours=lambda path: path.startswith(OURS),
         replaced=("data/*", "media/*"),
-        message=f"Publish {TITLES[_name(folder)]}",
+        message=f"Publish {_facts(folder).title}",
         private=private,
         token=token,
     )
 
 
-def _name(folder: str | Path) -> str:
-    record = build_record(folder)
-    if record is None:
+def _facts(folder: str | Path) -> DatasetFacts:
+    if build_record(folder) is None:
         raise PublishError(f"{folder} is not a built data set; make one with `omnisent data build`")
-    return record.name
+    return dataset_facts(str(folder))
 
 
 def _assemble(folder: Path, draft: Path, repo_id: str, with_media: bool) -> None:
@@ -116,31 +97,28 @@ def _published(row: Mapping, draft: Path, with_media: bool) -> dict:
 
 
 def _card(folder: Path, repo_id: str, with_media: bool) -> str:
-    name, report = _name(folder), json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
-    title, (low, high) = TITLES[name], dataset_facts(str(folder)).score_range
-    if name in PAPERS:
-        about = f"Transcripts and sentiment labels of {title}, with the official splits."
-        without = f"Not included; `omnisent data build {name}` joins these rows with clips that you hold."
-        licence, kind = MEDIA_FORBIDDEN.format(title=title), "other"
-        citation = f"Cite the data set's own paper: *{PAPERS[name]}*."
+    facts, report = _facts(folder), json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
+    low, high = facts.score_range
+    if facts.synthetic:
+        without, licence = "Not included.", "Made by a program; no rights are claimed."
     else:
-        about = "Made clips whose text, voice and face each carry a known share of the label: for tests, not about sentiment."
-        without, licence, kind, citation = "Not included.", "Made by a program; no rights are claimed.", "cc0-1.0", ""
+        without = f"Not included; `omnisent data build {facts.name}` joins these rows with clips that you hold."
+        licence = facts.media_terms
     template = Template(
         Path(__file__).with_name("dataset_card.md").read_text(encoding="utf-8"), keep_trailing_newline=True
     )
     return template.render(
-        title=title,
+        title=facts.title,
         repo_id=repo_id,
-        license=kind,
-        about=about,
+        license=facts.license,
+        about=facts.about,
         splits=[_split_figures(split, found, report["with_media"]) for split, found in report["statistics"].items()],
         low=low,
         high=high,
         denoise=report["denoise"],
         media="The clips are in `media/`." if with_media else without,
         licence=licence,
-        citation=citation,
+        citation=f"Cite the data set's own paper: *{facts.paper}*." if facts.paper else "",
         version=importlib.metadata.version("omnisent"),
     )
 

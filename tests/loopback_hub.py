@@ -7,6 +7,7 @@ inline (`uploadMode: regular`). It is no mock of the client or of this project.
 import base64
 import hashlib
 import json
+import os
 import socket
 import threading
 from dataclasses import dataclass, field
@@ -81,6 +82,7 @@ class LoopbackHub:
         """Variables for a subprocess whose client shall speak to this hub alone."""
         variables = {"HF_ENDPOINT": self.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home / "hf"), "HOME": str(home)}
         variables |= {"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*"}
+        variables |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}  # the same package
         return variables if token is None else {**variables, "HF_TOKEN": token}
 
 

@@ -13,7 +13,6 @@ import pytest
 import soundfile
 import torch
 import yaml
-from runs import calibration_of, launch, losses_of, scores_of, trainer_callback, weights_of
 from transformers import TrainerCallback
 
 from omnisent import train
@@ -28,6 +27,7 @@ from omnisent.train import main, run
 from omnisent.training.arguments import ModelArguments, parse_arguments
 from omnisent.training.backbone import build_model
 from omnisent.training.run_folder import KEYS_AFTER, KEYS_BEFORE, last_checkpoint
+from runs import calibration_of, launch, losses_of, scores_of, trainer_callback, weights_of
 
 ROOT = Path(train.__file__).parent
 

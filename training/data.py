@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ..data.built import build_record
-from ..data.catalog import DatasetFacts, dataset_facts, load_clips
+from ..data.catalog import DatasetFacts, dataset_facts
 from ..data.clip import SPLITS, Clip
+from ..data.load import load_clips
 from ..processing_omnisent import OmniSentProcessor, rating_instruction
 from . import run_folder
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 import omnisent.data
+from omnisent.data.catalog import DATASETS, research_set
 from omnisent.data.ch_sims import ChSims
 from omnisent.data.cmu_mosei import CmuMosei
 from omnisent.data.cmu_mosi import CmuMosi
+from omnisent.data.mmsa_builder import MmsaBuilder
 
 COLUMNS = ["id", "text", "video", "audio", "label", "split", "video_id", "clip_index", "label_T", "label_A", "label_V"]
 LOAD = """
@@ -123,6 +125,16 @@ def test_a_defective_row_stops_a_builder_with_its_place(mosi, cache):
 def test_a_builder_without_a_folder_says_what_it_needs(cache):
     with pytest.raises(ValueError, match=r"expected data_dir, the folder that holds label\.csv"):
         CmuMosi(cache_dir=cache)
+
+
+def test_a_data_set_that_is_added_to_the_catalog_has_a_builder(mosi, cache, monkeypatch):
+    monkeypatch.setitem(DATASETS, "toy", research_set("toy", "Toy", "The Toy Paper (2026)", score_range=(-2.0, 2.0)))
+    made = MmsaBuilder(config_name="toy", data_dir=str(mosi), cache_dir=cache)
+    assert made.info.citation == "The Toy Paper (2026)"
+    with pytest.raises(Exception, match=r"line 3, column label: expected -2 to 2, found 2\.4"):
+        made.download_and_prepare()
+    with pytest.raises(ValueError, match=r"'toys' is not a data set; expected planted, .*, toy"):
+        MmsaBuilder(config_name="toys", data_dir=str(mosi), cache_dir=cache)
 
 
 @pytest.mark.slow

@@ -4,8 +4,9 @@ from functools import partial
 
 import pytest
 
-from omnisent.data import catalog
-from omnisent.data.catalog import DATASETS, dataset_facts, load_clips
+from omnisent.data import load
+from omnisent.data.catalog import DATASETS, dataset_facts
+from omnisent.data.load import load_clips
 from omnisent.data.planted import make_planted_clips
 
 MMSA_TABLE = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\nab,0001,hi,0.2,,,,Positive,test\n"
@@ -51,7 +52,7 @@ def test_a_path_is_read_as_a_table(tmp_path):
 
 
 def test_planted_clips_are_made_in_the_root_and_read_with_or_without_media(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalog, "make_planted_clips", partial(make_planted_clips, n_train=4, n_valid=2, n_test=2))
+    monkeypatch.setattr(load, "make_planted_clips", partial(make_planted_clips, n_train=4, n_valid=2, n_test=2))
     clips = load_clips("planted", root=tmp_path / "made")
     assert len(clips) == 8
     assert all(clip.video or clip.audio for clip in clips)

@@ -108,7 +108,7 @@ def test_the_card_says_what_is_in_it_and_what_the_licence_forbids(hub, built, tm
     assert card.startswith("---\npretty_name: CMU-MOSI\nlicense: other\n")
     assert "path: data/valid.parquet" in card
     assert "| train | 2 | -1.5000 | 0.5000 | 0 | 1 | 1 |" in card
-    assert "may not be passed on" in card
+    assert "Do not redistribute them" in card
     assert "MOSI: Multimodal Corpus" in card
     assert f'load_dataset("{OWNER}/set")' in card
     assert "{{" not in card
@@ -118,11 +118,11 @@ def test_media_are_published_only_with_a_right_to_them(hub, built, tmp_path):
     arguments = ("data", "publish", str(built), f"{OWNER}/set", "--with-media")
     refused = _run(hub, tmp_path, COMMAND, *arguments)
     assert refused.returncode == 1
-    assert "may not be passed on" in refused.stderr
+    assert "Do not redistribute them" in refused.stderr
     assert not hub.repositories
     done = _run(hub, tmp_path, COMMAND, *arguments, "--i-have-the-rights")
     assert done.returncode == 0, done.stderr
-    assert "may not be passed on" in done.stderr
+    assert "Do not redistribute them" in done.stderr
     files = _files(hub)
     (tmp_path / "train.parquet").write_bytes(files["data/train.parquet"])
     videos = pq.read_table(tmp_path / "train.parquet")["video"].to_pylist()

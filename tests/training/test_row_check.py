@@ -4,7 +4,6 @@ import csv
 
 import pytest
 import torch
-from runs import cached_settings, scores_of
 
 from omnisent import train
 from omnisent.modeling_omnisent import OmniForSentimentRegression
@@ -12,6 +11,7 @@ from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.train import main, run
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.trainer import SentimentTrainer
+from runs import cached_settings, scores_of
 
 
 def _bundle_scores(run_folder, clips) -> list[float]:

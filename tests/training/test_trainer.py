@@ -4,7 +4,6 @@ import re
 
 import pytest
 import torch
-from runs import cached_settings, launched, trainer_callback, weights_of
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
@@ -17,6 +16,7 @@ from omnisent.training.collator import ClipCollator, ClipDataset
 from omnisent.training.data import prepare_data
 from omnisent.training.feature_cache import open_cache
 from omnisent.training.trainer import SentimentTrainer, first_bad_value
+from runs import cached_settings, launched, trainer_callback, weights_of
 
 
 @pytest.fixture
