@@ -47,7 +47,8 @@ def _release(version: str) -> tuple[int, ...]:
 check_versions(REQUIRES)
 
 from transformers import PreTrainedConfig  # noqa: E402
-from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig  # noqa: E402
+
+from .thinker_omnisent import ThinkerConfig  # noqa: E402
 
 AUTO_MAP = {
     "AutoConfig": "configuration_omnisent.OmniSentConfig",
@@ -91,9 +92,9 @@ class OmniSentConfig(PreTrainedConfig):
 
     model_type = "omnisent"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["pooled"]
-    sub_configs_defaults: ClassVar[dict] = {"thinker_config": Qwen2_5OmniThinkerConfig}
+    sub_configs_defaults: ClassVar[dict] = {"thinker_config": ThinkerConfig}
 
-    thinker_config: dict | Qwen2_5OmniThinkerConfig | None = None
+    thinker_config: dict | ThinkerConfig | None = None
     base_model: str | None = None
     base_revision: str | None = None
     head: str = "mlp"

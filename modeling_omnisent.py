@@ -8,14 +8,13 @@ import copy
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import snapshot_download, try_to_load_from_cache
+from huggingface_hub import snapshot_download
 from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
@@ -23,20 +22,26 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
-from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniConfig, Qwen2_5OmniThinkerConfig
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
-from transformers.utils import ModelOutput, logging
+from transformers.utils import ModelOutput
 
 from .configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES, REQUIRES, OmniSentConfig
 from .media_omnisent import OmniSentError
+from .thinker_omnisent import (
+    HUB_KEYWORDS,
+    Thinker,
+    embed_clips,
+    load_thinker,
+    mend_nf4_on_cpu,
+    pinned_revision,
+    take_over_loading,
+    thinker_config,
+)
 
 ADAPTER_DIR = "adapter"
 ADAPTER_FILE = "adapter_model.safetensors"
 PIPELINE_FILE = "pipeline_omnisent.py"
 HEAD_FILE = "head.safetensors"
-TOWERS = ("audio_tower", "visual")
-HUB_KEYWORDS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
-BASE_ONLY_HUB_KEYWORDS = ("token", "cache_dir", "local_files_only")
+BUNDLE_HUB_KEYWORDS = (*HUB_KEYWORDS, "revision", "force_download")
 AUTO_KEYWORDS = ("trust_remote_code", "code_revision", "adapter_kwargs", "_from_auto", "_from_pipeline")
 
 
@@ -120,188 +125,6 @@ def pool_last_token(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch
     return hidden[rows, last_token_index(attention_mask).to(hidden.device)]
 
 
-def tower_features(
-    thinker: Qwen2_5OmniThinkerModel,
-    input_features: torch.Tensor | None = None,
-    feature_attention_mask: torch.Tensor | None = None,
-    pixel_values_videos: torch.Tensor | None = None,
-    video_grid_thw: torch.Tensor | None = None,
-) -> dict[str, torch.Tensor]:
-    """What the towers make of sound and picture; a frozen tower runs without autograd.
-
-    Args:
-        thinker: the headless Thinker.
-        input_features: (A, mel bins, M) log-mel of the A clips that have sound, padded to M.
-        feature_attention_mask: (A, M), 1 for frames that are sound.
-        pixel_values_videos: (P, patch values), the patches of all videos one after another.
-        video_grid_thw: (V, 3), patches in time, height and width of each of the V videos.
-
-    Returns:
-        `audio_embeds` (audio tokens, H) and `video_embeds` (video tokens, H), clip after clip; each only where there is any.
-    """
-    features = {}
-    if input_features is not None:
-        with _frozen(thinker.audio_tower):
-            sound = thinker.get_audio_features(input_features, feature_attention_mask)
-        features["audio_embeds"] = sound.last_hidden_state
-    if pixel_values_videos is not None:
-        with _frozen(thinker.visual):
-            pictures = thinker.get_video_features(pixel_values_videos, video_grid_thw)
-        features["video_embeds"] = torch.cat(tuple(pictures.pooler_output))
-    return features
-
-
-def embed_clips(
-    thinker: Qwen2_5OmniThinkerModel,
-    input_ids: torch.Tensor,
-    *,
-    audio_embeds: torch.Tensor | None = None,
-    video_embeds: torch.Tensor | None = None,
-    **media: torch.Tensor | None,
-) -> torch.Tensor:
-    """Token embeddings (B, T, H) with each tower's output in its placeholders.
-
-    Args:
-        thinker: the headless Thinker.
-        input_ids: (B, T), placeholders and all.
-        audio_embeds: (audio tokens, H), where the audio tower's output is known already.
-        video_embeds: (video tokens, H), likewise.
-        **media: else the towers' inputs, as `tower_features` takes them.
-    """
-    embeds = thinker.get_input_embeddings()(input_ids)  # (B, T, H)
-    known = {"audio_embeds": audio_embeds, "video_embeds": video_embeds}
-    features = {name: value for name, value in known.items() if value is not None} | tower_features(thinker, **media)
-    for name, token in (
-        ("audio_embeds", thinker.config.audio_token_id),
-        ("video_embeds", thinker.config.video_token_id),
-    ):
-        if name in features:
-            embeds = _fill(embeds, input_ids == token, features[name])
-    return embeds
-
-
-def _frozen(tower: nn.Module):
-    trainable = any(parameter.requires_grad for parameter in tower.parameters())
-    return nullcontext() if trainable else torch.no_grad()
-
-
-def _fill(embeds: torch.Tensor, placeholders: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    """Features (N, H) in the N places of embeddings (B, T, H) that a mask (B, T) marks.
-
-    Raises:
-        ValueError: when there are more or fewer places than features: clips would get each other's.
-    """
-    places = int(placeholders.sum())
-    if places != len(features):
-        raise ValueError(
-            f"{len(features)} audio or video features for {places} placeholders in input_ids; make the inputs of all clips with"
-            " one OmniSentProcessor, that of this model"
-        )
-    features = features.to(embeds.device, embeds.dtype)
-    return embeds.masked_scatter(placeholders.unsqueeze(-1).expand_as(embeds), features)
-
-
-def load_thinker(
-    base_model: str | os.PathLike,
-    *,
-    revision: str | None = None,
-    config: Qwen2_5OmniThinkerConfig | None = None,
-    thinker_class: type[PreTrainedModel] = Qwen2_5OmniThinkerModel,
-    without: Sequence[str] = (),
-    **kwargs,
-) -> PreTrainedModel:
-    """The Thinker out of an official full checkpoint, headless by default; what its class lacks is never read into memory.
-
-    Args:
-        base_model: Hub id or folder in the layout of Qwen/Qwen2.5-Omni-7B.
-        revision: branch, tag or commit of a Hub id.
-        config: the Thinker's configuration; read from the checkpoint when not given.
-        thinker_class: another class of the Thinker, e.g. the one with its lm_head.
-        without: parts that are neither built nor read and become `None`, of audio_tower, visual and language_model.
-        **kwargs: to its `from_pretrained`: dtype, quantization_config, device_map, attn_implementation, ...
-
-    Raises:
-        ValueError: when the checkpoint lacks weights of the Thinker.
-    """
-    hub = {key: kwargs[key] for key in BASE_ONLY_HUB_KEYWORDS if key in kwargs}
-    config = copy.deepcopy(config) if config is not None else thinker_config(base_model, revision=revision, **hub)
-    with _quiet_load_report():
-        thinker, info = _leaving_out(without, thinker_class).from_pretrained(
-            base_model,
-            revision=revision,
-            config=config,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are reported below, by name
-            **kwargs,
-        )
-    if info["missing_keys"] or info["mismatched_keys"]:
-        wrong = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
-        raise ValueError(
-            f"{base_model} is not a Qwen2.5-Omni checkpoint that fits its configuration: {len(wrong)} Thinker weights are"
-            f" missing or of another shape, first {wrong[0]}; download it again or correct base_model"
-        )
-    _mend_nf4_on_cpu(thinker)
-    for module in thinker.modules():
-        module._is_hf_initialized = True
-    return thinker
-
-
-def _leaving_out(parts: Sequence[str], thinker_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    """The class with some parts of its Thinker removed before any weight is read."""
-    if not parts:
-        return thinker_class
-
-    def build(self: PreTrainedModel, config: Qwen2_5OmniThinkerConfig) -> None:
-        thinker_class.__init__(self, config)
-        for part in parts:
-            setattr(getattr(self, "model", self), part, None)
-
-    unread = [*(thinker_class._keys_to_ignore_on_load_unexpected or ()), *(rf"(^|\.){part}\." for part in parts)]
-    fields = {"__init__": build, "_keys_to_ignore_on_load_unexpected": unread, "__module__": thinker_class.__module__}
-    return type(thinker_class.__name__, (thinker_class,), fields)
-
-
-def thinker_config(base_model: str | os.PathLike, *, revision: str | None = None, **hub) -> Qwen2_5OmniThinkerConfig:
-    """The Thinker's part of an official full configuration, read without any weight."""
-    config, _ = Qwen2_5OmniConfig.get_config_dict(base_model, revision=revision, **hub)
-    if "thinker_config" not in config:
-        raise ValueError(
-            f"{base_model}: its config.json has no thinker_config; expected a checkpoint in the layout of Qwen/Qwen2.5-Omni-7B"
-        )
-    return Qwen2_5OmniThinkerConfig(**config["thinker_config"])
-
-
-def pinned_revision(base_model: str | os.PathLike, revision: str | None) -> str | None:
-    """The commit of a Hub id that its cached config.json is of, so that a bundle names what it was trained on; else as given."""
-    found = None if os.path.isdir(base_model) else try_to_load_from_cache(base_model, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else revision
-
-
-@contextmanager
-def _quiet_load_report() -> Iterator[None]:
-    """The library reports the lm_head that is left out on purpose; what matters of the report is checked by the caller."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def _mend_nf4_on_cpu(thinker: nn.Module) -> None:
-    """Keep bitsandbytes from repacking NF4 weights on the CPU: after that, training steps lose their gradients."""
-    for module in thinker.modules():
-        if getattr(module, "support_avx512bf16_for_cpu", False) and module.weight.device.type == "cpu":
-            module.support_avx512bf16_for_cpu = False
-
-
-def take_over_loading(model: PreTrainedModel, thinker: PreTrainedModel) -> None:
-    """What Trainer and accelerate look for on the outermost model of a loaded Thinker: quantiser and devices."""
-    for name in ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "hf_device_map"):
-        if hasattr(thinker, name):
-            setattr(model, name, getattr(thinker, name))
-
-
 class OmniForSentimentRegression(PreTrainedModel):
     """Score of a clip in label units from the last non-padding token of the Thinker, in one forward pass.
 
@@ -332,9 +155,9 @@ class OmniForSentimentRegression(PreTrainedModel):
     _keep_in_fp32_modules_strict = ("score",)
     _bundle: Path | None = None  # the folder that it was loaded from
 
-    def __init__(self, config: OmniSentConfig, thinker: Qwen2_5OmniThinkerModel | None = None):
+    def __init__(self, config: OmniSentConfig, thinker: Thinker | None = None):
         super().__init__(config)
-        self.model = Qwen2_5OmniThinkerModel(config.thinker_config) if thinker is None else thinker
+        self.model = Thinker(config.thinker_config) if thinker is None else thinker
         self.score = RegressionHead(config)
         self.post_init()
         if thinker is not None:
@@ -440,7 +263,7 @@ class OmniForSentimentRegression(PreTrainedModel):
             dtype: the Thinker's.
             device_map: the Thinker's.
             attn_implementation: the Thinker's, e.g. `"sdpa"` or `"flash_attention_2"`.
-            without: parts of the Thinker that are not loaded, e.g. `TOWERS` when their outputs are known.
+            without: parts of the Thinker that are not loaded, e.g. its towers when their outputs are known.
             **config_fields: further fields of [`OmniSentConfig`], e.g. `head="linear"`.
 
         Raises:
@@ -540,7 +363,7 @@ class OmniForSentimentRegression(PreTrainedModel):
         """
         for key in AUTO_KEYWORDS:
             kwargs.pop(key, None)
-        hub = {key: kwargs.pop(key) for key in HUB_KEYWORDS if key in kwargs}
+        hub = {key: kwargs.pop(key) for key in BUNDLE_HUB_KEYWORDS if key in kwargs}
         folder = bundle_folder(pretrained_model_name_or_path, **hub) / (kwargs.pop("subfolder", None) or "")
         if config is None:
             config = OmniSentConfig.from_pretrained(folder)
@@ -549,7 +372,7 @@ class OmniForSentimentRegression(PreTrainedModel):
             (found[0] if isinstance(found, tuple) else found)._bundle = folder
             return found
         want_info = kwargs.pop("output_loading_info", False)
-        for_base = {key: hub[key] for key in BASE_ONLY_HUB_KEYWORDS if key in hub}
+        for_base = {key: hub[key] for key in HUB_KEYWORDS if key in hub}
         thinker = load_thinker(
             config.base_model, revision=config.base_revision, config=config.thinker_config, **for_base, **kwargs
         )
@@ -576,7 +399,7 @@ class OmniForSentimentRegression(PreTrainedModel):
             )
         for file in sorted(folder.glob("*.safetensors")):
             _check_file(file)
-        _mend_nf4_on_cpu(model)
+        mend_nf4_on_cpu(model)
         return (model, info) if want_info else model
 
     def load_trained(self, folder: str | os.PathLike) -> None:

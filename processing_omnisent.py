@@ -7,19 +7,17 @@ clip, so that silent, short and sounding clips can share a batch. It runs on the
 import math
 import os
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
-from typing import Any
+from dataclasses import fields
+from inspect import signature
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
-from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import Qwen2_5OmniProcessor
 from transformers.utils import cached_file, logging
 
 from .long_media_omnisent import LongMedia
 from .media_omnisent import SAMPLE_RATE, ClipMedia, OmniSentError, VideoSampling, read_media
+from .thinker_inputs_omnisent import InputLayout, audio_tokens, log_mel, official_settings
 
 logger = logging.get_logger(__name__)
 
@@ -88,6 +86,10 @@ class OmniSentProcessor(ProcessorMixin):
         >>> inputs = processor([{"video": "clip.mp4", "text": "I loved it"}], return_tensors="pt")
     """
 
+    if TYPE_CHECKING:  # the settings are attributes
+
+        def __getattr__(self, name: str) -> Any: ...
+
     def __init__(
         self,
         feature_extractor=None,
@@ -106,34 +108,19 @@ class OmniSentProcessor(ProcessorMixin):
         max_pixels: int = 768 * 28 * 28,
         exact_resize: bool = True,
         max_sound_seconds: float = 300.0,
-        patch_size: int = 14,
-        merge_size: int = 2,
-        temporal_patch_size: int = 2,
-        image_mean: Sequence[float] = OPENAI_CLIP_MEAN,
-        image_std: Sequence[float] = OPENAI_CLIP_STD,
-        position_id_per_seconds: int = 25,
-        seconds_per_chunk: int = 2,
+        patch_size: int = InputLayout.patch_size,
+        merge_size: int = InputLayout.merge_size,
+        temporal_patch_size: int = InputLayout.temporal_patch_size,
+        image_mean: Sequence[float] = InputLayout.image_mean,
+        image_std: Sequence[float] = InputLayout.image_std,
+        position_id_per_seconds: int = InputLayout.position_id_per_seconds,
+        seconds_per_chunk: int = InputLayout.seconds_per_chunk,
     ):
-        self.system_prompt = system_prompt
-        self.instruction = instruction
-        self.transcript_template = transcript_template
-        self.context_template = context_template
-        self.context_clips = context_clips
+        given = locals()
+        for name in SETTINGS:
+            setattr(self, name, given[name])
         self.modalities = check_modalities(modalities)
-        self.fps = fps
-        self.min_frames = min_frames
-        self.max_frames = max_frames
-        self.min_pixels = min_pixels
-        self.max_pixels = max_pixels
-        self.exact_resize = exact_resize
-        self.max_sound_seconds = max_sound_seconds
-        self.patch_size = patch_size
-        self.merge_size = merge_size
-        self.temporal_patch_size = temporal_patch_size
-        self.image_mean = list(image_mean)
-        self.image_std = list(image_std)
-        self.position_id_per_seconds = position_id_per_seconds
-        self.seconds_per_chunk = seconds_per_chunk
+        self.image_mean, self.image_std = list(image_mean), list(image_std)
         self._check_settings()
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template)
 
@@ -159,19 +146,7 @@ class OmniSentProcessor(ProcessorMixin):
             revision: branch, tag or commit.
             **settings: any other argument of the class, e.g. `max_frames=8`.
         """
-        base = Qwen2_5OmniProcessor.from_pretrained(base_model, revision=revision)
-        vision = base.video_processor
-        return cls(
-            base.feature_extractor,
-            base.tokenizer,
-            chat_template=base.chat_template,
-            patch_size=vision.patch_size,
-            merge_size=vision.merge_size,
-            temporal_patch_size=vision.temporal_patch_size,
-            image_mean=vision.image_mean,
-            image_std=vision.image_std,
-            **settings,
-        )
+        return cls(**official_settings(base_model, revision=revision), **settings)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "OmniSentProcessor":
@@ -208,15 +183,13 @@ class OmniSentProcessor(ProcessorMixin):
     @property
     def video_sampling(self) -> VideoSampling:
         """The rules by which frames are taken from a file."""
-        return VideoSampling(
-            fps=self.fps,
-            min_frames=self.min_frames,
-            max_frames=self.max_frames,
-            min_pixels=self.min_pixels,
-            max_pixels=self.max_pixels,
-            size_factor=self.patch_size * self.merge_size,
-            exact_resize=self.exact_resize,
-        )
+        own = {field.name: getattr(self, field.name) for field in fields(VideoSampling) if field.name in SETTINGS}
+        return VideoSampling(size_factor=self.layout.token_size, **own)
+
+    @property
+    def layout(self) -> InputLayout:
+        """How video and audio become tokens and positions, as the Thinker expects it."""
+        return InputLayout(**{field.name: getattr(self, field.name) for field in fields(InputLayout)})
 
     @property
     def model_input_names(self) -> list[str]:
@@ -311,18 +284,19 @@ class OmniSentProcessor(ProcessorMixin):
             before: what was said before it.
         """
         encoded: dict[str, torch.Tensor] = {}
-        mel_frames, grid = 0, None
+        layout, mel_frames, grid = self.layout, 0, None
         if media.sound is not None:
-            features = self.log_mel(media.sound)  # (mel bins, M)
+            features = log_mel(self.feature_extractor, media.sound, SAMPLE_RATE)  # (mel bins, M)
             if audio_tokens(features.shape[1]) > 0:
                 encoded["input_features"] = features
                 mel_frames = features.shape[1]
         if media.frames is not None:
-            encoded["pixel_values_videos"], grid = self.patches(media.frames)
+            encoded["pixel_values_videos"], grid = layout.patches(media.frames)
             encoded["video_grid_thw"] = grid
         ids = self.tokenizer(self.prompt(text, before, video=grid is not None, audio=bool(mel_frames)))["input_ids"]
-        input_ids = torch.tensor(self._expand(ids, mel_frames, grid, media.seconds_per_frame_pair))  # (T,)
-        positions = self._position_ids(input_ids, mel_frames, grid, media.seconds_per_frame_pair)
+        seen = (self.tokenizer, mel_frames, grid, media.seconds_per_frame_pair)
+        input_ids = torch.tensor(layout.expand(ids, *seen))  # (T,)
+        positions = layout.position_ids(input_ids, *seen)
         return {"input_ids": input_ids, "position_ids": positions, **encoded}
 
     def pad(self, encoded: Sequence[Mapping[str, torch.Tensor]], *, padding_side: str = "left") -> BatchFeature:
@@ -373,7 +347,7 @@ class OmniSentProcessor(ProcessorMixin):
             sound = audio_tokens(clip["input_features"].shape[1])
         pictures = clip["video_embeds"].shape[0] if "video_embeds" in clip else 0
         if "video_grid_thw" in clip:
-            pictures = int(clip["video_grid_thw"].prod()) // self.merge_size**2
+            pictures = self.layout.video_tokens(clip["video_grid_thw"])
         for kind, token, features in (
             ("audio", self.tokenizer.audio_token_id, sound),
             ("video", self.tokenizer.video_token_id, pictures),
@@ -408,96 +382,6 @@ class OmniSentProcessor(ProcessorMixin):
         texts = [_plain_text(text) for text in clip.get("context") or ()] if self.context_clips else []
         return " ".join(text for text in texts[-self.context_clips :] if text) or None
 
-    def log_mel(self, sound: np.ndarray) -> torch.Tensor:
-        """Log-mel (mel bins, M) of mono 16 kHz samples (samples,), M = ceil(samples / hop), bit-equal with the reference's.
-
-        The reference pads to 300 s first. Three hops of silence would give the same values; sixteen keep the matrix product off
-        the kernel that some CPUs take for a few columns, which rounds otherwise.
-        """
-        hop = self.feature_extractor.hop_length
-        frames = math.ceil(len(sound) / hop)
-        features = self.feature_extractor(
-            sound,
-            sampling_rate=SAMPLE_RATE,
-            padding="max_length",
-            max_length=(frames + 16) * hop,
-            truncation=False,
-            return_tensors="pt",
-        )["input_features"]
-        return features[0, :, :frames]
-
-    def patches(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Patches (P, channels * frames * height * width of a patch) and grid (1, 3) of uint8 frames (F, 3, h, w)."""
-        count, channels, height, width = frames.shape
-        t, p, m = self.temporal_patch_size, self.patch_size, self.merge_size
-        grid_h, grid_w = height // p, width // p
-        blocks = frames.reshape(count // t, t, channels, grid_h // m, m, p, grid_w // m, m, p)
-        blocks = blocks.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, channels, t * p * p)
-        mean = torch.tensor(self.image_mean).mul(255.0).view(1, channels, 1)
-        std = torch.tensor(self.image_std).mul(255.0).view(1, channels, 1)
-        values = blocks.float().sub_(mean).div_(std).flatten(1)
-        return values, torch.tensor([[count // t, grid_h, grid_w]])
-
-    def _expand(
-        self, ids: list[int], mel_frames: int, grid: torch.Tensor | None, pair_seconds: float | None
-    ) -> list[int]:
-        """Put as many placeholders as the towers give features in the place of each single one."""
-        sound = audio_tokens(mel_frames)
-        audio, video = self.tokenizer.audio_token_id, self.tokenizer.video_token_id
-        if grid is None:
-            return _replace(ids, audio, [audio] * sound) if sound else ids
-        pictures = int(grid.prod()) // self.merge_size**2
-        if not sound:
-            return _replace(ids, video, [video] * pictures)
-        per_chunk = self.position_id_per_seconds * self.seconds_per_chunk
-        steps = torch.arange(int(grid[0, 0])) * torch.tensor(pair_seconds).float() * self.position_id_per_seconds
-        times = np.repeat(steps.long().numpy(), pictures // len(steps))
-        chunk = Qwen2_5OmniProcessor.get_chunked_index
-        runs = [[end - start for start, end in chunk(self, index, per_chunk)] for index in (times, np.arange(sound))]
-        inner = [self.tokenizer.audio_bos_token_id]
-        for position in range(max(map(len, runs))):
-            for token, lengths in zip((video, audio), runs, strict=True):
-                inner += [token] * (lengths[position] if position < len(lengths) else 0)
-        return _replace(ids, video, [*inner, self.tokenizer.audio_eos_token_id])
-
-    def _position_ids(
-        self, input_ids: torch.Tensor, mel_frames: int, grid: torch.Tensor | None, pair_seconds: float | None
-    ) -> torch.Tensor:
-        """Time, height and width positions (3, T) of one clip, by the Thinker's own rules."""
-        if grid is None:
-            return torch.arange(len(input_ids)).expand(3, -1)
-        tokens = self.tokenizer
-        rules = SimpleNamespace(
-            config=SimpleNamespace(
-                image_token_id=tokens.image_token_id,
-                video_token_id=tokens.video_token_id,
-                audio_token_id=tokens.audio_token_id,
-                vision_start_token_id=tokens.vision_bos_token_id,
-                audio_start_token_id=tokens.audio_bos_token_id,
-                position_id_per_seconds=self.position_id_per_seconds,
-                seconds_per_chunk=self.seconds_per_chunk,
-            ),
-            spatial_merge_size=self.merge_size,
-        )
-        thinker = Qwen2_5OmniThinkerModel
-        rules.get_llm_pos_ids_for_vision = thinker.get_llm_pos_ids_for_vision.__get__(rules)
-        rules.get_chunked_index = lambda indices, per_chunk, start: thinker.get_chunked_index(
-            rules,
-            indices.tolist(),
-            per_chunk,
-            int(start),  # it looks at one token after another: slow in a tensor
-        )
-        positions, _ = thinker.get_rope_index(
-            rules,
-            input_ids[None],
-            video_grid_thw=grid,
-            attention_mask=torch.ones(1, len(input_ids)),
-            use_audio_in_video=mel_frames > 0,
-            audio_seqlens=torch.tensor([mel_frames]) if mel_frames else None,
-            second_per_grids=torch.tensor([pair_seconds]),
-        )
-        return positions[:, 0].long()
-
 
 def check_modalities(modalities: Sequence[str]) -> list[str]:
     """The modalities in their usual order.
@@ -509,11 +393,6 @@ def check_modalities(modalities: Sequence[str]) -> list[str]:
     if isinstance(modalities, str) or unknown or not modalities:
         raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}, not {modalities!r}")
     return [name for name in MODALITIES if name in modalities]
-
-
-def audio_tokens(mel_frames: int) -> int:
-    """Tokens that the audio tower makes of so many log-mel frames: one for each 40 ms, less at the end."""
-    return max(0, ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1)
 
 
 def _clip_id(clip: Mapping[str, Any]) -> str:
@@ -563,13 +442,10 @@ def _plain_text(text: str | None) -> str | None:
     return (text or "").strip().replace("<|", "< |") or None
 
 
-def _replace(ids: list[int], token: int, by: list[int]) -> list[int]:
-    if ids.count(token) != 1:
-        raise ValueError(
-            f"the chat template must put one placeholder {token} for the clip's media, found {ids.count(token)}"
-        )
-    at = ids.index(token)
-    return [*ids[:at], *by, *ids[at + 1 :]]
-
-
+# Every setting of a processor, with its default: the arguments of the class that are not parts of the base model's processor.
+SETTINGS: dict[str, Any] = {
+    name: parameter.default
+    for name, parameter in signature(OmniSentProcessor).parameters.items()
+    if name not in ("feature_extractor", "tokenizer", "chat_template")
+}
 OmniSentProcessor.register_for_auto_class("AutoProcessor")

@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader
 
 from omnisent.data.clip import Clip
 from omnisent.data.planted import make_planted_clips
-from omnisent.modeling_omnisent import OmniForSentimentRegression, tower_features
+from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.discriminative import DiscriminativeReadout
+from omnisent.thinker_omnisent import tower_features
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from omnisent.training.backbone import build_model
 from omnisent.training.collator import ClipCollator, ClipDataset

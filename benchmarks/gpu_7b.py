@@ -22,16 +22,20 @@ import torch
 from common import save, spread, table
 from peft import LoraConfig
 from torch import nn
-from transformers import Qwen2_5OmniThinkerForConditionalGeneration
-from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
 
 from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.media_omnisent import SAMPLE_RATE, ClipMedia
-from omnisent.modeling_omnisent import OmniForSentimentRegression, thinker_config, tower_features
+from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.generative import ExpectedReadout, OmniForSentimentGeneration
-from omnisent.training.backbone import LORA_TARGETS
-from omnisent.training.plan import PUBLISHED_THINKERS
+from omnisent.thinker_omnisent import (
+    LORA_TARGETS,
+    PUBLISHED_THINKERS,
+    ThinkerConfig,
+    ThinkerWithLMHead,
+    thinker_config,
+    tower_features,
+)
 from omnisent.training.tiny_backbone import make_tiny_backbone
 
 FRAMES, SOUND_SECONDS = 16, 4.2
@@ -60,11 +64,11 @@ class Bench:
         media = ClipMedia(frames, 2 * SOUND_SECONDS / FRAMES, sound, SOUND_SECONDS)
         self.clip = self.processor.assemble("I did not expect to like it as much as I did.", media)
 
-    def _config(self, tiny: Qwen2_5OmniThinkerConfig) -> Qwen2_5OmniThinkerConfig:
+    def _config(self, tiny: ThinkerConfig) -> ThinkerConfig:
         if self.size == "tiny":
             return tiny
         names = ("audio_token_id", "image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-        config = Qwen2_5OmniThinkerConfig(**PUBLISHED_THINKERS["Qwen/Qwen2.5-Omni-7B"])
+        config = ThinkerConfig(**PUBLISHED_THINKERS["Qwen/Qwen2.5-Omni-7B"])
         for name in (*names, "audio_start_token_id", "audio_end_token_id"):
             setattr(config, name, getattr(tiny, name))
         return config
@@ -77,13 +81,13 @@ class Bench:
         floats = {name: value.to(self.dtype) for name, value in batch.items() if value.is_floating_point()}
         return {**batch, **floats}
 
-    def thinker(self, *, nf4: bool) -> Qwen2_5OmniThinkerForConditionalGeneration:
+    def thinker(self, *, nf4: bool) -> ThinkerWithLMHead:
         """The Thinker with lm_head; its linear layers but the lm_head are quantised."""
         before = torch.get_default_dtype()
         torch.set_default_dtype(self.dtype)
         try:
             with self.device:
-                thinker = Qwen2_5OmniThinkerForConditionalGeneration(self.config)
+                thinker = ThinkerWithLMHead(self.config)
         finally:
             torch.set_default_dtype(before)
         if nf4:
@@ -219,7 +223,7 @@ def scoring(bench: Bench) -> Iterator[dict]:
         del whole, ways  # before the next ones are made
 
 
-def _ways(bench: Bench, whole: Qwen2_5OmniThinkerForConditionalGeneration) -> dict[str, Callable[[dict], object]]:
+def _ways(bench: Bench, whole: ThinkerWithLMHead) -> dict[str, Callable[[dict], object]]:
     """Each readout as a function of a batch, all on the same weights."""
     score = _regression(bench, whole.model).eval()
     write = OmniForSentimentGeneration(whole, "random").eval()

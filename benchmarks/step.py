@@ -16,8 +16,9 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from omnisent.media_omnisent import SAMPLE_RATE, ClipMedia
-from omnisent.modeling_omnisent import OmniForSentimentRegression, embed_clips, pool_last_token, tower_features
+from omnisent.modeling_omnisent import OmniForSentimentRegression, pool_last_token
 from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.thinker_omnisent import embed_clips, tower_features
 from omnisent.training.arguments import ModelArguments
 from omnisent.training.backbone import build_model
 from omnisent.training.tiny_backbone import make_tiny_backbone

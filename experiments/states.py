@@ -11,10 +11,11 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..data.clip import Clip
-from ..modeling_omnisent import OmniForSentimentRegression, embed_clips, pool_last_token
+from ..modeling_omnisent import OmniForSentimentRegression, pool_last_token
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.discriminative import DiscriminativeReadout
 from ..readouts.generative import OmniForSentimentGeneration
+from ..thinker_omnisent import embed_clips
 from ..training.arguments import OmniSentTrainingArguments
 from ..training.collator import ClipCollator, ClipDataset
 

@@ -20,9 +20,10 @@ from peft.tuners.lora import LoraLayer
 
 from ..configuration_omnisent import OmniSentConfig
 from ..data.load import load_clips
-from ..modeling_omnisent import ADAPTER_DIR, OmniForSentimentRegression, load_thinker
+from ..modeling_omnisent import ADAPTER_DIR, OmniForSentimentRegression
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.discriminative import DiscriminativeReadout
+from ..thinker_omnisent import load_thinker
 from ..training import run_folder
 from ..training.backbone import base_model_path, quantization_config
 from ..training.collator import ClipDataset

@@ -15,24 +15,16 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig
 from torch import nn
-from transformers import (
-    DynamicCache,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Qwen2_5OmniThinkerForConditionalGeneration,
-)
-from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from ..modeling_omnisent import (
-    add_lora,
-    check_finite,
+from ..modeling_omnisent import add_lora, check_finite, freeze_all_but_trained, load_adapter, save_adapter
+from ..thinker_omnisent import (
+    ThinkerConfig,
+    ThinkerWithLMHead,
     embed_clips,
-    freeze_all_but_trained,
-    load_adapter,
     load_thinker,
     pinned_revision,
-    save_adapter,
     take_over_loading,
 )
 from .answers import format_answer, numeric_answers, parse_answer
@@ -45,7 +37,7 @@ IGNORED = -100
 class OmniForSentimentGeneration(PreTrainedModel):
     """The Thinker and its lm_head, fed with what [`OmniSentProcessor`] returns, position ids and all.
 
-    `model` and `lm_head` are those of a `Qwen2_5OmniThinkerForConditionalGeneration`, under the same names. Prompts are padded on
+    `model` and `lm_head` are those of a [`ThinkerWithLMHead`], under the same names. Prompts are padded on
     the left, so that an answer follows each one directly.
 
     Args:
@@ -54,7 +46,7 @@ class OmniForSentimentGeneration(PreTrainedModel):
         base_revision: branch, tag or commit of a Hub id.
     """
 
-    config_class = Qwen2_5OmniThinkerConfig
+    config_class = ThinkerConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # Trainer then divides the loss by the accumulation steps itself
@@ -64,7 +56,7 @@ class OmniForSentimentGeneration(PreTrainedModel):
 
     def __init__(
         self,
-        thinker: Qwen2_5OmniThinkerForConditionalGeneration,
+        thinker: ThinkerWithLMHead,
         base_name: str | os.PathLike,
         base_revision: str | None = None,
     ):
@@ -88,9 +80,7 @@ class OmniForSentimentGeneration(PreTrainedModel):
         Raises:
             ValueError: when the checkpoint lacks weights of the Thinker.
         """
-        thinker = load_thinker(
-            base_model, revision=revision, thinker_class=Qwen2_5OmniThinkerForConditionalGeneration, **options
-        )
+        thinker = load_thinker(base_model, revision=revision, thinker_class=ThinkerWithLMHead, **options)
         return cls(thinker, base_model, pinned_revision(base_model, revision)).eval()
 
     def get_input_embeddings(self) -> nn.Module:

@@ -18,9 +18,8 @@ from omnisent.modeling_omnisent import (
     NotFiniteError,
     OmniForSentimentRegression,
     last_token_index,
-    load_thinker,
-    tower_features,
 )
+from omnisent.thinker_omnisent import load_thinker, tower_features
 from omnisent.training.arguments import ModelArguments
 from omnisent.training.backbone import lora_config
 

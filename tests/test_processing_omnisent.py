@@ -13,6 +13,7 @@ from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5O
 from omnisent.data.planted import write_video
 from omnisent.media_omnisent import read_media
 from omnisent.processing_omnisent import ClipError, OmniSentProcessor
+from omnisent.thinker_inputs_omnisent import log_mel
 
 TEXT = "I liked it, but the end was slow."
 
@@ -110,7 +111,7 @@ def test_patches_are_the_video_processors_own_for_the_same_frames(tiny_backbone,
     frames = torch.randint(0, 256, (6, 3, 84, 112), dtype=torch.uint8)
     base = Qwen2_5OmniProcessor.from_pretrained(tiny_backbone).video_processor
     theirs = base([frames], do_resize=False, do_sample_frames=False, return_tensors="pt")
-    values, grid = processor.patches(frames)
+    values, grid = processor.layout.patches(frames)
     assert grid.tolist() == theirs["video_grid_thw"].tolist()
     assert (values - theirs["pixel_values_videos"]).abs().max() < 1e-5
 
@@ -122,7 +123,7 @@ def test_log_mel_is_bit_equal_with_the_padded_reference(processor, samples):
         sound, sampling_rate=16000, padding="max_length", return_attention_mask=True, return_tensors="pt"
     )
     frames = int(whole["attention_mask"].sum())
-    ours = processor.log_mel(sound)
+    ours = log_mel(processor.feature_extractor, sound, 16_000)
     assert ours.shape == (128, frames)
     assert torch.equal(ours, whole["input_features"][0, :, :frames])
 
@@ -172,7 +173,8 @@ def test_preceding_transcripts_are_put_before_the_clips_own_when_asked_for(proce
 def test_a_separate_sound_takes_the_place_of_the_videos_own(processor, tmp_path):
     silent, sounding = _clip(tmp_path / "a.mp4", 1.0, sound=False), _clip(tmp_path / "b.mp4", 2.0)
     inputs = processor({"video": silent, "audio": sounding})
-    assert torch.equal(inputs["input_features"][0], processor.log_mel(read_media(sounding, video=False).sound))
+    heard = log_mel(processor.feature_extractor, read_media(sounding, video=False).sound, 16_000)
+    assert torch.equal(inputs["input_features"][0], heard)
 
 
 def test_a_clip_with_nothing_to_score_is_named(processor, tmp_path):

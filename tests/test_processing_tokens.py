@@ -11,7 +11,8 @@ from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5O
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAudioEncoder
 
 from omnisent.media_omnisent import ClipMedia
-from omnisent.processing_omnisent import ClipError, OmniSentProcessor, audio_tokens, check_modalities
+from omnisent.processing_omnisent import ClipError, OmniSentProcessor, check_modalities
+from omnisent.thinker_inputs_omnisent import audio_tokens, log_mel
 
 MEL_FRAMES = st.integers(1, 900)
 GRIDS = st.tuples(st.integers(1, 8), st.integers(1, 3), st.integers(1, 3))  # pairs of frames, merged rows and columns
@@ -98,7 +99,7 @@ def test_tokens_and_positions_are_those_of_the_library(processor, base, thinker,
 @given(GRIDS)
 def test_patches_hold_every_pixel_once_in_the_towers_order(processor, base, grid):
     frames = picture_of(grid)
-    values, sides = processor.patches(frames)
+    values, sides = processor.layout.patches(frames)
     theirs = base.video_processor([frames], do_resize=False, do_sample_frames=False, return_tensors="pt")
     assert sides.tolist() == theirs["video_grid_thw"].tolist()
     assert values.shape == theirs["pixel_values_videos"].shape
@@ -108,7 +109,7 @@ def test_patches_hold_every_pixel_once_in_the_towers_order(processor, base, grid
 @pytest.mark.parametrize("samples", [1, 159, 160, 161, 30_001])
 def test_log_mel_has_a_frame_for_every_begun_hop(processor, samples):
     sound = sound_of(250)[:samples]
-    features = processor.log_mel(sound)
+    features = log_mel(processor.feature_extractor, sound, 16_000)
     assert features.shape == (128, -(-samples // 160))
     whole = processor.feature_extractor(sound, sampling_rate=16000, padding="max_length", return_tensors="pt")
     assert torch.equal(features, whole["input_features"][0, :, : features.shape[1]])

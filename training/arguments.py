@@ -14,6 +14,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 from ..configuration_omnisent import HEADS, LOSSES
 from ..processing_omnisent import MODALITIES
 from ..readouts.generative import DECODINGS
+from ..thinker_omnisent import LORA_TARGETS
 from .argument_checks import (
     SettingError,
     check_devices,
@@ -29,7 +30,6 @@ from .argument_rules import check_together, lower_is_better
 from .error_line import error_line
 
 READOUTS = ("discriminative", "generative")
-LORA_PRESETS = ("paper", "llm")
 QUANTIZATIONS = ("nf4", "none")
 DTYPES = ("bfloat16", "float16", "float32")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
@@ -72,7 +72,7 @@ class ModelArguments:
         ATTENTION, None, "how attention is computed; the model's default if unset"
     )
     lora_preset: str = _one_of(
-        LORA_PRESETS, "paper", "paper: the seven names over the whole Thinker; llm: its language model only"
+        tuple(LORA_TARGETS), "paper", "paper: the seven names over the whole Thinker; llm: its language model only"
     )
     lora_r: int = _field(32, "rank of the adapter")
     lora_alpha: int = _field(32, "scale of the adapter")

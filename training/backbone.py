@@ -12,18 +12,14 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_omnisent import OmniSentConfig
-from ..modeling_omnisent import ADAPTER_DIR, TOWERS, OmniForSentimentRegression, bundle_folder, load_thinker
+from ..modeling_omnisent import ADAPTER_DIR, OmniForSentimentRegression, bundle_folder
 from ..readouts.base import Readout
 from ..readouts.discriminative import DiscriminativeReadout
 from ..readouts.generative import ExpectedReadout, GreedyReadout, OmniForSentimentGeneration
+from ..thinker_omnisent import LANGUAGE_MODEL, LORA_TARGETS, TOWERS, load_thinker
 from .arguments import ModelArguments
 from .tiny_backbone import make_tiny_backbone
 
-LORA_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-LORA_TARGETS = {
-    "paper": list(LORA_NAMES),
-    "llm": rf".*language_model\.layers\.\d+\.(self_attn|mlp)\.({'|'.join(LORA_NAMES)})",
-}
 TINY = "tiny"
 TINY_FOLDER = Path("runs/tiny-backbone")
 
@@ -64,7 +60,7 @@ def quantization_config(arguments: ModelArguments) -> BitsAndBytesConfig | None:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, arguments.dtype),
-        llm_int8_skip_modules=None if arguments.quantize_towers else ["visual", "audio_tower", "lm_head"],
+        llm_int8_skip_modules=None if arguments.quantize_towers else [*TOWERS, "lm_head"],
     )
 
 
@@ -211,7 +207,7 @@ def _set_lora_dropout(model: nn.Module, dropout: float) -> None:
 def load_towers(arguments: ModelArguments, device: str | torch.device) -> PreTrainedModel:
     """The Thinker without its language model: what computes tower outputs, loaded as `build_model` would load it."""
     base, revision = base_of(arguments)
-    return load_thinker(base, revision=revision, without=("language_model",), **_loading(arguments, device)).eval()
+    return load_thinker(base, revision=revision, without=(LANGUAGE_MODEL,), **_loading(arguments, device)).eval()
 
 
 def _loading(arguments: ModelArguments, device: str | torch.device) -> dict[str, Any]:

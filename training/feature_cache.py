@@ -20,10 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 
-from ..modeling_omnisent import TOWERS, pinned_revision, thinker_config, tower_features
 from ..processing_omnisent import OmniSentProcessor
+from ..thinker_omnisent import TOWERS, Thinker, pinned_revision, thinker_config, tower_features
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .backbone import base_of, load_towers, lora_config
 from .bad_clips import warn_of_part
@@ -156,7 +155,7 @@ def fill_cache(
 
 def _compute(
     cache: FeatureCache,
-    thinker: Qwen2_5OmniThinkerModel,
+    thinker: Thinker,
     clips: Sequence[Mapping[str, Any]],
     processor: OmniSentProcessor,
     args: OmniSentTrainingArguments,
@@ -214,7 +213,7 @@ def _batch(processor: OmniSentProcessor, encoded: Mapping[str, torch.Tensor]) ->
 def _changes_towers(arguments: ModelArguments) -> bool:
     base, revision = base_of(arguments)
     with torch.device("meta"):
-        thinker = Qwen2_5OmniThinkerModel(thinker_config(base, revision=revision))
+        thinker = Thinker(thinker_config(base, revision=revision))
         inject_adapter_in_model(lora_config(arguments), thinker, low_cpu_mem_usage=True)
     return any("lora_" in name and name.startswith(TOWERS) for name, _ in thinker.named_parameters())
 

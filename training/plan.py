@@ -12,32 +12,23 @@ from dataclasses import asdict, dataclass
 import torch
 from peft import inject_adapter_in_model
 from torch import nn
-from transformers import Qwen2_5OmniThinkerForConditionalGeneration
-from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
 
 from ..configuration_omnisent import OmniSentConfig
-from ..modeling_omnisent import TOWERS, RegressionHead, thinker_config
+from ..modeling_omnisent import RegressionHead
+from ..thinker_inputs_omnisent import MEL_FRAMES_PER_SECOND, InputLayout, audio_tokens
+from ..thinker_omnisent import (
+    LANGUAGE_MODEL,
+    PUBLISHED_THINKERS,
+    TOWERS,
+    ThinkerConfig,
+    ThinkerWithLMHead,
+    thinker_config,
+)
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .backbone import base_model_path, lora_config
 
 NF4_BLOCK, NF4_SECOND_BLOCK = 64, 256
-SOUND_SECONDS, PROMPT_TOKENS = 10, 120
-_VISION_TOWER = {"hidden_size": 1280, "intermediate_size": 3420}
-PUBLISHED_THINKERS = {
-    "Qwen/Qwen2.5-Omni-7B": {"vision_config": {**_VISION_TOWER, "out_hidden_size": 3584}},
-    "Qwen/Qwen2.5-Omni-3B": {
-        "text_config": {
-            "vocab_size": 151936,
-            "hidden_size": 2048,
-            "intermediate_size": 11008,
-            "num_hidden_layers": 36,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 2,
-        },
-        "vision_config": {**_VISION_TOWER, "out_hidden_size": 2048},
-        "audio_config": {"output_dim": 2048},
-    },
-}
+AUDIO_SECONDS, PROMPT_TOKENS = 10, 120
 
 
 @dataclass(frozen=True)
@@ -101,22 +92,22 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
     )
 
 
-def read_thinker_config(model: ModelArguments) -> Qwen2_5OmniThinkerConfig:
+def read_thinker_config(model: ModelArguments) -> ThinkerConfig:
     """The Thinker's configuration: known for the published sizes, else read from the folder or the Hub (config.json alone)."""
     if model.base_model in PUBLISHED_THINKERS and not os.path.isdir(model.base_model):
-        return Qwen2_5OmniThinkerConfig(**PUBLISHED_THINKERS[model.base_model])
+        return ThinkerConfig(**PUBLISHED_THINKERS[model.base_model])
     return thinker_config(base_model_path(model.base_model), revision=model.base_revision)
 
 
-def adapter_share(config: Qwen2_5OmniThinkerConfig, model: ModelArguments) -> tuple[int, float]:
+def adapter_share(config: ThinkerConfig, model: ModelArguments) -> tuple[int, float]:
     """LoRA parameters, and their percentage of the Thinker with lm_head plus LoRA."""
     thinker, lora, _ = _build_on_meta(config, model)
     return lora, 100 * lora / sum(p.numel() for p in thinker.parameters())
 
 
-def _build_on_meta(config: Qwen2_5OmniThinkerConfig, model: ModelArguments) -> tuple[nn.Module, int, int]:
+def _build_on_meta(config: ThinkerConfig, model: ModelArguments) -> tuple[nn.Module, int, int]:
     with torch.device("meta"):
-        thinker = Qwen2_5OmniThinkerForConditionalGeneration(config)
+        thinker = ThinkerWithLMHead(config)
         inject_adapter_in_model(lora_config(model), thinker, low_cpu_mem_usage=True)
     adapters = [(name, p) for name, p in thinker.named_parameters() if "lora_" in name]
     return thinker, sum(p.numel() for _, p in adapters), sum("lora_A" in name for name, _ in adapters)
@@ -128,7 +119,7 @@ def _weight_bytes(thinker: nn.Module, model: ModelArguments, *, towers: bool) ->
     linears = {
         id(module.weight)
         for name, module in thinker.named_modules()
-        if isinstance(module, nn.Linear) and (model.quantize_towers or name.startswith("language_model."))
+        if isinstance(module, nn.Linear) and (model.quantize_towers or name.startswith(f"{LANGUAGE_MODEL}."))
     }
     total = 0.0
     for name, parameter in thinker.named_parameters():
@@ -139,17 +130,19 @@ def _weight_bytes(thinker: nn.Module, model: ModelArguments, *, towers: bool) ->
 
 
 def _activation_bytes(
-    config: Qwen2_5OmniThinkerConfig, model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments
+    config: ThinkerConfig, model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments
 ) -> tuple[int, int]:
-    """Tokens of a clip at the frame and pixel caps with ten seconds of sound, and what a step keeps of its activations.
+    """Tokens of a clip at the frame and pixel caps with ten seconds of audio, and what a step keeps of its activations.
 
     With gradient checkpointing: the input of every layer, plus one layer's inside (queries, keys, values, attention output, three
     MLP tensors, and the same for LoRA's input), plus the largest weight dequantised. Without: the inside of every layer.
     """
     width = torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
     text, vision = config.text_config, config.vision_config
-    pictures = data.max_frames // 2 * (data.max_pixels // 28**2) if "video" in data.modalities else 0
-    tokens = PROMPT_TOKENS + pictures + (25 * SOUND_SECONDS if "audio" in data.modalities else 0)
+    layout = InputLayout()
+    of_video = layout.most_video_tokens(data.max_frames, data.max_pixels) if "video" in data.modalities else 0
+    of_audio = audio_tokens(AUDIO_SECONDS * MEL_FRAMES_PER_SECOND) if "audio" in data.modalities else 0
+    tokens = PROMPT_TOKENS + of_video + of_audio
 
     def stack(rows: int, layers: int, hidden: int, intermediate: int) -> int:
         inside = rows * (6 * hidden + 4 * intermediate) * width
@@ -159,8 +152,10 @@ def _activation_bytes(
 
     batch = training.per_device_train_batch_size
     total = stack(batch * tokens, text.num_hidden_layers, text.hidden_size, text.intermediate_size)
-    if model.lora_preset == "paper" and pictures:
-        total += stack(batch * pictures * 4, vision.depth, vision.hidden_size, vision.intermediate_size)
+    if model.lora_preset == "paper" and of_video:
+        total += stack(
+            batch * of_video * layout.merge_size**2, vision.depth, vision.hidden_size, vision.intermediate_size
+        )
     if model.quantization == "nf4":
         total += text.hidden_size * text.intermediate_size * width
     return tokens, total

@@ -18,20 +18,21 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    Qwen2_5OmniProcessor,
-    Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
     WhisperFeatureExtractor,
     set_seed,
 )
-from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
 
 from ..data.planted import planted_sentences
 from ..processing_omnisent import INSTRUCTION, SYSTEM_PROMPT, TRANSCRIPT
+from ..thinker_inputs_omnisent import OfficialProcessor
+from ..thinker_omnisent import ThinkerConfig, ThinkerWithLMHead, official_config, official_weights
 
 VOCABULARY = 2048
+# One of each part of a full checkpoint that loading the Thinker must leave unread.
+UNREAD_WEIGHTS = ("talker.thinker_to_talker_proj.weight", "token2wav.code2wav_dit_model.input_embed.proj.weight")
 MEDIA_TOKENS = {
     "audio_token": "<|AUDIO|>",
     "audio_bos_token": "<|audio_bos|>",
@@ -73,7 +74,7 @@ def make_tiny_backbone(folder: str | Path, *, texts: Sequence[str] | None = None
     draft.mkdir(parents=True)
     tokenizer = _tokenizer(planted_sentences() if texts is None else texts)
     config = _config(tokenizer)
-    Qwen2_5OmniProcessor(
+    OfficialProcessor(
         Qwen2VLImageProcessor(),
         Qwen2VLVideoProcessor(),
         WhisperFeatureExtractor(feature_size=128, chunk_length=300, return_attention_mask=True),
@@ -82,10 +83,11 @@ def make_tiny_backbone(folder: str | Path, *, texts: Sequence[str] | None = None
     ).save_pretrained(draft)
     with torch.random.fork_rng():
         set_seed(seed)
-        thinker = Qwen2_5OmniThinkerForConditionalGeneration(config)
-    save_file(_official_names(thinker.state_dict()), draft / "model.safetensors", metadata={"format": "pt"})
-    whole = {"model_type": "qwen2_5_omni", "enable_audio_output": False, "thinker_config": config.to_dict()}
-    (draft / "config.json").write_text(json.dumps(whole, indent=2, default=str) + "\n", encoding="utf-8")
+        thinker = ThinkerWithLMHead(config)
+    weights = official_weights(thinker.state_dict()) | {name: torch.zeros(8, 8) for name in UNREAD_WEIGHTS}
+    save_file(weights, draft / "model.safetensors", metadata={"format": "pt"})
+    whole = json.dumps(official_config(config), indent=2, default=str)
+    (draft / "config.json").write_text(f"{whole}\n", encoding="utf-8")
     draft.replace(folder)
     return folder
 
@@ -115,7 +117,7 @@ def _vocabulary(bpe: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:
     return model["vocab"], [tuple(pair) for pair in model["merges"]]
 
 
-def _config(tokenizer: Qwen2Tokenizer) -> Qwen2_5OmniThinkerConfig:
+def _config(tokenizer: Qwen2Tokenizer) -> ThinkerConfig:
     width = 128
     rope = {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [4, 6, 6]}
     text = {
@@ -162,20 +164,7 @@ def _config(tokenizer: Qwen2Tokenizer) -> Qwen2_5OmniThinkerConfig:
         "initializer_range": 0.1,
         "dtype": "float32",
     }
-    return Qwen2_5OmniThinkerConfig(**thinker)
-
-
-def _official_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Names as in the published checkpoint, with one weight each of the parts that the Thinker must leave unread."""
-    official = {}
-    for name, value in weights.items():
-        name = name.replace("model.language_model.", "model.", 1)
-        for tower in ("audio_tower", "visual"):
-            name = name.replace(f"model.{tower}.", f"{tower}.", 1)
-        official[f"thinker.{name}"] = value.contiguous()
-    official["talker.thinker_to_talker_proj.weight"] = torch.zeros(8, 8)
-    official["token2wav.code2wav_dit_model.input_embed.proj.weight"] = torch.zeros(8, 8)
-    return official
+    return ThinkerConfig(**thinker)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from safetensors.torch import load, load_file
 
 from omnisent.configuration_omnisent import REQUIRES
 from omnisent.hub.publish import PublishError, assemble, check_bundle, check_run, measure_drift, merge, publish_run
-from omnisent.modeling_omnisent import OmniForSentimentRegression, load_thinker
+from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.thinker_omnisent import load_thinker
 from omnisent.train import run
 from omnisent.training.arguments import ModelArguments, parse_arguments
 from omnisent.training.backbone import quantization_config

@@ -6,7 +6,6 @@ import torch
 from peft import LoraConfig
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
-from omnisent.modeling_omnisent import load_thinker
 from omnisent.readouts.generative import (
     IGNORED,
     ExpectedReadout,
@@ -14,6 +13,7 @@ from omnisent.readouts.generative import (
     OmniForSentimentGeneration,
     next_positions,
 )
+from omnisent.thinker_omnisent import load_thinker
 from omnisent.training.arguments import ModelArguments
 from omnisent.training.backbone import build_model, lora_config
 from omnisent.training.collator import ClipCollator, ClipDataset

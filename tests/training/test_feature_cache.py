@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from omnisent.cli import main as command_line
-from omnisent.modeling_omnisent import embed_clips, tower_features
+from omnisent.thinker_omnisent import embed_clips, tower_features
 from omnisent.train import main, run
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
 from omnisent.training.backbone import build_model, load_towers

@@ -13,9 +13,10 @@ from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5O
 from omnisent import train
 from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.thinker_omnisent import LORA_NAMES, PUBLISHED_THINKERS
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
-from omnisent.training.backbone import LORA_NAMES, lora_config
-from omnisent.training.plan import PUBLISHED_THINKERS, plan
+from omnisent.training.backbone import lora_config
+from omnisent.training.plan import plan
 
 
 def _plan(**fields):

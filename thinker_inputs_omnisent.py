@@ -1,0 +1,193 @@
+"""What the Qwen2.5-Omni Thinker is fed with: patches, log-mel, placeholders and position ids of one clip.
+
+All of it equals what the official processor makes of the same frames and samples. With thinker_omnisent.py the only file that knows
+which family of models the Thinker is of. It works on the CPU, reads no file, and knows no weights.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
+from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import Qwen2_5OmniProcessor
+
+OfficialProcessor = Qwen2_5OmniProcessor
+MEL_FRAMES_PER_SECOND = 100
+
+
+@dataclass(frozen=True)
+class InputLayout:
+    """How video and audio become tokens and positions.
+
+    Attributes:
+        patch_size: of the vision tower, in pixels.
+        merge_size: patches in a row, and in a column, that become one token.
+        temporal_patch_size: frames of a patch.
+        image_mean: per channel, for pixels in [0, 1].
+        image_std: per channel, for pixels in [0, 1].
+        position_id_per_seconds: time positions a second.
+        seconds_per_chunk: length of the turns in which video and audio are interleaved.
+    """
+
+    patch_size: int = 14
+    merge_size: int = 2
+    temporal_patch_size: int = 2
+    image_mean: Sequence[float] = tuple(OPENAI_CLIP_MEAN)
+    image_std: Sequence[float] = tuple(OPENAI_CLIP_STD)
+    position_id_per_seconds: int = 25
+    seconds_per_chunk: int = 2
+
+    @property
+    def token_size(self) -> int:
+        """Pixels in a row, and in a column, that become one token; heights and widths are multiples of it."""
+        return self.patch_size * self.merge_size
+
+    def most_video_tokens(self, max_frames: int, max_pixels: int) -> int:
+        """Tokens of a video with so many frames of so many pixels."""
+        return max_frames // self.temporal_patch_size * (max_pixels // self.token_size**2)
+
+    def video_tokens(self, grid: torch.Tensor) -> int:
+        """Tokens that the vision tower makes of a video with so many patches in time, height and width (1, 3)."""
+        return int(grid.prod()) // self.merge_size**2
+
+    def patches(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patches (P, channels * frames * height * width of a patch) and grid (1, 3) of uint8 frames (F, 3, h, w)."""
+        count, channels, height, width = frames.shape
+        t, p, m = self.temporal_patch_size, self.patch_size, self.merge_size
+        grid_h, grid_w = height // p, width // p
+        blocks = frames.reshape(count // t, t, channels, grid_h // m, m, p, grid_w // m, m, p)
+        blocks = blocks.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, channels, t * p * p)
+        mean = torch.tensor(self.image_mean).mul(255.0).view(1, channels, 1)
+        std = torch.tensor(self.image_std).mul(255.0).view(1, channels, 1)
+        values = blocks.float().sub_(mean).div_(std).flatten(1)
+        return values, torch.tensor([[count // t, grid_h, grid_w]])
+
+    def expand(
+        self, ids: list[int], tokenizer: Any, mel_frames: int, grid: torch.Tensor | None, pair_seconds: float | None
+    ) -> list[int]:
+        """Token ids with as many placeholders as the towers give features, in the place of each single one.
+
+        Args:
+            ids: of the prompt, with one placeholder for video, with or without audio, or for audio alone.
+            tokenizer: which has the ids of the placeholders.
+            mel_frames: of the audio; 0 without audio.
+            grid: (1, 3), of the video's patches; `None` without video.
+            pair_seconds: from one pair of frames to the next.
+
+        Raises:
+            ValueError: when the prompt has none or several.
+        """
+        of_audio = audio_tokens(mel_frames)
+        audio, video = tokenizer.audio_token_id, tokenizer.video_token_id
+        if grid is None:
+            return _replace(ids, audio, [audio] * of_audio) if of_audio else ids
+        of_video = self.video_tokens(grid)
+        if not of_audio:
+            return _replace(ids, video, [video] * of_video)
+        per_chunk = self.position_id_per_seconds * self.seconds_per_chunk
+        steps = torch.arange(int(grid[0, 0])) * torch.tensor(pair_seconds).float() * self.position_id_per_seconds
+        times = np.repeat(steps.long().numpy(), of_video // len(steps))
+        chunks = OfficialProcessor.get_chunked_index
+        runs = [[end - start for start, end in chunks(None, i, per_chunk)] for i in (times, np.arange(of_audio))]
+        inner = [tokenizer.audio_bos_token_id]
+        for turn in range(max(map(len, runs))):
+            for token, lengths in zip((video, audio), runs, strict=True):
+                inner += [token] * (lengths[turn] if turn < len(lengths) else 0)
+        return _replace(ids, video, [*inner, tokenizer.audio_eos_token_id])
+
+    def position_ids(
+        self,
+        input_ids: torch.Tensor,
+        tokenizer: Any,
+        mel_frames: int,
+        grid: torch.Tensor | None,
+        pair_seconds: float | None,
+    ) -> torch.Tensor:
+        """Time, height and width positions (3, T) of one clip with token ids (T,), by the Thinker's own rules; see `expand`."""
+        if grid is None:
+            return torch.arange(len(input_ids)).expand(3, -1)
+        rules = SimpleNamespace(
+            config=SimpleNamespace(
+                image_token_id=tokenizer.image_token_id,
+                video_token_id=tokenizer.video_token_id,
+                audio_token_id=tokenizer.audio_token_id,
+                vision_start_token_id=tokenizer.vision_bos_token_id,
+                audio_start_token_id=tokenizer.audio_bos_token_id,
+                position_id_per_seconds=self.position_id_per_seconds,
+                seconds_per_chunk=self.seconds_per_chunk,
+            ),
+            spatial_merge_size=self.merge_size,
+        )
+        thinker = Qwen2_5OmniThinkerModel
+        rules.get_llm_pos_ids_for_vision = thinker.get_llm_pos_ids_for_vision.__get__(rules)
+        rules.get_chunked_index = lambda indices, per_chunk, start: thinker.get_chunked_index(
+            rules,
+            indices.tolist(),
+            per_chunk,
+            int(start),  # it looks at one token after another: slow in a tensor
+        )
+        positions, _ = thinker.get_rope_index(
+            rules,
+            input_ids[None],
+            video_grid_thw=grid,
+            attention_mask=torch.ones(1, len(input_ids)),
+            use_audio_in_video=mel_frames > 0,
+            audio_seqlens=torch.tensor([mel_frames]) if mel_frames else None,
+            second_per_grids=torch.tensor([pair_seconds]),
+        )
+        return positions[:, 0].long()
+
+
+def audio_tokens(mel_frames: int) -> int:
+    """Tokens that the audio tower makes of so many log-mel frames: one for each 40 ms, less at the end."""
+    return max(0, ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1)
+
+
+def log_mel(extractor: Any, samples: np.ndarray, sample_rate: int) -> torch.Tensor:
+    """Log-mel (mel bins, M) of mono samples (samples,), M = ceil(samples / hop), bit-equal with the official path's.
+
+    That one pads to 300 s first. Three hops of silence would give the same values; sixteen keep the matrix product off the kernel
+    that some CPUs take for a few columns, which rounds otherwise.
+    """
+    hop = extractor.hop_length
+    frames = math.ceil(len(samples) / hop)
+    features = extractor(
+        samples,
+        sampling_rate=sample_rate,
+        padding="max_length",
+        max_length=(frames + 16) * hop,
+        truncation=False,
+        return_tensors="pt",
+    )["input_features"]
+    return features[0, :, :frames]
+
+
+def official_settings(base_model: str | os.PathLike, *, revision: str | None = None) -> dict[str, Any]:
+    """What the processor of an official checkpoint says of its Thinker's inputs, as arguments of `OmniSentProcessor`."""
+    base = OfficialProcessor.from_pretrained(base_model, revision=revision)
+    vision = base.video_processor
+    return {
+        "feature_extractor": base.feature_extractor,
+        "tokenizer": base.tokenizer,
+        "chat_template": base.chat_template,
+        "patch_size": vision.patch_size,
+        "merge_size": vision.merge_size,
+        "temporal_patch_size": vision.temporal_patch_size,
+        "image_mean": vision.image_mean,
+        "image_std": vision.image_std,
+    }
+
+
+def _replace(ids: list[int], token: int, by: list[int]) -> list[int]:
+    if ids.count(token) != 1:
+        raise ValueError(
+            f"the chat template must put one placeholder {token} for the clip's media, found {ids.count(token)}"
+        )
+    at = ids.index(token)
+    return [*ids[:at], *by, *ids[at + 1 :]]

@@ -1,0 +1,254 @@
+"""The Qwen2.5-Omni Thinker: its classes, checkpoint layout and loading, its towers, and the layers that LoRA adapts.
+
+The one file, with thinker_inputs_omnisent.py, that knows which family of models the Thinker is of. It knows no head and no score.
+"""
+
+import copy
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniConfig, Qwen2_5OmniThinkerConfig
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
+    Qwen2_5OmniThinkerForConditionalGeneration,
+    Qwen2_5OmniThinkerModel,
+)
+from transformers.utils import logging
+
+ThinkerConfig = Qwen2_5OmniThinkerConfig
+Thinker = Qwen2_5OmniThinkerModel  # headless: towers and language model
+ThinkerWithLMHead = Qwen2_5OmniThinkerForConditionalGeneration
+
+TOWERS = ("audio_tower", "visual")
+LANGUAGE_MODEL = "language_model"
+LORA_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LORA_TARGETS: dict[
+    str, list[str] | str
+] = {  # by preset: suffixes over the whole Thinker, or a pattern of its language model
+    "paper": list(LORA_NAMES),
+    "llm": rf".*{LANGUAGE_MODEL}\.layers\.\d+\.(self_attn|mlp)\.({'|'.join(LORA_NAMES)})",
+}
+HUB_KEYWORDS = ("token", "cache_dir", "local_files_only")  # that go to the base model too
+_VISION_TOWER = {"hidden_size": 1280, "intermediate_size": 3420}
+PUBLISHED_THINKERS: dict[str, dict[str, Any]] = {  # where they differ from the defaults of ThinkerConfig
+    "Qwen/Qwen2.5-Omni-7B": {"vision_config": {**_VISION_TOWER, "out_hidden_size": 3584}},
+    "Qwen/Qwen2.5-Omni-3B": {
+        "text_config": {
+            "vocab_size": 151936,
+            "hidden_size": 2048,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+        },
+        "vision_config": {**_VISION_TOWER, "out_hidden_size": 2048},
+        "audio_config": {"output_dim": 2048},
+    },
+}
+
+
+def tower_features(
+    thinker: Thinker,
+    input_features: torch.Tensor | None = None,
+    feature_attention_mask: torch.Tensor | None = None,
+    pixel_values_videos: torch.Tensor | None = None,
+    video_grid_thw: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """The towers' outputs for audio and video; a frozen tower runs without autograd.
+
+    Args:
+        thinker: the headless Thinker.
+        input_features: (A, mel bins, M) log-mel of the A clips that have audio, padded to M.
+        feature_attention_mask: (A, M), 1 for mel frames that are no padding.
+        pixel_values_videos: (P, patch values), the patches of all videos one after another.
+        video_grid_thw: (V, 3), patches in time, height and width of each of the V videos.
+
+    Returns:
+        `audio_embeds` (audio tokens, H) and `video_embeds` (video tokens, H), clip after clip; each only where there is any.
+    """
+    features = {}
+    if input_features is not None:
+        with _frozen(thinker.audio_tower):
+            audio = thinker.get_audio_features(input_features, feature_attention_mask)
+        features["audio_embeds"] = audio.last_hidden_state
+    if pixel_values_videos is not None:
+        with _frozen(thinker.visual):
+            video = thinker.get_video_features(pixel_values_videos, video_grid_thw)
+        features["video_embeds"] = torch.cat(tuple(video.pooler_output))
+    return features
+
+
+def embed_clips(
+    thinker: Thinker,
+    input_ids: torch.Tensor,
+    *,
+    audio_embeds: torch.Tensor | None = None,
+    video_embeds: torch.Tensor | None = None,
+    **media: torch.Tensor | None,
+) -> torch.Tensor:
+    """Token embeddings (B, T, H) with each tower's output in its placeholders.
+
+    Args:
+        thinker: the headless Thinker.
+        input_ids: (B, T), placeholders and all.
+        audio_embeds: (audio tokens, H), where the audio tower's output is known already.
+        video_embeds: (video tokens, H), likewise.
+        **media: else the towers' inputs, as `tower_features` takes them.
+    """
+    embeds = thinker.get_input_embeddings()(input_ids)  # (B, T, H)
+    known = {"audio_embeds": audio_embeds, "video_embeds": video_embeds}
+    features = {name: value for name, value in known.items() if value is not None} | tower_features(thinker, **media)
+    for name, token in (
+        ("audio_embeds", thinker.config.audio_token_id),
+        ("video_embeds", thinker.config.video_token_id),
+    ):
+        if name in features:
+            embeds = _fill(embeds, input_ids == token, features[name])
+    return embeds
+
+
+def _frozen(tower: nn.Module) -> AbstractContextManager[None]:
+    """Without autograd, unless one of the tower's parameters is trained."""
+    trained = any(parameter.requires_grad for parameter in tower.parameters())
+    return nullcontext() if trained else torch.no_grad()
+
+
+def _fill(embeds: torch.Tensor, placeholders: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """Features (N, H) in the N places of embeddings (B, T, H) that a mask (B, T) marks.
+
+    Raises:
+        ValueError: when there are more or fewer places than features: clips would get each other's.
+    """
+    places = int(placeholders.sum())
+    if places != len(features):
+        raise ValueError(
+            f"{len(features)} audio or video features for {places} placeholders in input_ids; make the inputs of all clips with"
+            " one OmniSentProcessor, that of this model"
+        )
+    features = features.to(embeds.device, embeds.dtype)
+    return embeds.masked_scatter(placeholders.unsqueeze(-1).expand_as(embeds), features)
+
+
+def load_thinker(
+    base_model: str | os.PathLike,
+    *,
+    revision: str | None = None,
+    config: ThinkerConfig | None = None,
+    thinker_class: type[PreTrainedModel] = Thinker,
+    without: Sequence[str] = (),
+    **kwargs,
+) -> PreTrainedModel:
+    """The Thinker out of an official full checkpoint, headless by default; what its class lacks is never read into memory.
+
+    Args:
+        base_model: Hub id or folder in the layout of Qwen/Qwen2.5-Omni-7B.
+        revision: branch, tag or commit of a Hub id.
+        config: the Thinker's configuration; read from the checkpoint when not given.
+        thinker_class: another class of the Thinker, e.g. the one with its lm_head.
+        without: parts that are neither built nor read and become `None`, of audio_tower, visual and language_model.
+        **kwargs: to its `from_pretrained`: dtype, quantization_config, device_map, attn_implementation, ...
+
+    Raises:
+        ValueError: when the checkpoint lacks weights of the Thinker.
+    """
+    hub = {key: kwargs[key] for key in HUB_KEYWORDS if key in kwargs}
+    config = copy.deepcopy(config) if config is not None else thinker_config(base_model, revision=revision, **hub)
+    with _quiet_load_report():
+        thinker, info = _leaving_out(without, thinker_class).from_pretrained(
+            base_model,
+            revision=revision,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported below, by name
+            **kwargs,
+        )
+    if info["missing_keys"] or info["mismatched_keys"]:
+        wrong = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+        raise ValueError(
+            f"{base_model} is not a Qwen2.5-Omni checkpoint that fits its configuration: {len(wrong)} Thinker weights are"
+            f" missing or of another shape, first {wrong[0]}; download it again or correct base_model"
+        )
+    mend_nf4_on_cpu(thinker)
+    for module in thinker.modules():
+        module._is_hf_initialized = True
+    return thinker
+
+
+def _leaving_out(parts: Sequence[str], thinker_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """The class with some parts of its Thinker removed before any weight is read."""
+    if not parts:
+        return thinker_class
+
+    def build(self: PreTrainedModel, config: ThinkerConfig) -> None:
+        thinker_class.__init__(self, config)
+        for part in parts:
+            setattr(getattr(self, "model", self), part, None)
+
+    unread = [*(thinker_class._keys_to_ignore_on_load_unexpected or ()), *(rf"(^|\.){part}\." for part in parts)]
+    fields = {"__init__": build, "_keys_to_ignore_on_load_unexpected": unread, "__module__": thinker_class.__module__}
+    return type(thinker_class.__name__, (thinker_class,), fields)
+
+
+def thinker_config(base_model: str | os.PathLike, *, revision: str | None = None, **hub) -> ThinkerConfig:
+    """The Thinker's part of an official full configuration, read without any weight."""
+    config, _ = Qwen2_5OmniConfig.get_config_dict(base_model, revision=revision, **hub)
+    if "thinker_config" not in config:
+        raise ValueError(
+            f"{base_model}: its config.json has no thinker_config; expected a checkpoint in the layout of Qwen/Qwen2.5-Omni-7B"
+        )
+    return ThinkerConfig(**config["thinker_config"])
+
+
+def pinned_revision(base_model: str | os.PathLike, revision: str | None) -> str | None:
+    """Commit of the cached config.json of a Hub id, so that a bundle names what it was trained on, or `revision` unchanged."""
+    if os.path.isdir(base_model):
+        return revision
+    cached = try_to_load_from_cache(str(base_model), "config.json", revision=revision)
+    return Path(cached).parent.name if isinstance(cached, str) else revision
+
+
+@contextmanager
+def _quiet_load_report() -> Iterator[None]:
+    """The library reports the lm_head that is left out on purpose; what matters of the report is checked by the caller."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def mend_nf4_on_cpu(thinker: nn.Module) -> None:
+    """Keeps bitsandbytes from repacking NF4 weights on the CPU: after that, training steps lose their gradients."""
+    for module in thinker.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False) and module.weight.device.type == "cpu":
+            module.support_avx512bf16_for_cpu = False
+
+
+def take_over_loading(model: PreTrainedModel, thinker: PreTrainedModel) -> None:
+    """Copy to the outermost model what Trainer and accelerate look for there: the Thinker's quantiser and devices."""
+    for name in ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "hf_device_map"):
+        if hasattr(thinker, name):
+            setattr(model, name, getattr(thinker, name))
+
+
+def official_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of a `ThinkerWithLMHead` under the names that they have in a published full checkpoint."""
+    official = {}
+    for name, value in weights.items():
+        name = name.replace(f"model.{LANGUAGE_MODEL}.", "model.", 1)
+        for tower in TOWERS:
+            name = name.replace(f"model.{tower}.", f"{tower}.", 1)
+        official[f"thinker.{name}"] = value.contiguous()
+    return official
+
+
+def official_config(config: ThinkerConfig) -> dict[str, Any]:
+    """The config.json of a full checkpoint with this Thinker, as a published one has it."""
+    return {"model_type": "qwen2_5_omni", "enable_audio_output": False, "thinker_config": config.to_dict()}
