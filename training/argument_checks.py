@@ -10,7 +10,6 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
-from difflib import get_close_matches
 from enum import Enum
 from inspect import signature
 from math import inf
@@ -25,6 +24,7 @@ from transformers.hf_argparser import string_to_bool
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 from .error_line import error_line
+from .field_names import unknown_name
 
 
 class SettingError(ValueError):
@@ -158,14 +158,6 @@ _MANY_STEPS = 1_000_000
 def shown(value: Any) -> str:
     """A value about as it stands in a YAML file."""
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
-
-
-def unknown_name(name: str, known: Collection[str]) -> str:
-    """That there is no such field, and the one that was perhaps meant."""
-    near = get_close_matches(name, known, n=1)
-    return f"there is no field {name!r}; " + (
-        f"is it {near[0]}?" if near else "`python train.py --help` lists them all"
-    )
 
 
 def typed(name: str, value: Any, hint: Any, choices: Collection[str] | None = None) -> Any:

@@ -1,7 +1,8 @@
-"""What a training run is made of: three dataclasses, read from a YAML file and overridden on the command line."""
+"""The settings of a training run: three dataclasses, read from a YAML file and overridden on the command line."""
 
 import re
 import sys
+from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -12,6 +13,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
 from ..configuration_omnisent import HEADS, LOSSES
+from ..data.catalog import DATASETS
 from ..processing_omnisent import MODALITIES
 from ..readouts.generative import DECODINGS
 from ..thinker_omnisent import LORA_TARGETS
@@ -24,10 +26,10 @@ from .argument_checks import (
     refusing,
     try_out,
     typed,
-    unknown_name,
 )
 from .argument_rules import check_together, lower_is_better
 from .error_line import error_line
+from .field_names import config_path, field_names, shipped_configs, unknown_name
 
 READOUTS = ("discriminative", "generative")
 QUANTIZATIONS = ("nf4", "none")
@@ -47,92 +49,109 @@ def _field(default, text: str):
 class ModelArguments:
     """The backbone, its adapter and its head."""
 
+    _argument_group_name = "model"  # HfArgumentParser's name for the title of a group in the help
+
     base_model: str = _field(
-        "Qwen/Qwen2.5-Omni-7B", "Hub id or folder of a full checkpoint; `tiny` for the random one made on the spot"
+        "Qwen/Qwen2.5-Omni-7B", "Hub id or folder of a full Qwen2.5-Omni checkpoint; `tiny` builds a small random one"
     )
     base_revision: str | None = _field(None, "branch, tag or commit of the base model")
     readout: str = _one_of(
-        READOUTS, "discriminative", "a regression head on the hidden state, or a score written as text"
+        READOUTS,
+        "discriminative",
+        "discriminative: regression head on the hidden state; generative: score written as text",
     )
     decoding: str = _one_of(
-        DECODINGS, "greedy", "generative readout: parse greedy text, or take the mean of all numeric answers"
+        DECODINGS,
+        "greedy",
+        "generative readout; greedy: parse the written text; expected: probability-weighted mean of all answers",
     )
-    max_new_tokens: int = _field(8, "generative readout: most tokens of a greedy answer")
+    max_new_tokens: int = _field(8, "generative readout: token limit of a greedy answer")
     adapter: str | None = _field(
-        None, "Hub id or folder of a bundle whose adapter (and head) are scored with or go on training"
+        None, "Hub id or folder of a bundle, whose adapter (and head) are evaluated or trained further"
     )
     head: str = _one_of(HEADS, "mlp", "regression head")
     head_hidden_size: int = _field(256, "width of the mlp head")
     head_dropout: float = _field(0.2, "dropout of the head")
     loss: str = _one_of(LOSSES, "l1", "loss on z-scored labels")
     quantization: str = _one_of(QUANTIZATIONS, "nf4", "nf4 is 4-bit with double quantisation")
-    quantize_towers: bool = _field(True, "quantise the audio and vision towers too")
-    dtype: str = _one_of(DTYPES, "bfloat16", "of unquantised weights and of the computation")
-    attn_implementation: str | None = _one_of(
-        ATTENTION, None, "how attention is computed; the model's default if unset"
-    )
+    quantize_towers: bool = _field(True, "quantise the audio and vision towers as well")
+    dtype: str = _one_of(DTYPES, "bfloat16", "number format of unquantised weights and of the computation")
+    attn_implementation: str | None = _one_of(ATTENTION, None, "attention kernel; chosen by transformers if unset")
     lora_preset: str = _one_of(
-        tuple(LORA_TARGETS), "paper", "paper: the seven names over the whole Thinker; llm: its language model only"
+        tuple(LORA_TARGETS),
+        "paper",
+        "paper: the seven projections in the whole Thinker; llm: in its language model only",
     )
     lora_r: int = _field(32, "rank of the adapter")
-    lora_alpha: int = _field(32, "scale of the adapter")
-    lora_dropout: float = _field(0.1, "dropout before the adapter")
+    lora_alpha: int = _field(32, "LoRA alpha; the adapter is scaled by alpha / r")
+    lora_dropout: float = _field(0.1, "dropout on the input of the adapter")
 
 
 @dataclass
 class DataArguments:
-    """The clips and how they are put to the model."""
+    """The clips and how they are given to the model."""
 
-    dataset: str = _field("planted", "name in the catalog, table of clips (.csv, .jsonl, .parquet) or built data set")
-    root: str | None = _field(None, "folder that a named data set lies in")
+    _argument_group_name = "data"
+
+    dataset: str = _field(
+        "planted",
+        f"one of {', '.join(DATASETS)}; a table of clips (.csv, .jsonl, .parquet); or the folder of a built data set",
+    )
+    root: str | None = _field(None, "folder of a named data set")
     modalities: list[str] = field(
         default_factory=lambda: list(MODALITIES), metadata={"help": "which of text, audio and video are used"}
     )
-    complete_clips: bool = _field(False, "use only the clips that have text, sound and picture")
-    on_bad_clip: str = _one_of(("error", "skip"), "error", "stop at a clip that cannot be used, or list it and go on")
-    feature_cache: str | None = _field(
-        None, "folder that keeps tower outputs, for later epochs and runs; for lora_preset llm"
+    complete_clips: bool = _field(False, "use only clips that have text, audio and video")
+    on_bad_clip: str = _one_of(
+        ("error", "skip"), "error", "a clip that cannot be read stops the run (error), or is left out and listed (skip)"
     )
-    system_prompt: str | None = _field(None, "in place of the default")
-    instruction: str | None = _field(None, "in place of the default")
-    transcript_template: str | None = _field(None, "in place of the default; has {text} in it")
-    context_template: str | None = _field(None, "in place of the default; has {text} in it")
-    context_clips: int = _field(0, "preceding transcripts of the same video and split that are put before a clip's own")
+    feature_cache: str | None = _field(
+        None, "folder that stores tower outputs for later epochs and runs; needs lora_preset llm"
+    )
+    system_prompt: str | None = _field(None, "replaces the default system prompt")
+    instruction: str | None = _field(None, "replaces the default instruction, which names the score range")
+    transcript_template: str | None = _field(None, "replaces the default; must contain {text}")
+    context_template: str | None = _field(None, "replaces the default; must contain {text}")
+    context_clips: int = _field(0, "number of preceding transcripts (same video, same split) in the prompt")
     fps: float = _field(2.0, "frames per second sampled from a video")
     min_frames: int = _field(4, "fewest frames of a video")
     max_frames: int = _field(16, "most frames of a video")
     min_pixels: int = _field(128 * 28 * 28, "fewest pixels of a frame")
     max_pixels: int = _field(768 * 28 * 28, "most pixels of a frame")
-    exact_resize: bool = _field(True, "frames bit-equal to the official path; false for the faster 8-bit resize")
+    exact_resize: bool = _field(True, "resize frames bit-equal to qwen-omni-utils; false: faster 8-bit resize")
 
 
 @dataclass
 class OmniSentTrainingArguments(TrainingArguments):
     """transformers' TrainingArguments with this project's defaults and the head's learning rate."""
 
+    _argument_group_name = "training (transformers' TrainingArguments, with the defaults of omnisent)"
+
     output_dir: str | None = _field("runs/train", "the run folder")
     evaluate_only: bool = _field(
-        False, "score the test split with the adapter, or with the base model, without training"
+        False, "score the test split without training: with `adapter`, or zero-shot with the base model"
     )
-    learning_rate: float = _field(2e-4, "of the adapter")
+    learning_rate: float = _field(2e-4, "learning rate of the adapter")
     generative_learning_rate: float | None = _field(
-        None, "of the adapter under the generative readout, where it is to differ"
+        None, "learning rate of the adapter under the generative readout; `learning_rate` if unset"
     )
-    head_learning_rate: float = _field(1e-3, "of the regression head")
-    early_stopping_patience: int | None = _field(None, "evaluations without a better validation MAE before it stops")
-    per_device_train_batch_size: int = _field(1, "clips a step and device")
-    per_device_eval_batch_size: int = _field(4, "clips a step and device when evaluating")
+    head_learning_rate: float = _field(1e-3, "learning rate of the regression head")
+    early_stopping_patience: int | None = _field(
+        None, "stop after this many evaluations without a better validation metric"
+    )
+    per_device_train_batch_size: int = _field(1, "clips per step and device")
+    per_device_eval_batch_size: int = _field(4, "clips per step and device in evaluation")
     num_train_epochs: float = _field(5, "passes over the training split")
     lr_scheduler_type: str = _one_of(tuple(kind.value for kind in SchedulerType), "cosine", "learning rate schedule")
     eval_strategy: str = _one_of(tuple(kind.value for kind in IntervalStrategy), "epoch", "when to evaluate")
     save_strategy: str = _one_of(tuple(kind.value for kind in SaveStrategy), "epoch", "when to save")
     save_total_limit: int | None = _field(2, "checkpoints kept")
-    load_best_model_at_end: bool = _field(True, "go back to the checkpoint with the lowest validation MAE")
-    metric_for_best_model: str | None = _field("mae", "validation metric that says which checkpoint is best")
-    greater_is_better: bool | None = _field(None, "whether a higher metric is better; follows from the metric if unset")
+    load_best_model_at_end: bool = _field(True, "restore the checkpoint with the best validation metric at the end")
+    metric_for_best_model: str | None = _field("mae", "validation metric that selects the best checkpoint")
+    greater_is_better: bool | None = _field(None, "whether a higher metric is better; derived from the metric if unset")
     logging_steps: float = _field(10, "steps between log lines")
-    activation_checkpointing: bool = _field(True, "recompute activations to save memory")
-    remove_unused_columns: bool = _field(False, "must stay off: clips are turned into inputs in the workers")
+    activation_checkpointing: bool = _field(True, "recompute activations in the backward pass to save memory")
+    remove_unused_columns: bool = _field(False, "must stay false: clips become model inputs in the DataLoader workers")
 
     def __post_init__(self):
         self.label_names = ["labels"]
@@ -158,11 +177,11 @@ ARGUMENTS = (ModelArguments, DataArguments, OmniSentTrainingArguments)
 def parse_arguments(
     argv: list[str] | None = None, *, on_this_machine: bool = True
 ) -> tuple[ModelArguments, DataArguments, OmniSentTrainingArguments]:
-    """`CONFIG.yaml [--field value ...]`; the command line wins over the file.
+    """`CONFIG [--field value ...]`, with a YAML file or the name of a shipped one; the command line wins over the file.
 
     Args:
         argv: in place of the program's own.
-        on_this_machine: `False` for settings that are run elsewhere; what this machine has is not asked then.
+        on_this_machine: `False` for settings of a run on another machine; this one's devices and packages are not checked.
 
     Raises:
         FileNotFoundError: when the file is missing.
@@ -170,12 +189,11 @@ def parse_arguments(
             field, and the file where the value stands in it.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = _Parser(
-        ARGUMENTS, description="Train a sentiment readout: train.py CONFIG.yaml [--field value ...]", allow_abbrev=False
-    )
+    parser = _Parser(ARGUMENTS, description="Train a sentiment readout.", allow_abbrev=False, formatter_class=_Help)
     path, config = None, {}
-    if argv and argv[0].endswith((".yaml", ".yml")):
-        path, config = argv[0], read_config(argv[0])
+    if argv and (argv[0].endswith((".yaml", ".yml")) or argv[0] in shipped_configs()):
+        path = config_path(argv[0])
+        config = read_config(path)
         parser.set_defaults(**config)
         argv = argv[1:]
     namespace, rest = parser.parse_known_args(argv)
@@ -201,8 +219,20 @@ def parse_arguments(
     return model, data, training
 
 
+def print_fields() -> None:
+    """Print every field of a run with its default, in the groups model, data and training."""
+    _Parser(ARGUMENTS, description="All fields of a run.", formatter_class=_Help).print_help()
+
+
 class _Parser(HfArgumentParser):
     """Says what is wrong in an exception of one line, in place of 200 lines of usage and an exit."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        names = " | ".join(shipped_configs())
+        super().__init__(*args, usage=f"train.py [CONFIG.yaml | {names}] [--field value ...]", **kwargs)
+        for action in self._actions:
+            if action.option_strings[0].startswith("--no_"):
+                action.help = SUPPRESS  # `--x false` does the same
 
     def error(self, message: str) -> None:
         raise ValueError(re.sub(r"^argument --(\w+)(/\S+)?: ", r"\1: ", message))
@@ -211,12 +241,24 @@ class _Parser(HfArgumentParser):
 def _not_understood(rest: list[str]) -> str:
     first = rest[0]
     if first.startswith("--"):
-        return unknown_name(first[2:].split("=")[0].replace("-", "_"), _names())
-    return f"{first!r} is no field and no config; the form is train.py CONFIG.yaml [--field value ...], the file first"
+        return unknown_name(first[2:].split("=")[0].replace("-", "_"), field_names())
+    return (
+        f"{first!r} is neither a field nor a config; write CONFIG [--field value ...], with a YAML file or one of"
+        f" {', '.join(shipped_configs())} first"
+    )
 
 
-def _names() -> list[str]:
-    return [f.name for arguments in ARGUMENTS for f in fields(arguments)]
+class _Help(ArgumentDefaultsHelpFormatter):
+    """One spelling of every option, and its default once."""
+
+    def _format_action_invocation(self, action: Action) -> str:
+        if action.nargs == 0:
+            return ", ".join(action.option_strings)
+        return f"{action.option_strings[0]} {self._format_args(action, self._get_default_metavar_for_optional(action))}"
+
+    def _get_help_string(self, action: Action) -> str:
+        text = (action.help or "").replace(" (default)", "")
+        return text if action.default in (None, SUPPRESS) else f"{text} (default: %(default)s)"
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -226,6 +268,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: when it is missing.
         ValueError: when it is not a mapping, names a field twice or one that no argument class has, or has a value of another type.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; give a YAML file, or one of {', '.join(shipped_configs())}")
     try:
         config = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except UnicodeDecodeError as error:

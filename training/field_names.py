@@ -1,0 +1,50 @@
+"""The names of a run's fields, read from source text: a mistyped one is refused before torch and transformers are imported."""
+
+import ast
+import importlib.util
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configs that come with the package, by name."""
+    return {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
+
+
+def config_path(config: str) -> str:
+    """The file of a shipped config that is named, else the path as it is."""
+    return str(shipped_configs().get(config, config))
+
+
+def field_names() -> list[str]:
+    """All fields of a run, its own and those of transformers' TrainingArguments, in no particular order."""
+    package = importlib.util.find_spec("transformers")
+    files = [Path(__file__).with_name("arguments.py"), Path(package.origin).with_name("training_args.py")]
+    classes = [node for file in files for node in ast.parse(file.read_text(encoding="utf-8")).body]
+    lines = [line for node in classes if isinstance(node, ast.ClassDef) for line in node.body]
+    return [line.target.id for line in lines if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
+
+
+def check_names(arguments: Sequence[str]) -> None:
+    """Every option `--field` on a command line names a field.
+
+    Raises:
+        ValueError: naming the first that does not, and the field that was perhaps meant.
+    """
+    known = set(field_names())
+    for argument in arguments:
+        if argument.startswith("--"):
+            name = argument[2:].split("=")[0].replace("-", "_")
+            if name not in known and name.removeprefix("no_") not in known:
+                raise ValueError(unknown_name(name, known))
+
+
+def unknown_name(name: str, known: Collection[str]) -> str:
+    """That there is no such field, and the one that was perhaps meant."""
+    near = get_close_matches(name, sorted(known), n=1)
+    return f"there is no field {name!r}; " + (
+        f"is it {near[0]}?" if near else "`omnisent train --fields` lists them all"
+    )
