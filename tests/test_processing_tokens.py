@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from properties import examples
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAudioEncoder
@@ -13,6 +12,7 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAu
 from omnisent.media_omnisent import ClipMedia
 from omnisent.processing_omnisent import ClipError, OmniSentProcessor, check_modalities
 from omnisent.thinker_inputs_omnisent import audio_tokens, log_mel
+from properties import examples
 
 MEL_FRAMES = st.integers(1, 900)
 GRIDS = st.tuples(st.integers(1, 8), st.integers(1, 3), st.integers(1, 3))  # pairs of frames, merged rows and columns

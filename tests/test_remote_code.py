@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from loopback_hub import LoopbackHub
 from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
 import omnisent
+from loopback_hub import LoopbackHub
 from omnisent.configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES
 
 ROOT = Path(omnisent.__file__).parent

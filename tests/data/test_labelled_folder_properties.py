@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from properties import examples
 
 from omnisent.data.clip import SPLITS, Clip
 from omnisent.data.labelled_folder import read_clips
+from properties import examples
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
 ROWS = st.lists(

@@ -6,9 +6,9 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from properties import examples
 
 from omnisent.evaluation.intervals import LEVELS, calibration, coverage, half_width
+from properties import examples
 
 RESIDUALS = st.lists(st.one_of(st.integers(0, 30).map(float), st.floats(0, 1e6)), min_size=1, max_size=40)
 A_LEVEL = st.one_of(st.sampled_from(LEVELS), st.integers(1, 999).map(lambda n: n / 1000))

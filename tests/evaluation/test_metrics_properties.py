@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from properties import examples
 from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, f1_score
 
 from omnisent.evaluation.metrics import CONVENTIONS, msa_metrics
+from properties import examples
 
 NUMBERS = st.one_of(
     st.integers(-40, 40).map(lambda tenths: tenths / 10),

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from properties import examples
 
 from omnisent.evaluation.statistics import bootstrap_estimates, holm, paired_test
+from properties import examples
 
 TENTHS = st.integers(0, 40).map(lambda tenths: tenths / 10)
 

@@ -23,8 +23,8 @@ from typing import Any
 
 import av
 import numpy as np
-from fuzz.damaged import KINDS, RECIPES, Damaged, damaged_file, make_good_files, read_good_files
 
+from fuzz.damaged import KINDS, RECIPES, Damaged, damaged_file, make_good_files, read_good_files
 from omnisent.long_media_omnisent import LongMedia
 from omnisent.media_omnisent import MAX_SAMPLE, ClipMedia, MediaError, VideoSampling, read_media
 

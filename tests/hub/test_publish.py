@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from loopback_hub import OWNER, TOKEN, LoopbackHub, Repository
-from prepared import PreparedPython
 from safetensors.torch import load, load_file
 
+from loopback_hub import OWNER, TOKEN, LoopbackHub, Repository
 from omnisent.configuration_omnisent import REQUIRES
 from omnisent.hub.publish import PublishError, assemble, check_bundle, check_run, measure_drift, merge, publish_run
 from omnisent.modeling_omnisent import OmniForSentimentRegression
@@ -25,6 +24,7 @@ from omnisent.train import run
 from omnisent.training.arguments import ModelArguments, parse_arguments
 from omnisent.training.backbone import quantization_config
 from omnisent.training.run_folder import read_config, read_metrics, read_predictions
+from prepared import PreparedPython
 
 NAME, MERGED, BASE = f"{OWNER}/clips", f"{OWNER}/clips-merged", f"{OWNER}/tiny-base"
 

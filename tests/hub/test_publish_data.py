@@ -8,11 +8,11 @@ import textwrap
 
 import pyarrow.parquet as pq
 import pytest
-from loopback_hub import OWNER, TOKEN, LoopbackHub
-from prepared import PreparedPython
 
+from loopback_hub import OWNER, TOKEN, LoopbackHub
 from omnisent.data.build import build_dataset
 from omnisent.data.mmsa import MMSA_ORDER
+from prepared import PreparedPython
 
 COMMAND = "from omnisent.cli import main; main()"
 FUNCTION = """

@@ -6,9 +6,9 @@ import re
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from properties import examples
 
 from omnisent.readouts.answers import format_answer, numeric_answers, parse_answer
+from properties import examples
 
 PIECES = st.sampled_from(
     ["+", "-", "\u2212", ".", ",", "e", "E", "_", "/", " ", "nan", "inf", "9" * 400, "0" * 400, "1", "\u0661", "\uff13"]

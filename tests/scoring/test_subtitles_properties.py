@@ -7,9 +7,9 @@ from pathlib import Path
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from properties import examples
 
 from omnisent.scoring.subtitles import SUFFIXES, Cue, read_cues, text_within
+from properties import examples
 
 MILLISECONDS = st.integers(0, 36_000_000)
 WORDS = st.lists(st.text("abcdxyzé好お<>&'\"-.{}", min_size=1, max_size=6), min_size=1, max_size=8)
