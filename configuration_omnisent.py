@@ -48,6 +48,7 @@ check_versions(REQUIRES)
 
 from transformers import PreTrainedConfig  # noqa: E402
 
+from .heads_omnisent import HEADS, LOSSES, LabelScale  # noqa: E402
 from .thinker_omnisent import ThinkerConfig  # noqa: E402
 
 AUTO_MAP = {
@@ -62,8 +63,6 @@ CUSTOM_PIPELINES = {
         "type": "multimodal",
     }
 }
-HEADS = ("mlp", "linear")
-LOSSES = ("l1", "mse", "huber")
 
 
 class OmniSentConfig(PreTrainedConfig):
@@ -112,6 +111,11 @@ class OmniSentConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         self.check()
+
+    @property
+    def label_scale(self) -> LabelScale:
+        """How logits and label units relate."""
+        return LabelScale(self.label_mean, self.label_std, self.score_min, self.score_max)
 
     def check(self) -> None:
         """Every field can be what it is.

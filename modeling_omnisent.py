@@ -8,23 +8,20 @@ import copy
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from huggingface_hub import snapshot_download
-from peft import LoraConfig, inject_adapter_in_model
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
-from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import ModelOutput
 
+from .adapter_omnisent import ADAPTER_DIR, AdaptedThinker, check_keys, check_weight_file, check_weights, read_weights
 from .configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES, REQUIRES, OmniSentConfig
+from .heads_omnisent import LOSSES, POOLINGS, RegressionHead
 from .media_omnisent import OmniSentError
 from .thinker_omnisent import (
     HUB_KEYWORDS,
@@ -37,8 +34,6 @@ from .thinker_omnisent import (
     thinker_config,
 )
 
-ADAPTER_DIR = "adapter"
-ADAPTER_FILE = "adapter_model.safetensors"
 PIPELINE_FILE = "pipeline_omnisent.py"
 HEAD_FILE = "head.safetensors"
 BUNDLE_HUB_KEYWORDS = (*HUB_KEYWORDS, "revision", "force_download")
@@ -92,40 +87,7 @@ class OmniSentOutput(ModelOutput):
     pooled: torch.Tensor | None = None
 
 
-class RegressionHead(nn.Module):
-    """Hidden state (B, H) -> logit (B,), in float32 whatever the backbone computes in."""
-
-    def __init__(self, config: OmniSentConfig):
-        super().__init__()
-        width = config.thinker_config.text_config.hidden_size
-        if config.head == "linear":
-            self.layers = nn.Sequential(nn.Dropout(config.head_dropout), nn.Linear(width, 1))
-        else:
-            self.layers = nn.Sequential(
-                nn.Linear(width, config.head_hidden_size),
-                nn.LayerNorm(config.head_hidden_size),
-                nn.ReLU(),
-                nn.Dropout(config.head_dropout),
-                nn.Linear(config.head_hidden_size, 1),
-            )
-
-    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(pooled.device.type, enabled=False):
-            return self.layers(pooled.float()).squeeze(-1)  # (B,)
-
-
-def last_token_index(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Index (B,) of the last non-padding token of each row of a (B, T) mask, padded on either side."""
-    return attention_mask.shape[1] - 1 - attention_mask.long().flip(1).argmax(1)
-
-
-def pool_last_token(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """State (B, H) of the last non-padding token of each row of hidden states (B, T, H)."""
-    rows = torch.arange(hidden.shape[0], device=hidden.device)
-    return hidden[rows, last_token_index(attention_mask).to(hidden.device)]
-
-
-class OmniForSentimentRegression(PreTrainedModel):
+class OmniForSentimentRegression(AdaptedThinker):
     """Score of a clip in label units from the last non-padding token of the Thinker, in one forward pass.
 
     `model` is the headless Thinker and `score` the head, so LoRA module names are those of the generative class.
@@ -144,21 +106,20 @@ class OmniForSentimentRegression(PreTrainedModel):
     """
 
     config_class = OmniSentConfig
-    base_model_prefix = "model"
     main_input_name = "input_ids"
     input_modalities = ("text", "audio", "video")
-    supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # Trainer then divides the loss by the accumulation steps itself
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_attention_backend = True
     _keep_in_fp32_modules_strict = ("score",)
     _bundle: Path | None = None  # the folder that it was loaded from
 
     def __init__(self, config: OmniSentConfig, thinker: Thinker | None = None):
         super().__init__(config)
         self.model = Thinker(config.thinker_config) if thinker is None else thinker
-        self.score = RegressionHead(config)
+        self.score = RegressionHead(
+            config.thinker_config.text_config.hidden_size,
+            head=config.head,
+            hidden_size=config.head_hidden_size,
+            dropout=config.head_dropout,
+        )
         self.post_init()
         if thinker is not None:
             take_over_loading(self, thinker)
@@ -167,9 +128,6 @@ class OmniForSentimentRegression(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.LayerNorm):
             module.reset_parameters()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.model.get_input_embeddings()
 
     def forward(
         self,
@@ -221,25 +179,17 @@ class OmniForSentimentRegression(PreTrainedModel):
         hidden = self.model.language_model(
             inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
         ).last_hidden_state  # (B, T, H)
-        pooled = pool_last_token(hidden, attention_mask)  # (B, H)
+        pooled = POOLINGS["last"](hidden, attention_mask)  # (B, H)
         logits = self.score(pooled)  # (B,)
-        scores = self.in_label_units(logits)
+        scale, loss = self.config.label_scale, None
+        if labels is not None:
+            targets = scale.to_logits(labels.to(logits.device, torch.float32))  # (B,)
+            loss = LOSSES[self.config.loss](logits, targets)
+        scores = scale.to_label_units(logits)
         if not self.training:
-            clipped = scores.clamp(self.config.score_min, self.config.score_max)
-            scores = check_finite(clipped.where(scores.isfinite(), torch.nan))
-        output = OmniSentOutput(
-            loss=None if labels is None else self._loss(logits, labels), logits=logits, scores=scores, pooled=pooled
-        )
+            scores = check_finite(scale.clip(scores))
+        output = OmniSentOutput(loss=loss, logits=logits, scores=scores, pooled=pooled)
         return output if return_dict in (None, True) else output.to_tuple()
-
-    def in_label_units(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits (B,), which are z-scored, in label units, not clipped."""
-        return logits * self.config.label_std + self.config.label_mean
-
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        target = (labels.to(logits.device, torch.float32) - self.config.label_mean) / self.config.label_std  # (B,)
-        loss = {"l1": F.l1_loss, "mse": F.mse_loss, "huber": F.huber_loss}[self.config.loss]
-        return loss(logits, target)
 
     @classmethod
     def from_thinker(
@@ -286,19 +236,6 @@ class OmniForSentimentRegression(PreTrainedModel):
         thinker = load_thinker(base_model, revision=revision, config=config.thinker_config, without=without, **given)
         return cls(config, thinker)
 
-    def add_lora(self, lora: LoraConfig) -> None:
-        """Put a trainable LoRA adapter into the Thinker; all else but the head is frozen."""
-        add_lora(self, lora)
-
-    @property
-    def has_adapter(self) -> bool:
-        """Whether the Thinker carries a LoRA adapter that is apart from its weights."""
-        return self._hf_peft_config_loaded
-
-    def freeze_all_but_trained(self) -> None:
-        """Let adapter and head take gradients, in float32, and nothing else."""
-        freeze_all_but_trained(self)
-
     def save_pretrained(
         self,
         save_directory: str | os.PathLike,
@@ -331,7 +268,7 @@ class OmniForSentimentRegression(PreTrainedModel):
         head = {k: v.detach().cpu().contiguous() for k, v in self.score.state_dict().items()}
         check_weights(folder / HEAD_FILE, head)
         if self.has_adapter:
-            save_adapter(self, folder, self.config.base_model, self.config.base_revision)
+            self.save_lora(folder, self.config.base_model, self.config.base_revision)
         custom_object_save(self, folder, config=self.config)
         self.config.architectures = [type(self).__name__]
         self.config.save_pretrained(folder)
@@ -398,7 +335,7 @@ class OmniForSentimentRegression(PreTrainedModel):
                 f"{folder}: {len(wrong)} weights do not fit config.json, first {sorted(map(str, wrong))[0]}"
             )
         for file in sorted(folder.glob("*.safetensors")):
-            _check_file(file)
+            check_weight_file(file)
         mend_nf4_on_cpu(model)
         return (model, info) if want_info else model
 
@@ -414,68 +351,11 @@ class OmniForSentimentRegression(PreTrainedModel):
             raise FileNotFoundError(
                 f"{folder / HEAD_FILE} is missing: {folder} is not an omnisent bundle or checkpoint"
             )
-        head = _read_weights(folder / HEAD_FILE)
-        _check_keys(folder / HEAD_FILE, head, self.score.state_dict())
+        head = read_weights(folder / HEAD_FILE)
+        check_keys(folder / HEAD_FILE, head, self.score.state_dict())
         self.score.load_state_dict(head)
         if self.has_adapter or self.config.has_adapter or (folder / ADAPTER_DIR).is_dir():
-            load_adapter(self, folder)
-
-
-def add_lora(model: PreTrainedModel, lora: LoraConfig) -> None:
-    """Put a trainable LoRA adapter into a model; all else but a regression head is frozen."""
-    inject_adapter_in_model(lora, model)
-    model._hf_peft_config_loaded = True
-    freeze_all_but_trained(model)
-
-
-def freeze_all_but_trained(model: PreTrainedModel) -> None:
-    """Let the adapter, and a regression head, take gradients, in float32, and nothing else."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = "lora_" in name or name.startswith("score.")
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-
-
-def save_adapter(model: PreTrainedModel, folder: str | os.PathLike, base_model: str, base_revision: str | None) -> None:
-    """Write the model's LoRA adapter to `adapter/` in a folder, with the base that it belongs to.
-
-    Raises:
-        ValueError: for a weight that is not finite, naming it; nothing is written then.
-    """
-    adapter = Path(folder) / ADAPTER_DIR
-    weights = {k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(model).items()}
-    check_weights(adapter / ADAPTER_FILE, weights)
-    adapter.mkdir(parents=True, exist_ok=True)
-    lora = copy.deepcopy(model.peft_config["default"])
-    lora.base_model_name_or_path, lora.revision = base_model, base_revision
-    lora.inference_mode = True
-    lora.save_pretrained(adapter)
-    save_file(weights, adapter / ADAPTER_FILE)
-
-
-def load_adapter(model: PreTrainedModel, folder: str | os.PathLike) -> None:
-    """Load `adapter/` of a bundle or checkpoint folder into a model, strictly; it is put in, in float32, when the model has none.
-
-    Raises:
-        FileNotFoundError: when a file of the adapter is missing.
-        ValueError: when a weight is missing, unexpected, not finite or of another shape, naming it.
-    """
-    adapter = Path(folder) / ADAPTER_DIR
-    file = adapter / ADAPTER_FILE
-    for path in (adapter / "adapter_config.json", file):
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing, so there is no adapter to load: take another bundle or checkpoint"
-            )
-    if not model._hf_peft_config_loaded:
-        inject_adapter_in_model(LoraConfig.from_pretrained(adapter), model)
-        model._hf_peft_config_loaded = True
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:  # as in training, whatever the backbone computes in
-                parameter.data = parameter.data.float()
-    weights = _read_weights(file)
-    _check_keys(file, weights, get_peft_model_state_dict(model))
-    set_peft_model_state_dict(model, weights)
+            self.load_lora(folder)
 
 
 def bundle_folder(name: str | os.PathLike, **hub) -> Path:
@@ -490,45 +370,6 @@ def bundle_folder(name: str | os.PathLike, **hub) -> Path:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)) or str(name).startswith("."):
         raise FileNotFoundError(f"{name}: no such folder; give a bundle's folder or the id of one on the Hub")
     return Path(snapshot_download(str(name), **hub))
-
-
-def check_weights(file: str | os.PathLike, weights: Mapping[str, torch.Tensor]) -> None:
-    """Every weight is finite.
-
-    Raises:
-        ValueError: naming the file that they are of, and the first weight that is not.
-    """
-    for name, weight in weights.items():
-        if weight.is_floating_point() and not bool(weight.isfinite().all()):
-            raise ValueError(
-                f"{file}: {name} has NaN or infinite values, so that no score would be right; train again, or download again"
-            )
-
-
-def _check_file(file: Path) -> None:
-    with safe_open(file, "pt") as opened:
-        for name in opened.keys():  # noqa: SIM118 (it is no mapping)
-            check_weights(file, {name: opened.get_tensor(name)})
-
-
-def _read_weights(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        weights = load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file}: not a whole safetensors file ({error}); download or copy it again") from error
-    check_weights(file, weights)
-    return weights
-
-
-def _check_keys(file: Path, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    for kind, keys in (("missing", expected.keys() - found.keys()), ("unexpected", found.keys() - expected.keys())):
-        if keys:
-            raise ValueError(
-                f"{file}: {len(keys)} {kind} weights, first {min(keys)}; the file and its configuration do not belong together"
-            )
-    for key, value in found.items():
-        if value.shape != expected[key].shape:
-            raise ValueError(f"{file}: {key} has shape {tuple(value.shape)}, expected {tuple(expected[key].shape)}")
 
 
 OmniForSentimentRegression.register_for_auto_class("AutoModel")

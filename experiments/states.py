@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..data.clip import Clip
-from ..modeling_omnisent import OmniForSentimentRegression, pool_last_token
+from ..heads_omnisent import pool_last_token
+from ..modeling_omnisent import OmniForSentimentRegression
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.discriminative import DiscriminativeReadout
 from ..readouts.generative import OmniForSentimentGeneration

@@ -18,9 +18,10 @@ import torch
 import yaml
 from peft.tuners.lora import LoraLayer
 
+from ..adapter_omnisent import ADAPTER_DIR
 from ..configuration_omnisent import OmniSentConfig
 from ..data.load import load_clips
-from ..modeling_omnisent import ADAPTER_DIR, OmniForSentimentRegression
+from ..modeling_omnisent import OmniForSentimentRegression
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.discriminative import DiscriminativeReadout
 from ..thinker_omnisent import load_thinker

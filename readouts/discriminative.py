@@ -19,7 +19,7 @@ class DiscriminativeReadout(Readout):
     def predict(self, model: OmniForSentimentRegression, batch: Mapping[str, Any]):
         """Loss and de-normalised logits (B,), label units."""
         output = model(**batch)
-        return output.loss, model.in_label_units(output.logits)
+        return output.loss, model.config.label_scale.to_label_units(output.logits)
 
     def read(self, predictions: np.ndarray) -> Readings:
         return Readings(predictions)

@@ -13,12 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig
-from torch import nn
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from ..modeling_omnisent import add_lora, check_finite, freeze_all_but_trained, load_adapter, save_adapter
+from ..adapter_omnisent import AdaptedThinker
+from ..modeling_omnisent import check_finite
 from ..thinker_omnisent import (
     ThinkerConfig,
     ThinkerWithLMHead,
@@ -34,7 +33,7 @@ DECODINGS = ("greedy", "expected")
 IGNORED = -100
 
 
-class OmniForSentimentGeneration(PreTrainedModel):
+class OmniForSentimentGeneration(AdaptedThinker):
     """The Thinker and its lm_head, fed with what [`OmniSentProcessor`] returns, position ids and all.
 
     `model` and `lm_head` are those of a [`ThinkerWithLMHead`], under the same names. Prompts are padded on
@@ -47,12 +46,6 @@ class OmniForSentimentGeneration(PreTrainedModel):
     """
 
     config_class = ThinkerConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # Trainer then divides the loss by the accumulation steps itself
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_attention_backend = True
 
     def __init__(
         self,
@@ -83,30 +76,14 @@ class OmniForSentimentGeneration(PreTrainedModel):
         thinker = load_thinker(base_model, revision=revision, thinker_class=ThinkerWithLMHead, **options)
         return cls(thinker, base_model, pinned_revision(base_model, revision)).eval()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.model.get_input_embeddings()
-
-    @property
-    def has_adapter(self) -> bool:
-        """Whether the Thinker carries a LoRA adapter."""
-        return self._hf_peft_config_loaded
-
-    def add_lora(self, lora: LoraConfig) -> None:
-        """Put a trainable LoRA adapter into the Thinker; all else is frozen."""
-        add_lora(self, lora)
-
-    def freeze_all_but_trained(self) -> None:
-        """Let the adapter take gradients, in float32, and nothing else."""
-        freeze_all_but_trained(self)
-
     def save_pretrained(self, save_directory: str | os.PathLike, *, is_main_process: bool = True, **kwargs) -> None:
         """Write the adapter to `adapter/`; base weights stay where they are."""
         if is_main_process:
-            save_adapter(self, save_directory, self.base_name, self.base_revision)
+            self.save_lora(save_directory, self.base_name, self.base_revision)
 
     def load_trained(self, folder: str | os.PathLike) -> None:
-        """Load what `save_pretrained` wrote, strictly; see `load_adapter` for what it raises."""
-        load_adapter(self, folder)
+        """Load what `save_pretrained` wrote, strictly; see `load_lora` for what it raises."""
+        self.load_lora(folder)
 
     def forward(
         self,

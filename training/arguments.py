@@ -3,6 +3,7 @@
 import re
 import sys
 from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -12,8 +13,8 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
-from ..configuration_omnisent import HEADS, LOSSES
 from ..data.catalog import DATASETS
+from ..heads_omnisent import HEADS, LOSSES
 from ..processing_omnisent import MODALITIES
 from ..readouts.generative import DECODINGS
 from ..thinker_omnisent import LORA_TARGETS
@@ -37,8 +38,9 @@ DTYPES = ("bfloat16", "float16", "float32")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 
 
-def _one_of(choices: tuple[str, ...], default: str | None, text: str):
-    return field(default=default, metadata={"help": text, "choices": list(choices)})
+def _one_of(choices: Collection[str], default: str | None, text: str):
+    """A field with one of some values; the keys of a table are read when a value is, so that it may grow."""
+    return field(default=default, metadata={"help": text, "choices": choices})
 
 
 def _field(default, text: str):
@@ -78,7 +80,7 @@ class ModelArguments:
     dtype: str = _one_of(DTYPES, "bfloat16", "number format of unquantised weights and of the computation")
     attn_implementation: str | None = _one_of(ATTENTION, None, "attention kernel; chosen by transformers if unset")
     lora_preset: str = _one_of(
-        tuple(LORA_TARGETS),
+        LORA_TARGETS,
         "paper",
         "paper: the seven projections in the whole Thinker; llm: in its language model only",
     )

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..adapter_omnisent import ADAPTER_CONFIG_FILE, ADAPTER_DIR
 from ..configuration_omnisent import OmniSentConfig
-from ..modeling_omnisent import ADAPTER_DIR, OmniForSentimentRegression, bundle_folder
+from ..modeling_omnisent import OmniForSentimentRegression, bundle_folder
 from ..readouts.base import Readout
 from ..readouts.discriminative import DiscriminativeReadout
 from ..readouts.generative import ExpectedReadout, GreedyReadout, OmniForSentimentGeneration
@@ -135,7 +135,7 @@ def build_model(
     if not model.has_adapter:  # a new adapter adds exactly nothing until it is trained
         model.add_lora(lora_config(arguments))
     elif arguments.adapter:
-        _set_lora_dropout(model, arguments.lora_dropout)
+        model.set_lora_dropout(arguments.lora_dropout)
     model.freeze_all_but_trained()
     return model
 
@@ -155,7 +155,7 @@ def check_adapter(arguments: ModelArguments, score_range: tuple[float, float], *
     if not arguments.adapter:
         return
     folder = bundle_folder(arguments.adapter)
-    if not (folder / ADAPTER_DIR / "adapter_config.json").is_file():
+    if not (folder / ADAPTER_DIR / ADAPTER_CONFIG_FILE).is_file():
         raise FileNotFoundError(
             f"adapter: {folder / ADAPTER_DIR} is missing; is {arguments.adapter} a merged model? It cannot go on"
         )
@@ -195,13 +195,6 @@ def _check_same_base(arguments: ModelArguments, recorded: str) -> None:
 
 def _as_set(targets: str | list[str] | set[str]) -> set[str]:
     return {targets} if isinstance(targets, str) else set(targets)
-
-
-def _set_lora_dropout(model: nn.Module, dropout: float) -> None:
-    model.peft_config["default"].lora_dropout = dropout
-    for module in model.modules():
-        if isinstance(module, LoraLayer):
-            module.lora_dropout["default"] = nn.Dropout(dropout) if dropout else nn.Identity()
 
 
 def load_towers(arguments: ModelArguments, device: str | torch.device) -> PreTrainedModel:

@@ -13,8 +13,7 @@ import torch
 from peft import inject_adapter_in_model
 from torch import nn
 
-from ..configuration_omnisent import OmniSentConfig
-from ..modeling_omnisent import RegressionHead
+from ..heads_omnisent import RegressionHead
 from ..thinker_inputs_omnisent import MEL_FRAMES_PER_SECOND, InputLayout, audio_tokens
 from ..thinker_omnisent import (
     LANGUAGE_MODEL,
@@ -65,9 +64,14 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
     thinker, lora, layers = _build_on_meta(config, model)
     total = sum(p.numel() for p in thinker.parameters())
     lm_head = thinker.lm_head.weight.numel()
-    head_config = OmniSentConfig(thinker_config=config, head=model.head, head_hidden_size=model.head_hidden_size)
     with torch.device("meta"):
-        head = sum(p.numel() for p in RegressionHead(head_config).parameters())
+        head = RegressionHead(
+            config.text_config.hidden_size,
+            head=model.head,
+            hidden_size=model.head_hidden_size,
+            dropout=model.head_dropout,
+        )
+    head = sum(p.numel() for p in head.parameters())
     weights = _weight_bytes(thinker.model, model, towers=data.feature_cache is None)
     if model.readout == "generative":  # it keeps the lm_head, unquantised, and has no head of its own
         weights += lm_head * torch.empty((), dtype=getattr(torch, model.dtype)).element_size()

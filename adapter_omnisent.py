@@ -1,0 +1,155 @@
+"""The LoRA adapter of a Thinker: put in, freeze all else, save and load; and weight files, read strictly.
+
+`AdaptedThinker` is the base of every model that scores clips. It knows no head and no readout.
+"""
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+ADAPTER_DIR = "adapter"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+ADAPTER_FILE = "adapter_model.safetensors"
+HEAD_PREFIX = "score."  # of the parameters of a head, which is trained with the adapter
+
+
+class AdaptedThinker(PreTrainedModel):
+    """A model around a Thinker, its `model`, which LoRA may adapt; a head, where there is one, is its `score`."""
+
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # Trainer then divides the loss by the accumulation steps itself
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the Thinker carries a LoRA adapter that is apart from its weights."""
+        return self._hf_peft_config_loaded
+
+    def add_lora(self, lora: LoraConfig) -> None:
+        """Put a trainable LoRA adapter into the Thinker; all else but the head is frozen."""
+        self._inject(lora)
+        self.freeze_all_but_trained()
+
+    def freeze_all_but_trained(self) -> None:
+        """Let adapter and head take gradients, in float32, and nothing else."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad = "lora_" in name or name.startswith(HEAD_PREFIX)
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
+    def set_lora_dropout(self, dropout: float) -> None:
+        """Another dropout before the adapter that is there, a probability in [0, 1)."""
+        self.peft_config["default"].lora_dropout = dropout
+        for module in self.modules():
+            if isinstance(module, LoraLayer):
+                module.lora_dropout["default"] = nn.Dropout(dropout) if dropout else nn.Identity()
+
+    def save_lora(self, folder: str | os.PathLike, base_model: str, base_revision: str | None) -> None:
+        """Write the adapter to `adapter/` in a folder, with the base that it belongs to.
+
+        Raises:
+            ValueError: for a weight that is not finite, naming it; nothing is written then.
+        """
+        adapter = Path(folder) / ADAPTER_DIR
+        weights = {k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(self).items()}
+        check_weights(adapter / ADAPTER_FILE, weights)
+        adapter.mkdir(parents=True, exist_ok=True)
+        lora = copy.deepcopy(self.peft_config["default"])
+        lora.base_model_name_or_path, lora.revision = base_model, base_revision
+        lora.inference_mode = True
+        lora.save_pretrained(adapter)
+        save_file(weights, adapter / ADAPTER_FILE)
+
+    def load_lora(self, folder: str | os.PathLike) -> None:
+        """Load `adapter/` of a bundle or checkpoint folder, strictly; it is put in, in float32, when the model has none.
+
+        Raises:
+            FileNotFoundError: when a file of the adapter is missing.
+            ValueError: when a weight is missing, unexpected, not finite or of another shape, naming it.
+        """
+        adapter = Path(folder) / ADAPTER_DIR
+        file = adapter / ADAPTER_FILE
+        for path in (adapter / ADAPTER_CONFIG_FILE, file):
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"{path} is missing, so there is no adapter to load: take another bundle or checkpoint"
+                )
+        if not self.has_adapter:
+            self._inject(LoraConfig.from_pretrained(adapter))
+            for name, parameter in self.named_parameters():
+                if "lora_" in name:  # as in training, whatever the backbone computes in
+                    parameter.data = parameter.data.float()
+        weights = read_weights(file)
+        check_keys(file, weights, get_peft_model_state_dict(self))
+        set_peft_model_state_dict(self, weights)
+
+    def _inject(self, lora: LoraConfig) -> None:
+        inject_adapter_in_model(lora, self)
+        self._hf_peft_config_loaded = True
+
+
+def check_weights(file: str | os.PathLike, weights: Mapping[str, torch.Tensor]) -> None:
+    """Every weight is finite.
+
+    Raises:
+        ValueError: naming the file that they are of, and the first weight that is not.
+    """
+    for name, weight in weights.items():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            raise ValueError(
+                f"{file}: {name} has NaN or infinite values, so that no score would be right; train again, or download again"
+            )
+
+
+def check_weight_file(file: Path) -> None:
+    """Every weight of a safetensors file is finite; reads one after another. See `check_weights` for what it raises."""
+    with safe_open(file, "pt") as opened:
+        for name in opened.keys():  # noqa: SIM118 (it is no mapping)
+            check_weights(file, {name: opened.get_tensor(name)})
+
+
+def read_weights(file: Path) -> dict[str, torch.Tensor]:
+    """The weights of a safetensors file, all of them finite.
+
+    Raises:
+        ValueError: when it is not whole, or naming the first weight that is not finite.
+    """
+    try:
+        weights = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file}: not a whole safetensors file ({error}); download or copy it again") from error
+    check_weights(file, weights)
+    return weights
+
+
+def check_keys(file: Path, weights: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    """A file's weights have the names and shapes that a model expects.
+
+    Raises:
+        ValueError: naming the first weight that is missing, unexpected or of another shape.
+    """
+    missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
+    for kind, keys in (("missing", missing), ("unexpected", unexpected)):
+        if keys:
+            raise ValueError(
+                f"{file}: {len(keys)} {kind} weights, first {min(keys)}; the file and its configuration do not belong together"
+            )
+    for key, value in weights.items():
+        if value.shape != expected[key].shape:
+            raise ValueError(f"{file}: {key} has shape {tuple(value.shape)}, expected {tuple(expected[key].shape)}")

@@ -1,0 +1,98 @@
+"""From hidden states to a prediction: poolings, heads, losses, and the scale between logits and label units.
+
+To add one, write a function and put it into its table; configuration, arguments and help follow. It knows no Thinker and no file.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def last_token_index(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Index (B,) of the last non-padding token of each row of a (B, T) mask, padded on either side."""
+    return attention_mask.shape[1] - 1 - attention_mask.long().flip(1).argmax(1)
+
+
+def pool_last_token(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """State (B, H) of the last non-padding token of each row of hidden states (B, T, H)."""
+    rows = torch.arange(hidden.shape[0], device=hidden.device)
+    return hidden[rows, last_token_index(attention_mask).to(hidden.device)]
+
+
+def mlp(width: int, hidden_size: int, dropout: float) -> nn.Sequential:
+    """Linear, LayerNorm, ReLU, dropout, Linear."""
+    return nn.Sequential(
+        nn.Linear(width, hidden_size),
+        nn.LayerNorm(hidden_size),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden_size, 1),
+    )
+
+
+def linear(width: int, hidden_size: int, dropout: float) -> nn.Sequential:
+    """Dropout and Linear; it has no hidden layer, so `hidden_size` is not used."""
+    return nn.Sequential(nn.Dropout(dropout), nn.Linear(width, 1))
+
+
+# Hidden states (B, T, H) and attention mask (B, T) -> (B, H).
+POOLINGS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"last": pool_last_token}
+# Width H, hidden size and dropout -> a module from (B, H) to (B, 1).
+HEADS: dict[str, Callable[[int, int, float], nn.Module]] = {"mlp": mlp, "linear": linear}
+# Logits (B,) and z-scored labels (B,) -> scalar.
+LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "l1": F.l1_loss,
+    "mse": F.mse_loss,
+    "huber": F.huber_loss,
+}
+
+
+class RegressionHead(nn.Module):
+    """Hidden state (B, H) -> logit (B,), in float32 whatever the backbone computes in.
+
+    Args:
+        width: H.
+        head: a name in `HEADS`.
+        hidden_size: of the head's hidden layer.
+        dropout: a probability in [0, 1).
+    """
+
+    def __init__(self, width: int, *, head: str, hidden_size: int, dropout: float):
+        super().__init__()
+        self.layers = HEADS[head](width, hidden_size, dropout)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.layers(pooled.float()).squeeze(-1)  # (B,)
+
+
+@dataclass(frozen=True)
+class LabelScale:
+    """How logits, which are z-scored, and label units relate.
+
+    Attributes:
+        mean: of the training labels, label units; a logit of 0 means this score.
+        std: standard deviation of the training labels, label units.
+        low: lowest score, label units.
+        high: highest score, label units.
+    """
+
+    mean: float
+    std: float
+    low: float
+    high: float
+
+    def to_logits(self, labels: torch.Tensor) -> torch.Tensor:
+        """Labels (B,), label units, as the logits that would be right."""
+        return (labels - self.mean) / self.std
+
+    def to_label_units(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (B,) in label units, not clipped."""
+        return logits * self.std + self.mean
+
+    def clip(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (B,) within the range; NaN for one that is not finite."""
+        return scores.clamp(self.low, self.high).where(scores.isfinite(), torch.nan)
