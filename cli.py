@@ -7,16 +7,14 @@ import json
 import re
 import signal
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 from transformers.utils import logging
 
 from .data.build import build_dataset
-from .data.denoise import Denoise
+from .data.built import Denoise
 from .experiments.ablation import ablate as run_ablation
 from .experiments.ablation import conclusion as ablation_conclusion
 from .experiments.baselines import run_baseline
@@ -28,13 +26,9 @@ from .experiments.probe import probe as run_probe
 from .experiments.report import write_report
 from .hub.publish import publish_run
 from .hub.publish_data import media_warning, publish_dataset
-from .scoring.batch import Loading, described, load_pipeline, score_clips, share_of, sources, summary, write_rows
-from .scoring.clips import find_clips
-from .scoring.processes import processes, wait_for_all
-from .scoring.ray_engine import score_on_ray
-from .scoring.results import Journal, row_schema
-from .scoring.timeline import parse_seconds, write_timeline
-from .scoring.transcribe import Transcriber
+from .scoring.batch import Loading, load_pipeline
+from .scoring.job import score as run_score
+from .scoring.options import Engine, ScoreOptions
 from .training.arguments import parse_arguments
 from .training.error_line import error_line
 from .training.feature_cache import cache_info, clear_cache
@@ -56,13 +50,6 @@ Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu; the first G
 Dtype = Annotated[str | None, typer.Option(help="bfloat16 (on a GPU), float16 or float32 (elsewhere)")]
 Quantize = Annotated[str | None, typer.Option(help="nf4 for 4-bit weights")]
 CacheFolder = Annotated[Path, typer.Argument(help="what feature_cache names in a config")]
-
-
-class Engine(StrEnum):
-    """What scores: this process, or actors of a Ray cluster."""
-
-    LOCAL = "local"
-    RAY = "ray"
 
 
 @app.callback()
@@ -210,78 +197,32 @@ def score(
 
     With --out, a command that was stopped, even killed, goes on where it was when it is started again.
     """
-    logging.set_verbosity_error()  # what matters of loading is said below
-    loading = Loading(model, device, dtype, quantize)
+    options = ScoreOptions(
+        model,
+        tuple(files or ()),
+        table,
+        text,
+        out,
+        transcribe,
+        windows,
+        stride,
+        interval,
+        device,
+        dtype,
+        quantize,
+        batch_size,
+        workers,
+        engine,
+    )
+    options.check()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if windows is not None:
-        whole = {"--table": table, "--text": text, "--transcribe": transcribe, "--interval": interval}
-        if unused := [name for name, value in whole.items() if value is not None]:
-            raise ValueError(
-                f"{', '.join(unused)} cannot go with --windows, which takes the words of a .srt or .vtt file"
-            )
-        _score_over_time(files or [], loading, windows, stride, out, batch_size)
+    result = run_score(options, lambda line: typer.echo(line, err=True))
+    if result is None:  # the first of several processes speaks for all
         return
-    clips = find_clips(files or [], table, text)
-    share = processes()
-    if share[1] > 1 and (out is None or engine is Engine.RAY):
-        raise ValueError("several processes need --out, and --engine local")
-    batches, journal = share_of(clips, batch_size, share), None
-    if out:
-        about = described(loading, clips, batch_size, transcribe=transcribe, interval=interval)
-        journal = Journal(out, about, sources(loading, batches), row_schema(interval), share)
-        if journal.changed:
-            typer.echo(f"{journal.changed} clips changed since they were scored, and are scored again", err=True)
-    rest = [clip for number in (journal.missing if journal else range(len(batches))) for clip in batches[number]]
-    settings = {"batch_size": batch_size, "workers": workers, "interval": interval}
-    if engine is Engine.RAY:
-        rows = score_on_ray(loading, rest, transcribe=transcribe, **settings)
-    else:
-        transcriber = Transcriber(transcribe, loading.resolved().device) if transcribe else None
-        rows = score_clips(load_pipeline(loading), rest, transcriber=transcriber, **settings)
-    if journal:
-        write_rows(rows, journal)
-        wait_for_all(share)
-        if share[0] > 0:
-            return
-        found = summary(journal.rows())
-        journal.finish()
-        typer.echo(f"{found.clips - found.failed} scores in {out}")
-    else:
-        shown = list(rows)
-        found = summary(shown)
-        screen = pd.DataFrame(shown, columns=row_schema(interval).names)
-        unused = [name for name in ("warning", "error") if screen[name].isna().all()]
-        screen = screen.drop(columns=["text", *unused])
-        typer.echo(screen.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3f}"))
-    if found.without_text:
-        hint = "" if transcribe else "; a .txt beside a file, --text or --transcribe MODEL gives it one"
-        typer.echo(
-            f"{found.without_text} of them without a transcript, which carries most of the signal{hint}", err=True
-        )
-    if found.in_part:
-        typer.echo(f"{found.in_part} of them read in part; the column warning says what is missing", err=True)
-    if found.failed:
-        typer.echo(f"{found.failed} of {found.clips} clips have no score; the column error says why", err=True)
-        raise typer.Exit(1)
-
-
-def _score_over_time(
-    files: list[str], loading: Loading, windows: str, stride: str | None, out: Path | None, batch_size: int
-) -> None:
-    if len(files) != 1:
-        raise ValueError(f"--windows scores one file over time, but {len(files)} are given")
-    window = parse_seconds(windows)
-    step = parse_seconds(stride) if stride else window / 2
-    out = out or Path(f"{Path(files[0]).stem}.timeline.csv")
-    pipe = load_pipeline(loading)
-    moments = write_timeline(files[0], pipe, out, window=window, stride=step, batch_size=batch_size)
-    failed = sum(moment.error is not None for moment in moments)
-    typer.echo(f"{len(moments) - failed} of {len(moments)} windows scored; see {out} and {out.with_suffix('.png')}")
-    if not any(moment.text for moment in moments):
-        typer.echo(
-            "without a transcript, which carries most of the signal; a .srt or .vtt beside it gives it one", err=True
-        )
-    if failed:
+    typer.echo(result.message)
+    for warning in result.warnings:
+        typer.echo(warning, err=True)
+    if result.failed:
         raise typer.Exit(1)
 
 

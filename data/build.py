@@ -6,27 +6,27 @@ opened files are kept beside the output, so a build that was stopped goes on whe
     omnisent data build cmu_mosi --root DIR --out DIR
 """
 
-import csv
 import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, DatasetInfo, Features, Value
 from tqdm.auto import tqdm
 
 from .build_report import FEATURES, BuildReport, BuiltRow, make_report, write_report
-from .built import REPORT_NAME
+from .built import REPORT_NAME, Denoise
 from .catalog import DATASETS, DatasetFacts
 from .clip import SPLITS
-from .denoise import Denoise, check_denoiser, denoise_files
+from .denoise import check_denoiser, denoise_files
 from .media_check import VERSION as CHECK_VERSION
 from .media_check import FileCheck, run_tasks
 from .mmsa import Defect, MediaFiles, TableRow, read_table
 from .planted import make_planted_clips
+from .tables import write_table
 
 
 def build_dataset(
@@ -287,12 +287,13 @@ def _save(folder: Path, facts: DatasetFacts, report: BuildReport, built: Sequenc
 
 def _write_rows(path: Path, built: Sequence[BuiltRow], defects: Sequence[Defect]) -> None:
     """Every row of the table, and every file without one, with what became of it."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("id", "split", "outcome", "kind", "reason", "duration"))
-        for item in built:
-            clip = item.row.clip
-            writer.writerow((clip.id, clip.split, item.outcome, item.kind or "", item.reason, item.duration))
-        for defect in map(asdict, defects):
-            if defect["outcome"] in ("left out", "not in the table"):
-                writer.writerow([defect[key] for key in ("id", "split", "outcome", "kind", "reason")] + [""])
+    columns = {**dict.fromkeys(("id", "split", "outcome", "kind", "reason"), str), "duration": float}
+    rows = [
+        (item.row.clip.id, item.row.clip.split, item.outcome, item.kind, item.reason, item.duration) for item in built
+    ]
+    rows += [
+        (defect.id, defect.split, defect.outcome, defect.kind, defect.reason, None)
+        for defect in defects
+        if defect.outcome in ("left out", "not in the table")
+    ]
+    write_table(path, columns, rows)

@@ -3,8 +3,10 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 REPORT_NAME = "build_report.json"
+Denoise = Literal["none", "deepfilternet", "spectral"]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from .catalog import DATASETS
 from .clip import Clip
 from .mmsa import read_table
 from .mmsa_builder import MmsaBuilder
+from .tables import read_rows
 
 
 class CmuMosei(MmsaBuilder):

@@ -14,13 +14,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from tqdm.auto import tqdm
 
+from .built import Denoise
 from .media_check import run_tasks
 
-Denoise = Literal["none", "deepfilternet", "spectral"]
 VERSION = 1  # raise when the same sound would come out otherwise
 FILES_A_CALL = 64
 _INSTALL_DEEPFILTER = (

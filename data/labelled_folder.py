@@ -4,8 +4,6 @@ Two kinds of columns are known by their header: this project's (id, text, video,
 clip_index) and the MMSA layout's (video_id, clip_id, text, label, mode, ...; media in Raw/<video_id>/<clip_id>.mp4).
 """
 
-import csv
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,11 +11,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import DatasetDict, load_from_disk
 
 from .clip import MODALITIES, SPLIT_NAMES, Clip
+from .tables import read_rows
 
 TABLES = ("clips.csv", "clips.jsonl", "clips.parquet", "label.csv")
 MMSA_COLUMNS = {"video_id", "clip_id", "text", "label"}
@@ -62,7 +59,7 @@ def read_clips(path: str | Path, *, with_media: bool = True, missing_ok: bool = 
         read = read or _reader(where, row)
         clip = read(where, row, root, with_media)
         if clip.id in clips:
-            raise ValueError(f"{where}: column {_id_columns(read)}: {clip.id!r} stands there twice; ids must be unique")
+            raise ValueError(f"{where}: column {_id_columns(read)}: {clip.id!r} is there twice; ids must be unique")
         clips[clip.id] = clip
     if not clips:
         raise ValueError(f"{table}: the table has no clips")
@@ -86,66 +83,7 @@ def _find_table(path: Path) -> Path:
 
 def _rows(table: Path) -> Iterator[tuple[str, Row]]:
     """Each row with the words that say where it stands."""
-    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
-    if table.is_dir():
-        return _built_rows(table)
-    if table.suffix.lower() not in readers:
-        raise ValueError(f"{table}: expected a table that ends in {', '.join(readers)}")
-    return readers[table.suffix.lower()](table)
-
-
-def _csv_rows(table: Path) -> Iterator[tuple[str, Row]]:
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            for name in header:
-                if name in KNOWN_COLUMNS and header.count(name) > 1:
-                    raise ValueError(f"{table}, line 1: column {name!r} stands there twice")
-            for cells in reader:
-                where = f"{table}, line {reader.line_num}"
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise ValueError(f"{where}: {len(cells)} columns where line 1 has {len(header)}")
-                yield where, dict(zip(header, cells, strict=True))
-        except csv.Error as error:
-            raise ValueError(f"{table}, line {reader.line_num}: not CSV: {error}") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{table}, after line {reader.line_num}: not UTF-8: {error}") from error
-
-
-def _jsonl_rows(table: Path) -> Iterator[tuple[str, Row]]:
-    for number, line in enumerate(table.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{table}, line {number}"
-        try:
-            row = json.loads(line, object_pairs_hook=_columns)
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f"{where}: not JSON: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{where}: expected an object with the columns as keys")
-        yield where, row
-
-
-def _columns(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in KNOWN_COLUMNS.intersection(names):
-        if names.count(name) > 1:
-            raise ValueError(f"column {name!r} stands there twice")
-    return dict(pairs)
-
-
-def _parquet_rows(table: Path) -> Iterator[tuple[str, Row]]:
-    try:
-        rows = pq.read_table(table).to_pylist()
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # a damaged page is an OSError
-        raise ValueError(f"{table}: not Parquet: {error}") from error
-    for number, row in enumerate(rows, 1):
-        yield f"{table}, row {number}", row
+    return _built_rows(table) if table.is_dir() else read_rows(table, KNOWN_COLUMNS)
 
 
 def _built_rows(folder: Path) -> Iterator[tuple[str, Row]]:

@@ -2,11 +2,9 @@
 
 The table is `<root>/label.csv` (or `meta.csv`) as the MMSA toolkit lays it out. Media lie in
 `Raw/<video_id>/<clip_id>.mp4`, or as CMU gives them out in `Raw/Video(s)/Segmented[/Combined]/<video_id>_<clip_id>.mp4`
-with transcripts in `Raw/Transcript/Segmented[/Combined]`. Only the standard library
-is used, so that the builder files next to this one also work as loading scripts.
+with transcripts in `Raw/Transcript/Segmented[/Combined]`.
 """
 
-import csv
 import io
 import math
 import os
@@ -16,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .clip import SPLIT_NAMES, Clip
+from .tables import by_column, read_csv_lines, read_text
 
 TABLE_NAMES = ("label.csv", "meta.csv")
 UNIMODAL = ("label_T", "label_A", "label_V")
@@ -124,7 +123,7 @@ def read_table(
         clip = row.clip
         if clip.id in rows:
             where = f"{table}, line {line}: columns video_id and clip_id"
-            reason = f"{where}: {clip.id!r} already stands in line {rows[clip.id].line}; the first is used"
+            reason = f"{where}: {clip.id!r} is already in line {rows[clip.id].line}; the first is used"
             on_defect(Defect("duplicate id", "left out", reason, clip.id, clip.split))
             continue
         text = clip.text or transcripts.text(clip.video_id, row.clip_id)
@@ -245,7 +244,7 @@ def read_transcript(path: str | Path) -> Iterator[tuple[str, str]]:
         ValueError: naming file, line and column, for a line of neither form, or one of another video.
     """
     path = Path(path)
-    for number, line in enumerate(io.StringIO(_decoded(path), newline=None), 1):
+    for number, line in enumerate(io.StringIO(read_text(path), newline=None), 1):
         if not line.strip():
             continue
         match = _MOSEI_LINE.fullmatch(line.strip()) or _MOSI_LINE.fullmatch(line.strip())
@@ -258,50 +257,23 @@ def read_transcript(path: str | Path) -> Iterator[tuple[str, str]]:
         yield match["clip"].lstrip("0") or "0", match["text"].strip()
 
 
-def _decoded(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = content[: error.start]
-        line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
-        raise ValueError(
-            f"{path}, line {line}, column {column}: byte 0x{content[error.start]:02x} is not UTF-8; save the"
-            " file as UTF-8"
-        ) from error
-
-
 def _cells(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and cells by column name of every row."""
-    text = _decoded(table)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     order: Sequence[str] | None = None
-    line = 1
-    try:
-        for cells in reader:
-            start, line = line, reader.line_num + 1
-            cells = [cell.strip() for cell in cells]
-            if cells in ([], [""]):
+    for line, raw in read_csv_lines(table):
+        cells = [cell.strip() for cell in raw]
+        if cells == [""]:
+            continue
+        if order is None:
+            order = _header(table, line, cells)
+            if order is not None:
                 continue
-            if order is None:
-                order = _header(table, start, cells)
-                if order is not None:
-                    continue
-                order = _headerless_order(table, start, cells)
-            if len(cells) != len(order):
-                column = min(len(cells), len(order)) + 1
-                raise ValueError(
-                    f"{table}, line {start}, column {column}: expected {len(order)} columns, found {len(cells)};"
-                    " is a comma not quoted?"
-                )
-            for name, cell in zip(order, cells, strict=True):
-                if "\0" in cell:
-                    raise ValueError(f"{table}, line {start}, column {name}: holds a NUL byte; the file is damaged")
-            yield start, dict(zip(order, cells, strict=True))
-    except csv.Error as error:
-        wrong = re.split(r"\r\n|\r|\n", text)[reader.line_num - 1]
-        column = wrong.split('"')[0].count(",") + 1
-        raise ValueError(f"{table}, line {reader.line_num}, column {column}: not CSV: {error}") from error
+            order = _headerless_order(table, line, cells)
+        row = by_column(table, line, order, cells)
+        for name, cell in row.items():
+            if "\0" in cell:
+                raise ValueError(f"{table}, line {line}, column {name}: holds a NUL byte; the file is damaged")
+        yield line, row
     if order is None:
         raise ValueError(f"{table}, line 1, column 1: expected {', '.join(MMSA_ORDER)}, found an empty file")
 
@@ -319,7 +291,7 @@ def _header(table: Path, line: int, cells: Sequence[str]) -> list[str] | None:
                 f"{table}, line {line}, column {column}: unknown column {cell!r}; expected {', '.join(MMSA_ORDER)}"
             )
         if name in names:
-            raise ValueError(f"{table}, line {line}, column {column}: column {cell!r} stands there twice")
+            raise ValueError(f"{table}, line {line}, column {column}: column {cell!r} is there twice")
         names.append(name)
     for name in REQUIRED:
         if name not in names:

@@ -6,7 +6,6 @@ face), and a modality that a clip lacks adds nothing, so every ablation has a kn
     python -m omnisent.data.planted runs/planted
 """
 
-import csv
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from tqdm.auto import tqdm
 
 from .clip import SPLITS, Clip
 from .labelled_folder import read_clips
+from .tables import write_table
 
 VERSION = 2  # raise when the same settings would give other clips
 SHARES = {"text": 0.5, "audio": 0.3, "video": 0.2}
@@ -28,7 +28,12 @@ MISSING_RATE = 0.06
 FPS = 12
 SAMPLE_RATE = 16_000
 SIZES = ((112, 112), (112, 112), (112, 112), (140, 112), (112, 140))
-COLUMNS = ("id", "text", "video", "audio", "label", "split", "video_id", "clip_index")
+COLUMNS = {
+    **dict.fromkeys(("id", "text", "video", "audio"), str),
+    "label": float,
+    **dict.fromkeys(("split", "video_id"), str),
+    "clip_index": int,
+}
 WORDS = (
     ("horrible", "awful"),
     ("bad", "boring"),
@@ -190,10 +195,7 @@ def _write(out: Path, settings: dict) -> None:
             write_sound(out / row["audio"], sound)
         rows.append(row)
         latents[clip_id] = {name: getattr(made, name) for name in SHARES}
-    with (out / "clips.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(out / "clips.csv", COLUMNS, (list(row.values()) for row in rows))
     text = json.dumps({"settings": settings, "shares": SHARES, "latents": latents}, indent=1, allow_nan=False)
     (out / "planted.json").write_text(text + "\n", encoding="utf-8")
 

@@ -26,7 +26,7 @@ from ..media_omnisent import OmniSentError
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from .judgement import judge
 from .judgement_page import STYLE, judgement_html, timeline_html, whole
-from .timeline import windows_of
+from .windows import windows_of
 
 CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds
 INTRODUCTION = """

@@ -1,4 +1,4 @@
-"""Scores clips on one machine, from a loaded bundle to rows: in order, in batches, with progress, and gone on with after a stop.
+"""Scores clips on one machine, from a loaded bundle to rows: in order, in batches and with progress.
 
 It adds nothing to a score: the pipeline makes it.
 """
@@ -6,7 +6,7 @@ It adds nothing to a score: the pipeline makes it.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -22,7 +22,8 @@ from ..processing_omnisent import OmniSentProcessor
 from ..training.arguments import DTYPES, QUANTIZATIONS, ModelArguments
 from ..training.backbone import quantization_config
 from .clips import transcript_file, transcript_of
-from .results import Journal, Source
+from .processes import Process
+from .results import ResumableWriter, Source
 from .transcribe import Transcriber
 
 ON_GPU, ON_CPU = "bfloat16", "float32"
@@ -92,14 +93,14 @@ def load_pipeline(loading: Loading) -> MultimodalSentimentPipeline:
     return MultimodalSentimentPipeline(model=model, processor=processor)
 
 
-def described(loading: Loading, clips: Sequence[Clip], batch_size: int, **settings: Any) -> dict[str, Any]:
-    """What all rows depend on: they go on in a journal only where all of it is the same; see `sources` for the rest."""
+def settings_of(loading: Loading, clips: Sequence[Clip], batch_size: int, **others: Any) -> dict[str, Any]:
+    """What all rows depend on: a command resumes only where all of it is the same; see `sources` for each row's own."""
     wanted = loading.resolved()
     return {
         **asdict(wanted),
         "device": torch.device(wanted.device).type,
         "batch_size": batch_size,
-        **settings,
+        **others,
         "clips": len(clips),
         "list of clips": _digest([clip.id for clip in clips]),
     }
@@ -147,27 +148,24 @@ def score_clips(
             yield as_row(clip, result, error)
 
 
-def write_rows(rows: Iterator[dict[str, Any]], journal: Journal) -> None:
-    """Keeps the rows of the batches that a journal lacks, in their order."""
-    first = journal.share[0] == 0
-    total = sum(map(len, journal.batches))
-    with tqdm(
-        total=total, initial=journal.kept, desc="scoring", unit="clip", disable=None if first else True
-    ) as progress:
-        for number in journal.missing:
-            batch = list(islice(rows, len(journal.batches[number])))
-            journal.add(number, batch)
+def write_rows(rows: Iterator[dict[str, Any]], writer: ResumableWriter) -> None:
+    """Keeps the rows of the batches that a writer lacks, in their order."""
+    hidden = None if writer.process.rank == 0 else True
+    total = sum(map(len, writer.batches))
+    with tqdm(total=total, initial=writer.kept, desc="scoring", unit="clip", disable=hidden) as progress:
+        for number in writer.missing:
+            batch = list(islice(rows, len(writer.batches[number])))
+            writer.add(number, batch)
             progress.update(len(batch))
 
 
-def share_of(clips: Sequence[Clip], batch_size: int, share: tuple[int, int]) -> list[list[Clip]]:
-    """The batches of one process of several: every so many-th one, so that each has its part of what is long."""
-    process, processes = share
-    starts = range(process * batch_size, len(clips), processes * batch_size)
+def batches_of(clips: Sequence[Clip], batch_size: int, process: Process) -> list[list[Clip]]:
+    """The batches of one process: rank r of world size W has the batches r, r + W, r + 2 W, ..."""
+    starts = range(process.rank * batch_size, len(clips), process.world_size * batch_size)
     return [list(clips[start : start + batch_size]) for start in starts]
 
 
-def summary(rows: Iterator[Mapping[str, Any]]) -> Summary:
+def summary(rows: Iterable[Mapping[str, Any]]) -> Summary:
     """Counts of rows."""
     clips = failed = without_text = in_part = 0
     for row in rows:

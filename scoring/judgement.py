@@ -13,8 +13,9 @@ from typing import Any
 from ..media_omnisent import OmniSentError
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from .subtitles import Cue, read_cues
-from .timeline import Moment, score_timeline, windows_of
+from .timeline import Moment, score_timeline
 from .timeline_plot import clock
+from .windows import windows_of
 
 
 @dataclass(frozen=True)

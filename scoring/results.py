@@ -1,35 +1,30 @@
-"""Rows of scores on their way to a file: kept in a journal as they come, and turned into JSONL, CSV or Parquet at the end.
+"""Writes rows of scores so that an interrupted command resumes: kept in NAME.part as they come, made into a table at the end.
 
-The journal lies beside the file as NAME.part, one line a batch, with what each row was made of. An interrupted command resumes from
-it, even after a power cut: only batches that are missing, or that have a clip which changed since, are made. Several processes that
-share the work keep one journal each.
+NAME.part has one line a batch, with a digest of what each row was made of. An interrupted command resumes from it, even after a
+power cut: only batches that are missing, or that have a clip which changed since, are scored. Of several processes each writes a
+file of its own, NAME.part-RANK.
 """
 
-import csv
 import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from ..data.tables import check_ending, write_table
+from .processes import Process
 
 VERSION = 2  # raise when lines are written in another way
-FORMATS = (".jsonl", ".csv", ".parquet")
-_ROWS_AT_ONCE = 4096
 
 
-def row_schema(interval: float | None = None) -> pa.Schema:
-    """Columns of the rows of a file; with an interval also `low` and `high`."""
-    bounds = [] if interval is None else [("low", pa.float64()), ("high", pa.float64())]
-    names = ("label", "seconds", "text", "warning", "error")
-    rest = [(name, pa.float64() if name == "seconds" else pa.string()) for name in names]
-    return pa.schema([("id", pa.string()), ("score", pa.float64()), *bounds, *rest])
+def row_columns(interval: float | None = None) -> dict[str, type]:
+    """Columns of the rows of a file, with their types; with an interval also `low` and `high`."""
+    bounds = {} if interval is None else {"low": float, "high": float}
+    rest = {"label": str, "seconds": float, "text": str, "warning": str, "error": str}
+    return {"id": str, "score": float, **bounds, **rest}
 
 
 @dataclass(frozen=True)
@@ -40,39 +35,38 @@ class Source:
     digest: str
 
 
-class Journal:
-    """The rows of a file that is being made.
+class ResumableWriter:
+    """Keeps rows batch by batch, and makes them into a table when all are there.
 
     Args:
-        out: the file to make; its ending says which of JSONL, CSV and Parquet.
-        about: what all rows depend on; a journal of something else is refused by the name of the first field that differs.
+        out: the table to make; its ending says which of CSV, JSONL and Parquet.
+        settings: what all rows depend on; a part file with other settings is refused by the name of the first that differs.
         batches: the sources of this process's rows, batch by batch.
-        schema: of the rows.
-        share: which process of how many this is; process p of P has the batches p, p + P, p + 2 P, ...
+        columns: of the rows, with their types.
+        process: rank r of world size W has the batches r, r + W, r + 2 W, ...
 
     Attributes:
-        missing: numbers of the batches that are still to be made, ascending.
+        missing: numbers of the batches that are still to be scored, ascending.
         changed: how many clips have a row that was made of something else.
 
     Raises:
-        ValueError: for another ending, or a journal of other clips or settings.
+        ValueError: for another ending, or a part file of other clips or settings.
         FileExistsError: when the file is there already.
     """
 
     def __init__(
         self,
         out: str | os.PathLike,
-        about: Mapping[str, Any],
+        settings: Mapping[str, Any],
         batches: Sequence[Sequence[Source]],
-        schema: pa.Schema,
-        share: tuple[int, int] = (0, 1),
+        columns: Mapping[str, type],
+        process: Process = Process(),  # noqa: B008 (frozen)
     ) -> None:
-        self.out, self.batches, self.schema, self.share = Path(out), batches, schema, share
-        if self.out.suffix.lower() not in FORMATS:
-            raise ValueError(f"{out}: expected a file that ends in {', '.join(FORMATS)}")
+        self.out, self.batches, self.columns, self.process = Path(out), batches, columns, process
+        check_ending(self.out)
         if self.out.exists():
             raise FileExistsError(f"{out} is there already; remove it or give another --out")
-        self.path = self._path(share[0])
+        self.path = self._path(process.rank)
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "a+b")  # noqa: SIM115 (open as long as rows come)
         try:
@@ -81,8 +75,8 @@ class Journal:
             raise ValueError(
                 f"{self.path} is being written by another process; wait for it or give another --out"
             ) from error
-        about = json.loads(json.dumps({"journal": VERSION, **about, "processes": share[1], "batches": len(batches)}))
-        kept = self._resume(about)
+        header = {"journal": VERSION, **settings, "processes": process.world_size, "batches": len(batches)}
+        kept = self._resume(json.loads(json.dumps(header)))
         wanted = [[source.digest for source in batch] for batch in batches]
         self.missing = [number for number, digests in enumerate(wanted) if kept.get(number) != digests]
         self.changed = sum(
@@ -102,37 +96,34 @@ class Journal:
         Raises:
             ValueError: for rows that are not those of the batch's clips, in their order.
         """
-        expected, found = [source.id for source in self.batches[number]], [row["id"] for row in rows]
-        if found != expected:
+        expected, given = [source.id for source in self.batches[number]], [row["id"] for row in rows]
+        if given != expected:
             raise ValueError(
-                f"{self.out}: rows of the clips {expected} were expected, those of {found} came; nothing is kept of them"
+                f"{self.out}: expected rows of the clips {expected}, got those of {given}; none of them is kept"
             )
-        shown = [{name: row.get(name) for name in self.schema.names} for row in rows]
+        kept = [{name: row.get(name) for name in self.columns} for row in rows]
         digests = [source.digest for source in self.batches[number]]
-        self._write({"batch": number, "made of": digests, "rows": shown})
+        self._write({"batch": number, "made of": digests, "rows": kept})
 
     def finish(self) -> None:
-        """Make the file, whole or not at all, of the journals of all processes, and remove them; one process does it for all."""
-        draft = self.path.with_name(f"{self.path.name}-{self.out.suffix[1:]}")
-        write = {".jsonl": self._write_jsonl, ".csv": self._write_csv, ".parquet": self._write_parquet}
-        write[self.out.suffix.lower()](draft)
-        draft.replace(self.out)
+        """Make the table, whole or not at all, of the part files of all processes, and remove them; one process does it for all."""
+        write_table(self.out, self.columns, ([row[name] for name in self.columns] for row in self.rows()))
         self.close()
-        for process in range(self.share[1]):
-            self._path(process).unlink()
+        for rank in range(self.process.world_size):
+            self._path(rank).unlink()
 
     def close(self) -> None:
-        """Leave the journal as it is."""
+        """Leave the part file as it is."""
         self._file.close()
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """All rows, by every process, in order; of a batch that was made twice, the later ones.
+        """All rows, of every process, in order; of a batch that was scored twice, the later ones.
 
         Raises:
             ValueError: when a batch is missing.
         """
         with ExitStack() as opened:
-            files = [opened.enter_context(open(self._path(process), "rb")) for process in range(self.share[1])]
+            files = [opened.enter_context(open(self._path(rank), "rb")) for rank in range(self.process.world_size)]
             batches = sum(json.loads(file.readline())["batches"] for file in files)
             places = [_places(file) for file in files]
             for number in range(batches):
@@ -142,30 +133,30 @@ class Journal:
                 files[which].seek(places[which][batch])
                 yield from json.loads(files[which].readline())["rows"]
 
-    def _path(self, process: int) -> Path:
-        which = "" if self.share[1] == 1 else f"-{process}"
-        return self.out.with_name(f"{self.out.name}.part{which}")
+    def _path(self, rank: int) -> Path:
+        suffix = "" if self.process.world_size == 1 else f"-{rank}"
+        return self.out.with_name(f"{self.out.name}.part{suffix}")
 
     def _write(self, value: Mapping[str, Any]) -> None:
         self._file.write((json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode())
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _resume(self, about: Mapping[str, Any]) -> dict[int, list[str]]:
+    def _resume(self, header: Mapping[str, Any]) -> dict[int, list[str]]:
         """Cut off what is not a whole line; returns what the rows of each batch that is left were made of."""
         self._file.seek(0)
         first = self._file.readline()
         if not first.endswith(b"\n"):
             self._file.truncate(0)
-            self._write(about)
+            self._write(header)
             return {}
         try:
             before = json.loads(first)
         except ValueError:
             before = None
         if not isinstance(before, dict):
-            raise ValueError(f"{self.path} is not a journal of scores; remove it or give another --out")
-        for name, value in about.items():
+            raise ValueError(f"{self.path} is not an unfinished file of scores; remove it or give another --out")
+        for name, value in header.items():
             if before.get(name) != value:
                 raise ValueError(
                     f"{self.path} was begun with other {name} ({before.get(name)}, now {value}); remove it or give another --out"
@@ -173,36 +164,19 @@ class Journal:
         kept, end = {}, self._file.tell()
         for line in self._file:
             try:
-                found = json.loads(line) if line.endswith(b"\n") else None
+                entry = json.loads(line) if line.endswith(b"\n") else None
             except ValueError:
-                found = None
-            if found is None:  # cut off, here or by a power cut
+                entry = None
+            if entry is None:  # cut off, here or by a power cut
                 break
-            kept[found["batch"]] = found["made of"]
+            kept[entry["batch"]] = entry["made of"]
             end += len(line)
         self._file.truncate(end)
         return kept
 
-    def _write_jsonl(self, draft: Path) -> None:
-        with open(draft, "w", encoding="utf-8") as file:
-            for row in self.rows():
-                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-
-    def _write_csv(self, draft: Path) -> None:
-        with open(draft, "w", encoding="utf-8", newline="") as file:
-            table = csv.DictWriter(file, self.schema.names)
-            table.writeheader()
-            table.writerows(self.rows())
-
-    def _write_parquet(self, draft: Path) -> None:
-        rows = self.rows()
-        with pq.ParquetWriter(draft, self.schema) as file:
-            while some := list(islice(rows, _ROWS_AT_ONCE)):
-                file.write_table(pa.Table.from_pylist(some, schema=self.schema))
-
 
 def _places(file: BinaryIO) -> dict[int, int]:
-    """Where in a journal the last line of each batch begins."""
+    """Where in a part file the last line of each batch begins."""
     file.seek(0)
     places, place = {}, len(file.readline())
     for line in file:

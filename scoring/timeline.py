@@ -3,24 +3,25 @@
 The file is opened once; windows are read one after another and scored in batches, so memory holds a batch, not the file.
 """
 
-import math
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
-import pandas as pd
 from tqdm.auto import tqdm
 
+from ..data.tables import check_ending, write_table
 from ..media_omnisent import read_header
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from .subtitles import Cue, cues_beside, text_within
 from .timeline_plot import clock, plot_timeline
+from .windows import windows_of
 
-TABLES = (".csv", ".jsonl", ".parquet")
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+COLUMNS = {
+    **dict.fromkeys(("start", "end", "score"), float),
+    **dict.fromkeys(("label", "text", "error", "warning"), str),
+}
 
 
 @dataclass(frozen=True)
@@ -44,45 +45,6 @@ class Moment:
     text: str | None
     error: str | None
     warning: str | None = None
-
-
-def parse_seconds(text: str) -> float:
-    """Seconds of `"8s"`, `"1.5"`, `"1m30s"`, `"2h"` or `"500ms"`.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    said = text.strip().lower()
-    if re.fullmatch(r"\d+(\.\d+)?", said):
-        return float(said)
-    found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?(?:([\d.]+)ms)?", said)
-    try:
-        if found is None or not said:
-            raise ValueError
-        return sum(float(n) * unit for n, unit in zip(found.groups(), _UNITS.values(), strict=True) if n is not None)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a length of time; expected e.g. 8s, 1.5, 1m30s or 500ms") from None
-
-
-def windows_of(duration: float, window: float, stride: float) -> list[tuple[float, float]]:
-    """Start and end of each window, in seconds, the last one ending with the file.
-
-    Windows start at 0, stride, 2 * stride, ... What is left at the end is a window of its own when it is half a window or more,
-    and else the end of one that is shifted back. A file shorter than a window is one window.
-
-    Raises:
-        ValueError: when `window` or `stride` is not above 0.
-    """
-    if not (0 < window < math.inf and 0 < stride < math.inf):
-        raise ValueError(f"window and stride must be above 0 s, got {window:g} and {stride:g}")
-    if duration <= window:
-        return [(0.0, duration)]
-    full = math.floor((duration - window) / stride + 1e-6)
-    found = [(k * stride, k * stride + window) for k in range(full + 1)]
-    left, end = (full + 1) * stride, found[-1][1]
-    if duration - end < 1e-3 or left >= duration:  # a stride longer than the window leaves gaps, also at the end
-        return [*found[:-1], (found[-1][0], min(end, duration))]
-    return [*found, (left if duration - left >= window / 2 else duration - window, duration)]
 
 
 def score_timeline(
@@ -144,14 +106,12 @@ def write_timeline(
         ValueError: for a wrong ending, window, stride, or transcript file.
     """
     out = Path(out)
-    if out.suffix.lower() not in TABLES:
-        raise ValueError(f"{out}: expected a table that ends in {', '.join(TABLES)}")
+    check_ending(out)
     cues = cues_beside(path) if cues is None else cues
     expected = len(windows_of(read_header(path).seconds or 0.0, window, stride))
     scored = score_timeline(pipeline, path, window=window, stride=stride, cues=cues, batch_size=batch_size)
     moments = list(tqdm(scored, total=expected, desc=Path(path).name, unit="window"))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _write_table(moments, out)
+    write_table(out, COLUMNS, map(astuple, moments), line_end="\n")
     config = pipeline.model.config
     plot_timeline(
         moments,
@@ -185,16 +145,3 @@ def _moments(
             found = (result.get(name) for name in ("score", "label"))
             text = text_within(cues, start, end)
             yield Moment(start, end, *found, text, result.get("error"), result.get("warning"))
-
-
-def _write_table(moments: Sequence[Moment], out: Path) -> None:
-    table = pd.DataFrame([asdict(moment) for moment in moments], columns=[field.name for field in fields(Moment)])
-    table = table.astype({"score": "float64", **dict.fromkeys(("label", "text", "error", "warning"), "string")})
-    draft = out.with_name(f".{out.name}.part")
-    if out.suffix.lower() == ".csv":
-        table.to_csv(draft, index=False)
-    elif out.suffix.lower() == ".jsonl":
-        table.to_json(draft, orient="records", lines=True, force_ascii=False, double_precision=15)
-    else:
-        table.to_parquet(draft, index=False)
-    draft.replace(out)

@@ -79,14 +79,14 @@ def test_every_kind_of_table_gives_the_clips_that_were_written(rows):
 
 @examples(40)
 @given(ROWS, st.data())
-def test_an_id_that_stands_there_twice_is_found(rows, data):
+def test_a_duplicate_id_is_refused(rows, data):
     twice = data.draw(st.sampled_from(rows))
     again = {**twice, "id": f" {twice['id']}\t"}
     with tempfile.TemporaryDirectory() as name:
         for suffix in (".csv", ".jsonl", ".parquet"):
             path = Path(name, f"clips{suffix}")
             write([*rows, again], path)
-            with pytest.raises(ValueError, match=re.escape(f"column id: {twice['id'].strip()!r} stands there twice")):
+            with pytest.raises(ValueError, match=re.escape(f"column id: {twice['id'].strip()!r} is there twice")):
                 read_clips(path, missing_ok=True)
 
 

@@ -114,7 +114,7 @@ def test_clips_of_a_video_come_together_in_the_order_of_their_numbers(tmp_path):
         (f"{HEADER}\nv,1,a,nan,,,,P,train\n", "line 2, column label", "expected a number"),
         (f"{HEADER}\nv,1,a,3.5,,,,P,train\n", "line 2, column label", "expected -3 to 3, found 3.5"),
         (f"{HEADER}\nv,1,a,0,,x,,P,train\n", "line 2, column label_A", "found 'x'"),
-        (f"{HEADER}\n{ROW}\n{ROW}\n", "line 3: columns video_id and clip_id", "already stands in line 2"),
+        (f"{HEADER}\n{ROW}\n{ROW}\n", "line 3: columns video_id and clip_id", "is already in line 2"),
     ],
 )
 def test_anything_else_is_an_error_that_names_file_line_and_column(tmp_path, table, where, what):

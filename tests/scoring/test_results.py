@@ -1,4 +1,4 @@
-"""A file of scores in the making: what it refuses by name, what it keeps, and what it leaves on the disk."""
+"""The resumable writer of scores: what it refuses by name, what it keeps, and what it leaves on the disk."""
 
 import json
 import re
@@ -9,30 +9,32 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from omnisent.scoring.results import FORMATS, VERSION, Journal, Source, row_schema
+from omnisent.data.tables import ENDINGS
+from omnisent.scoring.processes import Process
+from omnisent.scoring.results import VERSION, ResumableWriter, Source, row_columns
 
 BATCHES = [[Source("a", "1"), Source("b", "2")], [Source("c", "3")]]
 ROWS = [[{"id": "a", "score": 1.0}, {"id": "b", "error": "no sound"}], [{"id": "c", "score": -0.5, "text": "naïve"}]]
 
 
-def journal(out: Path, about=None, batches=BATCHES, schema=None, share=(0, 1)) -> Journal:
-    return Journal(out, {"model": "m"} if about is None else about, batches, schema or row_schema(), share)
+def writer(out: Path, batches=BATCHES, process=Process()) -> ResumableWriter:  # noqa: B008
+    return ResumableWriter(out, {"model": "m"}, batches, row_columns(), process)
 
 
 def test_the_columns_of_a_file():
-    columns = {field.name: str(field.type) for field in row_schema()}
+    columns = row_columns()
     assert list(columns) == ["id", "score", "label", "seconds", "text", "warning", "error"]
-    assert {name for name, kind in columns.items() if kind == "double"} == {"score", "seconds"}
-    assert {kind for name, kind in columns.items() if name not in ("score", "seconds")} == {"string"}
-    columns = {field.name: str(field.type) for field in row_schema(0.9)}
+    assert {name for name, kind in columns.items() if kind is float} == {"score", "seconds"}
+    assert {kind for name, kind in columns.items() if name not in ("score", "seconds")} == {str}
+    columns = row_columns(0.9)
     assert list(columns) == ["id", "score", "low", "high", "label", "seconds", "text", "warning", "error"]
-    assert (columns["low"], columns["high"]) == ("double", "double")
+    assert (columns["low"], columns["high"]) == (float, float)
 
 
-@pytest.mark.parametrize("suffix", [*FORMATS, ".JSONL"])
+@pytest.mark.parametrize("suffix", [*ENDINGS, ".JSONL"])
 def test_a_file_is_there_whole_and_nothing_beside_it(suffix, tmp_path):
     out = tmp_path / "new" / "folder" / f"scores{suffix}"
-    made = journal(out)
+    made = writer(out)
     assert made.path == out.with_name(f"scores{suffix}.part")
     assert (made.missing, made.changed, made.kept) == ([0, 1], 0, 0)
     for number, rows in enumerate(ROWS):
@@ -42,7 +44,7 @@ def test_a_file_is_there_whole_and_nothing_beside_it(suffix, tmp_path):
     assert [path.name for path in out.parent.iterdir()] == [out.name]
     read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda path: pd.read_json(path, lines=True)}
     found = read[suffix.lower()](out)
-    assert list(found) == row_schema().names
+    assert list(found) == list(row_columns())
     assert found["id"].tolist() == ["a", "b", "c"]
     assert found["score"].fillna(9).tolist() == [1.0, 9, -0.5]
     assert found["text"][2] == "naïve"
@@ -50,7 +52,7 @@ def test_a_file_is_there_whole_and_nothing_beside_it(suffix, tmp_path):
 
 
 def test_a_jsonl_file_is_written_as_people_read_it(tmp_path):
-    made = journal(tmp_path / "scores.jsonl")
+    made = writer(tmp_path / "scores.jsonl")
     for number, rows in enumerate(ROWS):
         made.add(number, rows)
     assert [json.loads(json.dumps(row)) for row in made.rows()] == list(made.rows())
@@ -62,14 +64,14 @@ def test_a_jsonl_file_is_written_as_people_read_it(tmp_path):
 
 
 def test_what_is_kept_is_kept_at_once_and_not_asked_for_again(tmp_path):
-    first = journal(tmp_path / "scores.csv")
+    first = writer(tmp_path / "scores.csv")
     first.add(1, ROWS[1])
     assert b"na\xc3\xafve" in first.path.read_bytes()
     first.close()
-    again = journal(tmp_path / "scores.csv")
+    again = writer(tmp_path / "scores.csv")
     assert (again.missing, again.changed, again.kept) == ([0], 0, 1)
     again.close()
-    changed = journal(tmp_path / "scores.csv", batches=[BATCHES[0], [Source("c", "4")]])
+    changed = writer(tmp_path / "scores.csv", batches=[BATCHES[0], [Source("c", "4")]])
     assert (changed.missing, changed.changed, changed.kept) == ([0, 1], 1, 0)
     changed.add(1, [{"id": "c", "score": 2.0}])
     changed.add(0, ROWS[0])
@@ -78,17 +80,17 @@ def test_what_is_kept_is_kept_at_once_and_not_asked_for_again(tmp_path):
 
 
 def test_only_clips_that_had_a_row_count_as_changed(tmp_path):
-    first = journal(tmp_path / "scores.csv")
+    first = writer(tmp_path / "scores.csv")
     first.add(0, ROWS[0])
     first.close()
-    again = journal(tmp_path / "scores.csv", batches=[[Source("a", "1"), Source("b", "9")], [Source("c", "9")]])
+    again = writer(tmp_path / "scores.csv", batches=[[Source("a", "1"), Source("b", "9")], [Source("c", "9")]])
     assert (again.missing, again.changed, again.kept) == ([0, 1], 1, 0)
 
 
-def test_each_process_has_a_journal_of_its_own_and_rows_come_in_order(tmp_path):
+def test_each_process_writes_a_part_file_of_its_own_and_rows_come_in_order(tmp_path):
     out = tmp_path / "scores.csv"
-    second = journal(out, batches=[[Source("b", "2")]], share=(1, 2))
-    first = journal(out, batches=[[Source("a", "1")], [Source("c", "3")]], share=(0, 2))
+    second = writer(out, batches=[[Source("b", "2")]], process=Process(1, 2))
+    first = writer(out, batches=[[Source("a", "1")], [Source("c", "3")]], process=Process(0, 2))
     assert [one.path.name for one in (first, second)] == ["scores.csv.part-0", "scores.csv.part-1"]
     second.add(0, [{"id": "b"}])
     first.add(1, [{"id": "c"}])
@@ -100,10 +102,10 @@ def test_each_process_has_a_journal_of_its_own_and_rows_come_in_order(tmp_path):
 
 
 def test_rows_of_other_clips_are_refused(tmp_path):
-    made = journal(tmp_path / "scores.csv")
+    made = writer(tmp_path / "scores.csv")
     before = made.path.read_bytes()
     for wrong in ([{"id": "b"}, {"id": "a"}], [{"id": "a"}], [{"id": "a"}, {"id": "c"}]):
-        said = re.escape(f"rows of the clips ['a', 'b'] were expected, those of {[row['id'] for row in wrong]} came")
+        said = re.escape(f"expected rows of the clips ['a', 'b'], got those of {[row['id'] for row in wrong]}")
         with pytest.raises(ValueError, match=said):
             made.add(0, wrong)
     assert made.path.read_bytes() == before
@@ -111,53 +113,57 @@ def test_rows_of_other_clips_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["scores.txt", "scores", "scores.csv.gz"])
 def test_another_ending_is_refused_before_anything_is_written(name, tmp_path):
-    with pytest.raises(ValueError, match=rf"{name}: expected a file that ends in \.jsonl, \.csv, \.parquet"):
-        journal(tmp_path / "new" / name)
+    with pytest.raises(ValueError, match=rf"{name}: expected a table that ends in \.csv, \.jsonl, \.parquet"):
+        writer(tmp_path / "new" / name)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_is_there_is_not_written_over(tmp_path):
     (tmp_path / "scores.csv").write_text("mine")
     with pytest.raises(FileExistsError, match=r"scores\.csv is there already; remove it or give another --out"):
-        journal(tmp_path / "scores.csv")
+        writer(tmp_path / "scores.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
 
 
 @pytest.mark.parametrize(
-    ("before", "share", "said"),
+    ("before", "process", "said"),
     [
-        ({"model": "other"}, (0, 1), r"begun with other model \(other, now m\)"),
-        ({}, (0, 1), r"begun with other model \(None, now m\)"),
-        ({"model": "m", "journal": VERSION - 1}, (0, 1), rf"begun with other journal \({VERSION - 1}, now {VERSION}\)"),
-        ({"model": "m", "processes": 2}, (0, 1), r"begun with other processes \(2, now 1\)"),
-        ({"model": "m", "processes": 1}, (0, 2), r"begun with other processes \(1, now 2\)"),
+        ({"model": "other"}, Process(0, 1), r"begun with other model \(other, now m\)"),
+        ({}, Process(0, 1), r"begun with other model \(None, now m\)"),
+        (
+            {"model": "m", "journal": VERSION - 1},
+            Process(0, 1),
+            rf"begun with other journal \({VERSION - 1}, now {VERSION}\)",
+        ),
+        ({"model": "m", "processes": 2}, Process(0, 1), r"begun with other processes \(2, now 1\)"),
+        ({"model": "m", "processes": 1}, Process(0, 2), r"begun with other processes \(1, now 2\)"),
     ],
 )
-def test_rows_of_other_settings_are_refused_by_the_field_that_differs(before, share, said, tmp_path):
-    part = tmp_path / f"scores.csv.part{'' if share[1] == 1 else '-0'}"
-    text = json.dumps({"journal": VERSION, "processes": share[1], **before}) + "\n"
+def test_rows_of_other_settings_are_refused_by_the_field_that_differs(before, process, said, tmp_path):
+    part = tmp_path / f"scores.csv.part{'' if process.world_size == 1 else '-0'}"
+    text = json.dumps({"journal": VERSION, "processes": process.world_size, **before}) + "\n"
     part.write_text(text)
     with pytest.raises(ValueError, match=rf"{part.name} was {said}; remove it or give another --out"):
-        journal(tmp_path / "scores.csv", share=share)
+        writer(tmp_path / "scores.csv", process=process)
     assert part.read_text() == text
 
 
-def test_what_is_no_journal_is_refused_and_left_as_it_is(tmp_path):
+def test_a_part_file_of_something_else_is_refused_and_left_as_it_is(tmp_path):
     part = tmp_path / "scores.csv.part"
     part.write_text("something else\n")
-    with pytest.raises(ValueError, match=r"scores\.csv\.part is not a journal of scores; remove it"):
-        journal(tmp_path / "scores.csv")
+    with pytest.raises(ValueError, match=r"scores\.csv\.part is not an unfinished file of scores; remove it"):
+        writer(tmp_path / "scores.csv")
     assert part.read_text() == "something else\n"
 
 
-def test_a_line_that_a_power_cut_spoilt_is_made_again(tmp_path):
-    made = journal(tmp_path / "scores.csv")
+def test_a_line_that_a_power_cut_damaged_is_written_again(tmp_path):
+    made = writer(tmp_path / "scores.csv")
     made.add(0, ROWS[0])
     whole = made.path.read_bytes()
     made.add(1, ROWS[1])
     made.close()
     made.path.write_bytes(whole + b"\0" * 40 + b"\n")
-    again = journal(tmp_path / "scores.csv")
+    again = writer(tmp_path / "scores.csv")
     assert (again.missing, again.kept) == ([1], 2)
     assert again.path.read_bytes() == whole
     again.add(1, ROWS[1])
@@ -165,9 +171,10 @@ def test_a_line_that_a_power_cut_spoilt_is_made_again(tmp_path):
     assert pd.read_csv(tmp_path / "scores.csv")["id"].tolist() == ["a", "b", "c"]
 
 
-def test_two_writers_do_not_share_a_journal(tmp_path):
+def test_two_writers_do_not_write_one_part_file(tmp_path):
     code = (
-        "import sys; from omnisent.scoring.results import *; held = Journal(sys.argv[1], {'model': 'm'}, [], row_schema())\n"
+        "import sys; from omnisent.scoring.results import *\n"
+        "held = ResumableWriter(sys.argv[1], {'model': 'm'}, [], row_columns())\n"
         "print('opened', flush=True); sys.stdin.read()"
     )
     out = tmp_path / "scores.csv"
@@ -176,13 +183,13 @@ def test_two_writers_do_not_share_a_journal(tmp_path):
     ) as other:
         assert other.stdout.readline() == "opened\n"
         with pytest.raises(ValueError, match=r"scores\.csv\.part is being written by another process; wait for it"):
-            journal(out)
-    Journal(out, {"model": "m"}, [], row_schema()).close()
+            writer(out)
+    ResumableWriter(out, {"model": "m"}, [], row_columns()).close()
 
 
 @pytest.mark.parametrize("missing", [0, 1])
 def test_no_file_is_made_while_a_batch_is_missing(tmp_path, missing):
-    made = journal(tmp_path / "scores.csv")
+    made = writer(tmp_path / "scores.csv")
     made.add(1 - missing, ROWS[1 - missing])
     with pytest.raises(ValueError, match=rf"scores\.csv\.part: batch {missing} is missing; start the command again"):
         made.finish()
@@ -190,8 +197,8 @@ def test_no_file_is_made_while_a_batch_is_missing(tmp_path, missing):
     assert made.path.exists()
 
 
-def test_a_journal_may_be_cut_at_every_byte_and_again_after_that(tmp_path):
-    made = journal(tmp_path / "whole.csv")
+def test_a_part_file_may_be_cut_at_every_byte_and_again_after_that(tmp_path):
+    made = writer(tmp_path / "whole.csv")
     for number, rows in enumerate(ROWS):
         made.add(number, rows)
     whole = made.path.read_bytes()
@@ -200,13 +207,13 @@ def test_a_journal_may_be_cut_at_every_byte_and_again_after_that(tmp_path):
     for cut in range(len(whole) + 1):
         out = tmp_path / "cut.csv"
         out.with_name("cut.csv.part").write_bytes(whole[:cut])
-        again = journal(out)
+        again = writer(out)
         kept = max(sum(end <= cut for end in ends) - 1, 0)
         assert again.missing == [0, 1][kept:], cut
         if again.missing:
             again.add(again.missing[0], ROWS[again.missing[0]])
         again.close()
-        last = journal(out)
+        last = writer(out)
         assert last.missing == [0, 1][kept + 1 :], cut
         for number in last.missing:
             last.add(number, ROWS[number])

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnisent.scoring.results import FORMATS, Journal, Source, row_schema
+from omnisent.data.tables import ENDINGS
+from omnisent.scoring.processes import Process
+from omnisent.scoring.results import ResumableWriter, Source, row_columns
 from properties import examples
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -33,8 +35,8 @@ ROWS = st.lists(
     min_size=1,
     max_size=8,
 )
-SCHEMA = row_schema(0.9)
-ABOUT = {"model": "org/omnisent", "interval": 0.9}
+COLUMNS = row_columns(0.9)
+SETTINGS = {"model": "org/omnisent", "interval": 0.9}
 
 
 def batches_of(rows: Sequence[dict], size: int, processes: int, changed: Sequence[int] = ()) -> list[list]:
@@ -44,30 +46,34 @@ def batches_of(rows: Sequence[dict], size: int, processes: int, changed: Sequenc
     return [whole[process::processes] for process in range(processes)]
 
 
-def opened(out: Path, shares: Sequence[Sequence], about=ABOUT) -> list[Journal]:
+def opened(out: Path, parts: Sequence[Sequence], settings=SETTINGS) -> list[ResumableWriter]:
     """One for each process, the first last: it is the one that finishes."""
     return [
-        Journal(
-            out, about, [[source for source, _ in batch] for batch in shares[process]], SCHEMA, (process, len(shares))
+        ResumableWriter(
+            out,
+            settings,
+            [[source for source, _ in batch] for batch in parts[rank]],
+            COLUMNS,
+            Process(rank, len(parts)),
         )
-        for process in reversed(range(len(shares)))
+        for rank in reversed(range(len(parts)))
     ]
 
 
-def written(out: Path, shares: Sequence[Sequence], changed: Sequence[int] = ()) -> list[Journal]:
+def written(out: Path, parts: Sequence[Sequence], changed: Sequence[int] = ()) -> list[ResumableWriter]:
     """Adds what is missing, of `changed` rows as well as of new ones."""
-    journals = opened(out, shares)
-    for journal in journals:
-        for number in journal.missing:
-            journal.add(number, [row for _, row in shares[journal.share[0]][number]])
-    return journals
+    writers = opened(out, parts)
+    for writer in writers:
+        for number in writer.missing:
+            writer.add(number, [row for _, row in parts[writer.process.rank][number]])
+    return writers
 
 
-def finished(journals: Sequence[Journal]) -> Path:
-    for journal in journals[:-1]:
-        journal.close()
-    journals[-1].finish()
-    return journals[-1].out
+def finished(writers: Sequence[ResumableWriter]) -> Path:
+    for writer in writers[:-1]:
+        writer.close()
+    writers[-1].finish()
+    return writers[-1].out
 
 
 def read(out: Path) -> list[dict]:
@@ -77,17 +83,17 @@ def read(out: Path) -> list[dict]:
         return [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n")[:-1]]
     with out.open(encoding="utf-8", newline="") as file:
         return [
-            {name: float(cell) if cell and SCHEMA.field(name).type == "double" else cell for name, cell in row.items()}
+            {name: float(cell) if cell and COLUMNS[name] is float else cell for name, cell in row.items()}
             for row in csv.DictReader(file)
         ]
 
 
 @examples(60)
-@given(ROWS, st.integers(1, 3), st.integers(1, 3), st.sampled_from(FORMATS))
+@given(ROWS, st.integers(1, 3), st.integers(1, 3), st.sampled_from(ENDINGS))
 def test_rows_come_back_as_they_were(rows, size, processes, suffix):
     with tempfile.TemporaryDirectory() as folder:
         out = finished(written(Path(folder, f"scores{suffix}"), batches_of(rows, size, processes)))
-        expected = [{name: row[name] for name in SCHEMA.names} for row in rows]
+        expected = [{name: row[name] for name in COLUMNS} for row in rows]
         if suffix == ".csv":
             expected = [{name: "" if cell is None else cell for name, cell in row.items()} for row in expected]
         assert read(out) == expected
@@ -95,54 +101,56 @@ def test_rows_come_back_as_they_were(rows, size, processes, suffix):
 
 
 @examples(60)
-@given(ROWS, st.integers(1, 3), st.integers(1, 2), st.floats(0, 1), st.sampled_from(FORMATS))
+@given(ROWS, st.integers(1, 3), st.integers(1, 2), st.floats(0, 1), st.sampled_from(ENDINGS))
 def test_a_file_that_was_cut_anywhere_ends_as_if_it_had_not_been(rows, size, processes, at, suffix):
-    shares = batches_of(rows, size, processes)
+    parts = batches_of(rows, size, processes)
     with tempfile.TemporaryDirectory() as folder:
-        whole = finished(written(Path(folder, f"whole{suffix}"), shares)).read_bytes()
+        whole = finished(written(Path(folder, f"whole{suffix}"), parts)).read_bytes()
         out = Path(folder, f"cut{suffix}")
-        journals = written(out, shares)
-        for journal in journals:
-            journal.close()
-        path, before = journals[-1].path, journals[-1].path.read_bytes()
+        writers = written(out, parts)
+        for writer in writers:
+            writer.close()
+        path, before = writers[-1].path, writers[-1].path.read_bytes()
         path.write_bytes(before[: round(at * len(before))])
-        again = opened(out, shares)
+        again = opened(out, parts)
         left = before[: round(at * len(before))].count(b"\n") - 1
-        assert again[-1].missing == list(range(max(left, 0), len(shares[0])))
-        assert [journal.missing for journal in again[:-1]] == [[]] * (processes - 1)
+        assert again[-1].missing == list(range(max(left, 0), len(parts[0])))
+        assert [writer.missing for writer in again[:-1]] == [[]] * (processes - 1)
         for number in again[-1].missing:
-            again[-1].add(number, [row for _, row in shares[0][number]])
+            again[-1].add(number, [row for _, row in parts[0][number]])
         assert finished(again).read_bytes() == whole
 
 
 @examples(60)
-@given(ROWS, st.integers(1, 3), st.integers(1, 2), st.sampled_from(FORMATS), st.data())
+@given(ROWS, st.integers(1, 3), st.integers(1, 2), st.sampled_from(ENDINGS), st.data())
 def test_rows_whose_clips_changed_are_made_again_and_no_others(rows, size, processes, suffix, data):
     changed = data.draw(st.sets(st.integers(0, len(rows) - 1)))
     now = [{**row, "score": 7.0, "text": "new"} if place in changed else row for place, row in enumerate(rows)]
     with tempfile.TemporaryDirectory() as folder:
         fresh = finished(written(Path(folder, f"fresh{suffix}"), batches_of(now, size, processes))).read_bytes()
         out = Path(folder, f"scores{suffix}")
-        for journal in written(out, batches_of(rows, size, processes)):
-            journal.close()
-        shares = batches_of(now, size, processes, changed)
-        again = opened(out, shares)
-        assert sum(journal.changed for journal in again) == len(changed)
-        for journal in again:
-            touched = {place // size // processes for place in changed if place // size % processes == journal.share[0]}
-            assert set(journal.missing) == touched
-            journal.close()
-        assert finished(written(out, shares)).read_bytes() == fresh
+        for writer in written(out, batches_of(rows, size, processes)):
+            writer.close()
+        parts = batches_of(now, size, processes, changed)
+        again = opened(out, parts)
+        assert sum(writer.changed for writer in again) == len(changed)
+        for writer in again:
+            touched = {
+                place // size // processes for place in changed if place // size % processes == writer.process.rank
+            }
+            assert set(writer.missing) == touched
+            writer.close()
+        assert finished(written(out, parts)).read_bytes() == fresh
 
 
 @examples(20)
 @given(ROWS, st.sampled_from(["score", "low", "high", "seconds"]), st.sampled_from([float("nan"), float("inf")]))
 def test_no_row_holds_a_number_that_is_not_finite(rows, column, bad):
     with tempfile.TemporaryDirectory() as folder:
-        (journal,) = opened(Path(folder, "scores.jsonl"), batches_of(rows, len(rows), 1))
-        before = journal.path.read_bytes()
+        (writer,) = opened(Path(folder, "scores.jsonl"), batches_of(rows, len(rows), 1))
+        before = writer.path.read_bytes()
         with pytest.raises(ValueError, match=r"not JSON|finite"):
-            journal.add(0, [{**row, column: bad} for row in rows])
-        assert journal.path.read_bytes() == before
-        journal.add(0, rows)
-        assert len(read(finished([journal]))) == len(rows)
+            writer.add(0, [{**row, column: bad} for row in rows])
+        assert writer.path.read_bytes() == before
+        writer.add(0, rows)
+        assert len(read(finished([writer]))) == len(rows)

@@ -31,7 +31,7 @@ from omnisent.cli import main
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.scoring.batch import Loading, load_pipeline
-from omnisent.scoring.results import VERSION, Journal, Source, row_schema
+from omnisent.scoring.results import VERSION, ResumableWriter, Source, row_columns
 
 
 @pytest.fixture
@@ -121,10 +121,10 @@ def test_a_table_is_scored_by_its_columns_and_with_workers_alike(score, planted_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out", "scores.txt"], r"scores\.txt: expected a file that ends in \.jsonl, \.csv, \.parquet"),
+        (["--out", "scores.txt"], r"scores\.txt: expected a table that ends in \.csv, \.jsonl, \.parquet"),
         (["--dtype", "float8"], "--dtype must be one of bfloat16, float16, float32, not 'float8'"),
         (["--quantize", "int3"], "--quantize must be one of nf4, none, not 'int3'"),
-        (["--windows", "8s", "--text", "fine"], "--text cannot go with --windows"),
+        (["--windows", "8s", "--text", "fine"], "--text cannot be combined with --windows"),
         (["--windows", "8 parsecs"], "'8 parsecs' is not a length of time"),
         (["--table", "nowhere.csv"], "either files or --table"),
     ],
@@ -257,13 +257,13 @@ def _killed_and_fresh(
         return process
 
     fresh, killed = (tmp_path / f"{name}.{ending}" for name in ("fresh", "killed"))
-    journal, moments = killed.with_name(f"{killed.name}.part"), random.Random(1)
+    part, delays = killed.with_name(f"{killed.name}.part"), random.Random(1)
     for _ in range(kills):
-        before = journal.stat().st_size if journal.exists() else 0
+        before = part.stat().st_size if part.exists() else 0
         process = start(killed)
-        while process.is_alive() and (not journal.exists() or journal.stat().st_size <= before):
+        while process.is_alive() and (not part.exists() or part.stat().st_size <= before):
             time.sleep(0.01)
-        time.sleep(moments.random() * pause)
+        time.sleep(delays.random() * pause)
         process.kill()
         process.join()
         assert not killed.exists(), "it was done before it was killed"
@@ -348,18 +348,18 @@ def test_several_processes_share_the_work_and_make_one_file(score, many, bundle,
 
 def test_two_commands_do_not_write_one_file(tmp_path):
     about, batches = {"model": "a"}, [[Source("a", "1")]]
-    journal = Journal(tmp_path / "scores.csv", about, batches, row_schema())
+    writer = ResumableWriter(tmp_path / "scores.csv", about, batches, row_columns())
     code = (
         "from omnisent.scoring.results import *; "
-        f"Journal({str(tmp_path / 'scores.csv')!r}, {about}, {batches}, row_schema())"
+        f"ResumableWriter({str(tmp_path / 'scores.csv')!r}, {about}, {batches}, row_columns())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert "is being written by another process" in other.stderr
-    journal.close()
+    writer.close()
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 
-def test_a_journal_of_other_settings_is_refused_by_name(score, folder, tmp_path, bundle):
+def test_a_part_file_of_other_settings_is_refused_by_name(score, folder, tmp_path, bundle):
     out = tmp_path / "scores.csv"
     part = tmp_path / "scores.csv.part"
     part.write_text(json.dumps({"journal": VERSION, "model": str(bundle), "device": "cpu", "dtype": "bfloat16"}) + "\n")
@@ -370,15 +370,15 @@ def test_a_journal_of_other_settings_is_refused_by_name(score, folder, tmp_path,
 
 def _interrupted(score, monkeypatch, after: int, *arguments) -> None:
     """A command that is stopped by Ctrl-C once so many batches of one clip are kept."""
-    add = Journal.add
+    add = ResumableWriter.add
 
-    def stop(journal, number, rows):
+    def stop(writer, number, rows):
         if number == after:
             raise KeyboardInterrupt
-        add(journal, number, rows)
+        add(writer, number, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "add", stop)
+        patch.setattr(ResumableWriter, "add", stop)
         assert score(*arguments, "--batch-size", 1)[0] == 130
 
 
@@ -441,13 +441,13 @@ def test_a_table_whose_words_have_changed_is_scored_again_there_alone(score, tmp
 
 
 def test_a_row_is_kept_for_its_own_clip_alone(tmp_path):
-    journal = Journal(tmp_path / "scores.csv", {}, [[Source("a", "1"), Source("b", "2")]], row_schema())
-    with pytest.raises(ValueError, match=r"rows of the clips \['a', 'b'\] were expected, those of \['b', 'a'\] came"):
-        journal.add(0, [{"id": "b", "score": 1.0}, {"id": "a", "score": 2.0}])
+    writer = ResumableWriter(tmp_path / "scores.csv", {}, [[Source("a", "1"), Source("b", "2")]], row_columns())
+    with pytest.raises(ValueError, match=r"expected rows of the clips \['a', 'b'\], got those of \['b', 'a'\]"):
+        writer.add(0, [{"id": "b", "score": 1.0}, {"id": "a", "score": 2.0}])
     with pytest.raises(ValueError, match="not JSON compliant"):
-        journal.add(0, [{"id": "a", "score": float("nan")}, {"id": "b", "score": 2.0}])
-    journal.close()
-    again = Journal(tmp_path / "scores.csv", {}, [[Source("a", "1"), Source("b", "2")]], row_schema())
+        writer.add(0, [{"id": "a", "score": float("nan")}, {"id": "b", "score": 2.0}])
+    writer.close()
+    again = ResumableWriter(tmp_path / "scores.csv", {}, [[Source("a", "1"), Source("b", "2")]], row_columns())
     assert again.missing == [0]
 
 

@@ -14,8 +14,9 @@ from omnisent.data.planted import write_sound, write_video
 from omnisent.media_omnisent import MediaError
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.subtitles import Cue
-from omnisent.scoring.timeline import Moment, parse_seconds, score_timeline, windows_of, write_timeline
+from omnisent.scoring.timeline import Moment, score_timeline, write_timeline
 from omnisent.scoring.timeline_plot import clock, plot_timeline, strongest
+from omnisent.scoring.windows import parse_seconds, windows_of
 
 CUES = [Cue(0.0, 4.0, "the acting was wonderful"), Cue(12.0, 16.0, "the ending was awful")]
 SRT = "1\n00:00:00,000 --> 00:00:04,000\nthe acting was wonderful\n\n2\n00:00:12,000 --> 00:00:16,000\nthe ending was awful\n"

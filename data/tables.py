@@ -1,0 +1,215 @@
+"""The one reader and writer of tables: CSV, JSONL and Parquet, told apart by their ending.
+
+It knows cells, lines and columns, not what they mean: see `labelled_folder` for tables of clips and `mmsa` for label tables. Only
+the standard library and pyarrow are imported, so that the builder files next to this one also work as loading scripts.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_ARROW_TYPES = {str: pa.string(), float: pa.float64(), int: pa.int64()}
+_ROWS_AT_ONCE = 4096
+
+
+def check_ending(path: str | Path) -> str:
+    """The ending of a table's name, in lower case.
+
+    Raises:
+        ValueError: for an ending that is not one of a table.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in ENDINGS:
+        raise ValueError(f"{path}: expected a table that ends in {', '.join(ENDINGS)}")
+    return ending
+
+
+def read_rows(path: str | Path, known: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row of a table as its place, for messages, and its cells by column name; blank lines are passed over.
+
+    The cells of a CSV are strings as they are written; those of JSONL and Parquet have the types that they have there.
+
+    Args:
+        path: the table.
+        known: columns that must not be there twice.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for what is not a table of its kind, naming file and line.
+    """
+    return _READERS[check_ending(path)](Path(path), known)
+
+
+def read_columns(path: str | Path, columns: Mapping[str, Callable[[str], Any]]) -> list[dict[str, Any]]:
+    """The rows of a CSV that this package wrote, with the given columns, each read by its function, e.g. `float`.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for a missing column or a cell that cannot be read, naming file, line and column.
+    """
+    rows = []
+    for place, cells in read_rows(path, columns):
+        for name in columns:
+            if name not in cells:
+                raise ValueError(f"{path}, line 1: no column {name}; found {', '.join(cells)}")
+        try:
+            rows.append({name: read(cells[name]) for name, read in columns.items()})
+        except ValueError as error:
+            raise ValueError(f"{place}: expected {', '.join(columns)}: {error}") from error
+    return rows
+
+
+def write_table(
+    path: str | Path, columns: Mapping[str, type], rows: Iterable[Sequence[Any]], *, line_end: str = "\r\n"
+) -> None:
+    """Write a table, whole or not at all; the rows are taken one after another.
+
+    Args:
+        path: its ending says which kind; missing folders are made.
+        columns: names and types (`str`, `float` or `int`), in their order.
+        rows: their cells in the order of the columns; `None` is an empty cell.
+        line_end: of a CSV.
+
+    Raises:
+        ValueError: for an ending that is not one of a table, and for NaN or infinity in JSONL.
+    """
+    path = Path(path)
+    write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[check_ending(path)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        write(draft, columns, rows, line_end)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def read_text(path: str | Path) -> str:
+    """A text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        ValueError: naming line and column of what is not UTF-8.
+    """
+    content = Path(path).read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
+        raise ValueError(
+            f"{path}, line {line}, column {column}: byte 0x{content[error.start]:02x} is not UTF-8; save the"
+            " file as UTF-8"
+        ) from error
+
+
+def read_csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The line that each row of a CSV starts in, from 1 on, and its cells; blank lines are passed over.
+
+    Raises:
+        ValueError: for what is not UTF-8 or not CSV, naming file, line and column.
+    """
+    text = read_text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            start, line = line, reader.line_num + 1
+            if cells:
+                yield start, cells
+    except csv.Error as error:
+        wrong = re.split(r"\r\n|\r|\n", text)[reader.line_num - 1]
+        column = wrong.split('"')[0].count(",") + 1
+        raise ValueError(f"{path}, line {reader.line_num}, column {column}: not CSV: {error}") from error
+
+
+def by_column(path: Path, line: int, names: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    """The cells of a CSV row by column name.
+
+    Raises:
+        ValueError: when there are more or fewer cells than columns.
+    """
+    if len(cells) != len(names):
+        column = min(len(cells), len(names)) + 1
+        raise ValueError(
+            f"{path}, line {line}, column {column}: expected {len(names)} columns, found {len(cells)};"
+            " is a comma not quoted?"
+        )
+    return dict(zip(names, cells, strict=True))
+
+
+def _csv_rows(path: Path, known: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    lines = read_csv_lines(path)
+    names = [name.strip() for name in next(lines, (1, []))[1]]
+    for name in names:
+        if name in known and names.count(name) > 1:
+            raise ValueError(f"{path}, line 1: column {name!r} is there twice")
+    for line, cells in lines:
+        yield f"{path}, line {line}", by_column(path, line, names, cells)
+
+
+def _jsonl_rows(path: Path, known: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def columns(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        for name in names:
+            if name in known and names.count(name) > 1:
+                raise ValueError(f"column {name!r} is there twice")
+        return dict(pairs)
+
+    for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if not line.strip():
+            continue
+        place = f"{path}, line {number}"
+        try:
+            row = json.loads(line, object_pairs_hook=columns)
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"{place}: not JSON: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{place}: expected an object with the columns as keys")
+        yield place, row
+
+
+def _parquet_rows(path: Path, known: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # a damaged page is an OSError
+        raise ValueError(f"{path}: not Parquet: {error}") from error
+    for number, row in enumerate(rows, 1):
+        yield f"{path}, row {number}", row
+
+
+def _write_csv(draft: Path, columns: Mapping[str, type], rows: Iterable[Sequence[Any]], line_end: str) -> None:
+    with draft.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator=line_end)
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def _write_jsonl(draft: Path, columns: Mapping[str, type], rows: Iterable[Sequence[Any]], line_end: str) -> None:
+    with draft.open("w", encoding="utf-8") as file:
+        for row in rows:
+            cells = dict(zip(columns, row, strict=True))
+            file.write(json.dumps(cells, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _write_parquet(draft: Path, columns: Mapping[str, type], rows: Iterable[Sequence[Any]], line_end: str) -> None:
+    schema = pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in columns.items()])
+    rows = iter(rows)
+    with pq.ParquetWriter(draft, schema) as file:
+        while some := list(islice(rows, _ROWS_AT_ONCE)):
+            file.write_table(
+                pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in some], schema=schema)
+            )
+
+
+_READERS = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
+ENDINGS = tuple(_READERS)

@@ -1,0 +1,135 @@
+"""One `omnisent score`: finds the clips, scores them here, in several processes or on Ray, and keeps the rows.
+
+It arranges and adds nothing to a score; `batch.py` and `ray_engine.py` make the rows, `timeline.py` those of a long file.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from transformers.utils import logging
+
+from .batch import (
+    Loading,
+    Summary,
+    batches_of,
+    load_pipeline,
+    score_clips,
+    settings_of,
+    sources,
+    summary,
+    write_rows,
+)
+from .clips import find_clips
+from .options import Engine, ScoreOptions
+from .processes import current_process, wait_for_all
+from .ray_engine import score_on_ray
+from .results import ResumableWriter, row_columns
+from .timeline import write_timeline
+from .transcribe import Transcriber
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """What there is to say when all is scored.
+
+    Attributes:
+        message: the scores as a table, or where they were written.
+        warnings: one line each.
+        failed: clips or windows without a score; each has its error in its row.
+    """
+
+    message: str
+    warnings: tuple[str, ...]
+    failed: int
+
+
+def score(options: ScoreOptions, notify: Callable[[str], None] = print) -> ScoreResult | None:
+    """Score clips, or one file over time.
+
+    Args:
+        options: see there.
+        notify: gets what is to be said before scoring begins.
+
+    Returns:
+        The result; `None` in every process but the first of several, which speaks for all.
+
+    Raises:
+        ValueError: for options that exclude each other, unusable clips or tables, and a file of rows begun with other settings.
+        FileNotFoundError, FileExistsError: for a bundle or table that does not exist; for an output that does.
+    """
+    options.check()
+    logging.set_verbosity_error()  # what matters of loading is said here
+    loading = Loading(options.model, options.device, options.dtype, options.quantize)
+    return _score_clips(options, loading, notify) if options.windows is None else _score_windows(options, loading)
+
+
+def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str], None]) -> ScoreResult | None:
+    clips = find_clips(options.files, options.table, options.text)
+    process = current_process()
+    if process.world_size > 1 and (options.out is None or options.engine is Engine.RAY):
+        raise ValueError("several processes need --out, and --engine local")
+    batches, writer = batches_of(clips, options.batch_size, process), None
+    if options.out:
+        settings = settings_of(
+            loading, clips, options.batch_size, transcribe=options.transcribe, interval=options.interval
+        )
+        writer = ResumableWriter(
+            options.out, settings, sources(loading, batches), row_columns(options.interval), process
+        )
+        if writer.changed:
+            notify(f"{writer.changed} clips changed since they were scored, and are scored again")
+    missing = writer.missing if writer else range(len(batches))
+    rest = [clip for number in missing for clip in batches[number]]
+    common = {"batch_size": options.batch_size, "workers": options.workers, "interval": options.interval}
+    if options.engine is Engine.RAY:
+        rows = score_on_ray(loading, rest, transcribe=options.transcribe, **common)
+    else:
+        transcriber = Transcriber(options.transcribe, loading.resolved().device) if options.transcribe else None
+        rows = score_clips(load_pipeline(loading), rest, transcriber=transcriber, **common)
+    if writer is None:
+        shown = list(rows)
+        counts = summary(shown)
+        message = _as_text(pd.DataFrame(shown, columns=list(row_columns(options.interval))))
+    else:
+        write_rows(rows, writer)
+        wait_for_all(process)
+        if process.rank > 0:
+            return None
+        counts = summary(writer.rows())
+        writer.finish()
+        message = f"{counts.clips - counts.failed} scores in {options.out}"
+    return ScoreResult(message, _warnings(counts, options), counts.failed)
+
+
+def _score_windows(options: ScoreOptions, loading: Loading) -> ScoreResult:
+    path = options.files[0]
+    window, stride = options.window_and_stride()
+    out = options.out or Path(f"{Path(path).stem}.timeline.csv")
+    pipeline = load_pipeline(loading)
+    scored = write_timeline(path, pipeline, out, window=window, stride=stride, batch_size=options.batch_size)
+    failed = sum(one.error is not None for one in scored)
+    message = f"{len(scored) - failed} of {len(scored)} windows scored; see {out} and {out.with_suffix('.png')}"
+    warnings = ()
+    if not any(one.text for one in scored):
+        warnings = ("no transcript, which carries most of the signal; put a .srt or .vtt file beside the media file",)
+    return ScoreResult(message, warnings, failed)
+
+
+def _as_text(table: pd.DataFrame) -> str:
+    unused = [name for name in ("warning", "error") if table[name].isna().all()]
+    table = table.drop(columns=["text", *unused])
+    return table.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3f}")
+
+
+def _warnings(counts: Summary, options: ScoreOptions) -> tuple[str, ...]:
+    lines = []
+    if counts.without_text:
+        hint = "" if options.transcribe else "; use a .txt beside each file, --text or --transcribe MODEL"
+        lines.append(f"{counts.without_text} of them without a transcript, which carries most of the signal{hint}")
+    if counts.in_part:
+        lines.append(f"{counts.in_part} of them read in part; the column warning says what is missing")
+    if counts.failed:
+        lines.append(f"{counts.failed} of {counts.clips} clips have no score; the column error says why")
+    return tuple(lines)

@@ -1,0 +1,80 @@
+"""What `omnisent score` is asked to do, and the mistakes in it that can be seen before anything is loaded.
+
+Only the standard library is imported, so that a wrong option is answered at once.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from .windows import parse_seconds, windows_of
+
+
+class Engine(StrEnum):
+    """What scores: this process, or actors of a Ray cluster."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """The options of one `omnisent score`; an option that is not given is `None`.
+
+    Attributes:
+        model: a bundle: folder, or id on the Hub.
+        files: files, folders and patterns.
+        table: a table of clips, in place of files.
+        text: the transcript of one file.
+        out: the table to write; without it the scores are in the result's message.
+        transcribe: a speech recognition model for clips without a transcript.
+        windows: length of a window, such as `8s`, to score one file over time.
+        stride: from one window's start to the next; half a window by default.
+        interval: a level such as 0.9, for the columns low and high.
+        device, dtype, quantize: how the bundle is loaded, see `batch.Loading`.
+        batch_size: clips a forward pass.
+        workers: processes that read media.
+        engine: what scores.
+    """
+
+    model: str
+    files: tuple[str, ...] = ()
+    table: Path | None = None
+    text: str | None = None
+    out: Path | None = None
+    transcribe: str | None = None
+    windows: str | None = None
+    stride: str | None = None
+    interval: float | None = None
+    device: str | None = None
+    dtype: str | None = None
+    quantize: str | None = None
+    batch_size: int = 8
+    workers: int = 0
+    engine: Engine = Engine.LOCAL
+
+    def check(self) -> None:
+        """Refuse options that exclude each other.
+
+        Raises:
+            ValueError: naming the options, or what is not a length of time.
+        """
+        if self.windows is None:
+            return
+        excluded = ("table", "text", "transcribe", "interval")
+        if given := [f"--{name}" for name in excluded if getattr(self, name) is not None]:
+            raise ValueError(
+                f"{', '.join(given)} cannot be combined with --windows, which takes the transcript from a .srt or .vtt file"
+            )
+        if len(self.files) != 1:
+            raise ValueError(f"--windows scores one file over time, but {len(self.files)} are given")
+        windows_of(0.0, *self.window_and_stride())
+
+    def window_and_stride(self) -> tuple[float, float]:
+        """Seconds of a window, and from one window's start to the next; for options with `windows`.
+
+        Raises:
+            ValueError: for what is not a length of time.
+        """
+        window = parse_seconds(self.windows or "")
+        return window, parse_seconds(self.stride) if self.stride else window / 2
