@@ -17,7 +17,7 @@ from .data.build import build_dataset
 from .data.built import Denoise
 from .experiments.ablation import ablate as run_ablation
 from .experiments.ablation import conclusion as ablation_conclusion
-from .experiments.baselines import run_baseline
+from .experiments.baseline_run import run_baseline
 from .experiments.comparison import compare as run_comparison
 from .experiments.geometry import conclusion as geometry_conclusion
 from .experiments.geometry import geometry as run_geometry
@@ -116,8 +116,8 @@ def baseline(
 
     Further options override fields of the file.
     """
-    metrics = run_baseline(name, *parse_arguments([str(config), *context.args, "--output_dir", str(out)]))
-    typer.echo(f"test MAE {metrics['mae']:.3f}; run folder {out}")
+    finished = run_baseline(name, *parse_arguments([str(config), *context.args, "--output_dir", str(out)]))
+    typer.echo(f"test MAE {finished.mae:.3f}; run folder {finished.folder}")
 
 
 @app.command(context_settings=OVERRIDES)

@@ -33,7 +33,19 @@ class Estimate:
     high: float | None
     per_seed: list[float | None]
 
-    def to_dict(self) -> dict:
+    @property
+    def shown(self) -> str:
+        """For people: the mean, and its standard deviation where there are several seeds; empty where undefined."""
+        if self.mean is None:
+            return ""
+        return f"{self.mean:.3f}" + ("" if self.sd is None else f" ± {self.sd:.3f}")
+
+    @property
+    def interval(self) -> str:
+        """For people: the 95 % interval; empty where there is none."""
+        return "" if self.low is None else f"{self.low:.3f} to {self.high:.3f}"
+
+    def to_dict(self) -> dict[str, float | list[float | None] | None]:
         """Plain values, for JSON."""
         return asdict(self)
 
@@ -55,7 +67,17 @@ class PairedTest:
     p_clips: float
     p_seeds: float | None
 
-    def to_dict(self) -> dict:
+    @property
+    def shown(self) -> str:
+        """For people: the difference, with its sign."""
+        return f"{self.difference:+.3f}"
+
+    @property
+    def interval(self) -> str:
+        """For people: the 95 % interval of the difference."""
+        return f"{self.low:+.3f} to {self.high:+.3f}"
+
+    def to_dict(self) -> dict[str, float | None]:
         """Plain values, for JSON."""
         return asdict(self)
 
@@ -152,13 +174,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(order) - rank) * float(p_values[index])))
         adjusted[index] = highest
     return adjusted
-
-
-def shown(estimate: dict) -> str:
-    """An estimate for people: its mean, and its standard deviation where there are several seeds."""
-    if estimate["mean"] is None:
-        return ""
-    return f"{estimate['mean']:.3f}" + ("" if estimate["sd"] is None else f" ± {estimate['sd']:.3f}")
 
 
 def _by_seed(name: str, values: Sequence[float] | np.ndarray) -> np.ndarray:

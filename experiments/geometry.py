@@ -1,4 +1,4 @@
-"""How are clips laid out in hidden space? PCA and t-SNE of the last token's state, and how alike the labels of neighbours are.
+"""How do hidden states arrange clips? PCA and t-SNE of the last token's state, and how similar the labels of neighbours are.
 
     omnisent geometry RUN_DIR --out DIR
 
@@ -6,7 +6,9 @@ The neighbour test follows the paper (arXiv 2606.05713): the mean difference bet
 nearest neighbours (Euclidean distance between states), against the same with labels permuted.
 """
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,11 +28,62 @@ NEIGHBOURS = (5, 10, 20)
 PERMUTATIONS = 1000
 
 
-def geometry(run: str | Path, out: str | Path) -> dict:
-    """Write geometry.json, .md, pca.png and tsne.png for the test clips of a finished run, of either readout.
+@dataclass(frozen=True)
+class NeighbourDifference:
+    """How much the labels of a clip and of its k nearest neighbours differ, label units.
 
-    Returns:
-        What geometry.json holds.
+    Attributes:
+        k: how many neighbours.
+        difference: mean over clips and neighbours.
+        permuted: the same with permuted labels, mean over permutations.
+        p: fraction of permutations, the labels as they are counted in, with a difference as small.
+    """
+
+    k: int
+    difference: float
+    permuted: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The arrangement of a run's test clips in hidden space.
+
+    Attributes:
+        dataset, split, readout, modalities, seed, n: of the run, as in metrics.json.
+        neighbours: for each k.
+        permutations: of the labels.
+        settings: those of the run that matter most.
+        environment: of the run, as in environment.json.
+        explained_variance: fractions, of the two principal components.
+        tsne_perplexity: of the t-SNE plot.
+    """
+
+    dataset: str
+    split: str
+    readout: str
+    modalities: list[str]
+    seed: int
+    n: int
+    neighbours: list[NeighbourDifference]
+    permutations: int
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    explained_variance: list[float]
+    tsne_perplexity: float
+
+    @property
+    def title(self) -> str:
+        """What was looked at, in a line."""
+        return f"{self.dataset}, {self.n} {self.split} clips, {self.readout}, seed {self.seed}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What geometry.json holds."""
+        return {**vars(self), "neighbours": [asdict(one) for one in self.neighbours]}
+
+
+def geometry(run: str | Path, out: str | Path) -> Geometry:
+    """Write geometry.json, .md, pca.png and tsne.png for the test clips of a finished run, of either readout.
 
     Raises:
         FileNotFoundError: when the folder holds no finished run with a bundle.
@@ -47,45 +100,41 @@ def geometry(run: str | Path, out: str | Path) -> dict:
     low, high = data.facts.score_range
     model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=(low, high), device=args.device)
     states = last_token_states(model, clips, data.processor, args, every_layer=False)[-1]  # (n, H)
-    found = {
-        **{
-            key: run_folder.read_metrics(run)[key] for key in ("dataset", "split", "readout", "modalities", "seed", "n")
-        },
-        "neighbours": neighbour_differences(states, labels),
-        "permutations": PERMUTATIONS,
-        "settings": shared_settings(run),
-        "environment": run_folder.read_environment(run),
-    }
     pca = PCA(2, random_state=0).fit(states)
-    found["explained_variance"] = [float(share) for share in pca.explained_variance_ratio_]
-    shares = [
-        f"component {i} ({100 * share:.0f} % of variance)" for i, share in enumerate(found["explained_variance"], 1)
+    perplexity = min(30.0, (len(clips) - 1) / 3)
+    metrics = run_folder.read_metrics(run)
+    result = Geometry(
+        **{key: metrics[key] for key in ("dataset", "split", "readout", "modalities", "seed", "n")},
+        neighbours=neighbour_differences(states, labels),
+        permutations=PERMUTATIONS,
+        settings=shared_settings(run),
+        environment=run_folder.read_environment(run),
+        explained_variance=[float(fraction) for fraction in pca.explained_variance_ratio_],
+        tsne_perplexity=perplexity,
+    )
+    components = [
+        f"component {number} ({100 * fraction:.0f} % of variance)"
+        for number, fraction in enumerate(result.explained_variance, start=1)
     ]
     out.mkdir(parents=True, exist_ok=True)
-    _plot(pca.transform(states), labels, shares, (low, high), f"PCA, {_title(found)}", out / "pca.png")
-    perplexity = min(30.0, (len(clips) - 1) / 3)
+    plot(pca.transform(states), labels, components, (low, high), f"PCA, {result.title}", out / "pca.png")
     embedded = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(states)
-    found["tsne_perplexity"] = perplexity
-    _plot(embedded, labels, ["t-SNE 1", "t-SNE 2"], (low, high), f"t-SNE, {_title(found)}", out / "tsne.png")
-    run_folder.write_json(out / "geometry.json", found)
-    (out / "geometry.md").write_text(_markdown(found), encoding="utf-8")
-    return found
+    plot(embedded, labels, ["t-SNE 1", "t-SNE 2"], (low, high), f"t-SNE, {result.title}", out / "tsne.png")
+    run_folder.write_json(out / "geometry.json", result.to_dict())
+    (out / "geometry.md").write_text(markdown(result), encoding="utf-8")
+    return result
 
 
 def neighbour_differences(
     states: np.ndarray, labels: np.ndarray, *, permutations: int = PERMUTATIONS, seed: int = 0
-) -> list[dict]:
-    """For each k: mean difference of labels between a clip and its k nearest neighbours, and the same for permuted labels.
+) -> list[NeighbourDifference]:
+    """For each k of `NEIGHBOURS`: how much the labels of neighbours differ; a k that n clips do not have is left out.
 
     Args:
         states: (n, H).
         labels: (n,) label units.
         permutations: of the labels.
         seed: of the permutations.
-
-    Returns:
-        k, difference (label units), permuted (mean over permutations) and p: the share of permutations, this one counted in,
-        that are as small. A k that n clips do not have is left out.
 
     Raises:
         ValueError: when there are too few clips for any k.
@@ -100,61 +149,48 @@ def neighbour_differences(
     )  # (n, k), without itself
     generator = np.random.default_rng(seed)
     shuffled = np.stack([labels, *(generator.permutation(labels) for _ in range(permutations))])  # (1 + P, n)
-    found = []
+    differences = []
     for k in known:
         means = np.array([np.abs(row[:, None] - row[nearest[:, :k]]).mean() for row in shuffled])
-        found.append(
-            {
-                "k": k,
-                "difference": float(means[0]),
-                "permuted": float(means[1:].mean()),
-                "p": float(np.mean(means <= means[0])),
-            }
-        )
-    return found
+        p = float(np.mean(means <= means[0]))
+        differences.append(NeighbourDifference(k, float(means[0]), float(means[1:].mean()), p))
+    return differences
 
 
-def conclusion(found: dict) -> str:
-    """Whether clips with like labels lie together; computed from the figures."""
-    said = ", ".join(
-        f"k = {one['k']}: {one['difference']:.3f} against {one['permuted']:.3f} permuted (p {one['p']:.2g})"
-        for one in found["neighbours"]
+def conclusion(result: Geometry) -> str:
+    """Whether clips with similar labels lie close together, in one sentence."""
+    differences = ", ".join(
+        f"{one.difference:.3f} against {one.permuted:.3f} for k = {one.k} (p {one.p:.2g})" for one in result.neighbours
     )
-    alike = all(one["p"] < 0.05 for one in found["neighbours"])
+    similar = all(one.p < 0.05 for one in result.neighbours)
     return (
-        f"Neighbours in hidden space {'have' if alike else 'do not clearly have'} like labels; mean difference {said}."
+        f"Neighbours in hidden space {'have' if similar else 'do not clearly have'} similar labels: the mean label difference,"
+        f" against that of permuted labels, is {differences}."
     )
 
 
-def _title(found: dict) -> str:
-    return f"{found['dataset']}, {found['n']} {found['split']} clips, {found['readout']}, seed {found['seed']}"
-
-
-def _markdown(found: dict) -> str:
+def markdown(result: Geometry) -> str:
+    """What geometry.md holds."""
     rows = {
-        f"k = {one['k']}": {
-            "label difference": f"{one['difference']:.3f}",
-            "permuted labels": f"{one['permuted']:.3f}",
-            "ratio": f"{one['difference'] / one['permuted']:.2f}",
-            "p": f"{one['p']:.2g}",
+        f"k = {one.k}": {
+            "label difference": f"{one.difference:.3f}",
+            "permuted labels": f"{one.permuted:.3f}",
+            "ratio": f"{one.difference / one.permuted:.2f}",
+            "p": f"{one.p:.2g}",
         }
-        for one in found["neighbours"]
+        for one in result.neighbours
     }
-    return (
-        "\n\n".join(
-            (
-                f"# Geometry of hidden states, {_title(found)}",
-                conclusion(found),
-                markdown_table(pd.DataFrame.from_dict(rows, orient="index")),
-                f"{found['permutations']} permutations; the first two principal components hold"
-                f" {100 * sum(found['explained_variance']):.0f} % of the variance.",
-            )
-        )
-        + "\n"
+    parts = (
+        f"# Geometry of hidden states, {result.title}",
+        conclusion(result),
+        markdown_table(pd.DataFrame.from_dict(rows, orient="index")),
+        f"{result.permutations} permutations; the first two principal components explain"
+        f" {100 * sum(result.explained_variance):.0f} % of the variance.",
     )
+    return "\n\n".join(parts) + "\n"
 
 
-def _plot(
+def plot(
     points: np.ndarray,
     labels: np.ndarray,
     axis_names: list[str],

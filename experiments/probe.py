@@ -1,14 +1,15 @@
-"""Is the untrained Thinker's state regression-ready by itself? Ridge regression on the last token's state, layer by layer.
+"""Do the untrained Thinker's hidden states already encode sentiment? Ridge regression on the last token's state, layer by layer.
 
     omnisent probe configs/tiny.yaml --out runs/probe [--run runs/compare/discriminative/seed-0]
 
-The Thinker is the base model without an adapter, loaded as the config says; only the ridge is fitted. Layer and penalty are
-chosen on the validation split.
+The Thinker is the base model without an adapter, loaded as the config says; only the ridge regression is fitted. Layer and
+penalty are chosen on the validation split.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from ..data.clip import SPLITS
 from ..evaluation.metrics import msa_metrics
 from ..training import run_folder
-from ..training.arguments import parse_arguments
+from ..training.arguments import DataArguments, parse_arguments
 from ..training.backbone import build_model
 from ..training.data import prepare_data
 from ..training.environment import leave_cores_to_workers
@@ -30,15 +31,11 @@ from .states import last_token_states
 from .tables import markdown_table, shared_settings
 
 ALPHAS = tuple(float(alpha) for alpha in np.geomspace(1e-1, 1e5, 13))
-DATA_FIELDS = (
-    *("dataset", "root", "modalities", "complete_clips", "on_bad_clip", "system_prompt", "instruction"),
-    *("transcript_template", "context_template", "context_clips", "fps", "min_frames", "max_frames", "min_pixels"),
-    *("max_pixels", "base_model", "base_revision"),
-)
+SAME_FIELDS = (*(field.name for field in fields(DataArguments)), "base_model", "base_revision")
 
 
 @dataclass(frozen=True)
-class Fit:
+class LayerFit:
     """Ridge regression on one layer; errors are MAE, label units.
 
     Attributes:
@@ -46,7 +43,7 @@ class Fit:
         alpha: the penalty with the lowest validation error.
         valid_mae, test_mae: of scores that are clipped to the range.
         valid_corr, test_corr: Pearson correlation of the same; `None` where the scores are constant.
-        scores: (n,) of the test clips.
+        scores: (n,) of the test clips; not in probe.json.
     """
 
     layer: int
@@ -57,17 +54,62 @@ class Fit:
     test_corr: float | None
     scores: np.ndarray
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON, without the scores."""
+        return {key: value for key, value in vars(self).items() if key != "scores"}
 
-def probe(argv: Sequence[str], out: str | Path, run: str | Path | None = None) -> dict:
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """The test results of a finished run that is shown beside the probe."""
+
+    readout: str
+    decoding: str | None
+    seed: int
+    mae: float
+    corr: float | None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fitted probe.
+
+    Attributes:
+        dataset, split, modalities, n: of the test clips.
+        layers: a fit for each layer, the token embeddings first.
+        chosen_layer: the one with the lowest validation error.
+        metrics: of the chosen layer's test scores.
+        constant_mae: of the training median on the same clips, label units.
+        run: a trained run beside it, where one was given.
+        settings: those that matter most.
+        environment: as in environment.json.
+    """
+
+    dataset: str
+    split: str
+    modalities: list[str]
+    n: int
+    layers: list[LayerFit]
+    chosen_layer: int
+    metrics: dict[str, float | None]
+    constant_mae: float
+    run: TrainedRun | None
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What probe.json holds."""
+        parts = {"layers": [fit.to_dict() for fit in self.layers], "run": asdict(self.run) if self.run else None}
+        return {**vars(self), **parts}
+
+
+def probe(argv: Sequence[str], out: str | Path, run: str | Path | None = None) -> Probe:
     """Fit the probe and write probe.json, .md and .png.
 
     Args:
-        argv: what train.py takes: a config file and fields that override it.
+        argv: arguments of train.py: a config file and fields that override it.
         out: folder to write.
         run: a finished run on the same clips, base and prompt to show beside it.
-
-    Returns:
-        What probe.json holds.
 
     Raises:
         ValueError: when the run's data, prompt or base differ, naming the field; or when the run has no trained adapter.
@@ -85,35 +127,35 @@ def probe(argv: Sequence[str], out: str | Path, run: str | Path | None = None) -
     run_folder.write_environment(out, data.clips)
     if run is not None:
         _check_same_clips(Path(run), out)
-    # The new adapter that it carries adds exactly nothing.
+    # The model has a new adapter, whose output is exactly zero.
     scale = {"label_mean": 0.0, "label_std": 1.0, "score_range": data.facts.score_range}
     model = build_model(model_args, **scale, device=args.device)
     states = {name: last_token_states(model, data.splits[name], data.processor, args) for name in SPLITS}
     labels = {name: np.array([clip.label for clip in data.splits[name]]) for name in SPLITS}
     fits = fit_layers(states, labels, data.facts.score_range)
     best = min(fits, key=lambda fit: fit.valid_mae)
-    found = {
-        "dataset": data.facts.name,
-        "split": "test",
-        "modalities": data.processor.modalities,
-        "n": len(labels["test"]),
-        "layers": [{key: value for key, value in vars(fit).items() if key != "scores"} for fit in fits],
-        "chosen_layer": best.layer,
-        "metrics": msa_metrics(best.scores, labels["test"], data.facts.convention),
-        "constant_mae": float(np.mean(np.abs(labels["test"] - np.median(labels["train"])))),
-        "run": _figures_of(Path(run)) if run is not None else None,
-        "settings": shared_settings(out),
-        "environment": run_folder.read_environment(out),
-    }
-    run_folder.write_json(out / "probe.json", found)
-    (out / "probe.md").write_text(_markdown(found), encoding="utf-8")
-    _plot(found, out / "probe.png")
-    return found
+    result = Probe(
+        dataset=data.facts.name,
+        split="test",
+        modalities=data.processor.modalities,
+        n=len(labels["test"]),
+        layers=fits,
+        chosen_layer=best.layer,
+        metrics=msa_metrics(best.scores, labels["test"], data.facts.convention),
+        constant_mae=float(np.mean(np.abs(labels["test"] - np.median(labels["train"])))),
+        run=_trained_run(Path(run)) if run is not None else None,
+        settings=shared_settings(out),
+        environment=run_folder.read_environment(out),
+    )
+    run_folder.write_json(out / "probe.json", result.to_dict())
+    (out / "probe.md").write_text(markdown(result), encoding="utf-8")
+    plot(result, out / "probe.png")
+    return result
 
 
 def fit_layers(
     states: dict[str, np.ndarray], labels: dict[str, np.ndarray], score_range: tuple[float, float]
-) -> list[Fit]:
+) -> list[LayerFit]:
     """A ridge regression for each layer, on standardised states.
 
     Args:
@@ -129,29 +171,29 @@ def fit_layers(
             scores = {name: ridge.predict(states[name][layer]).clip(*score_range) for name in ("valid", "test")}
             maes = {name: float(np.mean(np.abs(scores[name] - labels[name]))) for name in scores}
             corrs = {name: _corr(scores[name], labels[name]) for name in scores}
-            tried.append(Fit(layer, alpha, maes["valid"], maes["test"], corrs["valid"], corrs["test"], scores["test"]))
+            tried.append(
+                LayerFit(layer, alpha, maes["valid"], maes["test"], corrs["valid"], corrs["test"], scores["test"])
+            )
         fits.append(min(tried, key=lambda fit: fit.valid_mae))
     return fits
 
 
-def conclusion(found: dict) -> str:
-    """How far the untrained state takes a linear readout, between the constant and the trained run; computed from the figures."""
-    mae, constant = found["metrics"]["mae"], found["constant_mae"]
-    said = (
-        f"A ridge on the untrained state of layer {found['chosen_layer']} of {len(found['layers']) - 1} has MAE {mae:.3f},"
-        f" {mae / constant:.2f} of the constant's {constant:.3f}"
+def conclusion(result: Probe) -> str:
+    """How far the untrained states take a linear readout, between the constant and the trained run, in one sentence."""
+    mae, constant, run = result.metrics["mae"], result.constant_mae, result.run
+    start = (
+        f"Ridge regression on the untrained states of layer {result.chosen_layer} of {len(result.layers) - 1} has MAE"
+        f" {mae:.3f}, {mae / constant:.2f} times that of the constant ({constant:.3f})"
     )
-    if found["run"] is None:
-        return f"{said}."
-    trained = found["run"]["mae"]
-    if trained >= constant:
-        return f"{said}; the trained {found['run']['readout']} run ({trained:.3f}) is no better than the constant."
+    if run is None:
+        return f"{start}."
+    if run.mae >= constant:
+        return f"{start}; the trained {run.readout} run ({run.mae:.3f}) is no better than the constant."
     if mae >= constant:
-        return f"{said}, so by itself it is no better; the trained {found['run']['readout']} run has {trained:.3f}."
-    gained = 100 * (constant - mae) / (constant - trained)
+        return f"{start}, so it is no better than the constant; the trained {run.readout} run has {run.mae:.3f}."
     return (
-        f"{said}; the trained {found['run']['readout']} run has {trained:.3f}, so the untrained state already gives"
-        f" {gained:.0f} % of what training gains over the constant."
+        f"{start}; the trained {run.readout} run has {run.mae:.3f}. The untrained states alone reach"
+        f" {100 * (constant - mae) / (constant - run.mae):.0f} % of the improvement over the constant."
     )
 
 
@@ -167,10 +209,10 @@ def _check_same_data(run: Path, config: dict) -> None:
     if not run_folder.read_metrics(run)["trainable_parameters"]:
         raise ValueError(f"{run} has no trained adapter (trainable_parameters in metrics.json); name a training run")
     theirs = run_folder.read_config(run)
-    field = differing_field({k: config.get(k) for k in DATA_FIELDS}, {k: theirs.get(k) for k in DATA_FIELDS})
+    field = differing_field({k: config.get(k) for k in SAME_FIELDS}, {k: theirs.get(k) for k in SAME_FIELDS})
     if field:
         raise ValueError(
-            f"{run} has {field} {theirs.get(field)!r}, the probe {config.get(field)!r}; they can stand side by side only on"
+            f"{run} has {field} {theirs.get(field)!r}, the probe {config.get(field)!r}; they can be compared only on"
             " the same clips, prompt and base model"
         )
 
@@ -178,64 +220,58 @@ def _check_same_data(run: Path, config: dict) -> None:
 def _check_same_clips(run: Path, out: Path) -> None:
     if run_folder.read_environment(run)["clips_sha256"] != run_folder.read_environment(out)["clips_sha256"]:
         raise ValueError(
-            f"{run} was given other clips than the probe (clips_sha256 in environment.json); the data set has changed since"
+            f"{run} used other clips than the probe (clips_sha256 in environment.json); the data set has changed since"
         )
 
 
-def _figures_of(run: Path) -> dict:
+def _trained_run(run: Path) -> TrainedRun:
     metrics = run_folder.read_metrics(run)
-    return {key: metrics[key] for key in ("readout", "decoding", "seed", "mae", "corr")}
+    return TrainedRun(**{field.name: metrics[field.name] for field in fields(TrainedRun)})
 
 
-def _markdown(found: dict) -> str:
+def markdown(result: Probe) -> str:
+    """What probe.md holds."""
     rows = {
-        ("token embeddings" if entry["layer"] == 0 else f"layer {entry['layer']}"): {
-            "MAE, valid": f"{entry['valid_mae']:.3f}",
-            "MAE, test": f"{entry['test_mae']:.3f}",
-            "Corr, test": "" if entry["test_corr"] is None else f"{entry['test_corr']:.3f}",
-            "ridge penalty": f"{entry['alpha']:.3g}",
-            "": "chosen on valid" if entry["layer"] == found["chosen_layer"] else "",
+        ("token embeddings" if fit.layer == 0 else f"layer {fit.layer}"): {
+            "MAE, valid": f"{fit.valid_mae:.3f}",
+            "MAE, test": f"{fit.test_mae:.3f}",
+            "Corr, test": "" if fit.test_corr is None else f"{fit.test_corr:.3f}",
+            "ridge penalty": f"{fit.alpha:.3g}",
+            "": "chosen on valid" if fit.layer == result.chosen_layer else "",
         }
-        for entry in found["layers"]
+        for fit in result.layers
     }
-    return (
-        "\n\n".join(
-            (
-                f"# Probe of the untrained Thinker on {found['dataset']}",
-                f"{found['n']} test clips, {', '.join(found['modalities'])}; base model {found['settings']['base_model']}.",
-                conclusion(found),
-                markdown_table(pd.DataFrame.from_dict(rows, orient="index")),
-            )
-        )
-        + "\n"
+    parts = (
+        f"# Probe of the untrained Thinker on {result.dataset}",
+        f"{result.n} test clips ({', '.join(result.modalities)}); base model {result.settings['base_model']}.",
+        conclusion(result),
+        markdown_table(pd.DataFrame.from_dict(rows, orient="index")),
     )
+    return "\n\n".join(parts) + "\n"
 
 
-def _plot(found: dict, path: Path) -> None:
-    """MAE over the layers, with the constant and the trained run as lines."""
+def plot(result: Probe, path: Path) -> None:
+    """MAE by layer, with the constant and the trained run as lines."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    layers = [entry["layer"] for entry in found["layers"]]
-    for split, colour in (("valid", "#56B4E9"), ("test", "#0072B2")):
-        axes.plot(
-            layers,
-            [entry[f"{split}_mae"] for entry in found["layers"]],
-            marker="o",
-            color=colour,
-            label=f"ridge, {split}",
-        )
-    chosen = found["layers"][found["chosen_layer"]]
+    layers = [fit.layer for fit in result.layers]
+    for split, colour, maes in (
+        ("valid", "#56B4E9", [fit.valid_mae for fit in result.layers]),
+        ("test", "#0072B2", [fit.test_mae for fit in result.layers]),
+    ):
+        axes.plot(layers, maes, marker="o", color=colour, label=f"ridge, {split}")
+    chosen = result.layers[result.chosen_layer]
     axes.scatter(
-        [chosen["layer"]], [chosen["test_mae"]], s=160, facecolors="none", edgecolors="black", label="chosen on valid"
+        [chosen.layer], [chosen.test_mae], s=160, facecolors="none", edgecolors="black", label="chosen on valid"
     )
-    axes.axhline(found["constant_mae"], color="0.5", linestyle="--", label="constant (train median)")
-    if found["run"]:
-        axes.axhline(found["run"]["mae"], color="#D55E00", linestyle=":", label=f"trained, {found['run']['readout']}")
+    axes.axhline(result.constant_mae, color="0.5", linestyle="--", label="constant (train median)")
+    if result.run:
+        axes.axhline(result.run.mae, color="#D55E00", linestyle=":", label=f"trained, {result.run.readout}")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=15, integer=True))
     axes.set_xlabel("layer of the untrained Thinker (0: token embeddings)")
     axes.set_ylabel("MAE (label units), lower is better")
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8)
-    axes.set_title(f"{found['dataset']}, {found['n']} test clips, {', '.join(found['modalities'])}", fontsize=10)
+    axes.set_title(f"{result.dataset}, {result.n} test clips, {', '.join(result.modalities)}", fontsize=10)
     figure.savefig(path, dpi=150)

@@ -18,6 +18,7 @@ import pandas as pd
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
+from ..evaluation.comparison_result import ArmResult, Comparison
 from ..training import run_folder
 from .tables import markdown_table
 
@@ -67,15 +68,16 @@ def _sections(folder: Path) -> list[Section]:
 
 
 def _study(folder: Path, name: str) -> Section:
-    found = run_folder.read_json(folder / f"{name}.json")
+    result = run_folder.read_json(folder / f"{name}.json")
     title, _, text = (folder / f"{name}.md").read_text(encoding="utf-8").partition("\n")
     images = [(path.stem, _data_uri(path.read_bytes())) for path in _plots(folder, name)]
     body = _html(text)
     if name == "comparison":
-        scores = _mean_scores(folder, found["arms"])
+        arms = Comparison.from_dict(result).arms
+        scores = _mean_scores(folder, arms)
         images.append(("errors of the discriminative readout", _error_plot(scores["label"], scores["discriminative"])))
-        body += _html(_worst_clips(scores, found["arms"]))
-    return Section(title.lstrip("# "), body, images, _details(found.get("settings"), found.get("environment")))
+        body += _html(_worst_clips(scores, {name: arm.label for name, arm in arms.items()}))
+    return Section(title.lstrip("# "), body, images, _details(result["settings"], result["environment"]))
 
 
 def _run(folder: Path) -> Section:
@@ -83,7 +85,7 @@ def _run(folder: Path) -> Section:
     table = run_folder.read_predictions(folder)
     shown = {key: _figure(value) for key, value in metrics.items() if value is not None}
     scores = table.rename(columns={"score": "run"})
-    body = _html(markdown_table(pd.DataFrame({"": shown}))) + _html(_worst_clips(scores, {"run": {"label": "score"}}))
+    body = _html(markdown_table(pd.DataFrame({"": shown}))) + _html(_worst_clips(scores, {"run": "score"}))
     images = [("errors", _error_plot(scores["label"], scores["run"]))]
     details = _details(run_folder.read_config(folder), run_folder.read_environment(folder))
     return Section(f"Run {folder.name}: {metrics['readout']} on {metrics['dataset']}", body, images, details)
@@ -94,30 +96,28 @@ def _plots(folder: Path, name: str) -> list[Path]:
     return [folder / plot for plot in wanted if (folder / plot).is_file()]
 
 
-def _mean_scores(folder: Path, arms: dict) -> pd.DataFrame:
+def _mean_scores(folder: Path, arms: dict[str, ArmResult]) -> pd.DataFrame:
     """Id, label and each arm's mean score over its seeds, label units; a row for each clip."""
     columns = {}
     for name, arm in arms.items():
-        places = [folder / name] if arm["floor"] else [folder / name / f"seed-{seed}" for seed in arm["seeds"]]
-        tables = [run_folder.read_predictions(place) for place in places]
+        runs = [folder / name] if arm.is_baseline else [folder / name / f"seed-{seed}" for seed in arm.seeds]
+        tables = [run_folder.read_predictions(run) for run in runs]
         columns |= {"id": tables[0]["id"], "label": tables[0]["label"]}
         columns[name] = sum(table["score"] for table in tables) / len(tables)
     return pd.DataFrame(columns)
 
 
-def _worst_clips(scores: pd.DataFrame, arms: dict) -> str:
-    """The clips with the largest error of the first arm, with what every arm says of them."""
-    first = next(iter(arms))
+def _worst_clips(scores: pd.DataFrame, labels: dict[str, str]) -> str:
+    """The clips with the largest error of the first arm, with the score of every arm; `labels` are the arms' by name."""
+    first = next(iter(labels))
     errors = (scores[first] - scores["label"]).abs()
     worst = scores.assign(error=errors).sort_values("error", ascending=False, kind="stable").head(WORST)
     shown = pd.DataFrame({"label": worst["label"].map("{:+.2f}".format), "error": worst["error"].map("{:.2f}".format)})
-    for name, arm in arms.items():
-        shown[arm["label"]] = worst[name].map("{:+.2f}".format)
+    for name, label in labels.items():
+        shown[label] = worst[name].map("{:+.2f}".format)
     shown.index = worst["id"]
-    said = (
-        f"The {len(worst)} clips with the largest error of {arms[first]['label']} (mean score over seeds, label units):"
-    )
-    return f"{said}\n\n{markdown_table(shown)}"
+    caption = f"The {len(worst)} clips with the largest error of {labels[first]} (mean score over seeds, label units):"
+    return f"{caption}\n\n{markdown_table(shown)}"
 
 
 def _error_plot(labels: pd.Series, scores: pd.Series) -> str:

@@ -1,7 +1,7 @@
-"""Carries out a list of training runs one after another, each in a process of its own, and goes on where it was stopped.
+"""Runs a list of training runs one after another, each in a process of its own, and resumes after an interruption.
 
-A finished run is not repeated, an unfinished one continues from its last whole checkpoint, and a folder that holds a run with
-other settings is refused by the name of the field. It knows nothing of what the runs are compared for.
+A finished run is not repeated, an unfinished one continues from its last complete checkpoint, and a folder that holds a run with
+other settings is an error that names the field. Nothing here knows what the runs are compared for.
 """
 
 import multiprocessing
@@ -32,7 +32,7 @@ PLACE_FIELDS = (
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that is wanted; `argv` is what train.py would be given, without the output folder."""
+    """A run to do; `argv` are its arguments for train.py, without the output folder."""
 
     name: str
     folder: Path
@@ -40,7 +40,7 @@ class PlannedRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has been carried out to its end."""
+        """Whether the run is complete: metrics.json is written last."""
         return (self.folder / "metrics.json").is_file()
 
     def config(self) -> dict:
@@ -48,11 +48,11 @@ class PlannedRun:
         return run_folder.config_dict(*parse_arguments([*self.argv, "--output_dir", str(self.folder)]))
 
 
-def carry_out(runs: Sequence[PlannedRun]) -> None:
-    """Do what is left of the runs, in their order, with a line on standard error for each.
+def run_all(runs: Sequence[PlannedRun]) -> None:
+    """Do the runs that are not finished, in their order, with a line on standard error for each.
 
     Raises:
-        ValueError: for settings that no run can have, or a folder with other settings, before anything is run.
+        ValueError: for invalid settings, or a folder that holds a run with other settings, before anything is run.
         RuntimeError: when a run fails, with its own message.
     """
     for run in runs:
@@ -61,17 +61,14 @@ def carry_out(runs: Sequence[PlannedRun]) -> None:
         if run.finished:
             print(f"[{number}/{len(runs)}] {run.name}: finished before", file=sys.stderr)
             continue
-        argv = [*run.argv, "--output_dir", str(run.folder)]
-        if run_folder.last_checkpoint(run.folder) is not None:
-            argv += ["--resume_from_checkpoint", "true"]
-        print(
-            f"[{number}/{len(runs)}] {run.name}{': goes on' if len(argv) > len(run.argv) + 2 else ''}", file=sys.stderr
-        )
+        resumes = run_folder.last_checkpoint(run.folder) is not None
+        print(f"[{number}/{len(runs)}] {run.name}{': resuming' if resumes else ''}", file=sys.stderr)
+        argv = [*run.argv, "--output_dir", str(run.folder), *(("--resume_from_checkpoint", "true") if resumes else ())]
         _run_in_fresh_process(run.name, argv)
 
 
 def differing_field(first: dict, second: dict, ignored: Iterable[str] = ()) -> str | None:
-    """The name of a field in which two configurations differ, other than where they lie; `None` when there is none."""
+    """The first field in which two configurations differ, paths aside; `None` when there is none."""
     for field in sorted((first.keys() | second.keys()) - {*PLACE_FIELDS, *ignored}):
         if first.get(field) != second.get(field):
             return field
@@ -79,15 +76,15 @@ def differing_field(first: dict, second: dict, ignored: Iterable[str] = ()) -> s
 
 
 def _check_settings(run: PlannedRun) -> None:
-    """The settings can be had, and are those of the run that lies in the folder, if one does."""
+    """Raises a ValueError where the settings are invalid, or the folder holds a run with other settings."""
     wanted = run.config()
     if not (run.folder / "config.yaml").is_file():
         return
-    found = run_folder.read_config(run.folder)
-    field = differing_field(wanted, found)
+    present = run_folder.read_config(run.folder)
+    field = differing_field(wanted, present)
     if field:
         raise ValueError(
-            f"{run.folder} holds a run with {field} {found.get(field)!r}, but {wanted.get(field)!r} is asked for;"
+            f"{run.folder} holds a run with {field} {present.get(field)!r}, but {wanted.get(field)!r} is asked for;"
             " runs with other settings cannot stand in one comparison: give another --out, or remove that folder"
         )
 
@@ -125,6 +122,6 @@ def _child(argv: list[str], sender: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """A run must not go on writing when what started it was killed: the next start would write to the same folder."""
+    """End when the parent process was killed: the next start would write to the same folder."""
     wait([multiprocessing.parent_process().sentinel])
     os._exit(1)

@@ -1,6 +1,8 @@
-"""What studies show alike: tables as Markdown, and the settings that figures depend on most."""
+"""What all studies show the same way: tables as Markdown, and the settings that matter most."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -39,7 +41,7 @@ SHOWN_SETTINGS = (
 )
 
 
-def shared_settings(folder: Path) -> dict:
+def shared_settings(folder: Path) -> dict[str, Any]:
     """The settings of a run that its figures depend on most, for people to read."""
     config = run_folder.read_config(folder)
     return {name: config.get(name) for name in SHOWN_SETTINGS}
@@ -52,6 +54,6 @@ def markdown_table(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def seeds_said(found: dict) -> str:
-    """How many seeds a study has, in words."""
-    return f"{len(found['seeds'])} seed{'' if len(found['seeds']) == 1 else 's'}"
+def seeds_in_words(seeds: Sequence[int]) -> str:
+    """How many seeds a study has: `1 seed`, `2 seeds`."""
+    return f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'}"

@@ -17,9 +17,9 @@ from huggingface_hub.repocard_data import EvalResult
 
 from ..data.catalog import DATASETS, DatasetFacts, dataset_facts
 from ..data.planted import VERSION as PLANTED_VERSION
+from ..evaluation.comparison_result import Comparison
 from ..evaluation.intervals import LEVEL
 from ..evaluation.metrics import METRICS, Metric
-from ..evaluation.statistics import shown
 from ..training import run_folder
 
 TEMPLATE = Path(__file__).parent.parent / "model_card.md"
@@ -124,10 +124,10 @@ def dataset_name(name_or_path: str) -> str:
     return name if name in DATASETS else Path(name).stem
 
 
-def find_comparison(run: Path) -> dict | None:
+def find_comparison(run: Path) -> Comparison | None:
     """The comparison that a run is part of, when it lies in `<comparison>/<arm>/<seed>`."""
-    found = run.resolve().parents[1] / "comparison.json"
-    return run_folder.read_json(found) if found.is_file() else None
+    file = run.resolve().parents[1] / "comparison.json"
+    return Comparison.from_dict(run_folder.read_json(file)) if file.is_file() else None
 
 
 def _published(metrics: dict) -> list[Metric]:
@@ -163,7 +163,7 @@ def _front_matter(
     return data.to_yaml().strip()
 
 
-def _results(run: Path, metrics: dict, comparison: dict | None) -> tuple[list[str], list[list[str]]]:
+def _results(run: Path, metrics: dict, comparison: Comparison | None) -> tuple[list[str], list[list[str]]]:
     keys = [metric.key for metric in _published(metrics)]
     columns = [metric.name for metric in _published(metrics)]
     this = ["this model", *(f"{metrics[key]:.3f}" for key in keys)]
@@ -171,11 +171,10 @@ def _results(run: Path, metrics: dict, comparison: dict | None) -> tuple[list[st
         constant = run_folder.constant_mae(run)
         return columns, [this, ["constant (train median)", f"{constant:.3f}", *[""] * (len(keys) - 1)]]
     rows = [[*this, "1"]]
-    for arm in comparison["arms"].values():
-        figures = [shown(arm["metrics"][key]) for key in keys]
-        mae = arm["metrics"]["mae"]
-        figures[0] += f" ({mae['low']:.3f} to {mae['high']:.3f})"
-        rows.append([arm["label"], *figures, "" if arm["floor"] else str(len(arm["seeds"]))])
+    for arm in comparison.arms.values():
+        figures = [arm.metrics[key].shown for key in keys]
+        figures[0] += f" ({arm.metrics['mae'].interval})"
+        rows.append([arm.label, *figures, "" if arm.is_baseline else str(len(arm.seeds))])
     columns[0] = "MAE (95 %)"
     return [*columns, "seeds"], rows
 

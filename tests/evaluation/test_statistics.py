@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from omnisent.evaluation.metrics import msa_metrics
-from omnisent.evaluation.statistics import Estimate, bootstrap_estimates, holm, paired_test, shown
+from omnisent.evaluation.statistics import Estimate, bootstrap_estimates, holm, paired_test
 
 
 @pytest.fixture
@@ -112,10 +112,14 @@ def test_figures_are_plain_values_for_json():
 
 
 def test_an_estimate_is_shown_with_its_spread_where_it_has_one():
-    assert shown({"mean": 0.98765, "sd": None}) == "0.988"
-    assert shown({"mean": 0.98765, "sd": 0.01234}) == "0.988 ± 0.012"
-    assert shown({"mean": 0.0, "sd": 0.0}) == "0.000 ± 0.000"
-    assert shown({"mean": None, "sd": None}) == ""
+    def estimate(mean, sd=None, low=None, high=None):
+        return Estimate(mean, sd, low, high, [mean])
+
+    assert estimate(0.98765).shown == "0.988"
+    assert estimate(0.98765, 0.01234).shown == "0.988 ± 0.012"
+    assert estimate(0.0, 0.0).shown == "0.000 ± 0.000"
+    assert estimate(None).shown == estimate(None).interval == ""
+    assert estimate(1.0, None, 0.5, 1.5).interval == "0.500 to 1.500"
 
 
 def test_one_resample_is_enough_to_run():

@@ -8,17 +8,16 @@ import pytest
 from omnisent.data.clip import MODALITIES
 from omnisent.data.planted import SHARES, make_planted_clips
 from omnisent.evaluation.statistics import paired_test
-from omnisent.experiments.ablation import SUBSETS, ablate, conclusion, planned_runs
-from omnisent.experiments.runs import carry_out
+from omnisent.experiments.ablation import SUBSETS, ablate, conclusion, planned_runs, summarise
+from omnisent.experiments.runs import run_all
 from omnisent.training.run_folder import read_config, read_metrics, read_predictions
 
 
 @pytest.fixture(scope="module")
 def ablation(short_config, tmp_path_factory):
     out = tmp_path_factory.mktemp("ablation") / "out"
-    ablate(
-        [str(short_config), "--max_steps", "2", "--eval_strategy", "no", "--load_best_model_at_end", "false"], [0], out
-    )
+    settings = ["--max_steps", "2", "--eval_strategy", "no", "--load_best_model_at_end", "false"]
+    ablate([str(short_config), *settings], [0], out)
     return out
 
 
@@ -56,7 +55,9 @@ def test_its_figures_are_those_of_its_runs(ablation):
         whole = maes[drop["time"], MODALITIES]
         assert drop["difference"] == pytest.approx(maes[drop["time"], rest] - whole)
     text = (ablation / "ablation.md").read_text()
-    assert conclusion(found) in text
+    result = summarise(ablation, [0], "mosi")
+    assert json.loads(json.dumps(result.to_dict())) == found
+    assert conclusion(result) in text
     assert text.count("\n| ") == 2 + 14
     table = read_predictions(ablation / "train" / "text" / "seed-0")
     assert 0 < found["constant_mae"] < table["label"].abs().max()
@@ -89,7 +90,7 @@ def test_planted_clips_give_the_known_answer(short_config, tmp_path):
     pairs = [tuple(name for name in MODALITIES if name != left_out) for left_out in MODALITIES]
     wanted = [("train", MODALITIES), *(("test", pair) for pair in pairs)]
     folders = {tmp_path / "out" / time / "-".join(subset) / "seed-0": subset for time, subset in wanted}
-    carry_out(
+    run_all(
         [run for run in planned_runs([str(short_config), *settings], [0], tmp_path / "out") if run.folder in folders]
     )
     tables = {subset: read_predictions(folder) for folder, subset in folders.items()}

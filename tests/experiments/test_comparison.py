@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import yaml
 
+from omnisent.evaluation.comparison_result import Comparison
 from omnisent.evaluation.metrics import msa_metrics
-from omnisent.experiments.comparison import ARMS, check_comparable, compare, conclusion
+from omnisent.experiments.comparison import ARMS, check_comparable, compare, summarise
+from omnisent.experiments.comparison_report import conclusion
 from omnisent.training.run_folder import read_metrics, read_predictions
 
 COMMAND = "import sys; from omnisent.cli import main; sys.argv[0] = 'omnisent'; main()"
@@ -23,7 +25,7 @@ def _found(folder) -> dict:
     return json.loads((folder / "comparison.json").read_text())
 
 
-def test_every_arm_and_floor_is_there_with_the_figures_of_its_runs(comparison):
+def test_every_arm_and_baseline_is_there_with_the_figures_of_its_runs(comparison):
     found = _found(comparison)
     assert list(found["arms"]) == [arm.name for arm in ARMS] + ["constant", "tfidf-ridge"]
     for name, arm in found["arms"].items():
@@ -83,8 +85,16 @@ def test_the_table_for_people_says_what_the_json_says(comparison):
     for arm in found["arms"].values():
         row = next(line for line in text.splitlines() if line.startswith(f"| {arm['label']} |"))
         assert f" {arm['metrics']['mae']['mean']:.3f} " in row
-    assert conclusion(found) in text
+    assert conclusion(Comparison.from_dict(found)) in text
     assert (comparison / "comparison.png").stat().st_size > 10_000
+
+
+def test_what_is_written_is_read_back_as_it_was(comparison):
+    text = (comparison / "comparison.json").read_text()
+    read = Comparison.from_dict(json.loads(text))
+    assert json.dumps(read.to_dict(), indent=2, ensure_ascii=False) + "\n" == text
+    assert read == summarise(comparison, [0, 1], "mosi")
+    assert [name for name, arm in read.arms.items() if arm.is_baseline] == ["constant", "tfidf-ridge"]
 
 
 def test_nothing_finished_is_run_again(comparison, short_config, capfd):

@@ -17,8 +17,8 @@ def test_differences_of_a_hand_worked_line():
     for i, left_out in enumerate(farthest):
         expected += [abs(labels[i] - labels[j]) for j in range(7) if j not in (i, left_out)]
     found = neighbour_differences(places, labels, permutations=50)
-    assert [one["k"] for one in found] == [5]
-    assert found[0]["difference"] == pytest.approx(np.mean(expected))
+    assert [one.k for one in found] == [5]
+    assert found[0].difference == pytest.approx(np.mean(expected))
 
 
 def test_states_that_hold_the_label_are_told_from_states_that_do_not():
@@ -26,14 +26,14 @@ def test_states_that_hold_the_label_are_told_from_states_that_do_not():
     labels = generator.uniform(-3, 3, 80)
     noise = generator.normal(size=(80, 8))
     like = neighbour_differences(np.column_stack([10 * labels, noise]), labels)
-    assert [one["k"] for one in like] == [5, 10, 20]
+    assert [one.k for one in like] == [5, 10, 20]
     for one in like:
-        assert one["p"] == pytest.approx(1 / 1001)
-        assert one["difference"] < 0.5 * one["permuted"]
+        assert one.p == pytest.approx(1 / 1001)
+        assert one.difference < 0.5 * one.permuted
     gaps = np.abs(labels[:, None] - labels)
-    assert like[0]["permuted"] == pytest.approx(gaps.sum() / (80 * 79), rel=0.02)
+    assert like[0].permuted == pytest.approx(gaps.sum() / (80 * 79), rel=0.02)
     by_chance = [
-        neighbour_differences(generator.normal(size=(80, 8)), labels, permutations=200)[0]["p"] for _ in range(30)
+        neighbour_differences(generator.normal(size=(80, 8)), labels, permutations=200)[0].p for _ in range(30)
     ]
     assert np.mean(np.array(by_chance) < 0.05) < 0.2
     assert 0.25 < np.mean(by_chance) < 0.75
@@ -46,15 +46,16 @@ def test_too_few_clips_are_refused():
 
 @pytest.mark.parametrize("arm", ["discriminative", "generative-trained-greedy"])
 def test_a_run_of_either_readout_is_looked_at(comparison, tmp_path, arm):
-    geometry(comparison / arm / "seed-0", tmp_path)
+    result = geometry(comparison / arm / "seed-0", tmp_path)
+    assert json.loads(json.dumps(result.to_dict())) == json.loads((tmp_path / "geometry.json").read_text())
     found = json.loads((tmp_path / "geometry.json").read_text())
     assert (found["readout"], found["seed"], found["n"]) == (arm.split("-")[0], 0, 16)
     assert [one["k"] for one in found["neighbours"]] == [5, 10]
-    assert conclusion(found) in (tmp_path / "geometry.md").read_text()
+    assert conclusion(result) in (tmp_path / "geometry.md").read_text()
     for name in ("pca.png", "tsne.png"):
         assert (tmp_path / name).stat().st_size > 10_000
     again = geometry(comparison / arm / "seed-0", tmp_path / "again")
-    assert again["neighbours"] == found["neighbours"]
+    assert again.neighbours == result.neighbours
 
 
 def test_only_a_finished_training_run_has_a_geometry(comparison, tmp_path):

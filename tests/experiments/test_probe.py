@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from omnisent.experiments.probe import conclusion, fit_layers, probe
+from omnisent.experiments.probe import LayerFit, Probe, TrainedRun, conclusion, fit_layers, probe
 from omnisent.experiments.states import last_token_states
 from omnisent.readouts.generative import OmniForSentimentGeneration
 from omnisent.training.arguments import OmniSentTrainingArguments
@@ -71,12 +71,13 @@ def test_ridge_finds_the_layer_that_holds_the_signal():
 @pytest.fixture(scope="module")
 def probed(short_config, comparison, tmp_path_factory):
     out = tmp_path_factory.mktemp("probe")
-    probe([str(short_config)], out, comparison / "discriminative" / "seed-1")
-    return out
+    return out, probe([str(short_config)], out, comparison / "discriminative" / "seed-1")
 
 
 def test_it_writes_what_its_plot_shows(probed, comparison):
-    found = json.loads((probed / "probe.json").read_text())
+    out, result = probed
+    found = json.loads((out / "probe.json").read_text())
+    assert json.loads(json.dumps(result.to_dict())) == found
     assert [entry["layer"] for entry in found["layers"]] == [0, 1, 2]
     chosen = found["layers"][found["chosen_layer"]]
     assert chosen["valid_mae"] == min(entry["valid_mae"] for entry in found["layers"])
@@ -86,8 +87,8 @@ def test_it_writes_what_its_plot_shows(probed, comparison):
     assert found["constant_mae"] == pytest.approx(read_metrics(comparison / "constant")["mae"])
     assert found["run"]["mae"] == read_metrics(comparison / "discriminative" / "seed-1")["mae"]
     assert found["run"]["seed"] == 1
-    assert conclusion(found) in (probed / "probe.md").read_text()
-    assert (probed / "probe.png").stat().st_size > 10_000
+    assert conclusion(result) in (out / "probe.md").read_text()
+    assert (out / "probe.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(("field", "value"), [("max_frames", "8"), ("instruction", "Say."), ("modalities", "text")])
@@ -103,7 +104,7 @@ def test_a_run_on_clips_that_have_changed_since_is_refused(short_config, compari
         shutil.copy(comparison / "discriminative" / "seed-0" / name, run)
     environment = read_environment(run)
     write_json(run / "environment.json", {**environment, "clips_sha256": "0" * 64})
-    with pytest.raises(ValueError, match="was given other clips than the probe"):
+    with pytest.raises(ValueError, match="used other clips than the probe"):
         probe([str(short_config)], tmp_path / "out", run)
 
 
@@ -118,14 +119,21 @@ def test_only_a_finished_run_with_a_trained_adapter_stands_beside_it(short_confi
 @pytest.mark.parametrize(
     ("mae", "trained", "said"),
     [
-        (1.0, 0.8, "already gives 50 % of what training gains"),
-        (1.3, 0.8, "by itself it is no better; the trained discriminative run has 0.800"),
+        (1.0, 0.8, "The untrained states alone reach 50 % of the improvement over the constant."),
+        (1.3, 0.8, "no better than the constant; the trained discriminative run has 0.800"),
         (1.0, 1.25, "run (1.250) is no better than the constant"),
-        (1.0, None, "MAE 1.000, 0.83 of the constant's 1.200."),
+        (1.0, None, "MAE 1.000, 0.83 times that of the constant (1.200)."),
     ],
 )
 def test_the_sentence_follows_the_figures(mae, trained, said):
-    run = None if trained is None else {"mae": trained, "readout": "discriminative"}
-    found = {"metrics": {"mae": mae}, "constant_mae": 1.2, "chosen_layer": 2, "layers": [{}] * 4, "run": run}
-    assert said in conclusion(found)
-    assert "layer 2 of 3" in conclusion(found)
+    fit = LayerFit(0, 1.0, mae, mae, None, None, np.zeros(1))
+    result = Probe(
+        **{"dataset": "planted", "split": "test", "modalities": ["text"], "n": 1, "settings": {}, "environment": {}},
+        layers=[fit] * 4,
+        chosen_layer=2,
+        metrics={"mae": mae},
+        constant_mae=1.2,
+        run=None if trained is None else TrainedRun("discriminative", None, 0, trained, None),
+    )
+    assert said in conclusion(result)
+    assert "layer 2 of 3" in conclusion(result)

@@ -1,0 +1,131 @@
+"""What comparison.json holds, as types: the study writes them, the report and the model card read them.
+
+Computes nothing; see experiments/comparison.py for where the figures come from.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .statistics import Estimate, PairedTest
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One way to score, over its seeds. A baseline has one run, of no seed.
+
+    Attributes:
+        label: its name in tables.
+        readout, decoding: of its runs; `decoding` is `None` where no answer is generated.
+        is_baseline: whether it is a simple baseline (`floor` in comparison.json).
+        seeds: of its runs.
+        metrics: by key of `METRICS`.
+        mae_over_constant: its MAE divided by that of the training median.
+        unparsable_rate, mae_parsable, out_of_range_rate: as in metrics.json, one value per seed.
+        trainable_parameters, trainable_percent, head_parameters: as in metrics.json.
+    """
+
+    label: str
+    readout: str
+    decoding: str | None
+    is_baseline: bool
+    seeds: list[int | None]
+    metrics: dict[str, Estimate]
+    mae_over_constant: float
+    unparsable_rate: list[float | None]
+    mae_parsable: list[float | None]
+    out_of_range_rate: list[float | None]
+    trainable_parameters: int | None
+    trainable_percent: float | None
+    head_parameters: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"floor" if key == "is_baseline" else key: value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ArmResult":
+        """What `to_dict` gave."""
+        values = {"is_baseline" if key == "floor" else key: value for key, value in values.items()}
+        metrics = {key: Estimate(**estimate) for key, estimate in values["metrics"].items()}
+        return cls(**{**values, "metrics": metrics})
+
+
+@dataclass(frozen=True)
+class ArmTest:
+    """The paired test of one arm against another, both by name; `p_clips_holm` is `p_clips` adjusted for several tests."""
+
+    first: str
+    second: str
+    paired: PairedTest
+    p_clips_holm: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; those of the paired test stand beside the names."""
+        names = {"first": self.first, "second": self.second}
+        return {**names, **self.paired.to_dict(), "p_clips_holm": self.p_clips_holm}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ArmTest":
+        """What `to_dict` gave."""
+        rest = dict(values)
+        first, second, p_clips_holm = (rest.pop(key) for key in ("first", "second", "p_clips_holm"))
+        return cls(first, second, PairedTest(**rest), p_clips_holm)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of scoring with one arm, from file to score."""
+
+    seconds_per_clip: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison of readouts.
+
+    Attributes:
+        dataset, split, modalities, n, denoise, bad_clips: as in metrics.json; the same for every arm.
+        seeds: of the trained arms.
+        convention: of the metrics.
+        arms: by name, baselines last.
+        tests: the discriminative readout against every other arm.
+        costs: by name of the arm; baselines have none.
+        settings: those of the discriminative runs that matter most.
+        environment: of the first discriminative run, as in environment.json.
+        commits: of this package, over all runs.
+    """
+
+    dataset: str
+    split: str
+    modalities: list[str]
+    n: int
+    denoise: str
+    bad_clips: int
+    seeds: list[int]
+    convention: str
+    arms: dict[str, ArmResult]
+    tests: list[ArmTest]
+    costs: dict[str, Cost]
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    commits: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What comparison.json holds."""
+        return {
+            **vars(self),
+            "arms": {name: arm.to_dict() for name, arm in self.arms.items()},
+            "tests": [test.to_dict() for test in self.tests],
+            "costs": {name: asdict(cost) for name, cost in self.costs.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Comparison":
+        """What `to_dict` gave."""
+        parts = {
+            "arms": {name: ArmResult.from_dict(arm) for name, arm in values["arms"].items()},
+            "tests": [ArmTest.from_dict(test) for test in values["tests"]],
+            "costs": {name: Cost(**cost) for name, cost in values["costs"].items()},
+        }
+        return cls(**{**values, **parts})

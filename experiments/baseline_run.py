@@ -1,0 +1,65 @@
+"""A run folder of a simple baseline, on the clips that a training run with the same arguments would use.
+
+omnisent baseline constant configs/mosi.yaml --out runs/constant
+omnisent baseline tfidf-ridge configs/mosi.yaml --out runs/tfidf
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..readouts.base import Readings
+from ..readouts.discriminative import DiscriminativeReadout
+from ..training import run_folder
+from ..training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
+from ..training.data import prepare_data
+from .baselines import BASELINES
+
+
+@dataclass(frozen=True)
+class BaselineRun:
+    """A finished run of a baseline; `metrics` is what metrics.json in its folder holds."""
+
+    name: str
+    folder: Path
+    metrics: dict[str, Any]
+
+    @property
+    def mae(self) -> float:
+        """On the test split, label units."""
+        return self.metrics["mae"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What metrics.json holds."""
+        return self.metrics
+
+
+def run_baseline(
+    name: str, model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrainingArguments
+) -> BaselineRun:
+    """Score the test split with a baseline and write a run folder at `args.output_dir`.
+
+    Raises:
+        ValueError: for a name that is not in `BASELINES`.
+    """
+    if name not in BASELINES:
+        raise ValueError(f"baseline must be one of {', '.join(BASELINES)}, not {name!r}")
+    baseline, folder = BASELINES[name], Path(args.output_dir)
+    data = prepare_data(model_args, data_args, args)
+    run_folder.write_config(folder, model_args, data_args, args)
+    run_folder.write_environment(folder, data.clips)
+    readout = DiscriminativeReadout(data.facts.score_range)
+    readings = Readings(baseline.score(data.splits))
+    references = [clip.label for clip in data.splits["test"]]
+    run_folder.write_predictions(folder, data.splits["test"], readout.scores(readings))
+    metrics = {
+        "dataset": data.facts.name,
+        "split": "test",
+        "readout": name,
+        "modalities": list(baseline.modalities),
+        "n": len(references),
+        **readout.metrics(readings, references, data.facts.convention),
+        "bad_clips": len(data.bad),
+        "denoise": data.denoise,
+    }
+    return BaselineRun(name, folder, run_folder.write_metrics(folder, metrics))

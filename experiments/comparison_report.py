@@ -1,0 +1,168 @@
+"""A comparison for people: comparison.md with its tables and conclusion, and comparison.png. Decides nothing but the wording."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..evaluation.comparison_result import ArmResult, Comparison
+from ..evaluation.metrics import METRICS
+from ..training import run_folder
+from .tables import markdown_table, seeds_in_words
+
+WEAK = 0.7  # a readout whose MAE is above this fraction of the constant's has learned little
+
+
+def write_comparison(comparison: Comparison, out: Path) -> None:
+    """Write comparison.json, .md and .png into a folder."""
+    run_folder.write_json(out / "comparison.json", comparison.to_dict())
+    (out / "comparison.md").write_text(markdown(comparison), encoding="utf-8")
+    plot(comparison, out / "comparison.png")
+
+
+def conclusion(comparison: Comparison) -> str:
+    """Which trained readout has the lower error, by how much and how certain that is, in two or three sentences."""
+    arms = comparison.arms
+    generative = [name for name in arms if name.startswith("generative-trained")]
+    best = min(generative, key=lambda name: arms[name].metrics["mae"].mean)
+    ours, theirs = arms["discriminative"].metrics["mae"].mean, arms[best].metrics["mae"].mean
+    test = next(test.paired for test in comparison.tests if test.second == best)
+    winner = "discriminative" if ours < theirs else arms[best].label
+    certain = test.low > 0 or test.high < 0
+    verdict = f"The {winner} readout has the lower MAE" if certain else "Neither is clearly better"
+    over_seeds = "" if test.p_seeds is None else f", {test.p_seeds:.2g} over seeds"
+    weak = [arms[name].label for name in generative if arms[name].mae_over_constant > WEAK]
+    caution = (
+        f" Read this with care: the MAE of some generative readouts is above {WEAK} times that of the constant"
+        f" ({'; '.join(weak)})."
+    )
+    return (
+        f"The discriminative readout has MAE {ours:.3f}; the best trained generative readout ({arms[best].label}) has"
+        f" {theirs:.3f}. {verdict}: difference {test.shown}, 95 % interval {test.interval}, p {test.p_clips:.2g} over clips"
+        f"{over_seeds}.{caution if weak else ''}"
+    )
+
+
+def metric_table(comparison: Comparison) -> pd.DataFrame:
+    """A row for each arm: means over seeds, with standard deviations where there are several seeds."""
+    columns = [metric for metric in METRICS.values() if comparison.convention in metric.columns]
+    rows = {}
+    for arm in comparison.arms.values():
+        row = {"seeds": 0 if arm.is_baseline else len(arm.seeds)}
+        for metric in columns:
+            row[metric.title] = arm.metrics[metric.key].shown
+            if metric.key == "mae":
+                row["95 % interval"] = arm.metrics["mae"].interval
+                row["MAE / constant"] = f"{arm.mae_over_constant:.2f}"
+        rows[arm.label] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def answer_table(comparison: Comparison) -> pd.DataFrame:
+    """A row for each generative arm: how often its answers could not be used. Means over seeds."""
+    rows = {}
+    for arm in comparison.arms.values():
+        if arm.decoding is not None:
+            rows[arm.label] = {
+                "unparsable": _percent(_mean(arm.unparsable_rate)),
+                "MAE, unparsable as 0": arm.metrics["mae"].shown,
+                "MAE, parsable only": _decimals(_mean(arm.mae_parsable), 3),
+                "out of range": _percent(_mean(arm.out_of_range_rate)),
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def paired_test_table(comparison: Comparison) -> pd.DataFrame:
+    """A row for each paired test of the discriminative readout."""
+    rows = {
+        comparison.arms[test.second].label: {
+            "difference in MAE": test.paired.shown,
+            "95 % interval": test.paired.interval,
+            "p over clips (Holm)": f"{test.p_clips_holm:.2g}",
+            "p over seeds": "" if test.paired.p_seeds is None else f"{test.paired.p_seeds:.2g}",
+        }
+        for test in comparison.tests
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def cost_table(comparison: Comparison) -> pd.DataFrame:
+    """A row for each arm that uses the Thinker."""
+    rows = {}
+    for name, cost in comparison.costs.items():
+        arm = comparison.arms[name]
+        rows[arm.label] = {
+            "seconds per clip": f"{cost.seconds_per_clip:.4f}",
+            "peak memory": f"{cost.peak_memory_bytes / 1e9:.2f} GB",
+            "trainable parameters": f"{arm.trainable_parameters:,}",
+            "head parameters": f"{arm.head_parameters:,}",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def markdown(comparison: Comparison) -> str:
+    """What comparison.md holds."""
+    parts = (
+        f"# Readouts on {comparison.dataset}",
+        f"{comparison.n} {comparison.split} clips ({', '.join(comparison.modalities)}); seeds"
+        f" {', '.join(map(str, comparison.seeds))}; base model {comparison.settings['base_model']}."
+        " Values are means over seeds ± one standard deviation. Intervals are bootstrap intervals over clips and seeds."
+        " MAE / constant compares with always predicting the training median. Zero-shot answers do not depend on a seed.",
+        conclusion(comparison),
+        markdown_table(metric_table(comparison)),
+        "Answers of the generative readouts:",
+        markdown_table(answer_table(comparison)),
+        "Paired tests of the discriminative readout against every other row. A difference below 0 means that the"
+        " discriminative readout has the lower error:",
+        markdown_table(paired_test_table(comparison)),
+        "Cost of scoring, from file to score, at the same batch size. Each was measured once, in its own process:",
+        markdown_table(cost_table(comparison)),
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def plot(comparison: Comparison, path: Path) -> None:
+    """Bars with intervals, a panel for each metric of `METRICS` that asks for one."""
+    panels = [metric for metric in METRICS.values() if metric.panel and comparison.convention in metric.formulas]
+    arms = list(comparison.arms.values())[::-1]
+    figure = Figure(figsize=(11, 0.9 + 0.42 * len(arms)), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
+        for row, arm in enumerate(arms):
+            estimate = arm.metrics[metric.key]
+            if estimate.mean is None:
+                axes.text(0, row, " undefined", va="center", color="0.4", fontsize=8)
+                continue
+            axes.barh(row, estimate.mean, color=_colour(arm), height=0.7)
+            reach = [[max(0.0, estimate.mean - estimate.low)], [max(0.0, estimate.high - estimate.mean)]]
+            axes.errorbar(estimate.mean, row, xerr=reach, color="black", capsize=3, linewidth=1)
+        axes.set_title(metric.name + (", lower is better" if metric.better == "lower" else ""), fontsize=10)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_yticks(range(len(arms)), [arm.label for arm in arms], fontsize=9)
+    figure.suptitle(
+        f"{comparison.dataset}, {comparison.n} clips, {seeds_in_words(comparison.seeds)};"
+        " bars: mean over seeds, lines: bootstrap 95 % interval",
+        fontsize=10,
+    )
+    figure.savefig(path, dpi=150)
+
+
+def _colour(arm: ArmResult) -> str:
+    if arm.is_baseline:
+        return "0.65"
+    return "#0072B2" if arm.readout == "discriminative" else "#E69F00"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
+
+
+def _percent(rate: float | None) -> str:
+    return "" if rate is None else f"{100 * rate:.1f} %"
+
+
+def _decimals(value: float | None, places: int) -> str:
+    return "" if value is None else f"{value:.{places}f}"
