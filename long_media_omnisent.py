@@ -1,66 +1,45 @@
-"""Answers: any stretch of a media file, however long -> the frames and sound of a file that was cut to it.
+"""Reads any segment of a media file, however long: the frames and audio of a file that was cut to it.
 
-The file is opened once and its packets are listed once, undecoded; a stretch then costs what the stretch costs, wherever it
+The file is opened once and its packets are listed once, undecoded; a segment then costs what the segment costs, wherever it
 lies. Only that list grows with the file, by 32 bytes for each frame. Knows no model, no transcript and no window.
 """
 
 import math
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import av
 import numpy as np
 
-from .media_omnisent import (
-    SAMPLE_RATE,
-    ClipMedia,
-    MediaError,
-    VideoSampling,
-    _check_last_packet,
-    _check_nothing_is_cut_off,
-    _check_reaches_its_duration,
-    _check_seconds,
-    _decode_by_time,
-    _frame_indices,
-    _frame_rate,
-    _FrameSink,
-    _local_file,
-    _opened,
-    _packets,
-    _prepare_decoder,
-    _reading_faults,
-    _Reports,
-    _Silence,
-    _Sound,
-    _SoundDecoder,
-    _Track,
-    _video_stream,
-    _warning,
-)
+from .audio_omnisent import AudioDecoder, AudioSamples, Silence
+from .decoding_omnisent import MediaFile
+from .errors_omnisent import MediaError, MediaFault
+from .frames_omnisent import SampledFrames, VideoSampling, decode_by_time, frame_indices, frame_rate
+from .media_omnisent import ClipMedia
+from .packets_omnisent import VideoPackets
 
 _OFFICIAL = VideoSampling()
-# Sound decoded before a stretch and thrown away: codecs build on packets before, Opus on 80 ms, MP3 on up to nine frames.
+# Audio decoded before a segment and thrown away: codecs build on packets before, Opus on 80 ms, MP3 on up to nine frames.
 _LEAD_SECONDS = 0.5
-# An encoder fills its last block, so that sound ends a little after the picture; more than this is sound of its own.
-_SOUND_FILL_SECONDS = 0.5
+# An encoder fills its last block, so that audio ends a little after the video; more than this is audio of its own.
+_AUDIO_FILL_SECONDS = 0.5
 
 
 class LongMedia:
-    """One open file whose stretches can be read in any order; a context manager.
+    """One open file whose segments can be read in any order; a context manager.
 
     Times are seconds on a player's clock, which starts with the file's first stream. Without moving pictures (cover art is none)
-    the file is sound alone.
+    the file is audio alone.
 
     Args:
         path: a local file.
 
     Attributes:
         path: the file, as given.
-        duration: seconds, to the end of picture and sound.
+        duration: seconds, to the end of video and audio.
 
     Raises:
-        MediaError: what `read_media` says of files that cannot be opened, are cut off, or hold neither picture nor sound.
+        MediaError: what `read_media` says of files that cannot be opened, are cut off, or hold neither video nor audio.
 
     Example:
         >>> with LongMedia("talk.mp4") as talk:
@@ -68,28 +47,13 @@ class LongMedia:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = _local_file(path)
-        self._open = ExitStack()
-        with _Reports() as reports:
-            self._look(reports)
-
-    def _look(self, reports: _Reports) -> None:
-        self._container = self._open.enter_context(_opened(self.path))
-        # What its reader says of the file, with the seconds; None holds for all of it.
-        self._faults: list[tuple[float | None, str]] = []
-        self._note_faults(None, reports)
+        self._file = MediaFile(path)
+        self.path = self._file.path
         try:
-            self._pictures = _video_stream(self._container)
-            self._voice = self._container.streams.best("audio")
-            for stream in (self._pictures, self._voice):
-                _prepare_decoder(self.path, stream)
-            self._faults += [(None, fault) for fault in reports.errors()]
-            self._zero = max(self._container.start_time or 0, 0) / av.time_base
-            self._first_sound = 0
-            self._list_packets(reports)
-        except av.FFmpegError as fault:
-            self.close()
-            raise _damaged(self.path, fault) from fault
+            with self._file.reporting():
+                for stream in (self._file.video, self._file.audio):
+                    self._file.open_decoder(stream)
+                self._list_packets()
         except BaseException:
             self.close()
             raise
@@ -102,17 +66,17 @@ class LongMedia:
 
     def close(self) -> None:
         """Close the file."""
-        self._open.close()
+        self._file.close()
 
     @property
     def has_video(self) -> bool:
         """Whether there are moving pictures."""
-        return self._pictures is not None
+        return self._file.video is not None
 
     @property
-    def has_sound(self) -> bool:
-        """Whether there is a sound stream."""
-        return self._voice is not None
+    def has_audio(self) -> bool:
+        """Whether there is an audio stream."""
+        return self._file.audio is not None
 
     def read(
         self,
@@ -120,172 +84,149 @@ class LongMedia:
         end: float | None = None,
         *,
         video: bool = True,
-        sound: bool = True,
+        audio: bool = True,
         sampling: VideoSampling = _OFFICIAL,
         max_sound_seconds: float = 300.0,
     ) -> ClipMedia:
         """What `read_media` reads from a file that was cut to [start, end).
 
-        Frames are chosen among those that begin within the stretch or, where none does, is the one that is on the screen. Sound
-        is resampled for each stretch by itself, as that of a cut file is.
+        Frames are chosen among those that begin within the segment or, where none does, is the one that is on the screen. Audio
+        is resampled for each segment by itself, as that of a cut file is.
 
         Args:
             start: seconds, at least 0.
             end: seconds, above `start`; the file's end by default. What lies past the file's end is not there.
-            video: read frames; `None` where the picture has ended before `start`.
-            sound: read sound; `None` where there is none.
+            video: read frames; `None` where the video has ended before `start`.
+            audio: read audio; `None` where there is none.
             sampling: which frames, and their size; by default as `read_media` takes them.
-            max_sound_seconds: sound of the stretch beyond it is neither decoded nor kept.
+            max_sound_seconds: audio of the segment beyond it is neither decoded nor kept.
 
         Raises:
-            ValueError: for a stretch that is empty.
-            MediaError: for one that lies past the end or cannot be decoded; other stretches can still be read.
+            ValueError: for a segment that is empty.
+            MediaError: for one that lies past the end or cannot be decoded; other segments can still be read.
         """
         stop = self.duration if end is None else min(end, self.duration)
         if not 0 <= start < (math.inf if end is None else end):
-            raise ValueError(f"expected a stretch with 0 <= start < end, found {start} to {end} s")
+            raise ValueError(f"expected a segment with 0 <= start < end, found {start} to {end} s")
         if start >= stop:
-            raise MediaError(self.path, f"nothing at {start:.2f} s: it is {self.duration:.2f} s long; ask for less")
-        if video and self._pictures is None:
-            raise MediaError(self.path, "no video stream: read it with video=False, or as a clip's audio")
-        gathered = _Sound(self.path, max(1, round(max_sound_seconds * SAMPLE_RATE)))
-        faults = [fault for second, fault in self._faults if second is None or start - 1 <= second <= stop + 1]
-        try:
-            with _Reports() as reports:
-                has_sound = sound and self._voice is not None
-                wave = self._wave(gathered, start, stop, reports) if has_sound else None
-                part = self._part(start, stop) if video else None
-                if part is None:
-                    return ClipMedia(None, None, wave, stop - start, _warning(gathered.missing, None, faults))
-                sink, duration = self._frames(part, start, stop, sampling, reports)
-                frames = sink.stacked()
-                warning = _warning(gathered.missing, sink, faults)
-                return ClipMedia(frames, 2 * duration / len(frames), wave, duration, warning)
-        except av.FFmpegError as fault:
-            raise _damaged(self.path, fault) from fault
+            reason = f"nothing at {start:.2f} s: it is {self.duration:.2f} s long; ask for less"
+            raise MediaError(self.path, reason, MediaFault.PAST_END)
+        if video and not self.has_video:
+            reason = "no video stream: read it with video=False, or as a clip's audio"
+            raise MediaError(self.path, reason, MediaFault.NO_VIDEO)
+        faults = [fault for second, fault in self._file.faults if second is None or start - 1 <= second <= stop + 1]
+        samples = AudioSamples(self.path, max_sound_seconds)
+        with self._file.reporting():
+            wave = self._audio(samples, start, stop) if audio and self.has_audio else None
+            packets = self._packets_of(start, stop) if video else None
+            frames, seconds = None, stop - start
+            if packets is not None:
+                frames, seconds = self._frames(packets, start, stop, sampling)
+            return ClipMedia.from_decoded(frames, samples, wave, seconds, faults)
 
-    def _note_faults(self, packet: av.Packet | None, reports: _Reports) -> None:
-        faults = _reading_faults(self.path, self._container, packet, reports)
-        has_time = packet is not None and packet.pts is not None
-        second = float(packet.pts * packet.time_base) - self._zero if has_time else None
-        self._faults += [(second, fault) for fault in faults]
-
-    def _list_packets(self, reports: _Reports) -> None:
-        track, end, sound_end = _Track(), 0.0, 0.0
-        for packet in _packets(self._container):
-            if reports.log or packet.is_corrupt:
-                self._note_faults(packet, reports)
-                track.suspects.append(len(track.pts))
-            stop = 0.0 if packet.pts is None else float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            end = max(end, stop)
-            if packet.stream is self._pictures:
-                track.add(packet)
-            elif packet.stream is self._voice:
-                sound_end = max(sound_end, stop)
-                self._first_sound = min(
-                    self._first_sound, packet.pts or 0
-                )  # below 0 where an encoder primes its decoder
-        self._note_faults(None, reports)
-        self._end = end
-        _check_nothing_is_cut_off(self.path, self._container)
-        _check_reaches_its_duration(self.path, self._container, end)
-        picture_end = self._keep_pictures(track) if self._pictures is not None else 0.0
-        far = sound_end > picture_end + _SOUND_FILL_SECONDS
-        self.duration = (sound_end if far or self._pictures is None else picture_end) - self._zero
-        _check_seconds(self.path, self.duration)
+    def _list_packets(self) -> None:
+        file, packets = self._file, VideoPackets()
+        self._first_audio = 0  # ticks; below 0 where an encoder primes its decoder
+        for packet, _ in file.all_packets(packets):
+            if packet.stream is file.audio:
+                self._first_audio = min(self._first_audio, packet.pts or 0)
+        file.note_faults()
+        file.check_is_whole()
+        video_end = self._keep_packets(packets) if self.has_video else 0.0
+        audio_end = file.end_of(file.audio) if self.has_audio else 0.0
+        is_audio_longer = audio_end > video_end + _AUDIO_FILL_SECONDS
+        end = audio_end if is_audio_longer or not self.has_video else video_end
+        self.duration = file.check_seconds(end - file.zero)
         if self.duration <= 0:
-            raise MediaError(self.path, "nothing to read: expected pictures or sound, found neither; make it anew")
+            reason = "nothing to read: expected pictures or sound, found neither; make it anew"
+            raise MediaError(self.path, reason, MediaFault.NO_FRAMES)
 
-    def _keep_pictures(self, track: _Track) -> float:
+    def _keep_packets(self, packets: VideoPackets) -> float:
         """Keeps the list of video packets, small; returns where the last frame ends, in seconds."""
-        self._pts = np.array([] if None in track.pts else track.pts, np.int64)  # in decode order
-        if len(np.unique(self._pts)) < len(track.pts):
-            raise MediaError(
-                self.path,
-                "its frames have no display times (as in AVI), so no stretch can be found; re-encode it as MP4",
-            )
-        self._suspects = np.array(track.suspects, np.int64)
-        self._dts = np.array([pts if dts is None else dts for pts, dts in zip(track.pts, track.dts, strict=True)])
-        self._keys = np.flatnonzero(track.is_key)
-        shown = np.flatnonzero(track.is_shown)
+        self._pts = np.array([] if None in packets.pts else packets.pts, np.int64)  # in decode order
+        if len(np.unique(self._pts)) < len(packets.pts):
+            reason = "its frames have no display times (as in AVI), so no stretch can be found; re-encode it as MP4"
+            raise MediaError(self.path, reason, MediaFault.UNSUPPORTED)
+        self._suspects = np.array(packets.suspects, np.int64)
+        dts_or_pts = [pts if dts is None else dts for pts, dts in zip(packets.pts, packets.dts, strict=True)]
+        self._dts = np.array(dts_or_pts)
+        self._keys = np.flatnonzero(packets.is_key)
+        shown = np.flatnonzero(packets.is_shown)
         if not len(shown):
-            raise MediaError(self.path, "zero frames: expected a video, found a stream without pictures; make it anew")
-        self._shown = shown[np.argsort(self._pts[shown])]  # places in decode order, in display order
+            reason = "zero frames: expected a video, found a stream without pictures; make it anew"
+            raise MediaError(self.path, reason, MediaFault.NO_FRAMES)
+        self._shown = shown[np.argsort(self._pts[shown])]  # positions in decode order, in display order
         self._times = self._pts[self._shown]
         step = np.diff(self._times[-2:])
-        self._picture_end = int(self._times[-1]) + (track.last_duration or int(step.sum()) or 1)
-        return float(self._picture_end * self._pictures.time_base)
+        self._video_end = int(self._times[-1]) + (packets.last_duration or int(step.sum()) or 1)
+        return float(self._video_end * self._file.video.time_base)
 
-    def _part(self, start: float, stop: float) -> _Track | None:
-        """The packets from which the frames of a stretch are decoded, none but these marked as shown."""
-        ticks = [round((self._zero + second) / self._pictures.time_base) for second in (start, stop)]
+    def _packets_of(self, start: float, stop: float) -> VideoPackets | None:
+        """The packets from which the frames of a segment are decoded, none but these marked as shown."""
+        ticks = [round((self._file.zero + second) / self._file.video.time_base) for second in (start, stop)]
         first, last = np.searchsorted(self._times, ticks)
         if first == last:
-            if first == 0 or ticks[0] >= self._picture_end:
+            if first == 0 or ticks[0] >= self._video_end:
                 return None
             first -= 1
-        places = self._shown[first:last]
-        group = np.searchsorted(self._keys, places.min(), "right") - 1
+        positions = self._shown[first:last]
+        group = np.searchsorted(self._keys, positions.min(), "right") - 1
         # One group more than holds the first frame: what leads an open group needs the one before.
         base = int(self._keys[group - 1]) if group > 0 else 0
-        rows = slice(base, int(places.max()) + 1)
+        rows = slice(base, int(positions.max()) + 1)
         is_key = np.isin(np.arange(rows.start, rows.stop), self._keys)
-        is_shown = np.isin(np.arange(rows.start, rows.stop), places)
-        after = self._times[last] if last < len(self._times) else self._picture_end
+        is_shown = np.isin(np.arange(rows.start, rows.stop), positions)
+        after = self._times[last] if last < len(self._times) else self._video_end
         columns = (column.tolist() for column in (self._pts[rows], self._dts[rows], is_key, is_shown))
         suspects = (self._suspects[np.isin(self._suspects, np.arange(rows.start, rows.stop + 1))] - base).tolist()
-        part = _Track(
+        packets = VideoPackets(
             *columns, last_duration=int(after - self._times[last - 1]), is_from_start=not base, suspects=suspects
         )
-        part.find_lost()
-        return part
+        packets.find_lost()
+        return packets
 
     def _frames(
-        self, part: _Track, start: float, stop: float, sampling: VideoSampling, reports: _Reports
-    ) -> tuple[_FrameSink, float]:
+        self, packets: VideoPackets, start: float, stop: float, sampling: VideoSampling
+    ) -> tuple[SampledFrames, float]:
         """The frames asked for, and the seconds that they stand for."""
-        total, rate = part.total, _frame_rate(self._pictures, part)
-        sink = _FrameSink(self.path, sampling, part, _frame_indices(total, rate, sampling))
-        if not _decode_by_time(self._container, self._pictures, sink, reports):
+        total, rate = packets.total, frame_rate(self._file.video, packets)
+        frames = SampledFrames(self._file, sampling, packets, frame_indices(total, rate, sampling))
+        if not decode_by_time(frames):
             raise MediaError(
                 self.path,
                 f"damaged, or without display times: its frames from {start:.2f} to {stop:.2f} s cannot be decoded;"
                 " re-encode it as MP4",
+                MediaFault.DAMAGED,
             )
-        return sink, total / rate
+        return frames, total / rate
 
-    def _wave(self, gathered: _Sound, start: float, stop: float, reports: _Reports) -> np.ndarray | None:
+    def _audio(self, samples: AudioSamples, start: float, stop: float) -> np.ndarray | None:
         """Samples (n,) at SAMPLE_RATE, from the decoded ones that lie in [start, stop)."""
         place = 0
-        for frame in self._decoded_sound(start, reports):
-            if (
-                not gathered.taken and frame.pts is not None
-            ):  # then sample by sample, as the clock of some containers is coarse
-                place = round(float(frame.pts * frame.time_base - self._zero) * frame.sample_rate)
+        for frame in self._decoded_audio(start):
+            if not samples.taken and frame.pts is not None:
+                # Afterwards sample by sample, as the clock of some containers is coarse.
+                place = round(float(frame.pts * frame.time_base - self._file.zero) * frame.sample_rate)
             first, last = round(start * frame.sample_rate) - place, round(stop * frame.sample_rate) - place
-            if last <= 0 or gathered.is_full:
+            if last <= 0 or samples.is_full:
                 break
             if first < frame.samples:
-                gathered.take(frame, slice(max(first, 0), last))
+                samples.take(frame, slice(max(first, 0), last))
             place += frame.samples
-        return gathered.finish()
+        return samples.finish()
 
-    def _decoded_sound(self, start: float, reports: _Reports) -> Iterator[av.AudioFrame | _Silence]:
-        voice, decoder = self._voice, _SoundDecoder(self._voice, reports)
-        lead = math.floor((self._zero + start - _LEAD_SECONDS) / voice.time_base)
+    def _decoded_audio(self, start: float) -> Iterator[av.AudioFrame | Silence]:
+        file, decoder = self._file, AudioDecoder(self._file)
+        lead = math.floor((file.zero + start - _LEAD_SECONDS) / file.audio.time_base)
         try:
-            self._container.seek(max(lead, self._first_sound), stream=voice)
-        except av.FFmpegError:  # as in FLV, whose list of sound packets may begin after the first
-            self._container.seek(0)
-        reports.errors()
-        for packet in _packets(self._container, voice):
-            if reports.log or packet.is_corrupt:
+            file.container.seek(max(lead, self._first_audio), stream=file.audio)
+        except av.FFmpegError:  # as in FLV, whose list of audio packets may begin after the first
+            file.container.seek(0)
+        file.log.take()
+        for packet in file.packets(file.audio):
+            if file.log.lines or packet.is_corrupt:
                 decoder.suspect_gap()
             yield from decoder.decode(packet)
         yield from decoder.decode(None)
         if decoder.has_failed:
-            _check_last_packet(self.path, self._container, self._end)
-
-
-def _damaged(path: str, fault: av.FFmpegError) -> MediaError:
-    return MediaError(path, f"damaged: FFmpeg stopped with '{fault.strerror}'; make the file anew")
+            file.check_last_packet()

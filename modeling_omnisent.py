@@ -21,8 +21,8 @@ from transformers.utils import ModelOutput
 
 from .adapter_omnisent import ADAPTER_DIR, AdaptedThinker, check_keys, check_weight_file, check_weights, read_weights
 from .configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES, REQUIRES, OmniSentConfig
+from .errors_omnisent import OmniSentError
 from .heads_omnisent import LOSSES, POOLINGS, RegressionHead
-from .media_omnisent import OmniSentError
 from .thinker_omnisent import (
     HUB_KEYWORDS,
     Thinker,

@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import Pipeline
 
-from .media_omnisent import OmniSentError, read_header
+from .errors_omnisent import OmniSentError
+from .media_omnisent import read_header
 
 LABELS = ("negative", "neutral", "positive")
 ON_ERROR = ("raise", "return")

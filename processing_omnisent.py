@@ -15,8 +15,11 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import cached_file, logging
 
+from .audio_omnisent import SAMPLE_RATE
+from .errors_omnisent import OmniSentError
+from .frames_omnisent import VideoSampling
 from .long_media_omnisent import LongMedia
-from .media_omnisent import SAMPLE_RATE, ClipMedia, OmniSentError, VideoSampling, read_media
+from .media_omnisent import ClipMedia, read_media
 from .thinker_inputs_omnisent import InputLayout, audio_tokens, log_mel, official_settings
 
 logger = logging.get_logger(__name__)

@@ -23,8 +23,9 @@ from common import save, spread, table
 from peft import LoraConfig
 from torch import nn
 
+from omnisent.audio_omnisent import SAMPLE_RATE
 from omnisent.configuration_omnisent import OmniSentConfig
-from omnisent.media_omnisent import SAMPLE_RATE, ClipMedia
+from omnisent.media_omnisent import ClipMedia
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.generative import ExpectedReadout, OmniForSentimentGeneration

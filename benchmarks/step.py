@@ -15,8 +15,9 @@ from common import in_turn, ratio, save, spread, table
 from torch.profiler import ProfilerActivity, profile, record_function
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from omnisent.audio_omnisent import SAMPLE_RATE
 from omnisent.heads_omnisent import pool_last_token
-from omnisent.media_omnisent import SAMPLE_RATE, ClipMedia
+from omnisent.media_omnisent import ClipMedia
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.thinker_omnisent import embed_clips, tower_features

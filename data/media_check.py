@@ -25,7 +25,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from ..media_omnisent import SAMPLE_RATE, ClipMedia, MediaError, VideoSampling, read_media
+from ..audio_omnisent import SAMPLE_RATE
+from ..errors_omnisent import MediaError
+from ..frames_omnisent import VideoSampling
+from ..media_omnisent import ClipMedia, read_media
 
 VERSION = 2  # raise when the same file would get another result
 STARTING_SECONDS = 120.0

@@ -22,7 +22,7 @@ except ImportError:
     raise ImportError("the page needs Gradio: pip install 'omnisent[app]'") from None
 
 from ..data.planted import make_planted_clips
-from ..media_omnisent import OmniSentError
+from ..errors_omnisent import OmniSentError
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from .judgement import judge
 from .judgement_page import STYLE, judgement_html, timeline_html, whole

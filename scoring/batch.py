@@ -15,7 +15,8 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data.clip import Clip
-from ..media_omnisent import OmniSentError, longest_seconds, read_header
+from ..errors_omnisent import OmniSentError
+from ..media_omnisent import longest_seconds, read_header
 from ..modeling_omnisent import OmniForSentimentRegression, bundle_folder
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from ..processing_omnisent import OmniSentProcessor

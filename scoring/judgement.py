@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..media_omnisent import OmniSentError
+from ..errors_omnisent import OmniSentError
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from .subtitles import Cue, read_cues
 from .timeline import Moment, score_timeline

@@ -5,8 +5,10 @@ The sound is read by this package, so that no other program is needed.
 
 from transformers import pipeline
 
+from ..audio_omnisent import SAMPLE_RATE
 from ..data.clip import Clip
-from ..media_omnisent import SAMPLE_RATE, MediaError, read_media
+from ..errors_omnisent import MediaError
+from ..media_omnisent import read_media
 
 AT_ONCE_SECONDS = 30
 

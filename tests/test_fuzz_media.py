@@ -11,7 +11,8 @@ import torch
 
 from fuzz import run as fuzz
 from fuzz.damaged import KINDS, RECIPES, damaged_file, damaged_files, make_good_files, read_good_files
-from omnisent.media_omnisent import ClipMedia, MediaError, read_media
+from omnisent.errors_omnisent import MediaError
+from omnisent.media_omnisent import ClipMedia, read_media
 
 SAMPLE = [number * 17 % 1000 for number in range(60)]  # with each container and each kind of damage
 

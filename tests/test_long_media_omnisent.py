@@ -13,8 +13,10 @@ import torch
 
 from omnisent import long_media_omnisent, media_omnisent
 from omnisent.data.planted import write_sound, write_video
+from omnisent.errors_omnisent import MediaError
+from omnisent.frames_omnisent import VideoSampling
 from omnisent.long_media_omnisent import LongMedia
-from omnisent.media_omnisent import MediaError, VideoSampling, read_media
+from omnisent.media_omnisent import read_media
 
 BARS, FPS, RATE = 14, 10, 44_100
 SMALL = VideoSampling(min_pixels=28 * 28)

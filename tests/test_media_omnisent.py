@@ -18,7 +18,9 @@ import torch
 from qwen_omni_utils.v2_5 import vision_process
 
 from omnisent import media_omnisent
-from omnisent.media_omnisent import ClipMedia, MediaError, OmniSentError, VideoSampling, read_media
+from omnisent.errors_omnisent import MediaError, OmniSentError
+from omnisent.frames_omnisent import VideoSampling
+from omnisent.media_omnisent import ClipMedia, read_media
 
 BARS = 12
 B_FRAMES = {"bf": "3", "g": "25", "preset": "veryfast"}

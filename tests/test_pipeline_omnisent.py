@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset, Video
 
 from omnisent.data.planted import write_sound
-from omnisent.media_omnisent import OmniSentError
+from omnisent.errors_omnisent import OmniSentError
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 
 

@@ -8,7 +8,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ..data.clip import Clip
-from ..media_omnisent import OmniSentError, read_header
+from ..errors_omnisent import OmniSentError
+from ..media_omnisent import read_header
 from ..processing_omnisent import OmniSentProcessor
 
 logger = logging.getLogger("omnisent.bad_clips")

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from omnisent.audio_omnisent import SAMPLE_RATE
 from omnisent.data.denoise import check_denoiser, denoise_files
 from omnisent.data.planted import write_video
-from omnisent.media_omnisent import SAMPLE_RATE, read_media
+from omnisent.media_omnisent import read_media
 
 FAKE_PROGRAM = """#!{python}
 import os, sys, wave

@@ -25,8 +25,11 @@ import av
 import numpy as np
 
 from fuzz.damaged import KINDS, RECIPES, Damaged, damaged_file, make_good_files, read_good_files
+from omnisent.audio_omnisent import MAX_SAMPLE
+from omnisent.errors_omnisent import MediaError
+from omnisent.frames_omnisent import VideoSampling
 from omnisent.long_media_omnisent import LongMedia
-from omnisent.media_omnisent import MAX_SAMPLE, ClipMedia, MediaError, VideoSampling, read_media
+from omnisent.media_omnisent import ClipMedia, read_media
 
 TIME_LIMIT, MEMORY_LIMIT = 20.0, 1 << 30  # seconds a file, bytes above those that a worker starts with
 # What a run can end in; the last five must not be.

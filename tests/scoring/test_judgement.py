@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from omnisent.data.planted import write_sound, write_video
-from omnisent.media_omnisent import MediaError, OmniSentError
+from omnisent.errors_omnisent import MediaError, OmniSentError
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.judgement import judge
 from omnisent.scoring.judgement_page import judgement_html

@@ -11,7 +11,7 @@ import pytest
 from transformers import pipeline
 
 from omnisent.data.planted import write_sound, write_video
-from omnisent.media_omnisent import MediaError
+from omnisent.errors_omnisent import MediaError
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.subtitles import Cue
 from omnisent.scoring.timeline import Moment, score_timeline, write_timeline

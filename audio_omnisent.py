@@ -1,0 +1,256 @@
+"""Decodes a file's audio to mono samples at 16 kHz. In place of what cannot be decoded stands silence of the same length."""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+
+from .decoding_omnisent import MAX_MISSING, MediaFile
+from .errors_omnisent import MediaError, MediaFault
+
+try:
+    import soxr
+except ImportError:
+    soxr = None
+
+SAMPLE_RATE = 16_000
+SAMPLE_RATES = (1000, 1_000_000)
+MAX_SAMPLE = 100.0  # of float audio, where full scale is 1: 40 dB above it is no recording
+
+_SAMPLE_FORMATS = {"u8", "s16", "s32", "flt", "dbl"}
+_CLOCK_SECONDS = 0.01  # the clock of some containers is coarse, so less is no gap
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Stands for audio that cannot be decoded; where it begins, in ticks, and how long it is."""
+
+    pts: int
+    time_base: Fraction
+    sample_rate: int
+    samples: int
+
+
+class AudioDecoder:
+    """Decodes the packets of a file's audio in order; what cannot be decoded comes out as silence of the same length.
+
+    Attributes:
+        has_failed: whether the last packet could not be decoded.
+        is_cut_short: whether the last packet of PCM ends within a sample or is marked as corrupt.
+    """
+
+    def __init__(self, file: MediaFile) -> None:
+        self.file, self.stream = file, file.audio
+        self._is_at_ease = True  # nothing below is other than for a good file
+        self._last: av.AudioFrame | None = None  # the last good frame
+        self._seconds = 0.0  # of the bad packets since
+        self._begin: float | None = None  # of what is missing since, in ticks
+        self._is_bad = self._may_lack = False
+        self._short: list[av.AudioFrame] = []  # what a packet of PCM holds that ends within a sample or is marked
+        self.has_failed = self.is_cut_short = False
+
+    def suspect_gap(self) -> None:
+        """Says that the file itself is damaged here: a gap before the next good frame is audio that is missing."""
+        self._may_lack, self._is_at_ease = True, False
+
+    def decode(self, packet: av.Packet | None) -> list[av.AudioFrame | Silence]:
+        """The audio of one packet, or for None the decoder's rest, after what was missing before it."""
+        frames, is_bad = self.file.decode(self.stream, packet)
+        for frame in frames or []:
+            is_bad |= frame.is_corrupt
+        if not is_bad and self._is_at_ease and packet is not None:
+            if frames:
+                self._last = frames[-1]
+            return frames
+        made: list[av.AudioFrame | Silence] = []
+        if packet is not None:
+            self.has_failed, self.is_cut_short = frames is None, False
+        if self._short:  # in the middle it shifts what follows by a part of a sample, at the end it lacks nothing
+            if packet is None:
+                made += self._short
+            else:
+                self._lose(packet, self._short)
+            self._short = []
+        is_pcm = self.stream.codec_context.name.startswith("pcm_")
+        if is_bad and frames and packet is not None and is_pcm:
+            self._short, self.is_cut_short = frames, True
+        elif is_bad:
+            self._lose(packet, frames or [])
+        else:
+            for frame in frames:
+                made += self._missing(frame)
+                self._last = frame
+                made.append(frame)
+        if packet is None and self._is_bad:
+            made += self._missing(None)
+        self._is_at_ease = not (self._is_bad or self._may_lack or self._short or self.has_failed or self.is_cut_short)
+        return made
+
+    def _lose(self, packet: av.Packet | None, frames: list[av.AudioFrame]) -> None:
+        if not self._is_bad:
+            self._is_bad, self._begin = True, self._end_of_last()
+        first = frames[0].pts if frames else packet.pts if packet is not None else None
+        if self._begin is None and first is not None:
+            self._begin = max(first, self.stream.start_time or 0)  # an encoder's priming lies before the start
+        seconds = sum(frame.samples / max(frame.sample_rate, 1) for frame in frames)
+        stated = float((packet.duration or 0) * self.stream.time_base) if packet is not None else 0.0
+        self._seconds += seconds or stated or (self._last.samples / self._last.sample_rate if self._last else 0.0)
+
+    def _end_of_last(self) -> float | None:
+        if self._last is None or self._last.pts is None:
+            return None
+        return self._last.pts + self._last.samples / self._last.sample_rate / float(self.stream.time_base)
+
+    def _missing(self, following: av.AudioFrame | None) -> list[Silence]:
+        if not (self._is_bad or self._may_lack):
+            return []
+        seconds, begin = self._seconds, self._begin if self._is_bad else self._end_of_last()
+        if following is not None and following.pts is not None and begin is not None:
+            gap = float((following.pts - begin) * self.stream.time_base)
+            seconds = gap if gap >= 0 else seconds
+        is_missing = self._is_bad or seconds > _CLOCK_SECONDS
+        self._is_bad, self._may_lack, self._begin, self._seconds = False, False, None, 0.0
+        if not is_missing:
+            return []
+        rate = (
+            following.sample_rate if following is not None else self.stream.codec_context.sample_rate
+        ) or SAMPLE_RATE
+        return [Silence(round(begin or 0), self.stream.time_base, rate, max(1, round(seconds * rate)))]
+
+
+class AudioSamples:
+    """Gathers decoded audio frames as mono float32 at SAMPLE_RATE, at most `max_seconds` of them."""
+
+    def __init__(self, path: str, max_seconds: float) -> None:
+        self.path, self.limit = path, max(1, round(max_seconds * SAMPLE_RATE))
+        self.rate: int | None = None
+        self.resampler: Any = None
+        self.taken = self.lost = self.made = 0
+        self.chunks: list[np.ndarray] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many samples as may be kept."""
+        return self.made >= self.limit
+
+    @property
+    def missing(self) -> float:
+        """Fraction of what was taken in that could not be decoded."""
+        return self.lost / max(self.taken, 1)
+
+    def take(self, frame: av.AudioFrame | Silence, part: slice = slice(None)) -> None:
+        """Takes in a decoded frame, or a part of its samples."""
+        if frame.sample_rate != self.rate:
+            self._set_rate(frame.sample_rate)
+        if isinstance(frame, Silence):
+            room = math.ceil((self.limit - self.made) * (self.rate / SAMPLE_RATE)) + self.rate
+            samples = np.zeros(min(len(range(frame.samples)[part]), room), np.float32)
+            self.lost += len(samples)
+        else:
+            samples = _mono(self.path, frame)[part]
+        self.taken += len(samples)
+        self._keep(samples if self.resampler is None else self.resampler.resample_chunk(samples))
+
+    def finish(self) -> np.ndarray | None:
+        """Returns (samples,) float32 with librosa's count, ceil(taken * SAMPLE_RATE / rate); None without samples.
+
+        Raises:
+            MediaError: when too much is missing.
+        """
+        if self.rate is None or not self.taken:
+            return None
+        if self.missing > MAX_MISSING:
+            raise MediaError(
+                self.path,
+                f"damaged: {as_percent(self.missing)} of its sound cannot be decoded, at most {as_percent(MAX_MISSING)}"
+                " may be missing; make the file anew",
+                MediaFault.DAMAGED,
+            )
+        if self.resampler is not None and not self.is_full:
+            self._keep(self.resampler.resample_chunk(np.empty(0, np.float32), last=True))
+        count = min(math.ceil(self.taken * (float(SAMPLE_RATE) / self.rate)), self.limit)
+        samples = np.concatenate(self.chunks)[:count]
+        _check_samples(self.path, samples)
+        return np.pad(samples, (0, count - len(samples)))
+
+    def _keep(self, samples: np.ndarray) -> None:
+        self.chunks.append(samples)
+        self.made += len(samples)
+
+    def _set_rate(self, rate: int) -> None:
+        if self.rate is not None:
+            raise MediaError(
+                self.path,
+                f"expected sound at one sample rate, found {self.rate} Hz then {rate} Hz; re-encode it",
+                MediaFault.UNSUPPORTED,
+            )
+        if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
+            raise MediaError(
+                self.path,
+                f"its sound has a sample rate of {rate} Hz, expected {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]};"
+                " re-encode it",
+                MediaFault.UNSUPPORTED,
+            )
+        self.rate = rate
+        if rate != SAMPLE_RATE:
+            if soxr is None:
+                raise ImportError("sound that is not at 16 kHz needs the soxr package: pip install soxr")
+            self.resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+
+
+def as_percent(fraction: float) -> str:
+    """A fraction in whole percent, as in `12 %`."""
+    return f"{fraction:.0%}".replace("%", " %") if fraction >= 0.005 else "less than 1 %"
+
+
+def _mono(path: str, frame: av.AudioFrame) -> np.ndarray:
+    """One decoded audio frame as (samples,) float32, full scale [-1, 1], the mean over its channels."""
+    if frame.format.name.removesuffix("p") not in _SAMPLE_FORMATS:
+        raise MediaError(
+            path,
+            f"its sound has samples of format {frame.format.name}, expected 8 to 32 bits; re-encode it",
+            MediaFault.UNSUPPORTED,
+        )
+    if frame.format.is_planar and frame.layout.nb_channels >= 8:
+        frame = _interleaved(path, frame)
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype == np.uint8:
+        samples = samples.astype(np.float32) / 128 - 1
+    elif samples.dtype.kind == "i":
+        samples = samples.astype(np.float32) / 2.0 ** (8 * samples.dtype.itemsize - 1)
+    else:
+        _check_samples(path, samples)
+    return np.ascontiguousarray(samples.mean(axis=0), dtype=np.float32)
+
+
+def _interleaved(path: str, frame: av.AudioFrame) -> av.AudioFrame:
+    """The same samples, not one plane a channel: of eight planes and more PyAV reads past the last, and crashes."""
+    try:
+        (packed,) = av.AudioResampler(frame.format.name.removesuffix("p"), frame.layout, frame.sample_rate).resample(
+            frame
+        )
+    except (av.FFmpegError, ValueError) as fault:
+        raise MediaError(
+            path,
+            f"its sound has {frame.layout.nb_channels} channels, which cannot be read; mix it down to two",
+            MediaFault.UNSUPPORTED,
+        ) from fault
+    return packed
+
+
+def _check_samples(path: str, samples: np.ndarray) -> None:
+    if np.vdot(samples, samples) <= MAX_SAMPLE**2:  # then so is each one's square, and this is quick
+        return
+    peak = np.abs(samples).max(initial=0)
+    if not peak <= MAX_SAMPLE:
+        raise MediaError(
+            path,
+            f"damaged: its sound has a sample of {peak:.3g}, expected finite ones of at most {MAX_SAMPLE:g} where full"
+            " scale is 1; make the file anew",
+            MediaFault.DAMAGED,
+        )

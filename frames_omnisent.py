@@ -1,0 +1,322 @@
+"""Chooses and decodes a video's frames: which, how large, and what stands in place of those that cannot be decoded.
+
+Counts, indices and sizes follow qwen-omni-utils, so that numbers match the official path.
+"""
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from qwen_omni_utils.v2_5.vision_process import smart_nframes, smart_resize
+from torch.nn import functional
+
+from .decoding_omnisent import MAX_MISSING, MediaFile
+from .errors_omnisent import MediaError, MediaFault
+from .packets_omnisent import VideoPackets
+
+# In these codecs a non-reference frame is used by no other, so leaving it undecoded changes nothing.
+_NONREF_IS_EXACT = {"h264", "mpeg4", "mpeg2video", "mpeg1video"}
+
+
+@dataclass(frozen=True)
+class VideoSampling:
+    """How many frames are taken, and their size: the rules and defaults of qwen-omni-utils, 16 frames at most.
+
+    Args:
+        fps: frames taken per second of video, before the two bounds below.
+        min_frames, max_frames: bounds of the count, which is even and never above the frames that the file has.
+        min_pixels, max_pixels: bounds of height x width of one frame.
+        size_factor: height and width become multiples of it (patch 14 x merge 2).
+        exact_resize: True resizes in float and rounds, bit-equal to the official path; False uses the faster uint8
+            kernel, which differs by a few grey levels at sharp edges.
+
+    Raises:
+        ValueError: a bound that no video can meet.
+    """
+
+    fps: float = 2.0
+    min_frames: int = 4
+    max_frames: int = 16
+    min_pixels: int = 128 * 28 * 28
+    max_pixels: int = 768 * 28 * 28
+    size_factor: int = 28
+    exact_resize: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.fps > 0:
+            raise ValueError(f"VideoSampling.fps must be above 0, got {self.fps}")
+        if self.max_frames < 2 or self.min_frames > self.max_frames:
+            raise ValueError(
+                f"VideoSampling needs 2 <= max_frames >= min_frames, got {self.max_frames}, {self.min_frames}"
+            )
+        if self.size_factor < 1 or not 0 < self.min_pixels <= self.max_pixels:
+            raise ValueError(
+                "VideoSampling needs size_factor >= 1 and 0 < min_pixels <= max_pixels, "
+                f"got {self.size_factor}, {self.min_pixels}, {self.max_pixels}"
+            )
+
+
+class SampledFrames:
+    """Keeps the decoded frames that are wanted, by index, each upright and resized to the size that the first one sets.
+
+    Args:
+        by_number: know a frame by its number, and not by its time.
+
+    Attributes:
+        wanted: indices in display order.
+        faults: positions in decode order at which FFmpeg reports damage; in `lost`, those of which no frame came.
+        positions: by presentation time; None where a frame is known by its number.
+        times: of the packets that are shown, in display order.
+        index_of: by presentation time, the index of each wanted frame.
+    """
+
+    def __init__(
+        self,
+        file: MediaFile,
+        sampling: VideoSampling,
+        packets: VideoPackets,
+        wanted: list[int],
+        by_number: bool = False,
+    ) -> None:
+        self.file, self.sampling, self.packets, self.wanted = file, sampling, packets, wanted
+        self.size: tuple[int, int] | None = None
+        self.frames: dict[int, torch.Tensor] = {}
+        self.faults: set[int] = set()
+        self.lost: set[int] = set()
+        self.positions = None if by_number else packets.positions()
+        self.times = packets.shown_pts()
+        self.index_of = {} if self.positions is None else {self.times[index]: index for index in wanted}
+
+    @property
+    def missing(self) -> list[int]:
+        """The wanted frames that did not come out, or came out damaged."""
+        return [index for index in self.wanted if self._is_missing(index)]
+
+    @property
+    def doubtful(self) -> list[int]:
+        """The others that were decoded from damaged ones, and may show traces of the damage."""
+        return [
+            index
+            for index in self.wanted
+            if self.faults and not self._is_missing(index) and self._sources(index)[1] & self.faults
+        ]
+
+    def stacked(self) -> torch.Tensor:
+        """(F, 3, h, w) uint8, the nearest good frame in place of each that is missing; a single frame twice.
+
+        Raises:
+            MediaError: when too many are missing.
+        """
+        missing, count = set(self.missing), len(self.wanted)
+        most = max(1, int(MAX_MISSING * count)) if count >= 4 else 0
+        if len(missing) > most:
+            raise MediaError(
+                self.file.path,
+                f"damaged: {len(missing)} of {count} frames cannot be decoded, at most {most} may be missing;"
+                " make the file anew",
+                MediaFault.DAMAGED,
+            )
+        good = [index for index in self.wanted if index not in missing]
+        frames = [self.frames[min(good, key=lambda other: abs(other - index))] for index in self.wanted]
+        return torch.stack(frames if count > 1 else frames * 2)
+
+    def keep(self, index: int, frame: av.VideoFrame) -> None:
+        """Takes in a frame that is not known to be damaged."""
+        self.file.check_frame_size(frame.width, frame.height)
+        pixels = upright_rgb(frame)  # (3, H, W)
+        if self.size is None:
+            self.size = self._target_size(*pixels.shape[1:])
+        self.frames[index] = _resize(pixels, self.size, self.sampling.exact_resize)
+
+    def _position(self, index: int) -> int | None:
+        return index if self.positions is None else self.positions.get(self.times[index])
+
+    def _sources(self, index: int) -> tuple[set[int], set[int]]:
+        return self.packets.sources(self._position(index), self.positions is not None)
+
+    def _is_missing(self, index: int) -> bool:
+        if index not in self.frames:
+            return True
+        if not self.faults:
+            return False
+        return self._position(index) in self.faults or bool(self._sources(index)[0] & self.lost)
+
+    def _target_size(self, height: int, width: int) -> tuple[int, int]:
+        rules, path = self.sampling, self.file.path
+        try:
+            size = smart_resize(height, width, rules.size_factor, rules.min_pixels, rules.max_pixels)
+        except ValueError as fault:
+            reason = f"frames of {width}x{height} cannot be used: {fault}; crop the video"
+            raise MediaError(path, reason, MediaFault.UNSUPPORTED) from fault
+        if not all(size):
+            reason = f"frames of {width}x{height} cannot shrink to {rules.max_pixels} pixels; crop them"
+            raise MediaError(path, reason, MediaFault.UNSUPPORTED)
+        return size
+
+
+def sample_whole_video(file: MediaFile, packets: VideoPackets, sampling: VideoSampling) -> tuple[SampledFrames, float]:
+    """The frames asked for of a file whose packets are all read, and the duration of the video in seconds."""
+    total, rate = packets.total, frame_rate(file.video, packets)
+    if total == 0:
+        reason = "zero frames: expected a video, found a video stream without pictures; make it anew"
+        raise MediaError(file.path, reason, MediaFault.NO_FRAMES)
+    sampled = SampledFrames(file, sampling, packets, frame_indices(total, rate, sampling))
+    if not decode_by_time(sampled) or sampled.missing or sampled.doubtful:
+        # Decoding from the start either succeeds or says what is wrong.
+        sampled = SampledFrames(file, sampling, packets, sampled.wanted)
+        count, has_order = decode_in_order(sampled)
+        is_whole = not (sampled.faults or packets.lost)
+        if not has_order or (is_whole and count != total):
+            # Without a fault there is a frame for two packets, or none for a hidden one: the frames alone are counted.
+            total = count if is_whole else total
+            wanted = frame_indices(total, rate, sampling) if count else []
+            sampled = SampledFrames(file, sampling, packets, wanted, by_number=True)
+            count, _ = decode_in_order(sampled)
+        if not count:
+            reason = "damaged: zero frames of its video stream can be decoded; make the file anew"
+            raise MediaError(file.path, reason, MediaFault.DAMAGED)
+        if len(packets.pts) - 1 in sampled.lost:
+            file.check_last_packet()
+        if sampled.positions is None and count + len(sampled.lost) != total:
+            reason = f"damaged: of its {total} frames {total - count} cannot be decoded or placed; make the file anew"
+            raise MediaError(file.path, reason, MediaFault.DAMAGED)
+    return sampled, file.check_seconds(total / rate)
+
+
+def frame_rate(stream: Any, packets: VideoPackets) -> float:
+    """Average frames per second: as stated, unless the packets' own clock contradicts it by more than a tenth."""
+    stated = float(stream.average_rate or stream.guessed_rate or 0)
+    times = packets.shown_pts()
+    ticks = times[-1] - times[0] if times else 0
+    if ticks and packets.last_duration:
+        measured = len(times) / float((ticks + packets.last_duration) * stream.time_base)
+    elif ticks:
+        measured = (len(times) - 1) / float(ticks * stream.time_base)
+    else:
+        return stated or 25.0
+    return stated if abs(stated - measured) <= 0.1 * measured else measured
+
+
+def frame_indices(total: int, rate: float, sampling: VideoSampling) -> list[int]:
+    """The indices that qwen-omni-utils' readers take; [0] for one frame, where its rule has no answer."""
+    if total < 2:
+        return [0]
+    fps, rate = (1.0, 1.0) if sampling.fps >= rate else (sampling.fps, rate)  # more than all frames is all frames
+    bounds = {"fps": fps, "min_frames": sampling.min_frames, "max_frames": sampling.max_frames}
+    count = smart_nframes(bounds, total_frames=total, video_fps=rate)
+    return torch.linspace(0, total - 1, count).round().long().tolist()
+
+
+def decode_by_time(sampled: SampledFrames) -> bool:
+    """Decodes only what the wanted frames need, seeking over the rest; False where timestamps do not allow it."""
+    file, positions, packets = sampled.file, sampled.positions, sampled.packets
+    if positions is None:
+        return False
+    try:
+        for first, last in packets.ranges({positions[pts] for pts in sampled.index_of if pts in positions}):
+            times = (packets.pts[first], packets.dts[first])
+            file.container.seek(min(time for time in times if time is not None), stream=file.video)
+            if not _decode_range(sampled, first, last):
+                return False
+    except av.FFmpegError:
+        return False
+    return bool(sampled.faults or packets.lost) or len(sampled.frames) == len(sampled.wanted)
+
+
+def _decode_range(sampled: SampledFrames, first: int, last: int) -> bool:
+    """Decodes the packets from one position to another; False where they, or their frames, are not in order."""
+    file, stream, positions = sampled.file, sampled.file.video, sampled.positions
+    context, previous, expected = stream.codec_context, None, first
+    may_skip = context.name in _NONREF_IS_EXACT
+    # What comes before the second key frame is decoded without what came before the first.
+    keys_seen = 2 if sampled.packets.is_from_start and not first else 0
+
+    def in_display_order(packet: av.Packet | None, at: int) -> bool:
+        nonlocal previous
+        frames, is_bad = file.decode(stream, packet, has_sought=keys_seen < 2)
+        if is_bad:
+            sampled.faults.add(at)
+        if frames is None:
+            sampled.lost.add(at)
+        for frame in frames or []:
+            if frame.pts is None or (previous is not None and frame.pts <= previous):
+                return False
+            previous = frame.pts
+            position = positions.get(frame.pts)
+            if frame.is_corrupt:
+                sampled.faults.add(at if position is None else position)
+            elif frame.pts in sampled.index_of and position not in sampled.faults:
+                sampled.keep(sampled.index_of[frame.pts], frame)
+        return True
+
+    for packet in file.packets(stream):
+        at = positions.get(packet.pts, -1)
+        if at < first and expected == first:
+            continue
+        if at != expected:
+            return False
+        expected += 1
+        keys_seen += sampled.packets.is_key[at]
+        context.skip_frame = "NONREF" if may_skip and packet.pts not in sampled.index_of else "DEFAULT"
+        if not in_display_order(packet, at):
+            return False
+        if at == last:
+            return in_display_order(None, at)
+    return False
+
+
+def decode_in_order(sampled: SampledFrames) -> tuple[int, bool]:
+    """Decodes every frame and keeps the wanted ones; how many there are, and whether their times are in order.
+
+    A frame is known by its time, or without times by its number, in which those count of which no frame came.
+    """
+    file, packets, wanted = sampled.file, sampled.packets, set(sampled.wanted)
+    try:
+        file.container.seek(min((dts for dts in packets.dts if dts is not None), default=0), stream=file.video)
+    except av.FFmpegError as fault:
+        reason = "its frames have no places to return to; put the video into an MP4"
+        raise MediaError(file.path, reason, MediaFault.UNSUPPORTED) from fault
+    file.video.codec_context.skip_frame = "DEFAULT"
+    number_of = None if sampled.positions is None else {pts: number for number, pts in enumerate(sampled.times)}
+    count, previous, has_order = 0, -1, True
+    for at, packet in enumerate(chain(file.packets(file.video), (None,))):
+        if not at and packet is not None and packet.pts != packets.pts[0] and packet.dts != packets.dts[0]:
+            reason = "damaged: the file's index does not lead to its first frame; make the file anew"
+            raise MediaError(file.path, reason, MediaFault.DAMAGED)
+        if packet is not None and sampled.positions is not None:
+            at = sampled.positions.get(packet.pts, at)
+        frames, is_bad = file.decode(file.video, packet)
+        if is_bad:
+            sampled.faults.add(at)
+        if frames is None:
+            sampled.lost.add(at)
+        for frame in frames or []:
+            number = count + len(sampled.lost) if number_of is None else number_of.get(frame.pts, -1)
+            position = number if number_of is None else sampled.positions.get(frame.pts, at)
+            has_order &= number > previous
+            previous = number
+            if frame.is_corrupt:
+                sampled.faults.add(position)
+            elif number in wanted and position not in sampled.faults:
+                sampled.keep(number, frame)
+            count += 1
+    return count, has_order
+
+
+def upright_rgb(frame: av.VideoFrame) -> torch.Tensor:
+    """One frame as (3, H, W) uint8, turned as its display matrix says; channels last in memory, as it was decoded."""
+    pixels = frame.to_ndarray(format="rgb24", threads=1)  # (H, W, 3)
+    turns = round(frame.rotation / 90) % 4
+    return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, turns))).permute(2, 0, 1)
+
+
+def _resize(pixels: torch.Tensor, size: tuple[int, int], exact: bool) -> torch.Tensor:
+    """(3, H, W) uint8 -> (3, *size) uint8 by antialiased bicubic; torchvision's float kernel when exact."""
+    if tuple(pixels.shape[1:]) == size:
+        return pixels.contiguous()
+    batch = pixels[None].float() if exact else pixels[None]
+    batch = functional.interpolate(batch, size, mode="bicubic", antialias=True)
+    return (batch.clamp_(0, 255).round_().to(torch.uint8) if exact else batch)[0].contiguous()
