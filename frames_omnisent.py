@@ -59,6 +59,9 @@ class VideoSampling:
             )
 
 
+OFFICIAL_SAMPLING = VideoSampling()
+
+
 class SampledFrames:
     """Keeps the decoded frames that are wanted, by index, each upright and resized to the size that the first one sets.
 

@@ -14,11 +14,10 @@ import numpy as np
 from .audio_omnisent import AudioDecoder, AudioSamples, Silence
 from .decoding_omnisent import MediaFile
 from .errors_omnisent import MediaError, MediaFault
-from .frames_omnisent import SampledFrames, VideoSampling, decode_by_time, frame_indices, frame_rate
+from .frames_omnisent import OFFICIAL_SAMPLING, SampledFrames, VideoSampling, decode_by_time, frame_indices, frame_rate
 from .media_omnisent import ClipMedia
 from .packets_omnisent import VideoPackets
 
-_OFFICIAL = VideoSampling()
 # Audio decoded before a segment and thrown away: codecs build on packets before, Opus on 80 ms, MP3 on up to nine frames.
 _LEAD_SECONDS = 0.5
 # An encoder fills its last block, so that audio ends a little after the video; more than this is audio of its own.
@@ -85,7 +84,7 @@ class LongMedia:
         *,
         video: bool = True,
         audio: bool = True,
-        sampling: VideoSampling = _OFFICIAL,
+        sampling: VideoSampling = OFFICIAL_SAMPLING,
         max_sound_seconds: float = 300.0,
     ) -> ClipMedia:
         """What `read_media` reads from a file that was cut to [start, end).

@@ -16,7 +16,7 @@ import torch
 from .audio_omnisent import SAMPLE_RATE, AudioDecoder, AudioSamples, as_percent
 from .decoding_omnisent import MediaFile
 from .errors_omnisent import MediaError, MediaFault
-from .frames_omnisent import SampledFrames, VideoSampling, sample_whole_video
+from .frames_omnisent import OFFICIAL_SAMPLING, SampledFrames, VideoSampling, sample_whole_video
 from .packets_omnisent import VideoPackets
 
 
@@ -94,7 +94,7 @@ def read_media(
     *,
     video: bool = True,
     audio: bool = True,
-    sampling: VideoSampling = VideoSampling(),
+    sampling: VideoSampling = OFFICIAL_SAMPLING,
     max_sound_seconds: float = 300.0,
 ) -> ClipMedia:
     """Reads sampled frames and mono audio from one local file, in memory bounded by what is returned.

@@ -288,8 +288,8 @@ class OmniSentProcessor(ProcessorMixin):
         """
         encoded: dict[str, torch.Tensor] = {}
         layout, mel_frames, grid = self.layout, 0, None
-        if media.sound is not None:
-            features = log_mel(self.feature_extractor, media.sound, SAMPLE_RATE)  # (mel bins, M)
+        if media.audio is not None:
+            features = log_mel(self.feature_extractor, media.audio, SAMPLE_RATE)  # (mel bins, M)
             if audio_tokens(features.shape[1]) > 0:
                 encoded["input_features"] = features
                 mel_frames = features.shape[1]
@@ -408,18 +408,18 @@ def _read_clip(
     """The transcript and the frames and sound that are wanted; each `None` where the clip has none."""
     text = _plain_text(clip.get("text")) if "text" in wanted else None
     video, audio = clip.get("video"), clip.get("audio")
-    own_sound = video is not None and audio is None and "audio" in wanted
+    own_audio = video is not None and audio is None and "audio" in wanted
     frames, pair_seconds, sound, duration = None, None, None, 0.0
     warnings: list[str] = []
     stretch = (clip.get("start"), clip.get("end"))
-    if video is not None and ("video" in wanted or own_sound):
+    if video is not None and ("video" in wanted or own_audio):
         rules = {"sampling": sampling, "max_sound_seconds": max_sound_seconds}
-        media = _read_file(video, *stretch, video="video" in wanted, sound=own_sound, **rules)
-        frames, pair_seconds, sound, duration = media.frames, media.seconds_per_frame_pair, media.sound, media.duration
+        media = _read_file(video, *stretch, video="video" in wanted, audio=own_audio, **rules)
+        frames, pair_seconds, sound, duration = media.frames, media.seconds_per_frame_pair, media.audio, media.duration
         warnings += [media.warning] if media.warning else []
     if audio is not None and "audio" in wanted:
-        media = _read_file(audio, *stretch, video=False, sound=True, max_sound_seconds=max_sound_seconds)
-        sound, duration = media.sound, max(duration, media.duration)
+        media = _read_file(audio, *stretch, video=False, audio=True, max_sound_seconds=max_sound_seconds)
+        sound, duration = media.audio, max(duration, media.duration)
         warnings += [media.warning] if media.warning else []
     return text, ClipMedia(frames, pair_seconds, sound, duration, "; ".join(warnings) or None)
 

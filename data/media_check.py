@@ -26,7 +26,7 @@ import av
 import numpy as np
 
 from ..audio_omnisent import SAMPLE_RATE
-from ..errors_omnisent import MediaError
+from ..errors_omnisent import MediaError, MediaFault
 from ..frames_omnisent import VideoSampling
 from ..media_omnisent import ClipMedia, read_media
 
@@ -36,10 +36,10 @@ STARTING_SECONDS = 120.0
 _SMALL = VideoSampling(min_pixels=28 * 28, max_pixels=4 * 28 * 28, exact_resize=False)
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 _KINDS = {
-    "missing": "missing clip",
-    "empty": "zero bytes",
-    "truncated": "truncated",
-    "zero frames": "zero length",
+    MediaFault.MISSING: "missing clip",
+    MediaFault.EMPTY: "zero bytes",
+    MediaFault.TRUNCATED: "truncated",
+    MediaFault.NO_FRAMES: "zero length",
 }
 
 
@@ -69,30 +69,34 @@ def check_file(path: str) -> FileCheck:
         try:
             media = read_media(path, sampling=_SMALL)
         except MediaError as error:
-            return _check_without_video(path, error.reason)
+            return _check_without_video(path, error)
         frames, fault = _decode_frames(path)
     fault = media.warning or fault or _cut_box(path)
     errors = [text.strip() for level, _, text in log if level <= av.logging.ERROR]
     if errors and not fault:
         fault = f"the decoder complains: {errors[0][:120]}"
-    has_sound = media.sound is not None and len(media.sound) > 0
+    has_sound = _is_heard(media)
     found = f"{frames} frames, {media.duration:.2f} s, {'sound' if has_sound else 'no sound'}"
     reason = f"{found}; {fault}" if fault else found
     return FileCheck("damaged" if fault else None, reason, True, has_sound, media.duration)
 
 
-def _check_without_video(path: str, reason: str) -> FileCheck:
-    kind = next((kind for start, kind in _KINDS.items() if reason.startswith(start)), "unreadable")
+def _check_without_video(path: str, error: MediaError) -> FileCheck:
+    kind, reason = _KINDS.get(error.kind, "unreadable"), error.reason
     try:
         media = read_media(path, video=False)
     except MediaError:
         return FileCheck(kind, reason, False, False, None)
-    has_sound = media.sound is not None and len(media.sound) > 0
-    if has_sound and reason.startswith("no video stream"):
+    has_sound = _is_heard(media)
+    if has_sound and error.kind == MediaFault.NO_VIDEO:
         kind = "audio only"
     elif not has_sound and media.duration <= 0 and kind == "unreadable":
         kind = "zero length"
     return FileCheck(kind, reason, False, has_sound, media.duration if has_sound else None)
+
+
+def _is_heard(media: ClipMedia) -> bool:
+    return media.audio is not None and len(media.audio) > 0
 
 
 def _decode_frames(path: str) -> tuple[int, str]:
@@ -141,9 +145,9 @@ def extract_sound(path: str, out: str, method: str) -> dict:
         media: ClipMedia = read_media(path, video=False)
     except MediaError as error:
         return {"error": error.reason}
-    if media.sound is None or not len(media.sound):
+    if not _is_heard(media):
         return {"written": False}
-    sound = media.sound  # (samples,)
+    sound = media.audio  # (samples,)
     if method == "spectral":
         import noisereduce
 

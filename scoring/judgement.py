@@ -76,7 +76,7 @@ def judge(
         with pipeline.processor.open(path) as media:
             seconds = media.duration
             clip["video" if media.has_video else "audio"] = os.fspath(path)
-            have |= {name for name, there in (("video", media.has_video), ("audio", media.has_sound)) if there}
+            have |= {name for name, there in (("video", media.has_video), ("audio", media.has_audio)) if there}
     if seconds is not None and seconds > max_seconds:
         raise OmniSentError(
             f"{Path(path).name}: it lasts {clock(seconds)}, and at most {clock(max_seconds)} are scored here;"

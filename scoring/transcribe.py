@@ -33,7 +33,7 @@ class Transcriber:
         if path is None:
             return None
         try:
-            sound = read_media(path, video=False).sound  # (samples,)
+            sound = read_media(path, video=False).audio  # (samples,)
         except MediaError:
             return None
         if sound is None:

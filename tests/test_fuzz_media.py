@@ -11,7 +11,7 @@ import torch
 
 from fuzz import run as fuzz
 from fuzz.damaged import KINDS, RECIPES, damaged_file, damaged_files, make_good_files, read_good_files
-from omnisent.errors_omnisent import MediaError
+from omnisent.errors_omnisent import MediaError, MediaFault
 from omnisent.media_omnisent import ClipMedia, read_media
 
 SAMPLE = [number * 17 % 1000 for number in range(60)]  # with each container and each kind of damage
@@ -36,7 +36,7 @@ def test_every_good_file_is_read_without_a_warning_and_is_the_same_each_time(fol
         media = read_media(path, video=recipe.video is not None, sampling=fuzz.ALL_FRAMES)
         assert media.warning is None, name
         assert fuzz.decoder_report(path, recipe.video is not None) == "", name
-        assert (media.frames is not None, media.sound is not None) == (bool(recipe.video), bool(recipe.audio)), name
+        assert (media.frames is not None, media.audio is not None) == (bool(recipe.video), bool(recipe.audio)), name
         if recipe.video:
             assert len(media.frames) == recipe.count // 2 * 2, name
     make_good_files(tmp_path)
@@ -82,9 +82,9 @@ def test_values_that_no_clip_can_have_are_found():
     assert fuzz.what_is_not_finite(clip) == ""
     assert fuzz.what_is_not_finite(ClipMedia(None, None, None, 0.0)) == ""
     for wrong in (
-        {"sound": np.full(9, np.nan, np.float32)},
-        {"sound": np.full(9, np.inf, np.float32)},
-        {"sound": np.full(9, -101, np.float32)},
+        {"audio": np.full(9, np.nan, np.float32)},
+        {"audio": np.full(9, np.inf, np.float32)},
+        {"audio": np.full(9, -101, np.float32)},
         {"duration": float("nan")},
         {"duration": 1e17},
         {"frames": frames[:3]},
@@ -126,10 +126,11 @@ def test_a_reader_that_crashes_or_hangs_costs_its_file_alone_and_is_named(folder
 
 
 def test_a_refusal_that_does_not_name_the_file_is_no_refusal(tmp_path):
-    named = fuzz.refusal(tmp_path / "a.mp4", MediaError(str(tmp_path / "a.mp4"), "damaged: zero frames can be decoded"))
+    path, reason = str(tmp_path / "a.mp4"), "damaged: zero frames can be decoded"
+    named = fuzz.refusal(tmp_path / "a.mp4", MediaError(path, reason, MediaFault.DAMAGED))
     assert (named["outcome"], named["cause"]) == ("refused", "damaged")
     for path, reason in (
         (str(tmp_path / "b.mp4"), "damaged: zero frames can be decoded"),
         (str(tmp_path / "a.mp4"), "bad"),
     ):
-        assert fuzz.refusal(tmp_path / "a.mp4", MediaError(path, reason))["outcome"] == "unnamed"
+        assert fuzz.refusal(tmp_path / "a.mp4", MediaError(path, reason, MediaFault.DAMAGED))["outcome"] == "unnamed"

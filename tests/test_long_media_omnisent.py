@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from omnisent import long_media_omnisent, media_omnisent
 from omnisent.data.planted import write_sound, write_video
+from omnisent.decoding_omnisent import MediaFile
 from omnisent.errors_omnisent import MediaError
 from omnisent.frames_omnisent import VideoSampling
 from omnisent.long_media_omnisent import LongMedia
@@ -99,15 +99,14 @@ def ten_minutes(tmp_path_factory) -> Path:
 def packets(monkeypatch) -> list[int]:
     """How many packets were read in all, as a list of one number."""
     count = [0]
-    inner = media_omnisent._packets
+    inner = MediaFile.packets
 
     def counted(*args):
         for packet in inner(*args):
             count[0] += 1
             yield packet
 
-    for module in (media_omnisent, long_media_omnisent):
-        monkeypatch.setattr(module, "_packets", counted)
+    monkeypatch.setattr(MediaFile, "packets", counted)
     return count
 
 
@@ -120,8 +119,8 @@ def test_the_whole_of_a_file_is_what_read_media_reads(talk, tmp_path, suffix):
         assert media.duration == pytest.approx(60, abs=0.03)
     assert torch.equal(whole.frames, expected.frames)
     assert (whole.duration, whole.seconds_per_frame_pair) == (expected.duration, expected.seconds_per_frame_pair)
-    assert len(expected.sound) - len(whole.sound) in range(12)
-    np.testing.assert_allclose(whole.sound[:950_000], expected.sound[:950_000], atol=1e-6)
+    assert len(expected.audio) - len(whole.audio) in range(12)
+    np.testing.assert_allclose(whole.audio[:950_000], expected.audio[:950_000], atol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
@@ -134,9 +133,9 @@ def test_a_stretch_shows_and_sounds_only_its_own_seconds(talk, tmp_path, suffix,
     assert indices_in(read.frames) == [first + at for at in torch.linspace(0, 79, 16).round().long().tolist()]
     assert read.duration == pytest.approx(8)
     assert read.seconds_per_frame_pair == pytest.approx(1)
-    assert len(read.sound) == pytest.approx(8 * 16_000, abs=600)
+    assert len(read.audio) == pytest.approx(8 * 16_000, abs=600)
     for second in range(8):
-        within = read.sound[second * 16_000 + 1600 : (second + 1) * 16_000 - 1600]
+        within = read.audio[second * 16_000 + 1600 : (second + 1) * 16_000 - 1600]
         assert hertz_in(within) == pytest.approx(hertz_of(start + second), abs=2)
 
 
@@ -147,7 +146,7 @@ def test_a_stretch_equals_the_file_that_is_cut_to_it(tmp_path, first, last):
     with LongMedia(whole) as media:
         read = media.read(first / FPS, last / FPS, sampling=SMALL)
     assert torch.equal(read.frames, expected.frames)
-    np.testing.assert_array_equal(read.sound, expected.sound)
+    np.testing.assert_array_equal(read.audio, expected.audio)
     assert read.duration == pytest.approx(expected.duration)
     assert read.seconds_per_frame_pair == pytest.approx(expected.seconds_per_frame_pair)
 
@@ -184,19 +183,19 @@ def test_a_stretch_of_a_sound_file_is_that_part_of_its_sound(tmp_path, suffix, c
             frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
             out.mux(audio.encode(frame))
         out.mux(audio.encode(None))
-    whole = read_media(path, video=False).sound
+    whole = read_media(path, video=False).audio
     with LongMedia(path) as media:
-        assert (media.has_video, media.has_sound) == (False, True)
+        assert (media.has_video, media.has_audio) == (False, True)
         assert media.duration == pytest.approx(30, abs=0.1)
         for start in (0, 9.5, 27):
             read = media.read(start, start + 2, video=False)
             assert read.frames is None
             assert read.duration == 2
-            assert len(read.sound) == 32_000
+            assert len(read.audio) == 32_000
             expected = whole[round(start * 16_000) :][:32_000]
-            lag = np.correlate(expected[7975:9025], read.sound[8000:9000]).argmax() - 25
+            lag = np.correlate(expected[7975:9025], read.audio[8000:9000]).argmax() - 25
             assert abs(lag) <= 8  # half a millisecond, as coarse as some containers' clocks are
-            assert hertz_in(read.sound[16_000 + 9000 :]) == pytest.approx(hertz_of(int(start + 1.8)), abs=12)
+            assert hertz_in(read.audio[16_000 + 9000 :]) == pytest.approx(hertz_of(int(start + 1.8)), abs=12)
         with pytest.raises(MediaError, match="no video stream"):
             media.read(0, 2)
 
@@ -257,14 +256,14 @@ def test_sound_that_goes_on_after_the_picture_is_read_alone(tmp_path):
         late = media.read(10, 18, sampling=SMALL)
     assert late.frames is None
     assert late.seconds_per_frame_pair is None
-    assert len(late.sound) == 8 * 16_000
+    assert len(late.audio) == 8 * 16_000
 
 
 def test_parts_can_be_left_out_and_sound_is_limited(talk):
     with LongMedia(talk) as media:
-        assert media.read(5, 7, sound=False).sound is None
+        assert media.read(5, 7, audio=False).audio is None
         assert media.read(5, 7, video=False).frames is None
-        whole, cut = (media.read(5, 13, video=False, max_sound_seconds=most).sound for most in (300, 1.5))
+        whole, cut = (media.read(5, 13, video=False, max_sound_seconds=most).audio for most in (300, 1.5))
     assert len(cut) == 24_000
     np.testing.assert_allclose(cut, whole[:24_000], atol=1e-2)  # AAC fills up with noise
 
@@ -274,7 +273,7 @@ def test_what_cannot_be_read_is_said(talk, tmp_path):
         with pytest.raises(MediaError, match=r"nothing at 60\.00 s: it is 60\.00 s long"):
             media.read(60, 68)
         for start, end in ((-1, 2), (3, 3), (4, 2)):
-            with pytest.raises(ValueError, match="expected a stretch with 0 <= start < end"):
+            with pytest.raises(ValueError, match="expected a segment with 0 <= start < end"):
                 media.read(start, end)
         assert indices_in(media.read(59, 70, sampling=SMALL).frames)[-1] == 599
     with pytest.raises(MediaError, match="missing"):
@@ -303,7 +302,7 @@ def test_a_damaged_stretch_leaves_the_others(talk, tmp_path):
         for start in (0, 52, 8):
             read, expected = (one.read(start, start + 8, sampling=SMALL) for one in (media, whole))
             assert torch.equal(read.frames, expected.frames)
-            np.testing.assert_allclose(read.sound, expected.sound, atol=1e-2)  # AAC fills up with noise
+            np.testing.assert_allclose(read.audio, expected.audio, atol=1e-2)  # AAC fills up with noise
 
 
 @pytest.fixture(scope="module")
@@ -330,15 +329,15 @@ def test_sound_that_is_missing_is_silent_in_its_place_and_said_of_its_own_segmen
             read, true = (one.read(start, start + 8, video=False) for one in (media, whole))
             share = 100 * (21 - max(start, 20.5)) / 8
             assert float(read.warning.removesuffix(" % of its sound cannot be decoded")) == pytest.approx(share, abs=1)
-            assert len(read.sound) == pytest.approx(len(true.sound), abs=2)
+            assert len(read.audio) == pytest.approx(len(true.audio), abs=2)
             bad = slice(max(0, round((20.55 - start) * 16_000)), round((20.95 - start) * 16_000))
-            assert np.abs(read.sound[bad]).max() < 0.02
+            assert np.abs(read.audio[bad]).max() < 0.02
             after = slice(bad.stop + 4000, -1000)
-            assert np.corrcoef(read.sound[after], true.sound[after])[0, 1] > 0.95
+            assert np.corrcoef(read.audio[after], true.audio[after])[0, 1] > 0.95
         for start in (0, 12.4, 21.1, 30, 45):
             read, true = (one.read(start, start + 8, video=False) for one in (media, whole))
             assert read.warning is None
-            np.testing.assert_allclose(read.sound[2000:], true.sound[2000:], atol=2e-2)
+            np.testing.assert_allclose(read.audio[2000:], true.audio[2000:], atol=2e-2)
         assert media.read(20, 28, sampling=SMALL).warning.startswith("6 % of its sound cannot be decoded")
         assert "frames" in media.read(28, 36, sampling=SMALL).warning
         assert media.read(45, 53, sampling=SMALL).warning is None
@@ -407,8 +406,8 @@ def test_the_first_sound_of_a_file_is_read_that_lists_no_place_for_it(talk, tmp_
     with LongMedia(path) as media:
         for start in (0, 0.3):
             read = media.read(start, start + 2, sampling=SMALL)
-            assert len(read.sound) == pytest.approx(32_000, abs=600)
-            assert hertz_in(read.sound[18_000:28_000]) == pytest.approx(hertz_of(1), abs=4)
+            assert len(read.audio) == pytest.approx(32_000, abs=600)
+            assert hertz_in(read.audio[18_000:28_000]) == pytest.approx(hertz_of(1), abs=4)
 
 
 def test_a_poisoned_sample_spoils_its_own_segment_alone(tmp_path):
@@ -422,7 +421,7 @@ def test_a_poisoned_sample_spoils_its_own_segment_alone(tmp_path):
     with LongMedia(path) as media:
         with pytest.raises(MediaError, match=r"a sample of 3e\+38, expected finite ones of at most 100"):
             media.read(4, 6, video=False)
-        np.testing.assert_array_equal(media.read(10, 12, video=False).sound, wave[160_000:192_000])
+        np.testing.assert_array_equal(media.read(10, 12, video=False).audio, wave[160_000:192_000])
 
 
 def test_a_name_that_is_not_utf8_is_read(talk, tmp_path):

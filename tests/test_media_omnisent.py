@@ -17,8 +17,8 @@ import pytest
 import torch
 from qwen_omni_utils.v2_5 import vision_process
 
-from omnisent import media_omnisent
-from omnisent.errors_omnisent import MediaError, OmniSentError
+from omnisent import decoding_omnisent, frames_omnisent
+from omnisent.errors_omnisent import MediaError, MediaFault, OmniSentError
 from omnisent.frames_omnisent import VideoSampling
 from omnisent.media_omnisent import ClipMedia, read_media
 
@@ -127,13 +127,13 @@ def clip(tmp_path_factory) -> Path:
 def sweeps(monkeypatch) -> list[bool]:
     """What each attempt to decode by timestamps answered."""
     answers: list[bool] = []
-    inner = media_omnisent._decode_by_time
+    inner = frames_omnisent.decode_by_time
 
     def spy(*args):
         answers.append(inner(*args))
         return answers[-1]
 
-    monkeypatch.setattr(media_omnisent, "_decode_by_time", spy)
+    monkeypatch.setattr(frames_omnisent, "decode_by_time", spy)
     return answers
 
 
@@ -141,13 +141,13 @@ def sweeps(monkeypatch) -> list[bool]:
 def conversions(monkeypatch) -> list[int]:
     """The pts of each frame that was converted to RGB."""
     seen: list[int] = []
-    inner = media_omnisent._upright_rgb
+    inner = frames_omnisent.upright_rgb
 
     def spy(frame):
         seen.append(frame.pts)
         return inner(frame)
 
-    monkeypatch.setattr(media_omnisent, "_upright_rgb", spy)
+    monkeypatch.setattr(frames_omnisent, "upright_rgb", spy)
     return seen
 
 
@@ -159,9 +159,9 @@ def test_frames_times_and_sound_of_an_ordinary_clip(clip):
     assert media.frames.shape == (4, 3, 280, 392)
     assert media.duration == 2.0
     assert media.seconds_per_frame_pair == 1.0
-    assert media.sound.dtype == np.float32
-    assert len(media.sound) == pytest.approx(32_000, abs=1024)
-    steady = media.sound[8000:24_000]
+    assert media.audio.dtype == np.float32
+    assert len(media.audio) == pytest.approx(32_000, abs=1024)
+    steady = media.audio[8000:24_000]
     assert np.abs(np.fft.rfft(steady)).argmax() == 440
     assert np.sqrt(np.mean(steady**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
 
@@ -231,7 +231,7 @@ def test_a_frame_that_needs_the_group_of_pictures_before_is_exact(tmp_path, swee
         key = pts if is_key else key
         leading += [display.index(pts)] if pts < key else []
     wanted = [leading[0], leading[-1]]
-    monkeypatch.setattr(media_omnisent, "_frame_indices", lambda *_: wanted)
+    monkeypatch.setattr(frames_omnisent, "frame_indices", lambda *_: wanted)
     media = read_media(path, sampling=VideoSampling(min_pixels=1))
     assert sweeps == [True]
     assert torch.equal(media.frames, torch.from_numpy(decode_all(path)[wanted]).permute(0, 3, 1, 2))
@@ -322,8 +322,8 @@ def test_sound_is_that_of_librosa(tmp_path, rate, channels):
         out.mux(stream.encode(frame))
     media = read_media(path, video=False)
     expected, _ = librosa.load(path, sr=16_000)
-    assert media.sound.shape == expected.shape
-    assert np.abs(media.sound - expected).max() < 1e-4
+    assert media.audio.shape == expected.shape
+    assert np.abs(media.audio - expected).max() < 1e-4
     assert media.duration == pytest.approx(len(expected) / 16_000)
     assert media.frames is None
 
@@ -336,16 +336,16 @@ def test_sound_is_that_of_librosa(tmp_path, rate, channels):
 def test_every_sample_format_keeps_its_level(tmp_path, suffix, codec):
     wave = tone(1.0, 48_000, channels=2)
     media = read_media(write_clip(tmp_path / f"a.{suffix}", 0, wave=wave, audio_codec=codec), video=False)
-    steady = media.sound[4000:12_000]
+    steady = media.audio[4000:12_000]
     assert np.sqrt(np.mean(steady**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.06)
     assert abs(steady.mean()) < 0.005
-    assert len(media.sound) == pytest.approx(16_000, abs=1300)
+    assert len(media.audio) == pytest.approx(16_000, abs=1300)
 
 
 def test_the_sound_of_a_video_is_its_decoded_samples_resampled(clip):
     wave, rate = decode_sound(clip)
     expected = librosa.resample(wave.mean(axis=0), orig_sr=rate, target_sr=16_000)
-    got = read_media(clip, video=False).sound
+    got = read_media(clip, video=False).audio
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() < 1e-4
 
@@ -358,16 +358,16 @@ def test_opposite_channels_cancel_and_one_sided_sound_halves(tmp_path):
         write_clip(tmp_path / f"{i}.wav", 0, wave=w, rate=16_000, audio_codec="pcm_f32le")
         for i, w in enumerate((silent_right, opposite))
     ]
-    half, none = (read_media(path, video=False).sound for path in paths)
+    half, none = (read_media(path, video=False).audio for path in paths)
     np.testing.assert_allclose(half, left[0] / 2, atol=1e-6)
     np.testing.assert_allclose(none, 0, atol=1e-6)
 
 
 def test_a_clip_without_sound_is_normal_and_either_part_can_be_left_out(tmp_path, clip):
     silent = write_clip(tmp_path / "a.mp4", 8, 8)
-    assert read_media(silent).sound is None
+    assert read_media(silent).audio is None
     assert read_media(silent, video=False) == ClipMedia(None, None, None, pytest.approx(1.0))
-    assert read_media(clip, sound=False).sound is None
+    assert read_media(clip, audio=False).audio is None
     assert read_media(clip, video=False).frames is None
 
 
@@ -375,8 +375,8 @@ def test_sound_past_the_limit_is_cut_and_not_decoded(tmp_path):
     wave = tone(4.0, 48_000)
     path = write_clip(tmp_path / "a.mp4", 100, 25, (64, 64), wave=wave)
     whole, cut = read_media(path), read_media(path, max_sound_seconds=1.5)
-    assert len(cut.sound) == 24_000
-    np.testing.assert_allclose(cut.sound, whole.sound[:24_000], atol=1e-6)
+    assert len(cut.audio) == 24_000
+    np.testing.assert_allclose(cut.audio, whole.audio[:24_000], atol=1e-6)
     assert cut.duration == whole.duration == 4.0
     assert read_media(path, video=False, max_sound_seconds=1.5).duration == pytest.approx(4.0, abs=0.1)
 
@@ -396,7 +396,7 @@ def test_an_hour_is_read_in_bounded_memory(tmp_path, conversions):
     assert read_barcodes(media.frames) == torch.linspace(0, 3599, 16).round().long().tolist()
     assert media.seconds_per_frame_pair == pytest.approx(450)
     assert len(conversions) == 16
-    assert len(media.sound) == 300 * 16_000
+    assert len(media.audio) == 300 * 16_000
     assert peak < 64 * 2**20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 128 * 1024
 
@@ -456,7 +456,7 @@ def test_sound_files_and_cover_art_have_no_video_stream(tmp_path):
     with av.open(str(covered)) as container:
         assert len(container.streams.video) == 1
     assert "no video stream" in fault(covered)
-    np.testing.assert_array_equal(read_media(covered, video=False).sound, read_media(song, video=False).sound)
+    np.testing.assert_array_equal(read_media(covered, video=False).audio, read_media(song, video=False).audio)
 
 
 @pytest.mark.parametrize("part", [0.3, 0.5, 0.9, 0.99])
@@ -477,7 +477,7 @@ def test_a_header_that_promises_more_than_is_there_is_truncated(tmp_path, suffix
     whole = write_clip(
         tmp_path / f"a.{suffix}", 0 if sound_only else 100, wave=tone(4, 44_100), rate=44_100, audio_codec=codec
     )
-    assert len(read_media(whole, video=not sound_only).sound) == pytest.approx(64_000, abs=1600)
+    assert len(read_media(whole, video=not sound_only).audio) == pytest.approx(64_000, abs=1600)
     data = whole.read_bytes()
     whole.write_bytes(data[: len(data) // 2])
     assert fault(whole, video=not sound_only).startswith("truncated")
@@ -487,7 +487,7 @@ def test_a_codec_that_cannot_be_read_is_named(tmp_path, clip):
     odd = tmp_path / "odd.mp4"
     odd.write_bytes(clip.read_bytes().replace(b"avc1", b"zzz1").replace(b"avcC", b"zzzC"))
     assert "codec that FFmpeg cannot read" in fault(odd)
-    assert read_media(odd, video=False).sound is not None
+    assert read_media(odd, video=False).audio is not None
 
 
 def test_a_stream_without_pictures_has_zero_frames(tmp_path):
@@ -500,7 +500,7 @@ def test_a_stream_without_pictures_has_zero_frames(tmp_path):
             out.mux(audio.encode(frame))
         out.mux(audio.encode(None))
     assert fault(path).startswith("zero frames")
-    assert len(read_media(path, video=False).sound) >= 16_000
+    assert len(read_media(path, video=False).audio) >= 16_000
 
 
 def test_a_stream_of_garbage_is_damaged(tmp_path, clip):
@@ -510,13 +510,13 @@ def test_a_stream_of_garbage_is_damaged(tmp_path, clip):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(data)
     assert fault(broken).startswith("damaged")
-    assert fault(broken, sound=False).startswith("damaged")
+    assert fault(broken, audio=False).startswith("damaged")
 
 
 def test_frames_too_long_or_too_large_are_refused(tmp_path, clip, monkeypatch):
     long = write_clip(tmp_path / "long.mkv", 2, size=(2, 512), codec="ffv1", pix_fmt="bgr0")
     assert "aspect ratio" in fault(long)
-    monkeypatch.setattr(media_omnisent, "MAX_FRAME_PIXELS", 96 * 128 - 1)
+    monkeypatch.setattr(decoding_omnisent, "MAX_FRAME_PIXELS", 96 * 128 - 1)
     assert fault(clip).startswith("frames too large: 128x96")
 
 
@@ -606,7 +606,7 @@ def test_loud_float_sound_is_kept_as_it_is(tmp_path):
         wave = tone(1, 16_000, level=level)
         path = write_clip(tmp_path / f"{level}.wav", 0, wave=wave, rate=16_000, audio_codec="pcm_f32le")
         media = read_media(path, video=False)
-        np.testing.assert_array_equal(media.sound, wave[0])
+        np.testing.assert_array_equal(media.audio, wave[0])
         assert media.warning is None
 
 
@@ -636,7 +636,7 @@ def test_sound_of_many_channels_is_their_mean(tmp_path, layout, codec):
         for piece in (*resampler.resample(frame), *resampler.resample(None)):
             out.mux(stream.encode(piece))
         out.mux(stream.encode(None))
-    steady = read_media(path, video=False).sound[4000:12_000]
+    steady = read_media(path, video=False).audio[4000:12_000]
     assert np.sqrt(np.mean(steady**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.2)
     assert np.abs(np.fft.rfft(steady)).argmax() == 220
 
@@ -647,7 +647,7 @@ def test_a_file_name_that_is_not_utf8_is_read_and_each_error_can_be_written_down
     for name in (odd, os.fsdecode(odd)):
         media = read_media(name)
         assert read_barcodes(media.frames) == [0, 16, 33, 49]
-        assert len(media.sound) == pytest.approx(32_000, abs=1024)
+        assert len(media.audio) == pytest.approx(32_000, abs=1024)
     Path(os.fsdecode(odd)).write_bytes(clip.read_bytes()[:3000])
     for name in (odd, os.fsdecode(odd) + "x", f"http://{os.fsdecode(odd)}"):
         with pytest.raises(MediaError) as caught:
@@ -683,13 +683,13 @@ def test_sound_that_cannot_be_decoded_is_silence_of_the_same_length_and_a_warnin
         stated = re.fullmatch(r"(less than )?(\d+) % of its sound cannot be decoded", media.warning)
         assert float(stated[2]) == pytest.approx(100 * length / len(packets), abs=1)
         lasts = packets[0][1] * tick * 16_000  # the last packet may be a part of one
-        assert len(media.sound) == pytest.approx(len(whole.sound), abs=20 if first <= 30 else lasts)
-        for part in (slice(3000, 8000), slice(60_000, len(whole.sound) - 4000)):
-            alike = np.correlate(np.pad(whole.sound[part], 20), media.sound[part])
+        assert len(media.audio) == pytest.approx(len(whole.audio), abs=20 if first <= 30 else lasts)
+        for part in (slice(3000, 8000), slice(60_000, len(whole.audio) - 4000)):
+            alike = np.correlate(np.pad(whole.audio[part], 20), media.audio[part])
             assert alike.argmax() - 20 == pytest.approx(0, abs=16)  # a millisecond
-            assert alike.max() > 0.95 * np.square(whole.sound[part]).sum()
+            assert alike.max() > 0.95 * np.square(whole.audio[part]).sum()
         if first == 30:
-            begin, seconds = longest_silence(media.sound)
+            begin, seconds = longest_silence(media.audio)
             assert begin == pytest.approx(packets[30][0] * tick, abs=0.05)
             assert seconds == pytest.approx(length * packets[30][1] * tick, abs=0.03)
     broken = ruin(path, "audio", range(20, 20 + len(packets) // 5))
@@ -697,7 +697,7 @@ def test_sound_that_cannot_be_decoded_is_silence_of_the_same_length_and_a_warnin
         r"damaged: [12]\d % of its sound cannot be decoded, at most 10 % may", fault(broken, video=count > 0)
     )
     if count:
-        assert read_media(broken, sound=False).warning is None
+        assert read_media(broken, audio=False).warning is None
 
 
 def test_all_sound_lost_is_no_silent_clip(tmp_path):
@@ -706,7 +706,7 @@ def test_all_sound_lost_is_no_silent_clip(tmp_path):
         packets = sum(packet.size > 0 for packet in container.demux(audio=0))
     broken = ruin(path, "audio", range(packets))
     assert fault(broken).startswith("damaged: 100 % of its sound cannot be decoded")
-    assert read_media(broken, sound=False).sound is None
+    assert read_media(broken, audio=False).audio is None
 
 
 @pytest.fixture(scope="module")
@@ -895,7 +895,7 @@ def test_damage_to_the_container_is_said(tmp_path):
 
 
 def test_a_good_file_costs_one_decoding_and_no_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(media_omnisent, "_decode_in_order", None)
+    monkeypatch.setattr(frames_omnisent, "decode_in_order", None)
     for options in (
         "bframes=4:keyint=10:open-gop=1:scenecut=0:b-pyramid=normal",
         "bframes=5:ref=5:keyint=12:open-gop=1",
@@ -940,7 +940,7 @@ def test_a_wav_from_a_pipe_is_whole(tmp_path):
         data[at : at + 4] = b"\xff" * 4
     path.write_bytes(data)
     media = read_media(path, video=False)
-    np.testing.assert_array_equal(media.sound, whole.sound)
+    np.testing.assert_array_equal(media.audio, whole.audio)
     assert media.warning is None
 
 
@@ -949,8 +949,9 @@ def test_a_video_without_a_container_is_named_as_such(tmp_path):
 
 
 def test_media_error_survives_the_way_back_from_a_worker():
-    again = pickle.loads(pickle.dumps(MediaError("a.mp4", "empty")))
-    assert (again.path, again.reason, str(again)) == ("a.mp4", "empty", "a.mp4: empty")
+    again = pickle.loads(pickle.dumps(MediaError("a.mp4", "0 bytes", MediaFault.EMPTY)))
+    assert (again.path, again.reason, str(again)) == ("a.mp4", "0 bytes", "a.mp4: 0 bytes")
+    assert again.kind is MediaFault.EMPTY
 
 
 @pytest.mark.parametrize("wrong", [{"fps": 0}, {"max_frames": 1}, {"min_frames": 20}, {"min_pixels": 10**9}])

@@ -93,7 +93,7 @@ def _thinker_positions(processor: OmniSentProcessor, inputs: dict, *, with_sound
 )
 def test_inputs_equal_the_reference_path(reference, processor, tmp_path, seconds, sound):
     video = _clip(tmp_path / "clip.mp4", seconds, sound=sound)
-    samples = read_media(video).sound
+    samples = read_media(video).audio
     theirs = reference(processor, video, samples)
     ours = processor({"video": video, "text": TEXT})
 
@@ -173,7 +173,7 @@ def test_preceding_transcripts_are_put_before_the_clips_own_when_asked_for(proce
 def test_a_separate_sound_takes_the_place_of_the_videos_own(processor, tmp_path):
     silent, sounding = _clip(tmp_path / "a.mp4", 1.0, sound=False), _clip(tmp_path / "b.mp4", 2.0)
     inputs = processor({"video": silent, "audio": sounding})
-    heard = log_mel(processor.feature_extractor, read_media(sounding, video=False).sound, 16_000)
+    heard = log_mel(processor.feature_extractor, read_media(sounding, video=False).audio, 16_000)
     assert torch.equal(inputs["input_features"][0], heard)
 
 

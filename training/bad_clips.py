@@ -53,4 +53,4 @@ def is_complete(clip: Clip) -> bool:
     """
     if not (clip.text or "").strip() or not clip.video:
         return False
-    return bool(clip.audio) or read_header(clip.video).has_sound
+    return bool(clip.audio) or read_header(clip.video).has_audio

@@ -162,7 +162,7 @@ def write_clip_facts(folder: Path, clips: Sequence[Clip]) -> None:
     rows = []
     for clip in clips:
         headers = [read_header(path) for path in (clip.video, clip.audio) if path]
-        sound = any(header.has_sound for header in (headers[-1:] if clip.audio else headers))
+        sound = any(header.has_audio for header in (headers[-1:] if clip.audio else headers))
         seconds = longest_seconds(headers) or ""
         rows.append((clip.id, int(bool(clip.text)), int(sound), int(any(h.has_video for h in headers)), seconds))
     _write_csv(folder / "clip_facts.csv", ("id", "text", "audio", "video", "seconds"), rows)

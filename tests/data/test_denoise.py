@@ -85,7 +85,7 @@ def test_spectral_gating_lowers_the_noise_and_leaves_the_voice(tmp_path):
     )
     assert done.keys() == {clip}
     assert list(failures) == [str(tmp_path / "broken.mp4")]
-    before, after = (read_media(path, video=False).sound for path in (clip, done[clip]))
+    before, after = (read_media(path, video=False).audio for path in (clip, done[clip]))
     assert len(after) == len(before)
     third = len(before) // 3
     assert after[:third].std() < 0.5 * before[:third].std()
@@ -100,7 +100,7 @@ def test_results_are_kept_by_content_and_made_once(tmp_path, deepfilter):
     done, failures = denoise_files([one, other, copy], tmp_path / "out", "deepfilternet", workers=1)
     assert failures == {}
     assert done[copy] == done[one] != done[other]
-    assert np.abs(read_media(done[one], video=False).sound).max() == 0
+    assert np.abs(read_media(done[one], video=False).audio).max() == 0
     assert sorted(p.name for p in (tmp_path / "out/deepfilternet").iterdir()) == sorted(
         Path(p).name for p in {*done.values()}
     )

@@ -83,15 +83,14 @@ def _read_segments(path: Path, has_video: bool) -> dict[str, Any]:
 
 def refusal(path: Path, error: MediaError) -> dict[str, Any]:
     """A refusal with its cause; `unnamed` where it does not say which file, or nothing of use."""
-    cause = error.reason.split(":")[0].split(";")[0][:60]
     is_named = str(path) in str(error) and len(error.reason) > 20 and str(error).encode("utf-8")
-    return {"outcome": "refused" if is_named else "unnamed", "cause": cause, "reason": error.reason}
+    return {"outcome": "refused" if is_named else "unnamed", "cause": error.kind, "reason": error.reason}
 
 
 def what_is_not_finite(media: ClipMedia) -> str:
     """Which value of a clip no clip can have, or nothing."""
-    if media.sound is not None and not (np.abs(media.sound) <= MAX_SAMPLE).all():
-        return f"a sample of {np.abs(media.sound).max()}"
+    if media.audio is not None and not (np.abs(media.audio) <= MAX_SAMPLE).all():
+        return f"a sample of {np.abs(media.audio).max()}"
     if not 0 <= media.duration < 1e9:
         return f"a duration of {media.duration}"
     if media.frames is None:

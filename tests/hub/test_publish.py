@@ -203,10 +203,7 @@ def test_the_repository_holds_the_bundle_and_nothing_else(hub, files):
             f".eval_results/{_dataset(files)}.yaml",
         ),
         *("adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
-        *(
-            f"{name}_omnisent.py"
-            for name in ("configuration", "long_media", "media", "modeling", "processing", "pipeline")
-        ),
+        *(path.name for path in Path(sys.modules["omnisent"].__file__).parent.glob("*_omnisent.py")),
         *("processor_config.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"),
     }
     config = json.loads(files["config.json"])
