@@ -8,15 +8,17 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 _ARROW_TYPES = {str: pa.string(), float: pa.float64(), int: pa.int64()}
+_KINDS = {float: "a number", int: "a whole number"}
 _ROWS_AT_ONCE = 4096
 
 
@@ -48,8 +50,15 @@ def read_rows(path: str | Path, known: Collection[str] = ()) -> Iterator[tuple[s
     return _READERS[check_ending(path)](Path(path), known)
 
 
-def read_columns(path: str | Path, columns: Mapping[str, Callable[[str], Any]]) -> list[dict[str, Any]]:
-    """The rows of a CSV that this package wrote, with the given columns, each read by its function, e.g. `float`.
+def read_columns(
+    path: str | Path, columns: Mapping[str, type], empty: Mapping[str, Any] = MappingProxyType({})
+) -> list[dict[str, Any]]:
+    """The rows of a CSV that this package wrote: the given columns, with their types.
+
+    Args:
+        path: the table.
+        columns: names and types; further columns are passed over.
+        empty: what an empty cell of a column is; in another column than these it is damage, unless it is of text.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -60,10 +69,12 @@ def read_columns(path: str | Path, columns: Mapping[str, Callable[[str], Any]]) 
         for name in columns:
             if name not in cells:
                 raise ValueError(f"{path}, line 1: no column {name}; found {', '.join(cells)}")
-        try:
-            rows.append({name: read(cells[name]) for name, read in columns.items()})
-        except ValueError as error:
-            raise ValueError(f"{place}: expected {', '.join(columns)}: {error}") from error
+        rows.append(
+            {
+                name: empty[name] if name in empty and not cells[name] else _converted(place, name, cells[name], kind)
+                for name, kind in columns.items()
+            }
+        )
     return rows
 
 
@@ -143,6 +154,13 @@ def by_column(path: Path, line: int, names: Sequence[str], cells: Sequence[str])
             " is a comma not quoted?"
         )
     return dict(zip(names, cells, strict=True))
+
+
+def _converted(place: str, name: str, cell: str, kind: type) -> Any:
+    try:
+        return kind(cell)
+    except ValueError:
+        raise ValueError(f"{place}: column {name}: expected {_KINDS[kind]}, found {cell!r}") from None
 
 
 def _csv_rows(path: Path, known: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:

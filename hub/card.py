@@ -196,8 +196,8 @@ def _limits(run: Path) -> Iterable[tuple[str, int, str]]:
     clips = run_folder.read_predictions(run)
     errors = (clips["score"] - clips["label"]).abs()
     groups = {"all": pd.Series(True, clips.index)}
-    if (run / "clip_facts.csv").is_file():
-        facts = pd.read_csv(run / "clip_facts.csv", dtype={"id": str})
+    facts = run_folder.read_clip_facts(run)
+    if facts is not None:
         for name, said in (("text", "without text"), ("audio", "without sound"), ("video", "without picture")):
             groups[said] = facts[name] == 0
         for low, high in pairwise(LENGTHS):

@@ -3,7 +3,6 @@
 Every later figure is read from it. metrics.json is written last: where it lies, the run is finished.
 """
 
-import csv
 import hashlib
 import json
 import logging
@@ -18,6 +17,7 @@ import yaml
 from transformers import TrainerState
 
 from ..data.clip import SPLITS, Clip
+from ..data.tables import read_columns, write_table
 from ..evaluation.metrics import METRICS
 from ..media_omnisent import longest_seconds, read_header
 from ..readouts.base import Readings
@@ -25,6 +25,9 @@ from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .environment import code_versions, device_name, process_count
 
 PREDICTIONS = {"valid": "valid_predictions.csv", "test": "predictions.csv"}
+PREDICTION_COLUMNS = {"id": str, "label": float, "score": float}
+CLIP_FACTS = {"id": str, "text": int, "audio": int, "video": int, "seconds": float}
+BAD_CLIP_COLUMNS = {"id": str, "split": str, "reason": str}
 KEYS_BEFORE = ("dataset", "split", "readout", "modalities", "seed", "n")  # of metrics.json, before those of METRICS
 KEYS_AFTER = (
     *("decoding", "unparsable_rate", "mae_parsable", "out_of_range_rate", "bad_clips", "denoise", "interval_coverage"),
@@ -114,8 +117,7 @@ def read_environment(folder: Path) -> dict:
 
 def read_predictions(folder: Path, *, split: str = "test") -> pd.DataFrame:
     """What `write_predictions` wrote: id (str), label and score (float)."""
-    table = pd.read_csv(folder / PREDICTIONS[split], dtype=str, keep_default_na=False)
-    return table.astype({"label": float, "score": float})
+    return pd.DataFrame(read_columns(folder / PREDICTIONS[split], PREDICTION_COLUMNS), columns=list(PREDICTION_COLUMNS))
 
 
 def write_environment(folder: Path, clips: Sequence[Clip]) -> None:
@@ -148,8 +150,8 @@ def write_metrics(folder: Path, values: dict) -> dict:
 
 def write_predictions(folder: Path, clips: Sequence[Clip], scores: Sequence[float], *, split: str = "test") -> None:
     """predictions.csv, or valid_predictions.csv: id, label, score; both in label units, in the order of the split."""
-    rows = [(clip.id, clip.label, repr(float(score))) for clip, score in zip(clips, scores, strict=True)]
-    _write_csv(folder / PREDICTIONS[split], ("id", "label", "score"), rows)
+    rows = [(clip.id, clip.label, float(score)) for clip, score in zip(clips, scores, strict=True)]
+    write_table(folder / PREDICTIONS[split], PREDICTION_COLUMNS, rows)
 
 
 def constant_mae(folder: Path) -> float:
@@ -162,30 +164,38 @@ def write_clip_facts(folder: Path, clips: Sequence[Clip]) -> None:
     rows = []
     for clip in clips:
         headers = [read_header(path) for path in (clip.video, clip.audio) if path]
-        sound = any(header.has_audio for header in (headers[-1:] if clip.audio else headers))
-        seconds = longest_seconds(headers) or ""
-        rows.append((clip.id, int(bool(clip.text)), int(sound), int(any(h.has_video for h in headers)), seconds))
-    _write_csv(folder / "clip_facts.csv", ("id", "text", "audio", "video", "seconds"), rows)
+        audio = any(header.has_audio for header in (headers[-1:] if clip.audio else headers))
+        seconds = longest_seconds(headers) or None
+        rows.append((clip.id, int(bool(clip.text)), int(audio), int(any(h.has_video for h in headers)), seconds))
+    write_table(folder / "clip_facts.csv", CLIP_FACTS, rows)
+
+
+def read_clip_facts(folder: Path) -> pd.DataFrame | None:
+    """What `write_clip_facts` wrote, an unknown length as NaN; `None` for a run without the file."""
+    if not (folder / "clip_facts.csv").is_file():
+        return None
+    rows = read_columns(folder / "clip_facts.csv", CLIP_FACTS, empty={"seconds": math.nan})
+    return pd.DataFrame(rows, columns=list(CLIP_FACTS))
 
 
 def write_answers(folder: Path, clips: Sequence[Clip], readings: Readings) -> None:
     """answers.csv of a generative run: id, label, answer as it was written, and the number read from it, if any."""
     rows = [
-        (clip.id, clip.label, answer, "" if math.isnan(value) else repr(float(value)))
+        (clip.id, clip.label, answer, None if math.isnan(value) else float(value))
         for clip, answer, value in zip(clips, readings.answers, readings.raw, strict=True)
     ]
-    _write_csv(folder / "answers.csv", ("id", "label", "answer", "parsed"), rows)
+    write_table(folder / "answers.csv", {"id": str, "label": float, "answer": str, "parsed": float}, rows)
 
 
 def write_bad_clips(folder: Path, rows: Sequence[tuple[str, str, str]]) -> None:
     """bad_clips.csv: id, split, reason of each clip that was left out."""
-    _write_csv(folder / "bad_clips.csv", ("id", "split", "reason"), rows)
+    write_table(folder / "bad_clips.csv", BAD_CLIP_COLUMNS, rows)
 
 
 def read_bad_clips(folder: Path) -> list[tuple[str, str, str]]:
     """What `write_bad_clips` wrote."""
-    with (folder / "bad_clips.csv").open(encoding="utf-8", newline="") as file:
-        return [(row["id"], row["split"], row["reason"]) for row in csv.DictReader(file)]
+    rows = read_columns(folder / "bad_clips.csv", BAD_CLIP_COLUMNS)
+    return [(row["id"], row["split"], row["reason"]) for row in rows]
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -198,14 +208,6 @@ def write_json(path: Path, value: dict) -> None:
 def read_json(path: Path) -> dict:
     """What `write_json` wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def _fingerprint(clips: Sequence[Clip]) -> str:

@@ -1,0 +1,116 @@
+"""The one reader and writer of tables: what is written comes back, whole or not at all, and what is damaged is named."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from omnisent.data.tables import ENDINGS, check_ending, read_columns, read_csv_lines, read_rows, write_table
+
+COLUMNS = {"id": str, "score": float, "place": int, "text": str}
+ROWS = [("0001", 1.0, 3, 'so, "well"\nand 好'), ("b", None, None, None), ("c", -2.5e-7, 0, " x ")]
+
+
+@pytest.mark.parametrize("ending", [*ENDINGS, ".CSV"])
+def test_what_is_written_is_read_back(ending, tmp_path):
+    path = tmp_path / "new" / "folder" / f"table{ending}"
+    write_table(path, COLUMNS, iter(ROWS))
+    rows = [cells for _, cells in read_rows(path)]
+    if ending.lower() == ".csv":
+        expected = [["" if cell is None else str(cell) for cell in row] for row in ROWS]
+    else:
+        expected = [list(row) for row in ROWS]
+    assert [list(cells.values()) for cells in rows] == expected
+    assert all(list(cells) == list(COLUMNS) for cells in rows)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_the_bytes_of_each_kind(tmp_path):
+    for name in ("a.csv", "a.jsonl", "a.parquet"):
+        write_table(tmp_path / name, {"id": str, "score": float}, [("ä", 1.0), ("b", None)])
+    assert (tmp_path / "a.csv").read_bytes() == "id,score\r\nä,1.0\r\nb,\r\n".encode()
+    assert (tmp_path / "a.jsonl").read_bytes() == '{"id": "ä", "score": 1.0}\n{"id": "b", "score": null}\n'.encode()
+    assert [str(field.type) for field in pq.read_schema(tmp_path / "a.parquet")] == ["string", "double"]
+    write_table(tmp_path / "b.csv", {"id": str}, [("b",)], line_end="\n")
+    assert (tmp_path / "b.csv").read_bytes() == b"id\nb\n"
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_table_that_cannot_be_finished_leaves_the_old_one(ending, tmp_path):
+    path = tmp_path / f"table{ending}"
+    path.write_text("old")
+
+    def rows():
+        yield ("a", 1.0)
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        write_table(path, {"id": str, "score": float}, rows())
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["scores.txt", "scores", "scores.csv.gz"])
+def test_another_ending_is_refused(name, tmp_path):
+    for refuse in (check_ending, read_rows, lambda path: write_table(path, {"id": str}, [])):
+        with pytest.raises(ValueError, match=rf"{name}: expected a table that ends in \.csv, \.jsonl, \.parquet"):
+            refuse(tmp_path / name)
+
+
+def test_each_row_says_where_it_starts(tmp_path):
+    (tmp_path / "a.csv").write_text('id,text\n\na,"one\ntwo"\nb,x\n')
+    assert [place for place, _ in read_rows(tmp_path / "a.csv")] == [
+        f"{tmp_path / 'a.csv'}, line {line}" for line in (3, 5)
+    ]
+    (tmp_path / "a.jsonl").write_text('\ufeff{"id": "a"}\n\n{"id": "b"}\n', encoding="utf-8")
+    assert [place.rsplit(", ", 1)[1] for place, _ in read_rows(tmp_path / "a.jsonl")] == ["line 1", "line 3"]
+    write_table(tmp_path / "a.parquet", {"id": str}, [("a",), ("b",)])
+    assert [place.rsplit(", ", 1)[1] for place, _ in read_rows(tmp_path / "a.parquet")] == ["row 1", "row 2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"id,text\na,M\xfcller\n", "line 2, column 4: byte 0xfc is not UTF-8; save the file as UTF-8"),
+        (b'id,text\na,"never closed\n', "line 2, column 2: not CSV"),
+        (b"id,text\na,b,c\n", "line 2, column 3: expected 2 columns, found 3; is a comma not quoted"),
+        (b"id,text\na\n", "line 2, column 2: expected 2 columns, found 1"),
+        (b"id,id\na,b\n", "line 1: column 'id' is there twice"),
+    ],
+)
+def test_what_is_no_csv_is_named_by_line_and_column(content, message, tmp_path):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.csv, {message}"):
+        list(read_rows(tmp_path / "a.csv", ["id"]))
+
+
+def test_lines_of_every_ending_are_counted(tmp_path):
+    for end in ("\n", "\r\n", "\r"):
+        (tmp_path / "a.csv").write_bytes(end.join(["a,b", "", '"c', 'd",e', "f,g"]).encode())
+        assert [line for line, _ in read_csv_lines(tmp_path / "a.csv")] == [1, 3, 5]
+
+
+def test_columns_of_a_result_file_are_read_with_their_types(tmp_path):
+    path = tmp_path / "predictions.csv"
+    write_table(path, {"id": str, "score": float, "more": str}, [("0001", 0.1, "x")])
+    assert read_columns(path, {"score": float, "id": str}) == [{"score": 0.1, "id": "0001"}]
+    with pytest.raises(ValueError, match=r"predictions\.csv, line 1: no column label; found id, score, more"):
+        read_columns(path, {"id": str, "label": float})
+    path.write_text("id,score\na,1\nb,good\n")
+    with pytest.raises(ValueError, match=r"predictions\.csv, line 3: column score: expected a number, found 'good'"):
+        read_columns(path, {"id": str, "score": float})
+    path.write_text("id,score\na,\n")
+    assert read_columns(path, {"score": float}, empty={"score": None}) == [{"score": None}]
+    with pytest.raises(ValueError, match=r"line 2: column score: expected a number, found ''"):
+        read_columns(path, {"score": float})
+    with pytest.raises(FileNotFoundError):
+        read_columns(tmp_path / "none.csv", {"id": str})
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_jsonl_holds_no_number_that_is_not_finite(bad, tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_table(tmp_path / "a.jsonl", {"score": float}, [(bad,)])
+    assert list(tmp_path.iterdir()) == []
+    write_table(tmp_path / "a.jsonl", {"score": float}, [(1.0,)])
+    assert json.loads((tmp_path / "a.jsonl").read_text()) == {"score": 1.0}

@@ -1,0 +1,44 @@
+"""Options of `omnisent score` that cannot be meant are refused before anything is loaded."""
+
+import subprocess
+import sys
+
+import pytest
+
+from omnisent.scoring.options import ScoreOptions
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"windows": "8s", "files": ("a.mp4",), "text": "fine"}, "--text cannot be combined with --windows"),
+        (
+            {"windows": "8s", "files": (), "table": "a.csv", "transcribe": "m", "interval": 0.9},
+            "--table, --transcribe, --interval cannot be combined with --windows",
+        ),
+        ({"windows": "8s", "files": ("a.mp4", "b.mp4")}, "--windows scores one file over time, but 2 are given"),
+        ({"windows": "8 parsecs", "files": ("a.mp4",)}, "'8 parsecs' is not a length of time"),
+        ({"windows": "8s", "stride": "x", "files": ("a.mp4",)}, "'x' is not a length of time"),
+        ({"windows": "0s", "files": ("a.mp4",)}, "window and stride must be above 0 s"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ScoreOptions("model", **options).check()
+
+
+def test_other_options_are_fine():
+    ScoreOptions("model").check()
+    ScoreOptions("model", ("a.mp4", "b.mp4"), text="x", interval=0.9).check()
+    options = ScoreOptions("model", ("a.mp4",), windows="8s")
+    options.check()
+    assert options.window_and_stride() == (8.0, 4.0)
+    assert ScoreOptions("model", ("a.mp4",), windows="8s", stride="2s").window_and_stride() == (8.0, 2.0)
+
+
+@pytest.mark.parametrize("module", ["scoring.options", "data.catalog", "data.built"])
+def test_what_the_command_line_needs_at_once_imports_nothing_large(module):
+    large = ["torch", "transformers", "datasets", "pandas", "pyarrow", "numpy", "av", "matplotlib", "tqdm"]
+    code = f"import sys, omnisent.{module}; print([name for name in {large} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "[]"
