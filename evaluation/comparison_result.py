@@ -38,6 +38,11 @@ class ArmResult:
     trainable_percent: float | None
     head_parameters: int | None
 
+    @property
+    def mae(self) -> float:
+        """Mean over the seeds, label units."""
+        return self.metrics["mae"].mean_low_high()[0]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {"floor" if key == "is_baseline" else key: value for key, value in asdict(self).items()}

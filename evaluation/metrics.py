@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 CONVENTIONS = ("mosi", "sims")
+Numbers = Sequence[float] | np.ndarray
 LARGEST = 1e100  # sums and squares of smaller numbers stay finite
 Formula = Callable[
     [np.ndarray, np.ndarray], float | None
@@ -132,9 +133,7 @@ METRICS = {
 }
 
 
-def msa_metrics(
-    predictions: Sequence[float], references: Sequence[float], convention: str = "mosi"
-) -> dict[str, float | None]:
+def msa_metrics(predictions: Numbers, references: Numbers, convention: str = "mosi") -> dict[str, float | None]:
     """MAE, Pearson correlation, accuracies and F1 of scores against labels.
 
     `"mosi"` (labels in [-3, 3]): MAE and correlation as they come. Acc-7, Acc-5 and Acc-3 clip both sides to 3, 2 and
@@ -171,11 +170,11 @@ def msa_metrics(
     return values
 
 
-def finite(name: str, values: Sequence[float] | np.ndarray, dimensions: int = 1) -> np.ndarray:
+def finite(name: str, values: Numbers, dimensions: int = 1) -> np.ndarray:
     """The values as float64: (n,), or with 2 dimensions (S, n), of which (n,) is one row.
 
     Raises:
-        ValueError: by `name`, for another shape, for what is no number, not finite, or beyond `LARGEST`.
+        ValueError: naming `name`, for another shape, or a value that is not a number, not finite, or beyond `LARGEST`.
     """
     try:
         array = np.asarray(values)
@@ -197,17 +196,15 @@ def finite(name: str, values: Sequence[float] | np.ndarray, dimensions: int = 1)
     return array
 
 
-def paired(
-    name: str, values: Sequence[float], label_name: str, labels: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray]:
+def paired(name: str, values: Numbers, label_name: str, labels: Numbers) -> tuple[np.ndarray, np.ndarray]:
     """A value and a label of each of n clips, both (n,) float64.
 
     Raises:
-        ValueError: for none, for numbers that differ, or for what `finite` refuses.
+        ValueError: for no clips, for unequal lengths, and as `finite` does.
     """
-    values, labels = finite(name, values), finite(label_name, labels)
-    if len(values) != len(labels):
-        raise ValueError(f"{len(values)} {name} for {len(labels)} {label_name}; expected one of each for every clip")
-    if len(labels) == 0:
+    first, second = finite(name, values), finite(label_name, labels)
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} {name} for {len(second)} {label_name}; expected one of each for every clip")
+    if len(second) == 0:
         raise ValueError(f"no {name}: expected at least one clip")
-    return values, labels
+    return first, second

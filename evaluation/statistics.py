@@ -1,6 +1,6 @@
-"""How sure a figure is: bootstrap intervals of the metrics, and paired tests between two systems over clips and seeds.
+"""How certain a result is: bootstrap intervals of the metrics, and paired tests between two systems over clips and seeds.
 
-Knows neither model nor data set; takes scores and labels alone.
+Takes scores and labels only; knows neither model nor data set.
 """
 
 import warnings
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import stats
 
-from .metrics import finite, msa_metrics
+from .metrics import Numbers, finite, msa_metrics
 
 RESAMPLES = 1000
 SIGN_FLIPS = 9999
@@ -44,6 +44,18 @@ class Estimate:
     def interval(self) -> str:
         """For people: the 95 % interval; empty where there is none."""
         return "" if self.low is None else f"{self.low:.3f} to {self.high:.3f}"
+
+    def mean_low_high(self) -> tuple[float, float, float]:
+        """The mean and its interval, for a plot; the mean alone where there is no interval.
+
+        Raises:
+            ValueError: where the metric is undefined.
+        """
+        if self.mean is None:
+            raise ValueError("the metric is undefined for some seed, so it has no mean")
+        if self.low is None or self.high is None:
+            return self.mean, self.mean, self.mean
+        return self.mean, self.low, self.high
 
     def to_dict(self) -> dict[str, float | list[float | None] | None]:
         """Plain values, for JSON."""
@@ -83,7 +95,7 @@ class PairedTest:
 
 
 def bootstrap_estimates(
-    scores: np.ndarray, labels: Sequence[float], convention: str, *, resamples: int = RESAMPLES, seed: int = 0
+    scores: np.ndarray, labels: Numbers, convention: str, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Estimate]:
     """Every metric of a system that was trained with S seeds and scored the same n clips each time.
 
@@ -100,20 +112,20 @@ def bootstrap_estimates(
     Raises:
         ValueError: for other shapes, no seed or clip, values that are not finite, or no resamples.
     """
-    scores, labels = _by_seed("scores", scores), finite("labels", labels)
-    if scores.shape[1] != len(labels):
-        raise ValueError(f"{scores.shape[1]} scores for {len(labels)} labels; expected one of each for every clip")
+    scores, truth = _by_seed("scores", scores), finite("labels", labels)
+    if scores.shape[1] != len(truth):
+        raise ValueError(f"{scores.shape[1]} scores for {len(truth)} labels; expected one of each for every clip")
     _at_least_one("resamples", resamples)
-    per_seed = [_metrics(row, labels, convention) for row in scores]
+    per_seed = [_metrics(row, truth, convention) for row in scores]
     generator = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {key: [] for key in per_seed[0]}
     for _ in range(resamples):
         clips, seeds = _draw(generator, *scores.shape)
-        counted = {row: _metrics(scores[row, clips], labels[clips], convention) for row in set(seeds)}
-        for key, values in drawn.items():
-            found = [counted[row][key] for row in seeds]
-            if None not in found:
-                values.append(float(np.mean(found)))
+        by_seed = {row: _metrics(scores[row, clips], truth[clips], convention) for row in set(seeds)}
+        for key, means in drawn.items():
+            values = _defined([by_seed[row][key] for row in seeds])
+            if values:
+                means.append(float(np.mean(values)))
     return {key: _estimate([metrics[key] for metrics in per_seed], drawn[key]) for key in per_seed[0]}
 
 
@@ -159,29 +171,35 @@ def paired_test(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for being several (Holm, 1979): the chance that any true null among them is rejected is kept.
+    """P values adjusted for multiple tests (Holm, 1979), which controls the family-wise error rate.
 
     Raises:
         ValueError: for a value outside [0, 1].
     """
-    p_values = finite("p_values", p_values)
-    wrong = np.flatnonzero((p_values < 0) | (p_values > 1))
+    values = finite("p_values", p_values)
+    wrong = np.flatnonzero((values < 0) | (values > 1))
     if len(wrong):
-        raise ValueError(f"p_values: expected numbers in [0, 1], found {p_values[wrong[0]]} at index {wrong[0]}")
-    order = np.argsort(p_values)
+        raise ValueError(f"p_values: expected numbers in [0, 1], found {values[wrong[0]]} at index {wrong[0]}")
+    order = np.argsort(values)
     adjusted, highest = [0.0] * len(order), 0.0
     for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * float(p_values[index])))
+        highest = max(highest, min(1.0, (len(order) - rank) * float(values[index])))
         adjusted[index] = highest
     return adjusted
 
 
-def _by_seed(name: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
+def _by_seed(name: str, values: Numbers) -> np.ndarray:
     """Values of S seeds and n clips, (S, n); (n,) are those of one seed."""
-    values = finite(name, values, dimensions=2)
-    if values.size == 0:
-        raise ValueError(f"{name}: found shape {values.shape}; expected at least one seed and one clip")
-    return values
+    array = finite(name, values, dimensions=2)
+    if array.size == 0:
+        raise ValueError(f"{name}: found shape {array.shape}; expected at least one seed and one clip")
+    return array
+
+
+def _defined(values: Sequence[float | None]) -> list[float]:
+    """The values where all are defined; else none."""
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else []
 
 
 def _at_least_one(name: str, count: int) -> None:
@@ -201,8 +219,9 @@ def _metrics(scores: np.ndarray, labels: np.ndarray, convention: str) -> dict[st
 
 
 def _estimate(per_seed: list[float | None], drawn: list[float]) -> Estimate:
-    if None in per_seed:
+    values = _defined(per_seed)
+    if not values:
         return Estimate(None, None, None, None, per_seed)
     low, high = (float(q) for q in np.quantile(drawn, (0.025, 0.975))) if drawn else (None, None)
-    sd = float(np.std(per_seed, ddof=1)) if len(per_seed) > 1 else None
-    return Estimate(float(np.mean(per_seed)), sd, low, high, per_seed)
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Estimate(float(np.mean(values)), sd, low, high, per_seed)

@@ -22,6 +22,7 @@ from ..data.clip import MODALITIES
 from ..evaluation.statistics import Estimate, PairedTest, bootstrap_estimates, paired_test
 from ..training import run_folder
 from ..training.arguments import parse_arguments
+from .baselines import BASELINES
 from .comparison import check_comparable
 from .runs import PlannedRun, run_all
 from .tables import markdown_table, seeds_in_words, shared_settings
@@ -203,7 +204,7 @@ def markdown(ablation: Ablation) -> str:
                 "MAE": mae.shown,
                 "95 % interval": mae.interval,
                 "Corr": subset.metrics["corr"].shown,
-                "MAE / constant": f"{mae.mean / ablation.constant_mae:.2f}",
+                "MAE / constant": f"{mae.mean_low_high()[0] / ablation.constant_mae:.2f}",
             }
     parts = (
         f"# Modalities on {ablation.dataset}, {ablation.readout} readout",
@@ -225,10 +226,10 @@ def plot(ablation: Ablation, path: Path) -> None:
     for time, shift in (("train", 0.2), ("test", -0.2)):
         maes = [subset.metrics["mae"] for subset in ablation.subsets if subset.time == time][::-1]
         label = "trained and tested on it" if time == "train" else "trained on all, tested on it"
-        _bars(left, [(m.mean, m.low, m.high) for m in maes], shift, time, label)
+        _bars(left, [mae.mean_low_high() for mae in maes], shift, time, label)
         drops = [drop.paired for drop in ablation.drops if drop.time == time][::-1]
         _bars(right, [(drop.difference, drop.low, drop.high) for drop in drops], shift, time, None)
-    left.axvline(ablation.constant_mae, color="0.4", linestyle="--", linewidth=1, label="constant (train median)")
+    left.axvline(ablation.constant_mae, color="0.4", linestyle="--", linewidth=1, label=BASELINES["constant"].label)
     left.set_yticks(range(len(names)), names, fontsize=9)
     left.set_xlabel("MAE, lower is better")
     left.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3, frameon=False)

@@ -24,17 +24,8 @@ from .runs import PlannedRun, differing_field, run_all
 from .tables import shared_settings
 
 ARM_FIELDS = (
-    *(
-        "readout",
-        "decoding",
-        "max_new_tokens",
-        "head",
-        "head_hidden_size",
-        "head_dropout",
-        "head_learning_rate",
-        "loss",
-    ),
-    *("evaluate_only", "seed"),
+    *("readout", "decoding", "max_new_tokens", "head", "head_hidden_size", "head_dropout", "head_learning_rate"),
+    *("loss", "evaluate_only", "seed"),
 )
 
 
@@ -48,14 +39,9 @@ class Arm:
     trains: bool = False
     trained_by: str | None = None
 
-    @property
-    def seeded(self) -> bool:
-        """Whether a seed changes anything: the base model's own answers do not depend on it."""
-        return self.trains or self.trained_by is not None
-
-    def folders(self, out: Path, seeds: Sequence[int]) -> list[Path]:
-        """The folders of its runs, in the order of the seeds; one where no seed changes anything."""
-        return [_folder(out, self.name, seed) for seed in (seeds if self.seeded else seeds[:1])]
+    def own_seeds(self, seeds: Sequence[int]) -> Sequence[int]:
+        """The seeds that it is run with: the first alone where no seed changes anything, as of the base model's own answers."""
+        return seeds if self.trains or self.trained_by else seeds[:1]
 
 
 def _generative(decoding: str, *argv: str) -> tuple[str, ...]:
@@ -118,20 +104,21 @@ def planned_runs(argv: Sequence[str], seeds: Sequence[int], out: Path) -> list[P
     """Every run of a comparison: first those that others need, last those that measure the cost of scoring."""
     runs = []
     for arm in ARMS:
-        for seed in seeds if arm.seeded else seeds[:1]:
+        for seed in arm.own_seeds(seeds):
             trained = ("--adapter", str(_folder(out, arm.trained_by, seed) / "model")) if arm.trained_by else ()
             settings = (*argv, *arm.argv, *trained, "--seed", str(seed))
             runs.append(PlannedRun(f"{arm.label}, seed {seed}", _folder(out, arm.name, seed), settings))
     for arm in ARMS:
         if arm.trains:
-            trained = ("--adapter", str(_folder(out, arm.name, seeds[0]) / "model"), "--evaluate_only", "true")
-            settings = (*argv, *arm.argv, *trained, "--seed", str(seeds[0]))
+            bundle = _folder(out, arm.name, seeds[0]) / "model"
+            scoring = ("--adapter", str(bundle), "--evaluate_only", "true", "--seed", str(seeds[0]))
+            settings = (*argv, *arm.argv, *scoring)
             runs.append(PlannedRun(f"{arm.label}, cost of scoring", _cost_folder(out, arm, seeds), settings))
     return runs
 
 
 def check_comparable(folders: Sequence[Path], may_differ: Sequence[str] = ARM_FIELDS) -> None:
-    """Runs that may stand in one table: same clips and labels, and same settings but for the fields that may differ.
+    """Check that runs can be compared: same clips and labels, and same settings except for the fields that may differ.
 
     Raises:
         ValueError: naming the field and the two folders.
@@ -155,7 +142,8 @@ def check_comparable(folders: Sequence[Path], may_differ: Sequence[str] = ARM_FI
 
 def summarise(out: Path, seeds: Sequence[int], convention: str) -> Comparison:
     """The comparison of the finished runs in a folder."""
-    folders = {arm.name: arm.folders(out, seeds) for arm in ARMS} | {name: [out / name] for name in BASELINES}
+    folders = {arm.name: [_folder(out, arm.name, seed) for seed in arm.own_seeds(seeds)] for arm in ARMS}
+    folders |= {name: [out / name] for name in BASELINES}
     arm_labels = {arm.name: arm.label for arm in ARMS} | {name: one.label for name, one in BASELINES.items()}
     predictions = {name: [run_folder.read_predictions(one) for one in runs] for name, runs in folders.items()}
     labels = predictions["constant"][0]["label"].to_numpy()
@@ -172,7 +160,7 @@ def summarise(out: Path, seeds: Sequence[int], convention: str) -> Comparison:
             is_baseline=name in BASELINES,
             seeds=[one["seed"] for one in metrics],
             metrics=estimates,
-            mae_over_constant=estimates["mae"].mean / constant,
+            mae_over_constant=estimates["mae"].mean_low_high()[0] / constant,
             unparsable_rate=[one["unparsable_rate"] for one in metrics],
             mae_parsable=[one["mae_parsable"] for one in metrics],
             out_of_range_rate=[one["out_of_range_rate"] for one in metrics],

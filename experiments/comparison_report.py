@@ -26,8 +26,8 @@ def conclusion(comparison: Comparison) -> str:
     """Which trained readout has the lower error, by how much and how certain that is, in two or three sentences."""
     arms = comparison.arms
     generative = [name for name in arms if name.startswith("generative-trained")]
-    best = min(generative, key=lambda name: arms[name].metrics["mae"].mean)
-    ours, theirs = arms["discriminative"].metrics["mae"].mean, arms[best].metrics["mae"].mean
+    best = min(generative, key=lambda name: arms[name].mae)
+    ours, theirs = arms["discriminative"].mae, arms[best].mae
     test = next(test.paired for test in comparison.tests if test.second == best)
     winner = "discriminative" if ours < theirs else arms[best].label
     certain = test.low > 0 or test.high < 0
@@ -50,7 +50,7 @@ def metric_table(comparison: Comparison) -> pd.DataFrame:
     columns = [metric for metric in METRICS.values() if comparison.convention in metric.columns]
     rows = {}
     for arm in comparison.arms.values():
-        row = {"seeds": 0 if arm.is_baseline else len(arm.seeds)}
+        row: dict[str, int | str] = {"seeds": 0 if arm.is_baseline else len(arm.seeds)}
         for metric in columns:
             row[metric.title] = arm.metrics[metric.key].shown
             if metric.key == "mae":
@@ -68,7 +68,7 @@ def answer_table(comparison: Comparison) -> pd.DataFrame:
             rows[arm.label] = {
                 "unparsable": _percent(_mean(arm.unparsable_rate)),
                 "MAE, unparsable as 0": arm.metrics["mae"].shown,
-                "MAE, parsable only": _decimals(_mean(arm.mae_parsable), 3),
+                "MAE, parsable only": "" if (mae := _mean(arm.mae_parsable)) is None else f"{mae:.3f}",
                 "out of range": _percent(_mean(arm.out_of_range_rate)),
             }
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -134,9 +134,10 @@ def plot(comparison: Comparison, path: Path) -> None:
             if estimate.mean is None:
                 axes.text(0, row, " undefined", va="center", color="0.4", fontsize=8)
                 continue
-            axes.barh(row, estimate.mean, color=_colour(arm), height=0.7)
-            reach = [[max(0.0, estimate.mean - estimate.low)], [max(0.0, estimate.high - estimate.mean)]]
-            axes.errorbar(estimate.mean, row, xerr=reach, color="black", capsize=3, linewidth=1)
+            mean, low, high = estimate.mean_low_high()
+            axes.barh(row, mean, color=_colour(arm), height=0.7)
+            reach = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
+            axes.errorbar(mean, row, xerr=reach, color="black", capsize=3, linewidth=1)
         axes.set_title(metric.name + (", lower is better" if metric.better == "lower" else ""), fontsize=10)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
@@ -162,7 +163,3 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _percent(rate: float | None) -> str:
     return "" if rate is None else f"{100 * rate:.1f} %"
-
-
-def _decimals(value: float | None, places: int) -> str:
-    return "" if value is None else f"{value:.{places}f}"

@@ -202,7 +202,8 @@ def plot(
     figure = Figure(figsize=(6.5, 5), layout="constrained")
     axes = figure.subplots()
     drawn = axes.scatter(
-        *points.T,
+        points[:, 0],
+        points[:, 1],
         c=labels,
         cmap="PuOr",
         vmin=score_range[0],

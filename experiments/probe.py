@@ -26,6 +26,7 @@ from ..training.arguments import DataArguments, parse_arguments
 from ..training.backbone import build_model
 from ..training.data import prepare_data
 from ..training.environment import leave_cores_to_workers
+from .baselines import BASELINES
 from .runs import differing_field
 from .states import last_token_states
 from .tables import markdown_table, shared_settings
@@ -97,6 +98,11 @@ class Probe:
     settings: dict[str, Any]
     environment: dict[str, Any]
 
+    @property
+    def chosen(self) -> LayerFit:
+        """The fit of the chosen layer."""
+        return self.layers[self.chosen_layer]
+
     def to_dict(self) -> dict[str, Any]:
         """What probe.json holds."""
         parts = {"layers": [fit.to_dict() for fit in self.layers], "run": asdict(self.run) if self.run else None}
@@ -128,11 +134,11 @@ def probe(argv: Sequence[str], out: str | Path, run: str | Path | None = None) -
     if run is not None:
         _check_same_clips(Path(run), out)
     # The model has a new adapter, whose output is exactly zero.
-    scale = {"label_mean": 0.0, "label_std": 1.0, "score_range": data.facts.score_range}
-    model = build_model(model_args, **scale, device=args.device)
+    score_range = data.facts.score_range
+    model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=score_range, device=args.device)
     states = {name: last_token_states(model, data.splits[name], data.processor, args) for name in SPLITS}
     labels = {name: np.array([clip.label for clip in data.splits[name]]) for name in SPLITS}
-    fits = fit_layers(states, labels, data.facts.score_range)
+    fits = fit_layers(states, labels, score_range)
     best = min(fits, key=lambda fit: fit.valid_mae)
     result = Probe(
         dataset=data.facts.name,
@@ -180,7 +186,7 @@ def fit_layers(
 
 def conclusion(result: Probe) -> str:
     """How far the untrained states take a linear readout, between the constant and the trained run, in one sentence."""
-    mae, constant, run = result.metrics["mae"], result.constant_mae, result.run
+    mae, constant, run = result.chosen.test_mae, result.constant_mae, result.run
     start = (
         f"Ridge regression on the untrained states of layer {result.chosen_layer} of {len(result.layers) - 1} has MAE"
         f" {mae:.3f}, {mae / constant:.2f} times that of the constant ({constant:.3f})"
@@ -260,11 +266,9 @@ def plot(result: Probe, path: Path) -> None:
         ("test", "#0072B2", [fit.test_mae for fit in result.layers]),
     ):
         axes.plot(layers, maes, marker="o", color=colour, label=f"ridge, {split}")
-    chosen = result.layers[result.chosen_layer]
-    axes.scatter(
-        [chosen.layer], [chosen.test_mae], s=160, facecolors="none", edgecolors="black", label="chosen on valid"
-    )
-    axes.axhline(result.constant_mae, color="0.5", linestyle="--", label="constant (train median)")
+    place = [result.chosen_layer], [result.chosen.test_mae]
+    axes.scatter(*place, s=160, facecolors="none", edgecolors="black", label="chosen on valid")
+    axes.axhline(result.constant_mae, color="0.5", linestyle="--", label=BASELINES["constant"].label)
     if result.run:
         axes.axhline(result.run.mae, color="#D55E00", linestyle=":", label=f"trained, {result.run.readout}")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=15, integer=True))

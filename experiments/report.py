@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
@@ -98,12 +100,12 @@ def _plots(folder: Path, name: str) -> list[Path]:
 
 def _mean_scores(folder: Path, arms: dict[str, ArmResult]) -> pd.DataFrame:
     """Id, label and each arm's mean score over its seeds, label units; a row for each clip."""
-    columns = {}
+    columns: dict[str, Any] = {}
     for name, arm in arms.items():
         runs = [folder / name] if arm.is_baseline else [folder / name / f"seed-{seed}" for seed in arm.seeds]
         tables = [run_folder.read_predictions(run) for run in runs]
         columns |= {"id": tables[0]["id"], "label": tables[0]["label"]}
-        columns[name] = sum(table["score"] for table in tables) / len(tables)
+        columns[name] = np.mean([table["score"] for table in tables], axis=0)
     return pd.DataFrame(columns)
 
 
@@ -152,14 +154,14 @@ def _details(settings: dict | None, environment: dict | None) -> str:
     return _html("\n\n".join(parts))
 
 
-def _flat(values: dict) -> dict:
-    flat = {}
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= {f"{key}: {inner}": one for inner, one in value.items()} if isinstance(value, dict) else {key: value}
     return flat
 
 
-def _figure(value) -> str:
+def _figure(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):

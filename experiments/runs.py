@@ -19,14 +19,8 @@ from ..training import run_folder
 from ..training.arguments import parse_arguments
 from ..training.error_line import error_line
 
-PLACE_FIELDS = (
-    "output_dir",
-    "adapter",
-    "feature_cache",
-    "resume_from_checkpoint",
-    "disable_tqdm",
-    "logging_dir",
-    "run_name",
+IGNORED_FIELDS = (  # paths and output; two runs that differ in these alone give the same scores
+    *("output_dir", "adapter", "feature_cache", "resume_from_checkpoint", "disable_tqdm", "run_name"),
 )
 
 
@@ -69,7 +63,7 @@ def run_all(runs: Sequence[PlannedRun]) -> None:
 
 def differing_field(first: dict, second: dict, ignored: Iterable[str] = ()) -> str | None:
     """The first field in which two configurations differ, paths aside; `None` when there is none."""
-    for field in sorted((first.keys() | second.keys()) - {*PLACE_FIELDS, *ignored}):
+    for field in sorted((first.keys() | second.keys()) - {*IGNORED_FIELDS, *ignored}):
         if first.get(field) != second.get(field):
             return field
     return None
@@ -123,5 +117,7 @@ def _child(argv: list[str], sender: Connection) -> None:
 
 def _end_with_parent() -> None:
     """End when the parent process was killed: the next start would write to the same folder."""
-    wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

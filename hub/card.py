@@ -144,7 +144,7 @@ def _front_matter(
             dataset_type=dataset,
             dataset_name=dataset,
             dataset_split="test",
-            metric_type=metric.hub_type,
+            metric_type=str(metric.hub_type),
             metric_name=metric.name,
             metric_value=metrics[metric.key],
         )

@@ -42,8 +42,8 @@ BUNDLE_FILES = (
     *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
     *(".eval_results/*.yaml", "training_config.yaml"),
 )
-PLACE_FIELDS = (
-    *("output_dir", "root", "adapter", "feature_cache", "resume_from_checkpoint", "logging_dir", "run_name", "project"),
+PRIVATE_FIELDS = (  # paths, accounts and machines; left out of training_config.yaml
+    *("output_dir", "root", "adapter", "feature_cache", "resume_from_checkpoint", "run_name", "project"),
     *("hub_token", "hub_model_id", "hub_revision", "deepspeed", "fsdp_config", "trackio_space_id", "trackio_bucket_id"),
 )
 VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt")  # words of a language, some of which look like paths
@@ -235,7 +235,7 @@ def _header(file: Path) -> bytes:
 
 def _write_training_config(run: Path, path: Path) -> None:
     """Every argument of the run but those that name a place on the machine it was made on."""
-    config = {key: value for key, value in run_folder.read_config(run).items() if key not in PLACE_FIELDS}
+    config = {key: value for key, value in run_folder.read_config(run).items() if key not in PRIVATE_FIELDS}
     config["dataset"] = dataset_name(config["dataset"])
     if os.path.isdir(config["base_model"]):
         config["base_model"] = Path(config["base_model"]).name

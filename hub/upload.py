@@ -3,13 +3,14 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 
 # The bases of the Hub's own error are OSError and that of its HTTP client, which a lost connection raises.
-FAULTS = (*HfHubHTTPError.__bases__, HFValidationError, SafetensorError)
+FAULTS = cast(tuple[type[Exception], ...], (*HfHubHTTPError.__bases__, HFValidationError, SafetensorError))
 
 
 class PublishError(ValueError):

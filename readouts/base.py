@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..evaluation.metrics import msa_metrics
+from ..evaluation.metrics import Numbers, msa_metrics
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Readout(ABC):
             )
         return np.where(unreadable, 0.0, readings.raw).clip(*self.score_range)
 
-    def metrics(self, readings: Readings, labels: Sequence[float], convention: str) -> dict[str, float | str | None]:
+    def metrics(self, readings: Readings, labels: Numbers, convention: str) -> dict[str, float | str | None]:
         """The field's metrics of the scores, and how many answers could not be read or lay outside the range.
 
         Args:

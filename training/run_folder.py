@@ -18,7 +18,7 @@ from transformers import TrainerState
 
 from ..data.clip import SPLITS, Clip
 from ..data.tables import read_columns, write_table
-from ..evaluation.metrics import METRICS
+from ..evaluation.metrics import METRICS, Numbers
 from ..media_omnisent import longest_seconds, read_header
 from ..readouts.base import Readings
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
@@ -148,7 +148,7 @@ def write_metrics(folder: Path, values: dict) -> dict:
     return metrics
 
 
-def write_predictions(folder: Path, clips: Sequence[Clip], scores: Sequence[float], *, split: str = "test") -> None:
+def write_predictions(folder: Path, clips: Sequence[Clip], scores: Numbers, *, split: str = "test") -> None:
     """predictions.csv, or valid_predictions.csv: id, label, score; both in label units, in the order of the split."""
     rows = [(clip.id, clip.label, float(score)) for clip, score in zip(clips, scores, strict=True)]
     write_table(folder / PREDICTIONS[split], PREDICTION_COLUMNS, rows)

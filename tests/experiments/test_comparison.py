@@ -14,9 +14,14 @@ import yaml
 
 from omnisent.evaluation.comparison_result import Comparison
 from omnisent.evaluation.metrics import msa_metrics
-from omnisent.experiments.comparison import ARMS, check_comparable, compare, summarise
+from omnisent.experiments.comparison import ARM_FIELDS, ARMS, check_comparable, compare, summarise
 from omnisent.experiments.comparison_report import conclusion
-from omnisent.training.run_folder import read_metrics, read_predictions
+from omnisent.experiments.probe import SAME_FIELDS
+from omnisent.experiments.runs import IGNORED_FIELDS
+from omnisent.experiments.tables import SHOWN_SETTINGS
+from omnisent.hub.publish import PRIVATE_FIELDS
+from omnisent.training.arguments import parse_arguments
+from omnisent.training.run_folder import config_dict, read_metrics, read_predictions
 
 COMMAND = "import sys; from omnisent.cli import main; sys.argv[0] = 'omnisent'; main()"
 
@@ -117,6 +122,11 @@ def test_nothing_finished_is_run_again(comparison, short_config, capfd):
 def test_runs_with_other_data_prompt_adapter_or_budget_are_refused_by_the_field(comparison, short_config, field, value):
     with pytest.raises(ValueError, match=rf"discriminative/seed-0 holds a run with {field} .*give another --out"):
         compare([str(short_config), f"--{field}", str(value)], [0, 1], comparison)
+
+
+@pytest.mark.parametrize("names", [ARM_FIELDS, IGNORED_FIELDS, SAME_FIELDS, SHOWN_SETTINGS, PRIVATE_FIELDS])
+def test_lists_of_fields_name_fields_that_a_run_has(short_config, names):
+    assert set(names) <= config_dict(*parse_arguments([str(short_config)])).keys()
 
 
 def test_finished_folders_are_compared_only_when_they_are_comparable(comparison, tmp_path):
