@@ -1,308 +1,428 @@
-"""The `omnisent` command. It parses, calls one function and prints; all else is in the rooms below.
+"""The `omnisent` command. It parses, calls one function and prints.
 
-omnisent --help
+A command imports what it runs inside its own function, so that help, --version and a mistyped option are answered without
+importing torch.
+
+    omnisent --help
 """
 
 import json
+import logging
 import re
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from transformers.utils import logging
 
-from .data.build import build_dataset
+from . import __version__
 from .data.built import Denoise
-from .experiments.ablation import ablate as run_ablation
-from .experiments.ablation import conclusion as ablation_conclusion
-from .experiments.baseline_run import run_baseline
-from .experiments.comparison import compare as run_comparison
-from .experiments.geometry import conclusion as geometry_conclusion
-from .experiments.geometry import geometry as run_geometry
-from .experiments.probe import conclusion as probe_conclusion
-from .experiments.probe import probe as run_probe
-from .experiments.report import write_report
-from .hub.publish import publish_run
-from .hub.publish_data import media_warning, publish_dataset
-from .scoring.batch import Loading, load_pipeline
-from .scoring.job import score as run_score
+from .data.catalog import DATASETS
+from .experiments.baselines import BASELINES
 from .scoring.options import Engine, ScoreOptions
-from .training.arguments import parse_arguments
+from .training.choices import DTYPES, QUANTIZATIONS
 from .training.error_line import error_line
-from .training.feature_cache import cache_info, clear_cache
-from .training.plan import plan as make_plan
+from .training.field_names import check_names, config_path, shipped_configs
+
+HELP = "Multimodal sentiment scores, read directly out of an omni-modal LLM's hidden state."
+EPILOG = "With --debug, on any command, an error shows its traceback."
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=HELP
 )
-OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
-Config = Annotated[Path, typer.Argument(help="a YAML file as train.py takes it")]
-Seeds = Annotated[list[int], typer.Option(help="e.g. --seeds 0 1 2")]
-Out = Annotated[Path, typer.Option(help="folder to write; what is finished in it is not repeated")]
-
-data_app = typer.Typer(no_args_is_help=True, help="Build data sets that can be trusted.")
-app.add_typer(data_app, name="data")
-cache_app = typer.Typer(no_args_is_help=True, help="Look at or empty a folder of tower outputs (feature_cache).")
+data_app = typer.Typer(no_args_is_help=True, help="Build and publish data sets.")
+app.add_typer(data_app, name="data", rich_help_panel=None)
+cache_app = typer.Typer(no_args_is_help=True, help="Show or empty a folder of tower outputs (feature_cache).")
 app.add_typer(cache_app, name="cache")
-Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu; the first GPU where there is one")]
-Dtype = Annotated[str | None, typer.Option(help="bfloat16 (on a GPU), float16 or float32 (elsewhere)")]
-Quantize = Annotated[str | None, typer.Option(help="nf4 for 4-bit weights")]
-CacheFolder = Annotated[Path, typer.Argument(help="what feature_cache names in a config")]
+
+FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}  # --field value, which argparse reads later
+Config = Annotated[
+    str, typer.Argument(help=f"a YAML file, or one of {', '.join(shipped_configs())}; then --field value ...")
+]
+Seeds = Annotated[list[int], typer.Option(help="one training run per seed, e.g. --seeds 0 1 2")]
+Out = Annotated[Path, typer.Option(help="folder to write; finished runs in it are not repeated")]
+Folder = Annotated[Path, typer.Option(help="folder to write")]
+Model = Annotated[str, typer.Option(help="a bundle: folder, or id on the Hub")]
+Device = Annotated[str | None, typer.Option(help="such as cuda, cuda:1 or cpu; by default the first GPU, else the CPU")]
+Dtype = Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}; by default bfloat16 on a GPU, else float32")]
+Quantize = Annotated[str | None, typer.Option(help=f"{' or '.join(QUANTIZATIONS)}; nf4 is 4-bit")]
+CacheFolder = Annotated[Path, typer.Argument(help="the folder that feature_cache names in a config")]
+RepoId = Annotated[str, typer.Argument(help="owner/name on the Hub")]
+if TYPE_CHECKING:
+    BaselineName = DatasetName = str
+else:  # the choices are those of the tables
+    BaselineName, DatasetName = Literal[tuple(BASELINES)], Literal[tuple(DATASETS)]
+Private = Annotated[bool, typer.Option("--private", help="make a new repository private")]
 
 
-@app.callback()
-def omnisent() -> None:
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback(epilog=EPILOG)
+def omnisent(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
     """Multimodal sentiment scores, read directly out of an omni-modal LLM's hidden state."""
 
 
-@app.command(context_settings=OVERRIDES)
+@app.command(context_settings=FIELDS)
+def train(
+    context: typer.Context,
+    config: Annotated[
+        str | None, typer.Argument(help=f"a YAML file, or one of {', '.join(shipped_configs())}", show_default=False)
+    ] = None,
+    fields: Annotated[bool, typer.Option("--fields", help="list all fields with their defaults, and exit")] = False,
+) -> None:
+    """Train and evaluate a sentiment readout.
+
+    Leaves a run folder with metrics, predictions and the model. Any field of the config can be given as --field value, e.g.
+    --num_train_epochs 3.
+    """
+    if not fields:
+        check_names(context.args)
+    from .train import run, start_logging
+    from .training.arguments import parse_arguments, print_fields
+
+    if fields:
+        print_fields()
+        return
+    start_logging()
+    run(*parse_arguments([*([config] if config else []), *context.args]))
+
+
+@app.command(context_settings=FIELDS)
 def plan(
     context: typer.Context,
     config: Config,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """What a run would take, before any download: parameters, weight bytes, expected peak memory.
+    """Show the parameters and memory of a training run.
 
-    Further options override fields of the file, e.g. --lora_preset llm.
+    Downloads no weights. The peak is an estimate.
     """
+    check_names(context.args)
+    from .training.arguments import parse_arguments
+    from .training.plan import plan as make_plan
+
     # A config for a GPU is planned on any machine.
-    arguments = parse_arguments([str(config), *context.args, "--use_cpu", "true"], on_this_machine=False)
-    found = make_plan(*arguments).to_dict()
+    arguments = parse_arguments([config_path(config), *context.args, "--use_cpu", "true"], on_this_machine=False)
+    planned = make_plan(*arguments).to_dict()
     if as_json:
-        typer.echo(json.dumps(found, indent=2, allow_nan=False))
+        typer.echo(json.dumps(planned, indent=2, allow_nan=False))
         return
-    for name, value in found.items():
-        shown = value
-        if name.endswith("_bytes"):
-            shown = f"{value / 1e9:.2f} GB"
-        elif name.endswith("_percent"):
-            shown = f"{value:.4f} %"
-        elif isinstance(value, int):
-            shown = f"{value:,}"
-        typer.echo(f"{name.replace('_', ' '):22} {shown}")
+    for name, value in planned.items():
+        typer.echo(f"{name.replace('_', ' '):22} {_with_unit(name, value)}")
 
 
-@app.command(context_settings=OVERRIDES)
-def compare(context: typer.Context, config: Config, out: Out, seeds: Seeds = (0, 1, 2)) -> None:  # type: ignore[assignment]
-    """Every readout on the same backbone, data, prompt, adapter and budget: is the discriminative one really better?
+def _with_unit(name: str, value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    if name.endswith("_bytes"):
+        return f"{value / 1e9:.2f} GB"
+    return f"{value:.4f} %" if name.endswith("_percent") else f"{value:,}"
 
-    Further options override fields of the file. Stopped at any point, it goes on when it is started again.
+
+@app.command(context_settings=FIELDS)
+def compare(context: typer.Context, config: Config, out: Out, seeds: Seeds = [0, 1, 2]) -> None:  # noqa: B006
+    """Compare the readouts over several seeds.
+
+    All readouts share backbone, data, prompt, adapter and budget; zero-shot runs and simple baselines stand beside them. An
+    interrupted command resumes when it is started again.
     """
-    run_comparison([str(config), *context.args], seeds, out)
+    check_names(context.args)
+    from .experiments.comparison import compare as run_comparison
+
+    run_comparison([config_path(config), *context.args], seeds, out)
     typer.echo((out / "comparison.md").read_text(encoding="utf-8"))
-    typer.echo(f"This is {out / 'comparison.md'}; comparison.json and comparison.png lie beside it.")
+    typer.echo(f"Written to {out / 'comparison.md'}, comparison.json and comparison.png.")
 
 
-@app.command(context_settings=OVERRIDES)
-def ablate(context: typer.Context, config: Config, out: Out, seeds: Seeds = (0, 1, 2)) -> None:  # type: ignore[assignment]
-    """What each modality adds: all seven subsets of text, audio and video, at training time and at test time.
+@app.command(context_settings=FIELDS)
+def ablate(context: typer.Context, config: Config, out: Out, seeds: Seeds = [0, 1, 2]) -> None:  # noqa: B006
+    """Measure what each modality adds.
 
-    Further options override fields of the file. Stopped at any point, it goes on when it is started again.
+    Trains and tests on all seven subsets of text, audio and video, and tests the full model on each subset. An
+    interrupted command resumes when it is started again.
     """
-    found = run_ablation([str(config), *context.args], seeds, out)
-    typer.echo(f"{ablation_conclusion(found)}\nSee {out / 'ablation.md'} and ablation.png beside it.")
+    check_names(context.args)
+    from .experiments.ablation import ablate as run_ablation
+    from .experiments.ablation import conclusion
+
+    found = run_ablation([config_path(config), *context.args], seeds, out)
+    typer.echo(f"{conclusion(found)}\nSee {out / 'ablation.md'} and ablation.png.")
 
 
-@app.command(context_settings=OVERRIDES)
+@app.command(context_settings=FIELDS)
 def baseline(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="constant or tfidf-ridge")],
+    name: Annotated[BaselineName, typer.Argument(help="the baseline")],
     config: Config,
     out: Annotated[Path, typer.Option(help="run folder to write")],
 ) -> None:
-    """A floor on the same clips: the training labels' median, or ridge regression on TF-IDF of the transcript.
+    """Evaluate a simple baseline on the same clips.
 
-    Further options override fields of the file.
+    The median of the training labels, or ridge regression on TF-IDF of the transcript.
     """
-    finished = run_baseline(name, *parse_arguments([str(config), *context.args, "--output_dir", str(out)]))
+    check_names(context.args)
+    from .experiments.baseline_run import run_baseline
+    from .training.arguments import parse_arguments
+
+    arguments = parse_arguments([config_path(config), *context.args, "--output_dir", str(out)])
+    finished = run_baseline(name, *arguments)
     typer.echo(f"test MAE {finished.mae:.3f}; run folder {finished.folder}")
 
 
-@app.command(context_settings=OVERRIDES)
+@app.command(context_settings=FIELDS)
 def probe(
     context: typer.Context,
     config: Config,
-    out: Annotated[Path, typer.Option(help="folder to write")],
-    run: Annotated[Path | None, typer.Option(help="a finished run to show beside it")] = None,
+    out: Folder,
+    run: Annotated[Path | None, typer.Option(help="a finished run to compare with")] = None,
 ) -> None:
-    """Is the untrained Thinker's state regression-ready by itself? Ridge regression on the last token's state, by layer.
+    """Fit ridge regression on hidden states, by layer.
 
-    Further options override fields of the file.
+    Uses the last token's state of the untrained Thinker: how much of the score can be read without training?
     """
-    found = run_probe([str(config), *context.args], out, run)
-    typer.echo(f"{probe_conclusion(found)}\nSee {out / 'probe.md'} and probe.png beside it.")
+    check_names(context.args)
+    from .experiments.probe import conclusion
+    from .experiments.probe import probe as run_probe
+
+    found = run_probe([config_path(config), *context.args], out, run)
+    typer.echo(f"{conclusion(found)}\nSee {out / 'probe.md'} and probe.png.")
 
 
 @app.command()
-def geometry(
-    run: Annotated[Path, typer.Argument(help="a finished run folder")],
-    out: Annotated[Path, typer.Option(help="folder to write")],
-) -> None:
-    """How clips are laid out in hidden space: PCA, t-SNE, and the labels of nearest neighbours against permuted ones."""
+def geometry(run: Annotated[Path, typer.Argument(help="a finished run folder")], out: Folder) -> None:
+    """Plot how clips lie in hidden space.
+
+    PCA, t-SNE, and a permutation test of the labels of nearest neighbours.
+    """
+    from .experiments.geometry import conclusion
+    from .experiments.geometry import geometry as run_geometry
+
     found = run_geometry(run, out)
-    typer.echo(f"{geometry_conclusion(found)}\nSee {out / 'geometry.md'}, pca.png and tsne.png beside it.")
+    typer.echo(f"{conclusion(found)}\nSee {out / 'geometry.md'}, pca.png and tsne.png.")
 
 
 @app.command()
 def report(
-    folders: Annotated[
-        list[Path], typer.Argument(help="folders of comparisons, ablations, probes, geometries or runs")
-    ],
+    folders: Annotated[list[Path], typer.Argument(help="folders of comparisons, ablations, probes, geometry or runs")],
     out: Annotated[Path, typer.Option(help="the HTML file to write")],
 ) -> None:
-    """One HTML file with tables, plots, worst clips, settings and versions; nothing is fetched when it is opened."""
+    """Write one HTML file of all results.
+
+    Tables, plots, worst clips, settings and versions. The page loads nothing from the network.
+    """
+    from .experiments.report import write_report
+
     typer.echo(write_report(folders, out))
 
 
 @app.command()
 def publish(
     run: Annotated[Path, typer.Argument(help="a finished discriminative run folder")],
-    repo_id: Annotated[str, typer.Argument(help="owner/name on the Hub")],
-    merged: Annotated[bool, typer.Option("--merged", help="all weights in one repository")] = False,
-    private: Annotated[bool, typer.Option("--private", help="for a new repository")] = False,
+    repo_id: RepoId,
+    merged: Annotated[bool, typer.Option("--merged", help="merge the adapter and upload all weights")] = False,
+    private: Private = False,
 ) -> None:
-    """Upload adapter, head, processor, code and card to the Hub, in one commit."""
+    """Upload a trained model to the Hub.
+
+    Adapter, head, processor, code and model card, in one commit.
+    """
+    from .hub.publish import publish_run
+
     typer.echo(publish_run(run, repo_id, merged=merged, private=private))
 
 
 @app.command()
 def score(
+    model: Model,
     files: Annotated[list[str] | None, typer.Argument(help="files, folders and patterns", show_default=False)] = None,
-    model: Annotated[str, typer.Option(help="a bundle: folder, or id on the Hub")] = ...,  # type: ignore[assignment]
-    table: Annotated[Path | None, typer.Option(help="clips as CSV, JSONL or Parquet, in place of files")] = None,
+    table: Annotated[Path | None, typer.Option(help="clips as CSV, JSONL or Parquet, instead of files")] = None,
     text: Annotated[
-        str | None, typer.Option(help="what is said, for one file; else a .txt, .srt or .vtt beside it")
+        str | None, typer.Option(help="transcript of one file; else a .txt, .srt or .vtt file beside it is read")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="a .jsonl, .csv or .parquet to write; else a table on the screen")
+    out: Annotated[Path | None, typer.Option(help=".jsonl, .csv or .parquet file to write; else print a table")] = None,
+    transcribe: Annotated[
+        str | None, typer.Option(help="speech recognition model for clips without a transcript")
     ] = None,
-    transcribe: Annotated[str | None, typer.Option(help="a speech recognition model for clips without a text")] = None,
-    windows: Annotated[
-        str | None, typer.Option(help="score a long file over time in windows of so long, e.g. 8s")
-    ] = None,
+    windows: Annotated[str | None, typer.Option(help="score one file over time; window length, e.g. 8s")] = None,
     stride: Annotated[
-        str | None, typer.Option(help="from one window's start to the next; half a window by default")
+        str | None, typer.Option(help="time between the starts of two windows; half a window by default")
     ] = None,
-    interval: Annotated[float | None, typer.Option(help="a level such as 0.9, for columns low and high")] = None,
+    interval: Annotated[
+        float | None, typer.Option(help="level of a prediction interval, e.g. 0.9; adds columns low and high")
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
     quantize: Quantize = None,
-    batch_size: Annotated[int, typer.Option(help="clips a forward pass", min=1)] = 8,
+    batch_size: Annotated[int, typer.Option(help="clips per forward pass", min=1)] = 8,
     workers: Annotated[int, typer.Option(help="processes that read media", min=0)] = 0,
-    engine: Annotated[Engine, typer.Option(help="local, or ray for a cluster (RAY_ADDRESS)")] = Engine.LOCAL,
+    engine: Annotated[Engine, typer.Option(help="ray runs on a cluster (RAY_ADDRESS)")] = Engine.LOCAL,
 ) -> None:
-    """Scores of clips: one row each with its reason where there is none, and exit code 1 when there is such a row.
+    """Score clips.
 
-    With --out, a command that was stopped, even killed, goes on where it was when it is started again.
+    Gives one row per clip. A failed clip gets an error, and the exit code is then 1. With --out, an interrupted
+    command resumes when it is started again.
     """
     options = ScoreOptions(
-        model,
-        tuple(files or ()),
-        table,
-        text,
-        out,
-        transcribe,
-        windows,
-        stride,
-        interval,
-        device,
-        dtype,
-        quantize,
-        batch_size,
-        workers,
-        engine,
+        model=model,
+        files=tuple(files or ()),
+        table=table,
+        text=text,
+        out=out,
+        transcribe=transcribe,
+        windows=windows,
+        stride=stride,
+        interval=interval,
+        device=device,
+        dtype=dtype,
+        quantize=quantize,
+        batch_size=batch_size,
+        workers=workers,
+        engine=engine,
     )
     options.check()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    result = run_score(options, lambda line: typer.echo(line, err=True))
+    from .scoring.job import score as score_files
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is scored is written down
+    result = score_files(options, notify=_warn)
     if result is None:  # the first of several processes speaks for all
         return
     typer.echo(result.message)
     for warning in result.warnings:
-        typer.echo(warning, err=True)
+        _warn(warning)
     if result.failed:
         raise typer.Exit(1)
 
 
 @app.command("app")
 def serve_page(
-    model: Annotated[str, typer.Option(help="a bundle: folder, or id on the Hub")],
+    model: Model,
     host: Annotated[str, typer.Option(help="address to listen on; there is no password")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on")] = 7860,
-    max_megabytes: Annotated[int, typer.Option(help="larger files are refused")] = 200,
-    max_seconds: Annotated[float, typer.Option(help="longer clips are refused")] = 600.0,
+    max_megabytes: Annotated[int, typer.Option(help="larger files are rejected")] = 200,
+    max_seconds: Annotated[float, typer.Option(help="longer clips are rejected")] = 600.0,
     device: Device = None,
     dtype: Dtype = None,
     quantize: Quantize = None,
 ) -> None:
-    """A page in the browser: upload or record a clip, and see its score and what each modality adds."""
-    from .scoring.app import serve  # an optional extra
+    """Serve a web page that scores clips.
 
-    logging.set_verbosity_error()
-    pipe = load_pipeline(Loading(model, device, dtype, quantize))
-    serve(pipe, host=host, port=port, max_megabytes=max_megabytes, max_seconds=max_seconds)
+    Upload or record a clip, and see its score and what each modality adds.
+    """
+    from .scoring.app import serve
+    from .scoring.batch import Loading, load_pipeline
+
+    pipeline = load_pipeline(Loading(model, device, dtype, quantize))
+    serve(pipeline, host=host, port=port, max_megabytes=max_megabytes, max_seconds=max_seconds)
 
 
 @data_app.command("build")
 def data_build(
-    name: Annotated[str, typer.Argument(help="cmu_mosi, cmu_mosei, ch_sims, ch_sims_v2 or planted")],
-    root: Annotated[Path, typer.Option(help="folder with label.csv and Raw/; for planted, where its clips are made")],
-    out: Annotated[Path, typer.Option(help="folder to write")],
+    name: Annotated[DatasetName, typer.Argument(help="the data set")],
+    root: Annotated[
+        Path, typer.Option(help="folder with label.csv and Raw/; for planted, the folder to make its clips in")
+    ],
+    out: Folder,
     no_media: Annotated[bool, typer.Option("--no-media", help="build from the table alone")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="any defect is an error")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="fail on any defect")] = False,
     workers: Annotated[int, typer.Option(help="processes that open media")] = 2,
-    denoise: Annotated[Denoise, typer.Option(help="what the sound goes through")] = "none",
+    denoise: Annotated[Denoise, typer.Option(help="noise reduction of the audio")] = "none",
 ) -> None:
-    """From the files that people have to a `datasets` data set, with a report of every row that was kept, repaired or left out."""
+    """Check every clip and build a data set.
+
+    Writes a `datasets` data set, and a report of each row that was kept, repaired or left out.
+    """
+    from .data.build import build_dataset
+
     report = build_dataset(name, root, out, with_media=not no_media, strict=strict, workers=workers, denoise=denoise)
-    found = ", ".join(f"{count} {kind}" for kind, count in report.defect_counts.items()) or "none"
+    defects = ", ".join(f"{count} {kind}" for kind, count in report.defect_counts.items()) or "none"
     typer.echo(
-        f"{report.rows} clips of {report.videos} videos in {out}; defects: {found}; see {out / 'build_report.md'}"
+        f"{report.rows} clips of {report.videos} videos in {out}; defects: {defects}; see {out / 'build_report.md'}"
     )
 
 
 @data_app.command("publish")
 def data_publish(
-    folder: Annotated[Path, typer.Argument(help="what `omnisent data build` wrote")],
-    repo_id: Annotated[str, typer.Argument(help="owner/name on the Hub")],
-    with_media: Annotated[bool, typer.Option("--with-media", help="upload the clips too")] = False,
-    rights: Annotated[bool, typer.Option("--i-have-the-rights", help="to publish the clips of a research set")] = False,
-    private: Annotated[bool, typer.Option("--private", help="for a new repository")] = False,
+    folder: Annotated[Path, typer.Argument(help="output folder of `omnisent data build`")],
+    repo_id: RepoId,
+    with_media: Annotated[bool, typer.Option("--with-media", help="upload the clips as well")] = False,
+    rights: Annotated[
+        bool, typer.Option("--i-have-the-rights", help="confirm permission to publish the clips of a research set")
+    ] = False,
+    private: Private = False,
 ) -> None:
-    """Upload a built data set to the Hub as Parquet with a card; `load_dataset(REPO_ID)` reads it without remote code."""
+    """Upload a built data set to the Hub.
+
+    As Parquet with a data set card; `load_dataset(REPO_ID)` reads it without remote code.
+    """
+    from .hub.publish_data import media_warning, publish_dataset
+
     if with_media and (warning := media_warning(folder)):
-        typer.echo(warning, err=True)
+        _warn(warning)
     typer.echo(publish_dataset(folder, repo_id, with_media=with_media, has_rights=rights, private=private))
 
 
 @cache_app.command("info")
 def cache_show(folder: CacheFolder) -> None:
-    """How many clips a cache holds, and how large it is."""
+    """Show the number of entries and their size."""
+    from .training.feature_cache import cache_info
+
     info = cache_info(folder)
     typer.echo(f"{info.entries} entries, {info.size / 1e6:.1f} MB")
 
 
 @cache_app.command("clear")
 def cache_empty(folder: CacheFolder) -> None:
-    """Remove every entry of a cache, and no other file."""
+    """Remove all entries of a cache, and no other file."""
+    from .training.feature_cache import clear_cache
+
     info = clear_cache(folder)
     typer.echo(f"removed {info.entries} entries, {info.size / 1e6:.1f} MB")
 
 
+def _warn(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+for _command in (*app.registered_commands, *data_app.registered_commands, *cache_app.registered_commands):
+    _command.epilog = EPILOG
+
+
 def main() -> None:
     """Run the command; an error that the user can mend is one line and exit code 1."""
-    sys.argv[1:] = one_flag_a_seed(sys.argv[1:])
+    arguments, debug = without_debug(one_flag_per_seed(sys.argv[1:]))
+    sys.argv[1:] = arguments
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
-        app()
+        app(prog_name="omnisent")
     except (ValueError, OSError, ImportError, RuntimeError) as error:
+        if debug:
+            raise
         sys.exit(f"omnisent: {error_line(error)}")
 
 
-def one_flag_a_seed(arguments: list[str]) -> list[str]:
+def without_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """The arguments without --debug, and whether it was there; transformers' own field `--debug VALUE` stays."""
+    rest = list(arguments)
+    flags = [i for i, one in enumerate(rest) if one == "--debug" and rest[i + 1 : i + 2] != ["underflow_overflow"]]
+    for place in reversed(flags):
+        del rest[place]
+    return rest, bool(flags)
+
+
+def one_flag_per_seed(arguments: list[str]) -> list[str]:
     """`--seeds 0 1 2` as `--seeds 0 --seeds 1 --seeds 2`, the form that the parser knows."""
-    spread, in_seeds = [], False
+    spread: list[str] = []
+    in_seeds = False
     for argument in arguments:
         number = re.fullmatch(r"\d+", argument) is not None
         if in_seeds and number and spread[-1] != "--seeds":

@@ -110,6 +110,8 @@ class OmniSentConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        if not __name__.startswith("transformers_modules"):
+            self.custom_pipelines = {}  # names a bundle's code; the installed package has its own (omnisent.register)
         self.check()
 
     @property

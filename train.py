@@ -85,12 +85,17 @@ def summary(folder: Path, metrics: dict, labels: np.ndarray, outcome: Outcome, *
     )
 
 
+def start_logging(*, debug: bool = False) -> None:
+    """Log messages on standard error, tracebacks of expected errors with `debug` alone."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if debug:
+        logger.setLevel(logging.DEBUG)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line: wrong input ends in one clear line and exit code 1; `--log_level debug` shows the traceback."""
     argv = sys.argv[1:] if argv is None else argv
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if "--log_level debug" in " ".join(argv).replace("=", " "):
-        logger.setLevel(logging.DEBUG)
+    start_logging(debug="--log_level debug" in " ".join(argv).replace("=", " "))
     try:
         run(*parse_arguments(argv))
     except (ValueError, OSError, ImportError) as error:

@@ -1,10 +1,11 @@
-"""What a built data set says of itself: its name, and what its sound went through. Reads only its report."""
+"""What is recorded of a built data set: its name, and how its audio was denoised. Reads only its report."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+Denoise = Literal["none", "deepfilternet", "spectral"]
 REPORT_NAME = "build_report.json"
 Denoise = Literal["none", "deepfilternet", "spectral"]
 

@@ -29,13 +29,11 @@ from .argument_checks import (
     typed,
 )
 from .argument_rules import check_together, lower_is_better
+from .choices import ATTENTION, DTYPES, QUANTIZATIONS
 from .error_line import error_line
 from .field_names import config_path, field_names, shipped_configs, unknown_name
 
 READOUTS = ("discriminative", "generative")
-QUANTIZATIONS = ("nf4", "none")
-DTYPES = ("bfloat16", "float16", "float32")
-ATTENTION = ("sdpa", "eager", "flash_attention_2")
 
 
 def _one_of(choices: Collection[str], default: str | None, text: str):
