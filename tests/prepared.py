@@ -12,7 +12,7 @@ from pathlib import Path
 
 SERVER = """
 import json, os, sys, traceback
-import omnisent.cli  # what takes long
+import omnisent.cli, omnisent.hub.publish, omnisent.hub.publish_data, omnisent.train  # what takes long
 
 for line in sys.stdin:
     asked = json.loads(line)

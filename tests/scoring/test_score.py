@@ -246,7 +246,7 @@ def _killed_and_fresh(
 ) -> tuple[Path, Path]:
     """The file of a run killed at random moments, with `change` called after each kill, and that of a fresh run in the end."""
     started = multiprocessing.get_context("forkserver")
-    started.set_forkserver_preload(["omnisent.cli"])
+    started.set_forkserver_preload(["omnisent.scoring.job"])
     script = tmp_path / "run.py"
     command = ["omnisent", "score", str(place), "--model", str(bundle), "--batch-size", "2", "--out"]
 
