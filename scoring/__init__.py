@@ -1,1 +1,1 @@
-"""Scores of people's own files: the transcripts beside them, and timelines of long ones."""
+"""Scores of people's own files: which clips, their transcripts, rows of scores, and scores over time."""

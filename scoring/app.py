@@ -1,7 +1,7 @@
-"""The page on which a person scores a clip: upload or record it, type what is said, and read the score.
+"""The page on which a person scores a clip: upload or record it, type the transcript, and read the score.
 
-It binds to this machine, fetches nothing from others, and keeps clips only while it runs, for an hour at most. The numbers are
-judgement.py's, and how they look is judgement_page.py's.
+It listens on this machine only, fetches nothing from others, and keeps clips for about an hour at most. analysis.py computes the
+numbers, and analysis_page.py shows them.
 
     omnisent app --model runs/demo/model
 """
@@ -24,23 +24,23 @@ except ImportError:
 from ..data.planted import make_planted_clips
 from ..errors_omnisent import OmniSentError
 from ..pipeline_omnisent import MultimodalSentimentPipeline
-from .judgement import judge
-from .judgement_page import STYLE, judgement_html, timeline_html, whole
+from .analysis import analyse_clip
+from .analysis_page import STYLE, analysis_html, timeline_html, whole
 from .windows import windows_of
 
 CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds
 INTRODUCTION = """
 # How positive is the speaker?
-Upload or record a short clip of one speaker, type what is said, and press Score. The score goes from {low} (strongly negative)
-over 0 (neutral) to {high} (strongly positive).
+Upload or record a short clip of one speaker, type the transcript, and press Score. The score ranges from {low} (strongly negative)
+through 0 (neutral) to {high} (strongly positive).
 """
 LIMITS = """
-The model scores what a speaker expresses in a clip, not what a person feels. It is not for judging people for employment, credit,
+The model scores what a speaker expresses in a clip, not what a person feels. Do not use it to judge people for employment, credit,
 policing or health.
 
-Clips are sent only to the machine that runs this page, and are removed from it after about an hour, and when the page is stopped.
+Clips are sent only to the machine that runs this page. They are deleted after about an hour, and when the page is stopped.
 """
-FAULT = "The clip could not be scored because of a fault in the program; the terminal that runs this page says which."
+FAULT = "The clip could not be scored because of an error in the program; see the terminal that runs this page."
 PAGE_STYLE = """
 .gradio-container > main { width: 100%; max-width: 1120px !important; margin: 0 auto !important; }
 .gradio-container video { max-height: 240px; }
@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 def build_app(
     pipeline: MultimodalSentimentPipeline, *, max_seconds: float = 600.0, window: float = 8.0, stride: float = 4.0
 ) -> gr.Blocks:
-    """The page, not yet served; one clip is scored at a time, others wait their turn.
+    """The page, not yet served; one clip is scored at a time, others wait in a queue.
 
     Args:
         pipeline: what scores.
@@ -72,14 +72,14 @@ def build_app(
 
     def score(
         video: str | None,
-        sound: str | None,
+        audio: str | None,
         transcript: str,
         tab: str | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> tuple[str, str]:
-        chosen = {"video": video, "sound": sound}.get(tab, video or sound)  # what is not in sight is not scored
+        chosen = {"video": video, "audio": audio}.get(tab, video or audio)  # only the tab that is in sight is scored
         try:
-            judgement = judge(
+            analysis = analyse_clip(
                 pipeline,
                 chosen,
                 transcript or "",
@@ -89,8 +89,8 @@ def build_app(
                 on_step=lambda done, steps: progress((done, steps), desc="Scoring", unit="passes"),
             )
             name = Path(chosen).name if chosen else None
-            shown = {"name": name, "score_range": score_range, "neutral_band": pipeline.neutral_band}
-            return judgement_html(judgement, **shown), timeline_html(judgement, **shown)
+            options = {"name": name, "score_range": score_range, "neutral_band": pipeline.neutral_band}
+            return analysis_html(analysis, **options), timeline_html(analysis, **options)
         except OmniSentError as error:
             raise _as_sentence(error, chosen) from error
         except Exception as error:
@@ -111,28 +111,28 @@ def build_app(
                             include_audio=True,
                             webcam_options=gr.WebcamOptions(mirror=False),
                         )
-                    with gr.Tab("Sound only") as sound_tab:
-                        sound = gr.Audio(label="Sound", sources=["upload", "microphone"], type="filepath")
+                    with gr.Tab("Audio only") as audio_tab:
+                        audio = gr.Audio(label="Audio", sources=["upload", "microphone"], type="filepath")
                 transcript = gr.Textbox(
                     label="Transcript",
-                    info="What is said, word for word; the contents of a .srt or .vtt file will do too.",
+                    info="The words of the clip, or the contents of a .srt or .vtt file.",
                     placeholder="I did not expect to like it.",
                     lines=2,
                     max_lines=8,
                 )
                 button = gr.Button("Score", variant="primary")
             with gr.Column():
-                result = gr.HTML("<p>The score will stand here.</p>", min_height=120, padding=False)
+                result = gr.HTML("<p>The score appears here.</p>", min_height=120, padding=False)
         timeline = gr.HTML(padding=False)
         _show_examples([video, transcript])
         gr.Markdown(LIMITS)
         video_tab.select(lambda: "video", None, tab, queue=False, api_visibility="private")
-        sound_tab.select(lambda: "sound", None, tab, queue=False, api_visibility="private")
-        # A new request takes away the last result, so that none stands beside an error or another clip.
+        audio_tab.select(lambda: "audio", None, tab, queue=False, api_visibility="private")
+        # A new request clears the last result, so that none is shown beside an error or another clip.
         button.click(None, None, [result, timeline], js=CLEAR, queue=False, api_visibility="private")
         button.click(
             score,
-            [video, sound, transcript, tab],
+            [video, audio, transcript, tab],
             [result, timeline],
             api_name="score",
             scroll_to_output=True,
@@ -185,7 +185,7 @@ def serve(
     window: float = 8.0,
     stride: float = 4.0,
 ) -> None:
-    """Serve the page until Ctrl-C or SIGTERM, then remove every file that it was given. For the main thread.
+    """Serve the page until Ctrl-C or SIGTERM, then delete every uploaded file. For the main thread.
 
     Args:
         pipeline: what scores.
@@ -207,21 +207,21 @@ def serve(
             print(f"Open {address} in a browser; stop with Ctrl-C.", flush=True)
             threading.Event().wait()
     except KeyboardInterrupt:
-        print("Stopped; the clips it was given are removed.", flush=True)
+        print("Stopped; all clips are deleted.", flush=True)
 
 
 def _as_sentence(error: OmniSentError, path: str | None) -> gr.Error:
-    """The error's own sentence with the file's name in place of its path, as text and not as HTML."""
-    said = str(error)
+    """The error's message with the file's name in place of its path, as text and not as HTML."""
+    text = str(error)
     if path is not None:
-        said = said.replace(path, Path(path).name)
-    if path is None or not said.startswith(Path(path).name):
-        said = said[:1].upper() + said[1:]
-    return gr.Error(f"{escape(said.rstrip('.'), quote=False)}.", duration=None, print_exception=False)
+        text = text.replace(path, Path(path).name)
+    if path is None or not text.startswith(Path(path).name):
+        text = text[:1].upper() + text[1:]
+    return gr.Error(f"{escape(text.rstrip('.'), quote=False)}.", duration=None, print_exception=False)
 
 
 def _show_examples(inputs: list[gr.components.Component]) -> None:
-    """Two planted clips, as much and as little positive as they come; Gradio copies them to where it keeps files."""
+    """The most positive and the most negative of a few planted clips; Gradio copies them to where it keeps files."""
     with tempfile.TemporaryDirectory() as folder:
         clips = make_planted_clips(Path(folder, "clips"), n_train=16, n_valid=0, n_test=0)
         whole_clips = [clip for clip in clips if clip.video and clip.text]
@@ -230,13 +230,13 @@ def _show_examples(inputs: list[gr.components.Component]) -> None:
             [[clip.video, clip.text] for clip in ends],
             inputs,
             cache_examples=False,
-            label="Examples: made-up clips, which only show how the page works",
+            label="Examples: synthetic clips, which only show how the page works",
         )
 
 
 @contextmanager
 def _upload_folder(folder: str) -> Iterator[None]:
-    """Gradio keeps what it is given in this folder."""
+    """Make Gradio keep uploaded files in this folder."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = folder
     try:

@@ -1,6 +1,6 @@
 """Scores clips on one machine, from a loaded bundle to rows: in order, in batches and with progress.
 
-It adds nothing to a score: the pipeline makes it.
+It adds nothing to a score: the pipeline computes it.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class Loading:
 
     Attributes:
         model: Hub id or folder.
-        device: such as `"cuda:1"` or `"cpu"`; the process's own GPU where there is one.
+        device: such as `"cuda:1"` or `"cpu"`; by default the process's own GPU where there is one.
         dtype: bfloat16, float16 or float32; bfloat16 on a GPU and float32 elsewhere.
         quantize: `"nf4"` for 4-bit weights.
     """
@@ -48,7 +48,7 @@ class Loading:
     quantize: str | None = None
 
     def resolved(self) -> "Loading":
-        """The same, with what was left open.
+        """The same, with a value for every field.
 
         Raises:
             ValueError: for a dtype or quantisation that is not one of those above.
@@ -65,7 +65,7 @@ class Loading:
 
 @dataclass(frozen=True)
 class Summary:
-    """Of n clips, how many have no score, and how many were scored without a transcript, or without a part of their files."""
+    """Counts of clips: all, without a score, scored without a transcript, and scored though a part of a file cannot be read."""
 
     clips: int
     failed: int
@@ -80,26 +80,26 @@ def load_pipeline(loading: Loading) -> MultimodalSentimentPipeline:
         FileNotFoundError: for a folder that does not exist or holds no bundle.
         ValueError: for weights that do not fit.
     """
-    wanted = loading.resolved()
-    if not (bundle_folder(wanted.model) / "config.json").is_file():
+    resolved = loading.resolved()
+    if not (bundle_folder(resolved.model) / "config.json").is_file():
         raise FileNotFoundError(
-            f"--model {wanted.model}: no config.json in this folder; is it a run folder? Its bundle is model/"
+            f"--model {resolved.model}: no config.json in this folder; is it a run folder? Its bundle is model/"
         )
-    arguments = ModelArguments(dtype=wanted.dtype, quantization=wanted.quantize)
-    options: dict[str, Any] = {"dtype": getattr(torch, wanted.dtype), "device_map": {"": wanted.device}}
-    if wanted.quantize != "none":
+    arguments = ModelArguments(dtype=resolved.dtype, quantization=resolved.quantize)
+    options: dict[str, Any] = {"dtype": getattr(torch, resolved.dtype), "device_map": {"": resolved.device}}
+    if resolved.quantize != "none":
         options["quantization_config"] = quantization_config(arguments)
-    model = OmniForSentimentRegression.from_pretrained(wanted.model, **options).eval()
-    processor = OmniSentProcessor.from_pretrained(wanted.model)
+    model = OmniForSentimentRegression.from_pretrained(resolved.model, **options).eval()
+    processor = OmniSentProcessor.from_pretrained(resolved.model)
     return MultimodalSentimentPipeline(model=model, processor=processor)
 
 
 def settings_of(loading: Loading, clips: Sequence[Clip], batch_size: int, **others: Any) -> dict[str, Any]:
     """What all rows depend on: a command resumes only where all of it is the same; see `sources` for each row's own."""
-    wanted = loading.resolved()
+    resolved = loading.resolved()
     return {
-        **asdict(wanted),
-        "device": torch.device(wanted.device).type,
+        **asdict(resolved),
+        "device": torch.device(resolved.device).type,
         "batch_size": batch_size,
         **others,
         "clips": len(clips),
@@ -108,7 +108,7 @@ def settings_of(loading: Loading, clips: Sequence[Clip], batch_size: int, **othe
 
 
 def sources(loading: Loading, batches: Sequence[Sequence[Clip]]) -> list[list[Source]]:
-    """What the row of each clip is made of: its words, its files by size and time of change, and the bundle. Opens no file."""
+    """What each clip's row depends on: its transcript, its files by size and time of change, and the bundle. Opens no file."""
     bundle = _weights(loading.model)
 
     def digest(clip: Clip) -> str:
@@ -127,15 +127,15 @@ def score_clips(
     transcriber: Transcriber | None = None,
     interval: float | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One row a clip, in order: id, score, label, seconds, text, a warning where a part of it could not be read, and an error where
+    """One row a clip, in order: id, score, label, seconds, text, a warning where a part of a file cannot be read, an error where
     there is no score.
 
     Args:
         pipeline: its modalities and neutral band are used.
-        clips: with paths of media, texts or both; a text beside a media file is found.
+        clips: with paths of media, transcripts or both; a transcript file beside a media file is used.
         batch_size: clips a forward pass.
-        workers: processes that read media; none reads in this one.
-        transcriber: writes a text for clips that have none.
+        workers: processes that read media; with 0 this process does.
+        transcriber: transcribes clips without a transcript.
         interval: a level such as 0.9, for `low` and `high` beside the score.
     """
     for start in range(0, len(clips), batch_size * BATCHES_AT_ONCE):
@@ -178,13 +178,13 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> Summary:
 
 
 def as_row(clip: Clip, result: Mapping[str, Any], error: str | None) -> dict[str, Any]:
-    """The row of a clip: what the pipeline says of it, or why its text cannot be read."""
+    """The row of a clip: the pipeline's result, or why its transcript cannot be read."""
     row = {"id": clip.id, **result, "seconds": _seconds(clip), "text": clip.text}
     return {**row, "error": error} if error else row
 
 
 def with_text(clip: Clip, transcriber: Transcriber | None) -> tuple[Clip, str | None]:
-    """The clip with its transcript, and why there is none where it cannot be read."""
+    """The clip with its transcript, and an error where that cannot be read."""
     try:
         text = transcript_of(clip)
     except (ValueError, OSError) as error:
@@ -195,7 +195,7 @@ def with_text(clip: Clip, transcriber: Transcriber | None) -> tuple[Clip, str | 
 
 
 def _seconds(clip: Clip) -> float | None:
-    """The duration that a clip's files state."""
+    """The duration that the headers of a clip's files state."""
     try:
         return longest_seconds(read_header(path) for path in (clip.video, clip.audio) if path)
     except OmniSentError:
@@ -203,7 +203,7 @@ def _seconds(clip: Clip) -> float | None:
 
 
 def _weights(model: str) -> str:
-    """What tells one bundle's weights from another's: the commit of an id on the Hub; of a folder, names, sizes and times."""
+    """Identifies a bundle: the commit of an id on the Hub; of a folder, the names, sizes and times of its files."""
     folder = bundle_folder(model)
     if not os.path.isdir(model):
         return folder.name
@@ -214,10 +214,10 @@ def _weights(model: str) -> str:
 def _stamp(path: str | os.PathLike) -> tuple[int, int] | None:
     """Size and time of change; `None` where there is no such file."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return None
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def _digest(value: Any) -> str:

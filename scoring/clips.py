@@ -1,10 +1,11 @@
-"""Which clips to score: files, folders, patterns or a table -> clips in order, each with the transcript that lies beside it.
+"""Finds the clips to score: files, folders, patterns or a table, and the transcript beside each file.
 
-Nothing is opened but tables and transcripts: a file that cannot be read is found when it is scored.
+Only tables and transcripts are opened: a media file that cannot be read gets an error when it is scored.
 """
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,35 +14,37 @@ from ..data.labelled_folder import read_clips
 from .subtitles import SUFFIXES as SUBTITLES
 from .subtitles import read_cues
 
-SOUNDS = {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif", ".amr", ".au"}
-VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".3gp", ".mts"}
+AUDIO = {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif", ".amr", ".au"}
+VIDEO = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".3gp", ".mts"}
 
 
 def find_clips(files: Sequence[str], table: str | os.PathLike | None = None, text: str | None = None) -> list[Clip]:
-    """The clips that a user names, in order; ids are a table's own, or the paths as given, with what is not UTF-8 escaped.
+    """The clips that a user names, in order; ids are those of the table, or the paths as given (bytes that are not UTF-8 escaped).
 
     Args:
         files: files, folders (their media files at any depth, sorted) and patterns such as `talks/*.mp4`.
-        table: in their place, a table as training takes it; labels and splits are not needed.
-        text: the transcript, where there is one file alone.
+        table: a table of clips, in place of files; labels and splits are not needed.
+        text: the transcript of a single file.
 
     Raises:
-        ValueError: when nothing, or nothing but a text, is named; a folder or pattern holds no media; a file is named twice.
+        ValueError: when no file is named, a file is named twice, or a folder or pattern holds no media.
         FileNotFoundError: for a table that does not exist.
     """
     if table is not None:
         if files or text is not None:
-            raise ValueError("give either files or --table; a table has its own texts")
+            raise ValueError("give either files or --table; a table has its own transcripts")
         return read_clips(table, missing_ok=True)
     paths = [path for given in files for path in _media(given)]
     if not paths:
         raise ValueError("nothing to score: give files, folders or patterns, or --table")
-    twice = next((path for path, count in _counts(paths).items() if count > 1), None)
-    if twice is not None:
-        raise ValueError(f"{twice} is named twice")
+    for path, count in Counter(paths).items():
+        if count > 1:
+            raise ValueError(f"{path} is given twice")
     if text is not None and len(paths) > 1:
-        raise ValueError(f"--text is the transcript of one file, but {len(paths)} are named; put texts in a --table")
-    kinds = ("audio" if Path(path).suffix.lower() in SOUNDS else "video" for path in paths)
+        raise ValueError(
+            f"--text is the transcript of one file, but {len(paths)} are given; put transcripts in a --table"
+        )
+    kinds = ("audio" if Path(path).suffix.lower() in AUDIO else "video" for path in paths)
     names = (path.encode("utf-8", "backslashreplace").decode() for path in paths)
     return [Clip(name, text, **{kind: path}) for name, path, kind in zip(names, paths, kinds, strict=True)]
 
@@ -57,7 +60,7 @@ def transcript_of(clip: Clip) -> str | None:
 
 
 def transcript_file(clip: Clip) -> Path | None:
-    """The .txt, .srt or .vtt file that a clip's words are read from; `None` for a clip with a text of its own, or without one."""
+    """The .txt, .srt or .vtt file that a clip's transcript is read from; `None` for a clip with its own text, or without a file."""
     media = clip.video or clip.audio
     if clip.text or not media:
         return None
@@ -76,19 +79,12 @@ def _read(path: Path) -> str | None:
 
 def _media(given: str) -> Iterator[str]:
     if os.path.isdir(given):
-        known = SOUNDS | VIDEOS
-        found = sorted(str(path) for path in Path(given).rglob("*") if path.suffix.lower() in known and path.is_file())
+        known = AUDIO | VIDEO
+        paths = sorted(str(path) for path in Path(given).rglob("*") if path.suffix.lower() in known and path.is_file())
     elif glob.has_magic(given) and not os.path.exists(given):
-        found = sorted(path for path in glob.glob(given, recursive=True) if os.path.isfile(path))
+        paths = sorted(path for path in glob.glob(given, recursive=True) if os.path.isfile(path))
     else:
-        found = [given]
-    if not found:
-        raise ValueError(f"{given}: no video or sound file found there")
-    yield from found
-
-
-def _counts(paths: Sequence[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for path in paths:
-        counts[path] = counts.get(path, 0) + 1
-    return counts
+        paths = [given]
+    if not paths:
+        raise ValueError(f"{given}: no video or audio file found there")
+    yield from paths

@@ -1,7 +1,7 @@
-"""The same scoring on a Ray cluster: actors that read media feed actors that hold the model; rows come back in order.
+"""Scores clips on a Ray cluster: actors that read media feed actors that hold the model; rows come back in order.
 
 Needs `pip install 'omnisent[scale]'` on every node, and paths that every node can read. A file that cannot be read, or a process
-that dies, costs its own rows a score and stops nothing.
+that dies, leaves its own rows without a score; all others are scored.
 """
 
 import os
@@ -31,7 +31,7 @@ class _Reader:
         encoded = [
             encode_clip(self.processor, None if error else clip.to_dict(), on_error="return") for clip, error in read
         ]
-        return {"place": row["place"], "batch": pickle.dumps((read, encoded))}
+        return {"position": row["position"], "batch": pickle.dumps((read, encoded))}
 
 
 class _Scorer:
@@ -44,7 +44,7 @@ class _Scorer:
         read, encoded = pickle.loads(row["batch"])
         results = self.pipeline.score_encoded(encoded, on_error="return", interval=self.interval)
         rows = [as_row(clip, result, error) for (clip, error), result in zip(read, results, strict=True)]
-        return {"place": row["place"], "batch": pickle.dumps(rows)}
+        return {"position": row["position"], "batch": pickle.dumps(rows)}
 
 
 def score_on_ray(
@@ -62,8 +62,8 @@ def score_on_ray(
         loading: a bundle that every node can read.
         clips: with paths that every node can read.
         batch_size: clips a forward pass.
-        workers: actors that read; all CPUs but those of the model's actors by default.
-        transcribe: a speech recognition model for clips without a text; it runs on the readers' CPUs.
+        workers: actors that read media; by default one for each CPU that no scorer needs.
+        transcribe: a speech recognition model for clips without a transcript; it runs on the readers' CPUs.
         interval: a level such as 0.9, for `low` and `high`.
 
     Raises:
@@ -82,9 +82,9 @@ def score_on_ray(
     readers = workers or max(1, cpus - scorers)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
-    context.max_errored_blocks = -1  # what is lost is seen below, by its place
+    context.max_errored_blocks = -1  # missing batches are noticed below, by their positions
     batches = [clips[start : start + batch_size] for start in range(0, len(clips), batch_size)]
-    rows = [{"place": place, "batch": pickle.dumps(list(batch))} for place, batch in enumerate(batches)]
+    rows = [{"position": position, "batch": pickle.dumps(list(batch))} for position, batch in enumerate(batches)]
     blocks = min(len(rows), 4 * readers + len(rows) // 4)
     scored = (
         ray.data.from_items(rows, override_num_blocks=blocks)
@@ -99,9 +99,9 @@ def score_on_ray(
     )
     expected = 0
     for row in scored.iter_rows():
-        yield from _lost(batches[expected : row["place"]])
+        yield from _lost(batches[expected : row["position"]])
         yield from pickle.loads(row["batch"])
-        expected = row["place"] + 1
+        expected = row["position"] + 1
     yield from _lost(batches[expected:])
 
 

@@ -1,6 +1,6 @@
-"""Transcripts with times: reads .srt and .vtt files into cues, and says which words fall into a stretch. Opens no media.
+"""Transcripts with times: reads .srt and .vtt files into cues, and finds the words spoken in a segment. Opens no media.
 
-Words have no times of their own in such files, so those of a cue are taken to be spread evenly over it.
+Words have no times of their own in such files, so those of a cue are spread evenly over it.
 """
 
 import codecs
@@ -31,10 +31,10 @@ class Cue:
 
 
 def read_cues(path: str | os.PathLike[str]) -> list[Cue]:
-    """The cues of a .srt or .vtt file, sorted by time, without markup and without cues that say nothing.
+    """The cues of a .srt or .vtt file, sorted by time, without markup and without empty cues.
 
-    UTF-8 and UTF-16 are known, anything else is taken for Windows-1252. Where most cues repeat the line before, as automatic
-    captions roll, each line is kept once.
+    UTF-8 and UTF-16 are recognised; anything else is read as Windows-1252. Where most cues repeat the line before, as rolling
+    automatic captions do, each line is kept once.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -48,12 +48,12 @@ def read_cues(path: str | os.PathLike[str]) -> list[Cue]:
     if is_vtt and not re.match(r"WEBVTT(\s|$)", lines[0]):
         raise ValueError(f"{path}, line 1: expected WEBVTT, found {lines[0][:40]!r}; is it a .srt file?")
     spoken = sorted(_spoken(path, lines, is_vtt), key=lambda one: one[:2])
-    cues = [Cue(start, end, " ".join(said)) for start, end, said in _without_repeats(spoken)]
+    cues = [Cue(start, end, " ".join(lines)) for start, end, lines in _without_repeats(spoken)]
     return [cue for cue in cues if cue.text]
 
 
 def cues_beside(path: str | os.PathLike[str]) -> list[Cue]:
-    """The cues of the .srt or .vtt file that lies beside a media file under the same name; none where there is no such file."""
+    """The cues of the .srt or .vtt file of the same name beside a media file; none where there is no such file."""
     beside = (Path(path).with_suffix(suffix) for suffix in SUFFIXES)
     return next((read_cues(file) for file in beside if file.is_file()), [])
 
@@ -61,11 +61,11 @@ def cues_beside(path: str | os.PathLike[str]) -> list[Cue]:
 def text_within(cues: Sequence[Cue], start: float, end: float) -> str | None:
     """The words spoken in [start, end), in seconds; `None` where there are none.
 
-    Word i of the n of a cue spans the i-th n-th of its time, and belongs where its middle lies, so that windows which follow
-    each other share no word and lose none.
+    Word i of n spans the i-th of n equal parts of its cue and counts where its middle lies, so that adjacent windows share no word
+    and lose none.
     """
-    heard = (_words_within(cue, start, end) for cue in cues if cue.start <= end and cue.end >= start)
-    return " ".join(text for text in heard if text) or None
+    parts = (_words_within(cue, start, end) for cue in cues if cue.start <= end and cue.end >= start)
+    return " ".join(text for text in parts if text) or None
 
 
 def _words_within(cue: Cue, start: float, end: float) -> str:
@@ -118,14 +118,14 @@ def _spoken(path: Path, lines: Sequence[str], is_vtt: bool) -> Iterator[tuple[fl
 
 
 def _times(path: Path, number: int, line: str) -> tuple[float, float]:
-    found = _TIMES.fullmatch(line)
-    if found is None:
+    match = _TIMES.fullmatch(line)
+    if match is None:
         raise ValueError(
             f"{path}, line {number}: expected times like 00:01:02,500 --> 00:01:04,000, found {line[:60]!r}"
         )
     start, end = (
         int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + int(part.ljust(3, "0")) / 1000
-        for hours, minutes, seconds, part in (found.groups()[:4], found.groups()[4:])
+        for hours, minutes, seconds, part in (match.groups()[:4], match.groups()[4:])
     )
     if end < start:
         raise ValueError(f"{path}, line {number}: the cue ends before it starts: {line[:60]!r}")
@@ -139,13 +139,13 @@ def _no_time(path: Path, number: int, line: str) -> ValueError:
 def _without_repeats(
     cues: Sequence[tuple[float, float, list[str]]],
 ) -> list[tuple[float, float, list[str]]]:
-    """Cues without the lines that the one before ended with, where at least half of them roll so."""
+    """Cues without the lines that the cue before ended with, where at least half of the cues repeat lines so."""
     kept, repeats, before = [], 0, []
     for start, end, lines in cues:
-        said = [line for line in lines if line]
-        same = next((n for n in range(min(len(said), len(before)), 0, -1) if said[:n] == before[-n:]), 0)
+        filled = [line for line in lines if line]
+        same = next((n for n in range(min(len(filled), len(before)), 0, -1) if filled[:n] == before[-n:]), 0)
         repeats += same > 0
-        kept.append((start, end, said[same:]))
-        before = said or before
+        kept.append((start, end, filled[same:]))
+        before = filled or before
     rolls = len(cues) > 2 and 2 * repeats >= len(cues)
     return kept if rolls else [(start, end, [line for line in lines if line]) for start, end, lines in cues]

@@ -1,17 +1,18 @@
-"""A timeline as a picture: score over time, the neutral band, and the strongest moments with what was said in them.
+"""Plots a timeline: score over time, the neutral band, and the strongest windows with the words spoken in them.
 
 It draws what it is given; see timeline.py for where the scores come from.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font, get_font_names
 from matplotlib.ticker import FuncFormatter, MultipleLocator
+
+from .windows import WindowScore
 
 NEGATIVE, POSITIVE = "#b35806", "#542788"  # the ends of the colour scale that other plots give to scores
 TICK_SECONDS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
@@ -29,41 +30,32 @@ OTHER_FONTS = (
 )
 
 
-class Scored(Protocol):
-    """What is drawn of one window; see `timeline.Moment`."""
-
-    start: float
-    end: float
-    score: float | None
-    text: str | None
-
-
 def clock(seconds: float, _: object = None) -> str:
     """`"2:05"`, `"1:02:05"` from an hour on, `"2:05.5"` where seconds are broken."""
     tenths = round(seconds * 10)
     whole, tenth = divmod(tenths, 10)
     hours, minutes, left = whole // 3600, whole // 60 % 60, whole % 60
-    said = f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
-    return f"{said}.{tenth}" if tenth else said
+    text = f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
+    return f"{text}.{tenth}" if tenth else text
 
 
-def strongest(moments: Sequence[Scored], sign: int, neutral_band: float, most: int = 3) -> list[Scored]:
-    """The moments with the highest (sign 1) or lowest (sign -1) scores, apart from each other, in order of time.
+def strongest(windows: Sequence[WindowScore], sign: int, neutral_band: float, most: int = 3) -> list[WindowScore]:
+    """The windows with the highest (sign 1) or lowest (sign -1) scores, apart from each other, in order of time.
 
     They lie outside the neutral band; where none does, it is the strongest one on that side of 0.
     """
-    side = sorted((m for m in moments if m.score is not None and m.score * sign > 0), key=lambda m: -m.score * sign)
-    found = side[:1]
+    side = sorted((w for w in windows if w.score is not None and w.score * sign > 0), key=lambda w: -w.score * sign)
+    chosen = side[:1]
     for one in side:
-        apart = max(one.end - one.start, 0.08 * moments[-1].end)
-        far = all(abs(one.start - other.start) >= apart for other in found)
-        if far and len(found) < most and one.score * sign > neutral_band:
-            found.append(one)
-    return sorted(found, key=lambda m: m.start)
+        apart = max(one.end - one.start, 0.08 * windows[-1].end)
+        far = all(abs(one.start - other.start) >= apart for other in chosen)
+        if far and len(chosen) < most and one.score * sign > neutral_band:
+            chosen.append(one)
+    return sorted(chosen, key=lambda w: w.start)
 
 
 def plot_timeline(
-    moments: Sequence[Scored],
+    windows: Sequence[WindowScore],
     out: Path,
     *,
     title: str,
@@ -73,15 +65,15 @@ def plot_timeline(
     """Write a PNG of scores over time.
 
     Args:
-        moments: windows in order of time; those without a score are gaps, marked at the lower edge.
-        out: the picture.
+        windows: in order of time; those without a score are gaps, marked at the lower edge.
+        out: the PNG file.
         title: stands above it.
         neutral_band: how far from 0 is neutral, label units.
         score_range: lowest and highest score that there can be, label units.
     """
-    times = np.array([(m.start + m.end) / 2 for m in moments])
-    scores = np.array([np.nan if m.score is None else m.score for m in moments])
-    last = max((m.end for m in moments), default=1.0)
+    times = np.array([(w.start + w.end) / 2 for w in windows])
+    scores = np.array([np.nan if w.score is None else w.score for w in windows])
+    last = max((w.end for w in windows), default=1.0)
     highest = np.nanmax(np.abs(scores)) if np.isfinite(scores).any() else 0.0
     reach = min(max(1.1 * highest, 2 * neutral_band, 0.1), max(map(abs, score_range)))
     figure = Figure(figsize=(11, 4.8), layout="constrained")
@@ -93,9 +85,9 @@ def plot_timeline(
     families = ["DejaVu Sans", *(name for name in OTHER_FONTS if name in set(get_font_names()))]
     letters = {chr(code) for family in families for code in get_font(findfont(family)).get_charmap()}
     for sign, colour in ((1, POSITIVE), (-1, NEGATIVE)):
-        for moment, place in _placed(strongest(moments, sign, neutral_band), last):
-            quote = _quote(moment.text or "", letters)
-            _label(axes, moment, quote, (place, sign * 1.12 * reach), colour, families)
+        for window, place in _placed(strongest(windows, sign, neutral_band), last):
+            quote = _quote(window.text or "", letters)
+            _label(axes, window, quote, (place, sign * 1.12 * reach), colour, families)
     missing = times[np.isnan(scores)]
     if len(missing):
         axes.plot(
@@ -107,7 +99,7 @@ def plot_timeline(
     axes.xaxis.set_major_formatter(FuncFormatter(clock))
     axes.set_yticks([tick for tick in axes.get_yticks() if abs(tick) <= reach + 1e-9])
     axes.spines[["top", "right"]].set_visible(False)
-    gaps = f"; {len(missing)} of {len(moments)} windows have no score (x)" if len(missing) else ""
+    gaps = f"; {len(missing)} of {len(windows)} windows have no score (x)" if len(missing) else ""
     axes.set_xlabel(f"time{gaps}")
     axes.set_ylabel("score (label units)")
     shown = "".join(letter if letter in letters else "?" for letter in title)
@@ -136,16 +128,16 @@ def _draw_scores(axes: Axes, times: np.ndarray, scores: np.ndarray) -> None:
 
 
 def _label(
-    axes: Axes, moment: Scored, quote: str, place: tuple[float, float], colour: str, families: list[str]
+    axes: Axes, window: WindowScore, quote: str, place: tuple[float, float], colour: str, families: list[str]
 ) -> None:
-    """Time, score and quote of a moment, in the strip above or below the scores."""
-    middle = (moment.start + moment.end) / 2
-    score = f"{moment.score:+.2f}".replace("-", "\N{MINUS SIGN}")
-    said = f"{clock(moment.start)}\N{EN DASH}{clock(moment.end)}   {score}"
-    axes.plot(middle, moment.score, "o", color=colour, markersize=6, zorder=4)
+    """Time, score and quote of a window, in the strip above or below the scores."""
+    middle = (window.start + window.end) / 2
+    score = f"{window.score:+.2f}".replace("-", "\N{MINUS SIGN}")
+    heading = f"{clock(window.start)}\N{EN DASH}{clock(window.end)}   {score}"
+    axes.plot(middle, window.score, "o", color=colour, markersize=6, zorder=4)
     label = axes.annotate(
-        f"{said}\n{quote}" if quote else said,
-        xy=(middle, moment.score),
+        f"{heading}\n{quote}" if quote else heading,
+        xy=(middle, window.score),
         xytext=place,
         textcoords=axes.get_yaxis_transform(),
         ha="center",
@@ -160,14 +152,14 @@ def _label(
     label.set_in_layout(False)
 
 
-def _placed(moments: Sequence[Scored], last: float) -> list[tuple[Scored, float]]:
-    """Each moment with the middle of its label, in [0, 1] of the width, moved as little as keeps labels apart and within."""
-    half, places = LABEL_WIDTH / 2, [(m.start + m.end) / 2 / last for m in moments]
+def _placed(windows: Sequence[WindowScore], last: float) -> list[tuple[WindowScore, float]]:
+    """Each window with the middle of its label, in [0, 1] of the width, moved as little as keeps labels apart and within."""
+    half, places = LABEL_WIDTH / 2, [(w.start + w.end) / 2 / last for w in windows]
     for i, place in enumerate(places):
         places[i] = max(place, half if i == 0 else places[i - 1] + LABEL_WIDTH)
     for i in reversed(range(len(places))):
         places[i] = min(places[i], 1 - half if i == len(places) - 1 else places[i + 1] - LABEL_WIDTH)
-    return list(zip(moments, places, strict=True))
+    return list(zip(windows, places, strict=True))
 
 
 def _quote(text: str, letters: set[str]) -> str:

@@ -1,6 +1,6 @@
-"""What is said in a clip, by a speech recognition model of the user's choice: any of transformers' pipelines for it.
+"""Transcribes clips with a speech recognition model of the user's choice: any that transformers has a pipeline for.
 
-The sound is read by this package, so that no other program is needed.
+This package reads the audio, so that no other program is needed.
 """
 
 from transformers import pipeline
@@ -21,28 +21,26 @@ class Transcriber:
         device: such as `"cuda"` or `"cpu"`.
 
     Raises:
-        OSError, ValueError: as transformers has it, for a model that cannot be loaded.
+        OSError, ValueError: from transformers, for a model that cannot be loaded.
     """
 
     def __init__(self, model: str, device: str) -> None:
         self._recognize = pipeline("automatic-speech-recognition", model=model, device=device)
 
     def __call__(self, clip: Clip) -> str | None:
-        """What is said in a clip; `None` without sound or words, or when its file cannot be read, which scoring will say."""
+        """The transcript of a clip; `None` without audio or words, or for a file that cannot be read (scoring reports it)."""
         path = clip.audio or clip.video
         if path is None:
             return None
         try:
-            sound = read_media(path, video=False).audio  # (samples,)
+            audio = read_media(path, video=False).audio  # (samples,)
         except MediaError:
             return None
-        if sound is None:
+        if audio is None:
             return None
         options = {}
-        if (
-            len(sound) > AT_ONCE_SECONDS * SAMPLE_RATE
-        ):  # Whisper goes on by its own timestamps, others from piece to piece
+        if len(audio) > AT_ONCE_SECONDS * SAMPLE_RATE:  # Whisper continues by its own timestamps, others in chunks
             is_whisper = self._recognize.type == "seq2seq_whisper"
             options = {"return_timestamps": True} if is_whisper else {"chunk_length_s": AT_ONCE_SECONDS}
-        heard = self._recognize({"raw": sound, "sampling_rate": SAMPLE_RATE}, **options)
-        return heard["text"].strip() or None
+        result = self._recognize({"raw": audio, "sampling_rate": SAMPLE_RATE}, **options)
+        return result["text"].strip() or None

@@ -1,9 +1,33 @@
-"""Window lengths as people write them, and where the windows of a file lie. Knows no media and no model."""
+"""The windows of a long file: their lengths as people write them, where they lie, and the score of each. Knows no model."""
 
 import math
 import re
+from dataclasses import dataclass
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+@dataclass(frozen=True)
+class WindowScore:
+    """One window of a timeline with its score.
+
+    Attributes:
+        start: seconds.
+        end: seconds.
+        score: label units; `None` where the window could not be scored.
+        label: `"negative"`, `"neutral"` or `"positive"`, or `None`.
+        text: the words of the transcript in the window, or `None`.
+        error: why there is no score, or `None`.
+        warning: what of the window could not be read, or `None`.
+    """
+
+    start: float
+    end: float
+    score: float | None
+    label: str | None
+    text: str | None
+    error: str | None
+    warning: str | None = None
 
 
 def parse_seconds(text: str) -> float:
@@ -12,14 +36,14 @@ def parse_seconds(text: str) -> float:
     Raises:
         ValueError: for anything else.
     """
-    said = text.strip().lower()
-    if re.fullmatch(r"\d+(\.\d+)?", said):
-        return float(said)
-    found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?(?:([\d.]+)ms)?", said)
+    cleaned = text.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", cleaned):
+        return float(cleaned)
+    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?(?:([\d.]+)ms)?", cleaned)
     try:
-        if found is None or not said:
+        if match is None or not cleaned:
             raise ValueError
-        return sum(float(n) * unit for n, unit in zip(found.groups(), _UNITS.values(), strict=True) if n is not None)
+        return sum(float(n) * unit for n, unit in zip(match.groups(), _UNITS.values(), strict=True) if n is not None)
     except ValueError:
         raise ValueError(f"{text!r} is not a length of time; expected e.g. 8s, 1.5, 1m30s or 500ms") from None
 
@@ -27,8 +51,8 @@ def parse_seconds(text: str) -> float:
 def windows_of(duration: float, window: float, stride: float) -> list[tuple[float, float]]:
     """Start and end of each window, in seconds, the last one ending with the file.
 
-    Windows start at 0, stride, 2 * stride, ... What is left at the end is a window of its own when it is half a window or more,
-    and else the end of one that is shifted back. A file shorter than a window is one window.
+    Windows start at 0, stride, 2 * stride, ... A rest of half a window or more is a window of its own; a shorter one is covered by
+    a last window that is shifted back. A file shorter than a window is one window.
 
     Raises:
         ValueError: when `window` or `stride` is not above 0.
@@ -38,8 +62,8 @@ def windows_of(duration: float, window: float, stride: float) -> list[tuple[floa
     if duration <= window:
         return [(0.0, duration)]
     full = math.floor((duration - window) / stride + 1e-6)
-    found = [(k * stride, k * stride + window) for k in range(full + 1)]
-    left, end = (full + 1) * stride, found[-1][1]
+    spans = [(k * stride, k * stride + window) for k in range(full + 1)]
+    left, end = (full + 1) * stride, spans[-1][1]
     if duration - end < 1e-3 or left >= duration:  # a stride longer than the window leaves gaps, also at the end
-        return [*found[:-1], (found[-1][0], min(end, duration))]
-    return [*found, (left if duration - left >= window / 2 else duration - window, duration)]
+        return [*spans[:-1], (spans[-1][0], min(end, duration))]
+    return [*spans, (left if duration - left >= window / 2 else duration - window, duration)]

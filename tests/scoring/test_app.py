@@ -137,7 +137,7 @@ def test_files_of_the_server_and_of_other_hosts_are_out_of_reach(address, whole_
 def test_examples_can_be_played_and_are_said_to_be_made_up(address):
     config = httpx.get(f"{address}config").json()
     (examples,) = [one["props"] for one in config["components"] if one["type"] == "dataset"]
-    assert "made-up" in examples["label"]
+    assert "synthetic" in examples["label"]
     assert len(examples["samples"]) == 2
     for video, text in examples["samples"]:
         assert " was " in text
@@ -207,7 +207,7 @@ def test_a_stopped_server_leaves_nothing_behind(pipe, tmp_path):
         assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
         assert list((tmp_path / "temporary").glob("omnisent-app-*"))
         server.send_signal(signal.SIGTERM)
-        assert server.stdout.read() == "Stopped; the clips it was given are removed.\n"
+        assert server.stdout.read() == "Stopped; all clips are deleted.\n"
         assert server.wait(20) == 0
     finally:
         server.kill()

@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from omnisent.data.planted import write_video
+from omnisent.scoring.analysis_page import signed
 from omnisent.scoring.app import running
-from omnisent.scoring.judgement_page import signed
 
 pytestmark = pytest.mark.browser
 CHROMIUM = next(
@@ -76,8 +76,8 @@ def test_a_person_uploads_a_clip_types_what_is_said_and_reads_its_score(page, pi
     assert page.locator(".os-label").inner_text() == expected["label"]
     assert [row.split()[0] for row in page.locator(".os-result tbody tr").all_inner_texts()] == [
         "Text",
-        "Sound",
-        "Picture",
+        "Audio",
+        "Video",
     ]
     expect(page.locator(".os-plot")).to_have_count(0)
     page.screenshot(path=tmp_path / "score.png", full_page=True)
@@ -88,7 +88,7 @@ def test_a_person_uploads_a_clip_types_what_is_said_and_reads_its_score(page, pi
     )
 
 
-def test_an_example_is_scored_and_a_long_clip_has_its_course(page, tmp_path):
+def test_an_example_is_scored_and_a_long_clip_has_its_plot(page, tmp_path):
     page.locator("table").get_by_text(" was ").first.click()
     expect(page.locator("video").first).to_be_visible()
     score(page)
@@ -136,7 +136,7 @@ def test_a_person_records_video_and_sound(page):
     result = page.locator(".os-result").inner_text()
     assert "sample.webm" in result
     assert "Scored without a transcript" in result
-    page.get_by_role("tab", name="Sound only").click()
+    page.get_by_role("tab", name="Audio only").click()
     page.get_by_role("button", name="Score").click()
     expect(page.get_by_text("Nothing to score")).to_be_visible()  # the video is out of sight
     page.get_by_label("Record audio").click()

@@ -45,9 +45,9 @@ def test_a_table_has_its_own_texts_and_may_name_files_that_are_missing(tmp_path)
     ("files", "text", "message"),
     [
         ([], None, "nothing to score"),
-        (["a.mp4", "a.mp4"], None, "a.mp4 is named twice"),
-        (["a.mp4", "b.mp4"], "words", "--text is the transcript of one file, but 2 are named"),
-        (["no*where.mp4"], None, r"no\*where.mp4: no video or sound file found"),
+        (["a.mp4", "a.mp4"], None, "a.mp4 is given twice"),
+        (["a.mp4", "b.mp4"], "words", "--text is the transcript of one file, but 2 are given"),
+        (["no*where.mp4"], None, r"no\*where.mp4: no video or audio file found"),
     ],
 )
 def test_what_cannot_be_meant_is_said(files, text, message):

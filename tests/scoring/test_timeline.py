@@ -14,9 +14,9 @@ from omnisent.data.planted import write_sound, write_video
 from omnisent.errors_omnisent import MediaError
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.subtitles import Cue
-from omnisent.scoring.timeline import Moment, score_timeline, write_timeline
+from omnisent.scoring.timeline import score_timeline, write_timeline
 from omnisent.scoring.timeline_plot import clock, plot_timeline, strongest
-from omnisent.scoring.windows import parse_seconds, windows_of
+from omnisent.scoring.windows import WindowScore, parse_seconds, windows_of
 
 CUES = [Cue(0.0, 4.0, "the acting was wonderful"), Cue(12.0, 16.0, "the ending was awful")]
 SRT = "1\n00:00:00,000 --> 00:00:04,000\nthe acting was wonderful\n\n2\n00:00:12,000 --> 00:00:16,000\nthe ending was awful\n"
@@ -88,27 +88,27 @@ def test_what_is_no_length_of_time_is_said(text):
 
 
 def test_each_window_is_scored_from_its_own_picture_sound_and_words(pipe, talk):
-    moments = list(score_timeline(pipe, talk, window=8, stride=4, cues=CUES, batch_size=3))
-    assert [(m.start, m.end) for m in moments] == [(0, 8), (4, 12), (8, 16), (12, 20)]
-    assert [m.text for m in moments] == [CUES[0].text, None, CUES[1].text, CUES[1].text]
-    for moment in moments:
-        clip = {"video": str(talk), "start": moment.start, "end": moment.end, "text": moment.text}
+    windows = list(score_timeline(pipe, talk, window=8, stride=4, cues=CUES, batch_size=3))
+    assert [(m.start, m.end) for m in windows] == [(0, 8), (4, 12), (8, 16), (12, 20)]
+    assert [m.text for m in windows] == [CUES[0].text, None, CUES[1].text, CUES[1].text]
+    for window in windows:
+        clip = {"video": str(talk), "start": window.start, "end": window.end, "text": window.text}
         alone = pipe(clip)
-        assert moment.score == pytest.approx(alone["score"], abs=1e-4)
-        assert moment.label == alone["label"]
-        assert moment.error is None
-    assert len({round(m.score, 5) for m in moments}) == 4
+        assert window.score == pytest.approx(alone["score"], abs=1e-4)
+        assert window.label == alone["label"]
+        assert window.error is None
+    assert len({round(m.score, 5) for m in windows}) == 4
 
 
-def test_moments_come_as_they_are_scored(pipe, talk, monkeypatch):
+def test_windows_come_as_they_are_scored(pipe, talk, monkeypatch):
     read = []
     inner = pipe.processor.encode
     monkeypatch.setattr(pipe.processor, "encode", lambda *args, **kwargs: read.append(1) or inner(*args, **kwargs))
-    moments = score_timeline(pipe, talk, window=2, stride=2, batch_size=2)
+    windows = score_timeline(pipe, talk, window=2, stride=2, batch_size=2)
     assert read == []
-    assert next(moments).end == 2
+    assert next(windows).end == 2
     assert len(read) <= 4
-    moments.close()
+    windows.close()
 
 
 def test_a_bad_window_says_why_and_stops_no_other(pipe, talk, tmp_path):
@@ -123,8 +123,8 @@ def test_a_bad_window_says_why_and_stops_no_other(pipe, talk, tmp_path):
 
 def test_sound_alone_has_a_timeline_and_what_cannot_be_opened_is_an_error(pipe, tmp_path):
     write_sound(tmp_path / "a.m4a", sound_of(6))
-    moments = list(score_timeline(pipe, tmp_path / "a.m4a", window=2, stride=2))
-    assert len({m.score for m in moments[:3]}) == 3
+    windows = list(score_timeline(pipe, tmp_path / "a.m4a", window=2, stride=2))
+    assert len({m.score for m in windows[:3]}) == 3
     with pytest.raises(MediaError, match="missing"):
         list(score_timeline(pipe, tmp_path / "none.mp4", window=2, stride=2))
 
@@ -141,13 +141,13 @@ def test_a_timeline_is_a_table_and_a_plot(pipe, talk, tmp_path, suffix):
     video, out = tmp_path / "talk.mp4", tmp_path / "new" / f"scores{suffix}"
     video.write_bytes(talk.read_bytes())
     (tmp_path / "talk.srt").write_text(SRT)
-    moments = write_timeline(video, pipe, out, window=4, stride=4, batch_size=2)
+    windows = write_timeline(video, pipe, out, window=4, stride=4, batch_size=2)
     read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda path: pd.read_json(path, lines=True)}
     table = read[suffix](out)
     assert list(table.columns) == ["start", "end", "score", "label", "text", "error", "warning"]
     assert table.start.tolist() == [0, 4, 8, 12, 16]
-    assert table.score.tolist() == pytest.approx([m.score for m in moments], abs=1e-12)
-    assert table.label.tolist() == [m.label for m in moments]
+    assert table.score.tolist() == pytest.approx([m.score for m in windows], abs=1e-12)
+    assert table.label.tolist() == [m.label for m in windows]
     assert table.text[0] == CUES[0].text
     assert table.text[3] == CUES[1].text
     assert table.text.isna().tolist() == [False, True, True, False, True]
@@ -163,12 +163,12 @@ def test_a_table_of_another_kind_is_refused_before_anything_is_scored(pipe, talk
         write_timeline(talk, pipe, tmp_path / "scores.txt", window=4, stride=4)
 
 
-def test_the_strongest_moments_lie_apart_and_outside_the_neutral_band():
+def test_the_strongest_windows_lie_apart_and_outside_the_neutral_band():
     scores = [0.1, 2.0, 2.9, 2.8, 0.0, -0.3, 1.0, None, 0.7, 0.4, -0.2]
-    moments = [Moment(8.0 * k, 8.0 * k + 16, score, None, None, None) for k, score in enumerate(scores)]
-    assert [m.score for m in strongest(moments, 1, 0.5)] == [2.9, 1.0, 0.7]
-    assert [m.score for m in strongest(moments, -1, 0.5)] == [-0.3]
-    assert strongest(moments[:5], -1, 0.5) == strongest([], 1, 0.5) == []
+    windows = [WindowScore(8.0 * k, 8.0 * k + 16, score, None, None, None) for k, score in enumerate(scores)]
+    assert [m.score for m in strongest(windows, 1, 0.5)] == [2.9, 1.0, 0.7]
+    assert [m.score for m in strongest(windows, -1, 0.5)] == [-0.3]
+    assert strongest(windows[:5], -1, 0.5) == strongest([], 1, 0.5) == []
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_times_read_as_on_a_clock(seconds, said):
 @pytest.mark.parametrize("text", ["cheap at $5 and $6", "我不喜欢 🙂", None])
 def test_any_timeline_can_be_drawn(tmp_path, count, text, recwarn):
     scores = [None if k % 7 == 3 else float(np.sin(k / 9)) for k in range(count)]
-    moments = [Moment(4.0 * k, 4.0 * k + 8, score, None, text, None) for k, score in enumerate(scores)]
-    plot_timeline(moments, tmp_path / "a.png", title="a $5 film 电影.mp4", neutral_band=0.5)
+    windows = [WindowScore(4.0 * k, 4.0 * k + 8, score, None, text, None) for k, score in enumerate(scores)]
+    plot_timeline(windows, tmp_path / "a.png", title="a $5 film 电影.mp4", neutral_band=0.5)
     assert (matplotlib.image.imread(tmp_path / "a.png") < 0.5).any()
     assert not recwarn.list
 
@@ -200,16 +200,16 @@ def test_a_bundle_that_is_loaded_as_remote_code_gives_the_same_timeline(pipe, ta
 
 
 def test_a_window_whose_score_is_no_number_is_an_error(broken_pipe, talk, tmp_path):
-    moments = write_timeline(talk, broken_pipe, tmp_path / "over.jsonl", window=8, stride=8)
-    assert len(moments) == 3
-    assert all(moment.score is None and "no score: the model computes NaN" in moment.error for moment in moments)
+    windows = write_timeline(talk, broken_pipe, tmp_path / "over.jsonl", window=8, stride=8)
+    assert len(windows) == 3
+    assert all(window.score is None and "no score: the model computes NaN" in window.error for window in windows)
     rows = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "over.jsonl").read_text().splitlines()]
     assert [row["score"] for row in rows] == [None] * 3
 
 
 def test_a_window_that_is_read_in_part_says_so(pipe, half_read, tmp_path):
-    moments = write_timeline(half_read, pipe, tmp_path / "over.csv", window=1, stride=1)
-    warned = [moment for moment in moments if moment.warning or moment.error]
-    assert 0 < len(warned) < len(moments)
+    windows = write_timeline(half_read, pipe, tmp_path / "over.csv", window=1, stride=1)
+    warned = [window for window in windows if window.warning or window.error]
+    assert 0 < len(warned) < len(windows)
     table = pd.read_csv(tmp_path / "over.csv", keep_default_na=False)
-    assert table["warning"].tolist() == [moment.warning or "" for moment in moments]
+    assert table["warning"].tolist() == [window.warning or "" for window in windows]

@@ -1,4 +1,4 @@
-"""A judgement as HTML: what is shown of it, where it stands on the scale, and that it fetches and runs nothing."""
+"""The analysis of a clip as HTML: what is shown of it, where it stands on the scale, and that it fetches and runs nothing."""
 
 import base64
 import io
@@ -7,64 +7,64 @@ import re
 import matplotlib.image
 import pytest
 
-from omnisent.scoring.judgement import Judgement
-from omnisent.scoring.judgement_page import judgement_html, signed, timeline_html
-from omnisent.scoring.timeline import Moment
+from omnisent.scoring.analysis import ClipAnalysis
+from omnisent.scoring.analysis_page import analysis_html, signed, timeline_html
+from omnisent.scoring.windows import WindowScore
 
 SHOWN = {"name": "a.mp4", "score_range": (-3.0, 3.0), "neutral_band": 0.5}
-WHOLE = Judgement(
-    1.5, "positive", 4.0, ("text", "audio", "video"), {"text": 0.3, "audio": 2.5, "video": 1.5}, moments=()
+WHOLE = ClipAnalysis(
+    1.5, "positive", 4.0, ("text", "audio", "video"), {"text": 0.3, "audio": 2.5, "video": 1.5}, windows=()
 )
 
 
 def test_score_label_and_place_on_the_scale_are_shown():
-    text = judgement_html(WHOLE, **SHOWN)
+    text = analysis_html(WHOLE, **SHOWN)
     assert ">+1.50</span>" in text
     assert ">positive</span>" in text
     assert 'os-mark" style="left:75.00%"' in text
     assert 'os-band" style="left:41.67%;width:16.67%"' in text
     assert "a.mp4, 4.0 s" in text
     assert "−3 negative" in text  # noqa: RUF001
-    narrow = judgement_html(WHOLE, name="a.mp4", score_range=(-1.0, 1.0), neutral_band=0.1)
+    narrow = analysis_html(WHOLE, name="a.mp4", score_range=(-1.0, 1.0), neutral_band=0.1)
     assert 'os-mark" style="left:100.00%"' in narrow
     assert "positive +1" in narrow
 
 
 def test_each_modality_has_its_row():
-    text = judgement_html(WHOLE, **SHOWN)
+    text = analysis_html(WHOLE, **SHOWN)
     rows = re.findall(r"<tr><td>(\w+)</td><td>(.*?)</td><td>(.*?)</td>", text)
-    assert rows == [("Text", "+0.30", "+1.20"), ("Sound", "+2.50", "−1.00"), ("Picture", "+1.50", "0.00")]  # noqa: RUF001
+    assert rows == [("Text", "+0.30", "+1.20"), ("Audio", "+2.50", "−1.00"), ("Video", "+1.50", "0.00")]  # noqa: RUF001
     bars = re.findall(r'os-(plus|minus)" style="left:(.*?)%;width:(.*?)%', text)
     assert bars == [("plus", "50.00", "50.00"), ("minus", "8.33", "41.67"), ("plus", "50.00", "0.00")]
-    alone = Judgement(1.5, "positive", 4.0, ("video",), {}, ())
-    assert "<table>" not in judgement_html(alone, **SHOWN)
+    alone = ClipAnalysis(1.5, "positive", 4.0, ("video",), {}, ())
+    assert "<table>" not in analysis_html(alone, **SHOWN)
 
 
 def test_a_missing_transcript_is_said():
-    mute = Judgement(1.5, "positive", 75.0, ("audio", "video"), {"audio": 1.0, "video": 1.0}, ())
+    mute = ClipAnalysis(1.5, "positive", 75.0, ("audio", "video"), {"audio": 1.0, "video": 1.0}, ())
     said = "Scored without a transcript. Text carries most of the signal"
-    assert said in judgement_html(mute, **SHOWN)
-    assert "a.mp4, 1:15" in judgement_html(mute, **SHOWN)
-    assert said not in judgement_html(WHOLE, **SHOWN)
-    words = Judgement(0.0, "neutral", None, ("text",), {}, ())
-    assert "the transcript alone" in judgement_html(words, **{**SHOWN, "name": None})
+    assert said in analysis_html(mute, **SHOWN)
+    assert "a.mp4, 1:15" in analysis_html(mute, **SHOWN)
+    assert said not in analysis_html(WHOLE, **SHOWN)
+    words = ClipAnalysis(0.0, "neutral", None, ("text",), {}, ())
+    assert "the transcript alone" in analysis_html(words, **{**SHOWN, "name": None})
 
 
 def test_names_of_files_are_text():
-    text = judgement_html(WHOLE, **{**SHOWN, "name": "<img src=x onerror=alert(1)>.mp4"})
+    text = analysis_html(WHOLE, **{**SHOWN, "name": "<img src=x onerror=alert(1)>.mp4"})
     assert "<img" not in text
     assert "&lt;img src=x onerror=alert(1)&gt;.mp4" in text
 
 
 def test_a_long_clip_has_a_plot_in_the_page_itself():
-    moments = [Moment(2.0 * k, 2.0 * k + 4, 0.5 * k - 1, "neutral", "well", None) for k in range(5)]
-    long = Judgement(1.5, "positive", 12.0, ("text", "video"), {}, moments)
+    windows = [WindowScore(2.0 * k, 2.0 * k + 4, 0.5 * k - 1, "neutral", "well", None) for k in range(5)]
+    long = ClipAnalysis(1.5, "positive", 12.0, ("text", "video"), {}, windows)
     text = timeline_html(long, **SHOWN)
     (source,) = re.findall(r'src="(.*?)"', text)
     assert source.startswith("data:image/png;base64,")
     picture = matplotlib.image.imread(io.BytesIO(base64.b64decode(source.split(",")[1])))
     assert (picture[..., :3] < 0.5).any()
-    assert "Each window of 4 s is scored by itself and is given the words spoken in it;" in text
+    assert "Each window of 4 s is scored by itself, with the words spoken in it;" in text
     assert timeline_html(WHOLE, **SHOWN) == ""
 
 

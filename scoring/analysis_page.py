@@ -1,6 +1,6 @@
-"""A judgement as a piece of a web page: the score on its scale, what each modality adds, and the plot over time.
+"""The analysis of a clip as a piece of a web page: the score on its scale, what each modality contributes, and the plot over time.
 
-Self-contained HTML that fetches nothing; it draws what it is given and escapes what people typed. See judgement.py for the numbers.
+Self-contained HTML that fetches nothing; it draws what it is given and escapes what people typed. See analysis.py for the numbers.
 """
 
 import base64
@@ -8,10 +8,10 @@ import tempfile
 from html import escape
 from pathlib import Path
 
-from .judgement import Judgement
+from .analysis import ClipAnalysis
 from .timeline_plot import NEGATIVE, POSITIVE, clock, plot_timeline
 
-NAMES = {"text": "Text", "audio": "Sound", "video": "Picture"}
+NAMES = {"text": "Text", "audio": "Audio", "video": "Video"}
 STYLE = f"""
 .os-result {{ font-size: 16px; line-height: 1.5; }}
 .os-result h3 {{ margin: 28px 0 4px; font-size: 17px; }}
@@ -49,8 +49,8 @@ STYLE = f"""
 
 def signed(score: float) -> str:
     """`"+1.73"` or `"-0.50"` with a true minus, and `"0.00"` without a sign."""
-    said = f"{score:+.2f}"
-    return "0.00" if said in ("+0.00", "-0.00") else said.replace("-", "\N{MINUS SIGN}")
+    text = f"{score:+.2f}"
+    return "0.00" if text in ("+0.00", "-0.00") else text.replace("-", "\N{MINUS SIGN}")
 
 
 def whole(score: float) -> str:
@@ -58,44 +58,44 @@ def whole(score: float) -> str:
     return f"{score:+g}".replace("-", "\N{MINUS SIGN}")
 
 
-def judgement_html(
-    judgement: Judgement, *, name: str | None, score_range: tuple[float, float], neutral_band: float
+def analysis_html(
+    analysis: ClipAnalysis, *, name: str | None, score_range: tuple[float, float], neutral_band: float
 ) -> str:
     """The result as HTML.
 
     Args:
-        judgement: what is shown.
+        analysis: what is shown.
         name: the file's, without folder; `None` for a transcript alone.
         score_range: lowest and highest score that there can be, label units.
         neutral_band: how far from 0 is neutral, label units.
     """
-    parts = [_score(judgement, name, score_range, neutral_band)]
-    if "text" not in judgement.modalities:
+    parts = [_score(analysis, name, score_range, neutral_band)]
+    if "text" not in analysis.modalities:
         parts.append(
-            "<p>Scored without a transcript. Text carries most of the signal, so this score says less than one with it.</p>"
+            "<p>Scored without a transcript. Text carries most of the signal, so this score is less reliable.</p>"
         )
-    if judgement.warning:
-        parts.append(f"<p>Read in part: {escape(judgement.warning)}.</p>")
-    if judgement.without:
-        parts.append(_modalities(judgement, neutral_band))
+    if analysis.warning:
+        parts.append(f"<p>Only part of the file could be read: {escape(analysis.warning)}.</p>")
+    if analysis.without:
+        parts.append(_modalities(analysis, neutral_band))
     return f'<div class="os-result">{"".join(parts)}</div>'
 
 
-def _score(judgement: Judgement, name: str | None, score_range: tuple[float, float], neutral_band: float) -> str:
+def _score(analysis: ClipAnalysis, name: str | None, score_range: tuple[float, float], neutral_band: float) -> str:
     low, high = score_range
 
     def place(score: float) -> float:
         return 100 * min(max((score - low) / (high - low), 0.0), 1.0)
 
     left, right = place(-neutral_band), place(neutral_band)
-    what = "the transcript alone" if name is None else f"{escape(name)}, {_length(judgement.seconds)}"
+    source = "the transcript alone" if name is None else f"{escape(name)}, {_length(analysis.seconds)}"
     return (
-        f'<div class="os-head"><span class="os-score" title="{judgement.score:.6f}">{signed(judgement.score)}</span>'
-        f'<span class="os-label">{judgement.label}</span></div>'
+        f'<div class="os-head"><span class="os-score" title="{analysis.score:.6f}">{signed(analysis.score)}</span>'
+        f'<span class="os-label">{analysis.label}</span></div>'
         f'<div class="os-scale"><i class="os-band" style="left:{left:.2f}%;width:{right - left:.2f}%"></i>'
-        f'<i class="os-mark" style="left:{place(judgement.score):.2f}%"></i></div>'
+        f'<i class="os-mark" style="left:{place(analysis.score):.2f}%"></i></div>'
         f'<div class="os-ends"><span>{whole(low)} negative</span><span>neutral</span><span>positive {whole(high)}</span></div>'
-        f'<p class="os-small">{what}</p>'
+        f'<p class="os-small">{source}</p>'
     )
 
 
@@ -103,42 +103,44 @@ def _length(seconds: float) -> str:
     return clock(round(seconds)) if seconds >= 60 else f"{seconds:.1f} s"
 
 
-def _modalities(judgement: Judgement, neutral_band: float) -> str:
-    reach = max(neutral_band, *(abs(judgement.adds(name)) for name in judgement.without))
+def _modalities(analysis: ClipAnalysis, neutral_band: float) -> str:
+    reach = max(neutral_band, *(abs(analysis.contribution(name)) for name in analysis.without))
     rows = []
-    for name, score in judgement.without.items():
-        adds = judgement.adds(name)
-        width = 50 * abs(adds) / reach
-        side, sign = (50 - width, "minus") if adds < 0 else (50, "plus")
+    for name, score in analysis.without.items():
+        contribution = analysis.contribution(name)
+        width = 50 * abs(contribution) / reach
+        side, sign = (50 - width, "minus") if contribution < 0 else (50, "plus")
         rows.append(
-            f"<tr><td>{NAMES[name]}</td><td>{signed(score)}</td><td>{signed(adds)}</td>"
+            f"<tr><td>{NAMES[name]}</td><td>{signed(score)}</td><td>{signed(contribution)}</td>"
             f'<td><div class="os-bar"><i class="os-{sign}" style="left:{side:.2f}%;width:{width:.2f}%"></i>'
             '<i class="os-zero"></i></div></td></tr>'
         )
     return (
-        "<h3>What each part adds</h3><table><thead><tr><th>part</th><th>score without it</th><th>it adds</th><th></th></tr>"
+        "<h3>What each modality contributes</h3><table><thead><tr><th>modality</th>"
+        "<th>score without it</th><th>contribution</th><th></th></tr>"
         f"</thead><tbody>{''.join(rows)}</tbody></table>"
-        '<p class="os-small">Each part is left out in turn. The parts need not sum up to the score: they are weighed together.</p>'
+        '<p class="os-small">Each modality is left out in turn. The contributions need not add up to the score: the model'
+        " weighs all modalities together.</p>"
     )
 
 
 def timeline_html(
-    judgement: Judgement, *, name: str | None, score_range: tuple[float, float], neutral_band: float
+    analysis: ClipAnalysis, *, name: str | None, score_range: tuple[float, float], neutral_band: float
 ) -> str:
-    """The plot over time as HTML, empty for a clip that has none; takes what `judgement_html` takes."""
-    if not judgement.moments:
+    """The plot over time as HTML, empty for a clip that has none; takes what `analysis_html` takes."""
+    if not analysis.windows:
         return ""
-    first = judgement.moments[0]
+    first = analysis.windows[0]
     with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder, "timeline.png")
-        plot_timeline(judgement.moments, picture, title=name or "", neutral_band=neutral_band, score_range=score_range)
-        data = base64.b64encode(picture.read_bytes()).decode("ascii")
-    scored = sum(moment.score is not None for moment in judgement.moments)
-    spoken = " and is given the words spoken in it; words without times are taken to be spread evenly over the clip"
+        image = Path(folder, "timeline.png")
+        plot_timeline(analysis.windows, image, title=name or "", neutral_band=neutral_band, score_range=score_range)
+        data = base64.b64encode(image.read_bytes()).decode("ascii")
+    scored = sum(window.score is not None for window in analysis.windows)
+    words = ", with the words spoken in it; a transcript without times is spread evenly over the clip"
     return (
         '<div class="os-result"><h3>Over time</h3>'
         f'<div class="os-plot"><img alt="Score over time, {scored} windows" src="data:image/png;base64,{data}"></div>'
         f'<p class="os-small">Each window of {first.end - first.start:g} s is scored by itself'
-        f"{spoken if any(moment.text for moment in judgement.moments) else ''}. The score of the whole clip is of one pass over"
-        " it, which sees few of a long clip's frames.</p></div>"
+        f"{words if any(window.text for window in analysis.windows) else ''}. The score above is from one pass over the whole"
+        " clip, which uses only a few frames of a long clip.</p></div>"
     )
