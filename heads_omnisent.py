@@ -64,6 +64,12 @@ class RegressionHead(nn.Module):
         super().__init__()
         self.layers = HEADS[head](width, hidden_size, dropout)
 
+    def set_dropout(self, dropout: float) -> None:
+        """Another dropout, a probability in [0, 1)."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = dropout
+
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         with torch.autocast(pooled.device.type, enabled=False):
             return self.layers(pooled.float()).squeeze(-1)  # (B,)

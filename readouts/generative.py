@@ -17,7 +17,8 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from ..adapter_omnisent import AdaptedThinker
-from ..modeling_omnisent import check_finite
+from ..heads_omnisent import LabelScale
+from ..modeling_omnisent import bundle_folder, check_finite
 from ..thinker_omnisent import (
     ThinkerConfig,
     ThinkerWithLMHead,
@@ -29,7 +30,6 @@ from ..thinker_omnisent import (
 from .answers import format_answer, numeric_answers, parse_answer
 from .base import Readings, Readout
 
-DECODINGS = ("greedy", "expected")
 IGNORED = -100
 
 
@@ -233,6 +233,36 @@ class GenerativeReadout(Readout):
     tokenizer: PreTrainedTokenizerBase
     max_new_tokens: int = 8
     name: ClassVar[str] = "generative"
+    summary: ClassVar[str] = "score written as text"
+    reading_fields: ClassVar[tuple[str, ...]] = ("decoding", "max_new_tokens")
+    learning_rate_field: ClassVar[str] = "generative_learning_rate"
+    uses_lm_head: ClassVar[bool] = True
+
+    @classmethod
+    def build(
+        cls,
+        score_range: tuple[float, float],
+        tokenizer: PreTrainedTokenizerBase | None,
+        settings: Mapping[str, Any],
+    ) -> "GenerativeReadout":
+        return DECODINGS[settings["decoding"]](score_range, tokenizer, settings["max_new_tokens"])
+
+    @classmethod
+    def build_model(
+        cls,
+        base_model: str,
+        *,
+        revision: str | None,
+        bundle: str | None,
+        scale: LabelScale,
+        settings: Mapping[str, Any],
+        loading: Mapping[str, Any],
+    ) -> OmniForSentimentGeneration:
+        """The base model, with a bundle's adapter where one is named; the scale of the labels does not matter to it."""
+        model = OmniForSentimentGeneration.from_base(base_model, revision=revision, **loading)
+        if bundle is not None:
+            model.load_trained(bundle_folder(bundle))
+        return model
 
     def answer_ids(self, score: float) -> list[int]:
         """The tokens of a score's text, without the end of the turn."""
@@ -282,6 +312,9 @@ class ExpectedReadout(GenerativeReadout):
 
     def read(self, predictions: np.ndarray) -> Readings:
         return Readings(predictions)
+
+
+DECODINGS: dict[str, type[GenerativeReadout]] = {"greedy": GreedyReadout, "expected": ExpectedReadout}
 
 
 def _inputs(batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:

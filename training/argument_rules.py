@@ -22,8 +22,7 @@ from ..data.catalog import dataset_facts
 from ..evaluation.metrics import METRICS
 from ..processing_omnisent import MODALITIES
 from ..readouts.base import Readings
-from ..readouts.discriminative import DiscriminativeReadout
-from ..readouts.generative import ExpectedReadout, GreedyReadout
+from ..readouts.catalog import READOUTS
 from .argument_checks import SettingError, shown
 
 
@@ -60,15 +59,9 @@ def lower_is_better(metric: str) -> bool:
 
 def metric_names(readout: str, decoding: str, convention: str) -> list[str]:
     """The metrics that an evaluation of a readout gives, of which one may say which checkpoint is best."""
-    if readout == "discriminative":
-        kind, readings = DiscriminativeReadout((-1.0, 1.0)), Readings(np.array([-0.5, 0.5]))
-    else:
-        kind = {"greedy": GreedyReadout, "expected": ExpectedReadout}[decoding]((-1.0, 1.0), None)
-        readings = Readings(np.array([-0.5, 0.5]), ["-0.5", "+0.5"])
-    found = kind.metrics(readings, [-0.5, 0.5], convention)
-    return [name for name, value in found.items() if isinstance(value, float)] + ["loss"] * (
-        readout == "discriminative"
-    )
+    built = READOUTS[readout].build((-1.0, 1.0), None, {"decoding": decoding, "max_new_tokens": 1})
+    metrics = built.metrics(Readings(np.array([-0.5, 0.5])), [-0.5, 0.5], convention)
+    return [name for name, value in metrics.items() if isinstance(value, float)] + ["loss"] * built.gives_loss
 
 
 def _names_of(v: SimpleNamespace) -> list[str]:
@@ -154,7 +147,7 @@ RULES = (
     ),
     Rule(
         ("evaluate_only", "adapter"),
-        lambda v: v.evaluate_only and v.readout == "discriminative" and v.adapter is None,
+        lambda v: v.evaluate_only and not READOUTS[v.readout].uses_lm_head and v.adapter is None,
         "a head that was never trained has nothing to say; name a bundle with adapter",
     ),
     Rule(

@@ -15,7 +15,8 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 
 from ..data.catalog import DATASETS
 from ..heads_omnisent import HEADS, LOSSES
-from ..processing_omnisent import MODALITIES
+from ..processing_omnisent import MODALITIES, SETTINGS
+from ..readouts.catalog import READOUTS
 from ..readouts.generative import DECODINGS
 from ..thinker_omnisent import LORA_TARGETS
 from .argument_checks import (
@@ -32,8 +33,6 @@ from .argument_rules import check_together, lower_is_better
 from .choices import ATTENTION, DTYPES, QUANTIZATIONS
 from .error_line import error_line
 from .field_names import config_path, field_names, shipped_configs, unknown_name
-
-READOUTS = ("discriminative", "generative")
 
 
 def _one_of(choices: Collection[str], default: str | None, text: str):
@@ -58,7 +57,7 @@ class ModelArguments:
     readout: str = _one_of(
         READOUTS,
         "discriminative",
-        "discriminative: regression head on the hidden state; generative: score written as text",
+        "; ".join(f"{name}: {readout.summary}" for name, readout in READOUTS.items()),
     )
     decoding: str = _one_of(
         DECODINGS,
@@ -112,13 +111,17 @@ class DataArguments:
     instruction: str | None = _field(None, "replaces the default instruction, which names the score range")
     transcript_template: str | None = _field(None, "replaces the default; must contain {text}")
     context_template: str | None = _field(None, "replaces the default; must contain {text}")
-    context_clips: int = _field(0, "number of preceding transcripts (same video, same split) in the prompt")
-    fps: float = _field(2.0, "frames per second sampled from a video")
-    min_frames: int = _field(4, "fewest frames of a video")
-    max_frames: int = _field(16, "most frames of a video")
-    min_pixels: int = _field(128 * 28 * 28, "fewest pixels of a frame")
-    max_pixels: int = _field(768 * 28 * 28, "most pixels of a frame")
-    exact_resize: bool = _field(True, "resize frames bit-equal to qwen-omni-utils; false: faster 8-bit resize")
+    context_clips: int = _field(
+        SETTINGS["context_clips"], "number of preceding transcripts (same video, same split) in the prompt"
+    )
+    fps: float = _field(SETTINGS["fps"], "frames per second sampled from a video")
+    min_frames: int = _field(SETTINGS["min_frames"], "fewest frames of a video")
+    max_frames: int = _field(SETTINGS["max_frames"], "most frames of a video")
+    min_pixels: int = _field(SETTINGS["min_pixels"], "fewest pixels of a frame")
+    max_pixels: int = _field(SETTINGS["max_pixels"], "most pixels of a frame")
+    exact_resize: bool = _field(
+        SETTINGS["exact_resize"], "resize frames bit-equal to qwen-omni-utils; false: faster 8-bit resize"
+    )
 
 
 @dataclass
@@ -166,9 +169,8 @@ class OmniSentTrainingArguments(TrainingArguments):
 
     def adapter_learning_rate(self, readout: str) -> float:
         """The adapter's learning rate under a readout."""
-        if readout == "generative" and self.generative_learning_rate is not None:
-            return self.generative_learning_rate
-        return self.learning_rate
+        own = getattr(self, READOUTS[readout].learning_rate_field)
+        return self.learning_rate if own is None else own
 
 
 ARGUMENTS = (ModelArguments, DataArguments, OmniSentTrainingArguments)

@@ -1,29 +1,25 @@
-"""Builds the model that a run trains: base Thinker, quantisation, LoRA, head; or goes on from a published bundle."""
+"""Builds the model that a run trains: base Thinker, quantisation, LoRA, head; or one from a published bundle."""
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
-from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..adapter_omnisent import ADAPTER_CONFIG_FILE, ADAPTER_DIR
+from ..adapter_omnisent import ADAPTER_CONFIG_FILE, ADAPTER_DIR, AdaptedThinker
 from ..configuration_omnisent import OmniSentConfig
-from ..modeling_omnisent import OmniForSentimentRegression, bundle_folder
+from ..heads_omnisent import LabelScale
+from ..modeling_omnisent import bundle_folder
 from ..readouts.base import Readout
-from ..readouts.discriminative import DiscriminativeReadout
-from ..readouts.generative import ExpectedReadout, GreedyReadout, OmniForSentimentGeneration
+from ..readouts.catalog import READOUTS
 from ..thinker_omnisent import LANGUAGE_MODEL, LORA_TARGETS, TOWERS, load_thinker
 from .arguments import ModelArguments
 from .tiny_backbone import make_tiny_backbone
 
 TINY = "tiny"
 TINY_FOLDER = Path("runs/tiny-backbone")
-
-logger = logging.getLogger("omnisent.backbone")
 
 
 def base_model_path(name: str) -> str:
@@ -32,8 +28,8 @@ def base_model_path(name: str) -> str:
 
 
 def base_of(arguments: ModelArguments) -> tuple[str, str | None]:
-    """Base model and revision; those of the bundle that a regression head goes on from, where there is one."""
-    if arguments.adapter and arguments.readout == "discriminative":
+    """Base model and revision; those of the bundle that `adapter` names, where it says them."""
+    if arguments.adapter and READOUTS[arguments.readout].saves_bundle:
         config = OmniSentConfig.from_pretrained(arguments.adapter)
         return config.base_model or arguments.adapter, config.base_revision
     return base_model_path(arguments.base_model), arguments.base_revision
@@ -68,10 +64,9 @@ def build_readout(
     arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, score_range: tuple[float, float]
 ) -> Readout:
     """How this run takes a score from the Thinker; `score_range` is in label units."""
-    if arguments.readout == "discriminative":
-        return DiscriminativeReadout(score_range)
-    readout = {"greedy": GreedyReadout, "expected": ExpectedReadout}[arguments.decoding]
-    return readout(score_range, tokenizer, arguments.max_new_tokens)
+    readout = READOUTS[arguments.readout]
+    settings = {name: getattr(arguments, name) for name in readout.reading_fields}
+    return readout.build(score_range, tokenizer, settings)
 
 
 def build_model(
@@ -82,11 +77,11 @@ def build_model(
     score_range: tuple[float, float],
     device: str | torch.device = "cpu",
     towers: bool = True,
-) -> OmniForSentimentRegression | OmniForSentimentGeneration:
+) -> AdaptedThinker:
     """The model to train, with its adapter and head trainable and all else frozen.
 
-    A bundle that `adapter` names goes on with the losses and dropouts of the arguments. Where its scores have another range, its
-    z-scores are kept and take the mean, standard deviation and range given here.
+    A bundle that `adapter` names is trained further with the losses and dropouts of the arguments. Where its scores have another
+    range, its z-scores are kept and take the mean, standard deviation and range given here.
 
     Args:
         arguments: base model, readout, quantisation, adapter and head.
@@ -99,39 +94,15 @@ def build_model(
     Raises:
         ValueError: when `adapter` names a bundle without an adapter.
     """
-    options = _loading(arguments, device) | {"without": () if towers else TOWERS}
-    if arguments.readout == "generative":
-        model = OmniForSentimentGeneration.from_base(
-            base_model_path(arguments.base_model), revision=arguments.base_revision, **options
-        )
-        if arguments.adapter:
-            model.load_trained(bundle_folder(arguments.adapter))
-    elif arguments.adapter:
-        model = OmniForSentimentRegression.from_pretrained(arguments.adapter, **options)
-        config = model.config
-        config.loss, config.head_dropout = arguments.loss, arguments.head_dropout
-        for module in model.score.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = arguments.head_dropout
-        if (config.score_min, config.score_max) != tuple(score_range):
-            logger.info("the scores of %s go on in another range, %s to %s", arguments.adapter, *score_range)
-            config.label_mean, config.label_std = label_mean, label_std
-            config.score_min, config.score_max = score_range
-            config.calibration = None
-    else:
-        model = OmniForSentimentRegression.from_thinker(
-            base_model_path(arguments.base_model),
-            revision=arguments.base_revision,
-            label_mean=label_mean,
-            label_std=label_std,
-            score_min=score_range[0],
-            score_max=score_range[1],
-            head=arguments.head,
-            head_hidden_size=arguments.head_hidden_size,
-            head_dropout=arguments.head_dropout,
-            loss=arguments.loss,
-            **options,
-        )
+    readout = READOUTS[arguments.readout]
+    model = readout.build_model(
+        base_model_path(arguments.base_model),
+        revision=arguments.base_revision,
+        bundle=arguments.adapter,
+        scale=LabelScale(label_mean, label_std, *score_range),
+        settings={name: getattr(arguments, name) for name in readout.model_fields},
+        loading=_loading(arguments, device) | {"without": () if towers else TOWERS},
+    )
     if not model.has_adapter:  # a new adapter adds exactly nothing until it is trained
         model.add_lora(lora_config(arguments))
     elif arguments.adapter:
@@ -163,17 +134,13 @@ def check_adapter(arguments: ModelArguments, score_range: tuple[float, float], *
     _check_same_base(arguments, lora.base_model_name_or_path)
     presets = [name for name, targets in LORA_TARGETS.items() if _as_set(targets) == _as_set(lora.target_modules)]
     of_bundle = {"lora_r": lora.r, "lora_alpha": lora.lora_alpha, "lora_preset": presets[0] if presets else "another"}
-    if arguments.readout == "discriminative":
-        config = OmniSentConfig.from_pretrained(folder)
-        of_bundle["head"] = config.head
-        if config.head == "mlp":
-            of_bundle["head_hidden_size"] = config.head_hidden_size
-        found = (config.score_min, config.score_max)
-        if not training and found != tuple(score_range):
-            raise ValueError(
-                f"adapter: {arguments.adapter} scores from {found[0]:g} to {found[1]:g}, but the labels of this data set lie in"
-                f" {list(score_range)}: no metric would mean anything; train on it first"
-            )
+    of_bundle |= READOUTS[arguments.readout].settings_of_bundle(folder)
+    low, high = of_bundle.pop("score_range", score_range)
+    if not training and (low, high) != tuple(score_range):
+        raise ValueError(
+            f"adapter: {arguments.adapter} scores from {low:g} to {high:g}, but the labels of this data set lie in"
+            f" {list(score_range)}: no metric would mean anything; train on it first"
+        )
     for field, value in of_bundle.items():
         if getattr(arguments, field) != value:
             raise ValueError(

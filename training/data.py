@@ -11,7 +11,7 @@ from ..data.built import build_record
 from ..data.catalog import DatasetFacts, dataset_facts
 from ..data.clip import SPLITS, Clip
 from ..data.load import load_clips
-from ..processing_omnisent import OmniSentProcessor, rating_instruction
+from ..processing_omnisent import SETTINGS, OmniSentProcessor, rating_instruction
 from . import run_folder
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .backbone import base_of
@@ -95,18 +95,10 @@ def build_processor(
     model_args: ModelArguments, data_args: DataArguments, score_range: tuple[float, float]
 ) -> OmniSentProcessor:
     """The base model's processor with this run's prompt, modalities and frame budget."""
-    words = ("system_prompt", "instruction", "transcript_template", "context_template")
-    wording = {name: getattr(data_args, name) for name in words}
-    wording["instruction"] = data_args.instruction or rating_instruction(*score_range)
-    budget = ("context_clips", "fps", "min_frames", "max_frames", "min_pixels", "max_pixels", "exact_resize")
+    given = {name: value for name, value in vars(data_args).items() if name in SETTINGS and value is not None}
+    settings = {"instruction": rating_instruction(*score_range), **given}
     base, revision = base_of(model_args)
-    return OmniSentProcessor.from_base(
-        base,
-        revision=revision,
-        modalities=data_args.modalities,
-        **{name: value for name, value in wording.items() if value is not None},
-        **{name: getattr(data_args, name) for name in budget},
-    )
+    return OmniSentProcessor.from_base(base, revision=revision, **settings)
 
 
 def check_labels(clips: Sequence[Clip], score_range: tuple[float, float]) -> None:

@@ -14,6 +14,7 @@ from peft import inject_adapter_in_model
 from torch import nn
 
 from ..heads_omnisent import RegressionHead
+from ..readouts.catalog import READOUTS
 from ..thinker_inputs_omnisent import MEL_FRAMES_PER_SECOND, InputLayout, audio_tokens
 from ..thinker_omnisent import (
     LANGUAGE_MODEL,
@@ -73,7 +74,7 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
         )
     head = sum(p.numel() for p in head.parameters())
     weights = _weight_bytes(thinker.model, model, towers=data.feature_cache is None)
-    if model.readout == "generative":  # it keeps the lm_head, unquantised, and has no head of its own
+    if READOUTS[model.readout].uses_lm_head:  # unquantised, and there is no head
         weights += lm_head * torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
         head = 0
     optimizer = (lora + head) * (4 + 4 + 8)  # float32 weights, gradients, two moments

@@ -1,0 +1,7 @@
+"""The readouts that a run can have, by name. To add one, write a subclass of `Readout` and put it into the table."""
+
+from .base import Readout
+from .discriminative import DiscriminativeReadout
+from .generative import GenerativeReadout
+
+READOUTS: dict[str, type[Readout]] = {readout.name: readout for readout in (DiscriminativeReadout, GenerativeReadout)}
