@@ -1,7 +1,7 @@
-"""OmniSentProcessor: clips (text, sound, picture) -> the inputs of OmniForSentimentRegression, one clip at a time, then padded.
+"""OmniSentProcessor: clips (text, audio, video) -> the inputs of OmniForSentimentRegression, one clip at a time, then padded.
 
-Token ids, patches, log-mel and position ids are those of Qwen2_5OmniProcessor with qwen-omni-utils; position ids are made per
-clip, so that silent, short and sounding clips can share a batch. It runs on the CPU, in DataLoader workers, and knows no weights.
+It has the prompt and the settings, and reads the files; what the Thinker expects of them is in thinker_inputs_omnisent.py. Position
+ids are made per clip, so that clips with and without audio can share a batch. It runs on the CPU, in DataLoader workers.
 """
 
 import math
@@ -20,7 +20,7 @@ from .errors_omnisent import OmniSentError
 from .frames_omnisent import VideoSampling
 from .long_media_omnisent import LongMedia
 from .media_omnisent import ClipMedia, read_media
-from .thinker_inputs_omnisent import InputLayout, audio_tokens, log_mel, official_settings
+from .thinker_inputs_omnisent import MODEL_INPUTS, InputLayout, audio_tokens, log_mel, official_settings
 
 logger = logging.get_logger(__name__)
 
@@ -82,7 +82,7 @@ class OmniSentProcessor(ProcessorMixin):
         image_mean: of the vision tower, per channel, for pixels in [0, 1].
         image_std: of the vision tower, per channel, for pixels in [0, 1].
         position_id_per_seconds: of the Thinker.
-        seconds_per_chunk: of the Thinker, for interleaving sound and picture.
+        seconds_per_chunk: of the Thinker, for interleaving audio and video.
 
     Example:
         >>> processor = AutoProcessor.from_pretrained("org/omnisent", trust_remote_code=True)
@@ -197,17 +197,7 @@ class OmniSentProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """Keys that a batch may have."""
-        return [
-            "input_ids",
-            "attention_mask",
-            "position_ids",
-            "input_features",
-            "feature_attention_mask",
-            "pixel_values_videos",
-            "video_grid_thw",
-            "audio_embeds",
-            "video_embeds",
-        ]
+        return list(MODEL_INPUTS)
 
     def __call__(
         self,
@@ -246,7 +236,7 @@ class OmniSentProcessor(ProcessorMixin):
         """One clip, unpadded.
 
         Returns:
-            input_ids (T,), position_ids (3, T); with sound input_features (mel bins, M); with picture pixel_values_videos
+            input_ids (T,), position_ids (3, T); with audio input_features (mel bins, M); with video pixel_values_videos
             (P, patch values) and video_grid_thw (1, 3). And `clip_id`, which messages name it by, and `warning` where a part of a
             file cannot be read.
 
@@ -306,64 +296,19 @@ class OmniSentProcessor(ProcessorMixin):
         """Join B encoded clips into a batch; `audio_embeds` and `video_embeds` (tokens, H) that are known already are joined too.
 
         Returns:
-            input_ids, attention_mask (B, T), position_ids (3, B, T); of the A clips with sound input_features (A, mel bins, M)
-            and feature_attention_mask (A, M); of the V with picture pixel_values_videos (P, patch values), video_grid_thw (V, 3).
+            input_ids, attention_mask (B, T), position_ids (3, B, T); of the A clips with audio input_features (A, mel bins, M)
+            and feature_attention_mask (A, M); of the V with video pixel_values_videos (P, patch values), video_grid_thw (V, 3).
 
         Raises:
             ValueError: when a clip has more or fewer placeholders than features, which clips after it would then get.
         """
-        if padding_side not in ("left", "right"):
-            raise ValueError(f"padding_side must be 'left' or 'right', not {padding_side!r}")
-        if not encoded:
-            raise ValueError("no clip to pad: expected at least one encoded clip")
-        for clip in encoded:
-            self._check_places(clip)
-        lengths = [clip["input_ids"].shape[0] for clip in encoded]
-        rows, columns = len(encoded), max(lengths)
-        input_ids = torch.full((rows, columns), self.tokenizer.pad_token_id)  # (B, T)
-        attention_mask = torch.zeros(rows, columns, dtype=torch.long)
-        position_ids = torch.ones(3, rows, columns, dtype=torch.long)
-        for row, (clip, length) in enumerate(zip(encoded, lengths, strict=True)):
-            span = slice(0, length) if padding_side == "right" else slice(columns - length, columns)
-            input_ids[row, span] = clip["input_ids"]
-            attention_mask[row, span] = 1
-            position_ids[:, row, span] = clip["position_ids"]
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
-        sounds = [clip["input_features"] for clip in encoded if "input_features" in clip]
-        if sounds:
-            longest = max(sound.shape[1] for sound in sounds)
-            features = torch.zeros(len(sounds), sounds[0].shape[0], longest)  # (A, mel bins, M)
-            mask = torch.zeros(len(sounds), longest, dtype=torch.long)
-            for row, sound in enumerate(sounds):
-                features[row, :, : sound.shape[1]] = sound
-                mask[row, : sound.shape[1]] = 1
-            batch |= {"input_features": features, "feature_attention_mask": mask}
-        for key in ("pixel_values_videos", "video_grid_thw", "audio_embeds", "video_embeds"):
-            parts = [clip[key] for clip in encoded if key in clip]
-            if parts:
-                batch[key] = torch.cat(parts)
-        return BatchFeature(batch)
-
-    def _check_places(self, clip: Mapping[str, Any]) -> None:
-        sound = clip["audio_embeds"].shape[0] if "audio_embeds" in clip else 0
-        if "input_features" in clip:
-            sound = audio_tokens(clip["input_features"].shape[1])
-        pictures = clip["video_embeds"].shape[0] if "video_embeds" in clip else 0
-        if "video_grid_thw" in clip:
-            pictures = self.layout.video_tokens(clip["video_grid_thw"])
-        for kind, token, features in (
-            ("audio", self.tokenizer.audio_token_id, sound),
-            ("video", self.tokenizer.video_token_id, pictures),
-        ):
-            places = int((clip["input_ids"] == token).sum())
-            if places != features:
-                raise ValueError(
-                    f"clip {clip.get('clip_id', 'without id')}: {features} {kind} features for {places} placeholders; encode it"
-                    " again, with the processor that pads it"
-                )
+        return BatchFeature(self.layout.pad(encoded, self.tokenizer, padding_side=padding_side))
 
     def prompt(self, text: str | None, before: str | None = None, *, video: bool, audio: bool) -> str:
-        """The chat prompt of a transcript and of what was said before it, with one placeholder for picture with sound, or sound."""
+        """The chat prompt of a transcript and of what was said before it.
+
+        It has one placeholder: for video, with or without audio, or for audio alone.
+        """
         content: list[dict[str, str]] = []
         if video:
             content.append({"type": "video", "video": ""})

@@ -1,4 +1,4 @@
-"""What the Qwen2.5-Omni Thinker is fed with: patches, log-mel, placeholders and position ids of one clip.
+"""What the Qwen2.5-Omni Thinker is fed with: patches, log-mel, placeholders and position ids of a clip, and batches.
 
 All of it equals what the official processor makes of the same frames and samples. With thinker_omnisent.py the only file that knows
 which family of models the Thinker is of. It works on the CPU, reads no file, and knows no weights.
@@ -6,7 +6,7 @@ which family of models the Thinker is of. It works on the CPU, reads no file, an
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,8 @@ from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import Qwen2_5Omni
 
 OfficialProcessor = Qwen2_5OmniProcessor
 MEL_FRAMES_PER_SECOND = 100
+TOWER_INPUTS = ("input_features", "feature_attention_mask", "pixel_values_videos", "video_grid_thw")
+MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", *TOWER_INPUTS, "audio_embeds", "video_embeds")
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,65 @@ class InputLayout:
             second_per_grids=torch.tensor([pair_seconds]),
         )
         return positions[:, 0].long()
+
+    def pad(
+        self, encoded: Sequence[Mapping[str, Any]], tokenizer: Any, *, padding_side: str = "left"
+    ) -> dict[str, torch.Tensor]:
+        """Join B encoded clips into a batch; see `OmniSentProcessor.pad` for what it returns and raises."""
+        if padding_side not in ("left", "right"):
+            raise ValueError(f"padding_side must be 'left' or 'right', not {padding_side!r}")
+        if not encoded:
+            raise ValueError("no clip to pad: expected at least one encoded clip")
+        for clip in encoded:
+            self.check_placeholders(clip, tokenizer)
+        lengths = [clip["input_ids"].shape[0] for clip in encoded]
+        rows, columns = len(encoded), max(lengths)
+        input_ids = torch.full((rows, columns), tokenizer.pad_token_id)  # (B, T)
+        attention_mask = torch.zeros(rows, columns, dtype=torch.long)
+        position_ids = torch.ones(3, rows, columns, dtype=torch.long)
+        for row, (clip, length) in enumerate(zip(encoded, lengths, strict=True)):
+            span = slice(0, length) if padding_side == "right" else slice(columns - length, columns)
+            input_ids[row, span] = clip["input_ids"]
+            attention_mask[row, span] = 1
+            position_ids[:, row, span] = clip["position_ids"]
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        spectra = [clip["input_features"] for clip in encoded if "input_features" in clip]
+        if spectra:
+            longest = max(spectrum.shape[1] for spectrum in spectra)
+            features = torch.zeros(len(spectra), spectra[0].shape[0], longest)  # (A, mel bins, M)
+            mask = torch.zeros(len(spectra), longest, dtype=torch.long)
+            for row, spectrum in enumerate(spectra):
+                features[row, :, : spectrum.shape[1]] = spectrum
+                mask[row, : spectrum.shape[1]] = 1
+            batch |= {"input_features": features, "feature_attention_mask": mask}
+        for key in ("pixel_values_videos", "video_grid_thw", "audio_embeds", "video_embeds"):
+            parts = [clip[key] for clip in encoded if key in clip]
+            if parts:
+                batch[key] = torch.cat(parts)
+        return batch
+
+    def check_placeholders(self, clip: Mapping[str, Any], tokenizer: Any) -> None:
+        """An encoded clip has a placeholder for each feature that the towers give, or have given already.
+
+        Raises:
+            ValueError: when it has more or fewer, which clips after it would then get.
+        """
+        of_audio = clip["audio_embeds"].shape[0] if "audio_embeds" in clip else 0
+        if "input_features" in clip:
+            of_audio = audio_tokens(clip["input_features"].shape[1])
+        of_video = clip["video_embeds"].shape[0] if "video_embeds" in clip else 0
+        if "video_grid_thw" in clip:
+            of_video = self.video_tokens(clip["video_grid_thw"])
+        for kind, token, features in (
+            ("audio", tokenizer.audio_token_id, of_audio),
+            ("video", tokenizer.video_token_id, of_video),
+        ):
+            places = int((clip["input_ids"] == token).sum())
+            if places != features:
+                raise ValueError(
+                    f"clip {clip.get('clip_id', 'without id')}: {features} {kind} features for {places} placeholders; encode it"
+                    " again, with the processor that pads it"
+                )
 
 
 def audio_tokens(mel_frames: int) -> int:

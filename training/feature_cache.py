@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ..processing_omnisent import OmniSentProcessor
+from ..thinker_inputs_omnisent import TOWER_INPUTS
 from ..thinker_omnisent import TOWERS, Thinker, pinned_revision, thinker_config, tower_features
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .backbone import base_of, load_towers, lora_config
@@ -206,8 +207,7 @@ def _entries(folder: str | Path) -> list[Path]:
 def _batch(processor: OmniSentProcessor, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The towers' inputs of one encoded clip."""
     batch = processor.pad([encoded])
-    names = ("input_features", "feature_attention_mask", "pixel_values_videos", "video_grid_thw")
-    return {name: batch[name] for name in names if name in batch}
+    return {name: batch[name] for name in TOWER_INPUTS if name in batch}
 
 
 def _changes_towers(arguments: ModelArguments) -> bool:

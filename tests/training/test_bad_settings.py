@@ -102,7 +102,7 @@ def _bad_values(name: str) -> list:
     kinds = _kinds(name)
     bad = [] if type(None) in kinds else [None]
     if CHOICES[name]:
-        return [*bad, "nonsense", "", 3, [CHOICES[name][0]], True]
+        return [*bad, "nonsense", "", 3, [next(iter(CHOICES[name]))], True]
     if list[str] in kinds:
         return [value for value in BAD_LISTS[name] if value is not None or type(None) not in kinds]
     bad += [["a"], {"a": 1}]
