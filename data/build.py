@@ -1,7 +1,7 @@
-"""From the files that people have to a data set that can be trusted: reads the table, opens every clip, reports on all.
+"""Builds a data set from a label table and its clips: reads the table, opens every clip, and reports on every row.
 
-Every row of the table is kept, repaired or left out, with the reason, and nothing is dropped in silence. Results of
-opened files are kept beside the output, so a build that was stopped goes on where it was.
+Every row is kept, repaired or left out, with the reason; none is dropped silently. The results of opened files are stored
+beside the output, so an interrupted build resumes.
 
     omnisent data build cmu_mosi --root DIR --out DIR
 """
@@ -42,17 +42,17 @@ def build_dataset(
 ) -> BuildReport:
     """Builds a `datasets` DatasetDict that `read_clips` and `datasets.load_from_disk` read, with a report of every row.
 
-    A clip whose video cannot be read keeps its sound or its text (`repaired`); a row without a usable label, or with
+    A clip whose video cannot be read keeps its audio or its text (`repaired`); a row without a usable label, or with
     nothing left to read, is left out. The columns `defect` and `duration` say which and how long.
 
     Args:
         name: a name in the catalog.
         root: the folder with label.csv and Raw/; for `planted`, the folder that the clips are made in.
-        out: the folder to write, which appears when all is done. An earlier build in it is replaced.
+        out: the folder to write; it appears when the build is complete. An earlier build in it is replaced.
         with_media: `False` builds from the table alone.
         strict: any defect is an error, and nothing is built.
         workers: processes that open media.
-        denoise: none, deepfilternet or spectral; the sound is kept in `<out>.denoised/`.
+        denoise: none, deepfilternet or spectral; the audio is kept in `<out>.denoised/`.
         time_limit: seconds that opening one file may take.
 
     Returns:
@@ -126,7 +126,7 @@ def _read_rows(facts: DatasetFacts, root: Path, defects: list[Defect]) -> list[T
 def _with_media(
     rows: Sequence[TableRow], media: MediaFiles | None, defects: list[Defect], checks: "_Checks"
 ) -> list[BuiltRow]:
-    """Each row with its file, which was opened."""
+    """Each row with the result of opening its file."""
     known = {row.clip.id for row in rows} | {defect.id for defect in defects}
     if media is not None:
         rows = [replace(row, clip=replace(row.clip, video=media.find(row.clip.video_id, row.clip_id))) for row in rows]
@@ -136,28 +136,28 @@ def _with_media(
                 defects.append(
                     Defect("clip without a row", "not in the table", reason, f"{video_id}_{clip_id}", None, path)
                 )
-    found = checks.run([path for row in rows for path in (row.clip.video, row.clip.audio) if path is not None])
+    checked = checks.run([path for row in rows for path in (row.clip.video, row.clip.audio) if path is not None])
     built = []
     for row in rows:
         clip = row.clip
         if clip.video is None and clip.audio is None:
             built.append(_missing(row, media, defects))
         elif clip.video is None:
-            built.append(_of_sound(row, found[clip.audio], defects))
+            built.append(_of_audio(row, checked[clip.audio], defects))
         else:
-            built.append(_of_video(row, found[clip.video], defects))
+            built.append(_of_video(row, checked[clip.video], defects))
     return built
 
 
 def _missing(row: TableRow, media: MediaFiles | None, defects: list[Defect]) -> BuiltRow:
     clip = row.clip
     if media is None:
-        return BuiltRow(row, reason="a clip of text alone")
+        return BuiltRow(row, reason="text only")
     no_folder = not media.is_cmu and clip.video_id not in media.folders
     path = media.expected_path(clip.video_id, row.clip_id)
     what = f"the folder Raw/{clip.video_id} is missing" if no_folder else "no such file"
     kind = "missing folder" if no_folder else "missing clip"
-    return _repaired(BuiltRow(row, has_sound=False), kind, f"{path}: {what}; its text is kept", path, defects)
+    return _repaired(BuiltRow(row, has_audio=False), kind, f"{path}: {what}; its text is kept", path, defects)
 
 
 def _of_video(row: TableRow, check: FileCheck, defects: list[Defect]) -> BuiltRow:
@@ -170,13 +170,13 @@ def _of_video(row: TableRow, check: FileCheck, defects: list[Defect]) -> BuiltRo
         return built
     audio = clip.video if check.has_sound else clip.audio
     built = replace(built, row=replace(row, clip=replace(clip, video=None, audio=audio)))
-    kept = "its sound and text are kept" if audio else "its text is kept"
+    kept = "its audio and text are kept" if audio else "its text is kept"
     return _repaired(built, check.kind, f"{clip.video}: {check.reason}; {kept}", clip.video, defects)
 
 
-def _of_sound(row: TableRow, check: FileCheck, defects: list[Defect]) -> BuiltRow:
+def _of_audio(row: TableRow, check: FileCheck, defects: list[Defect]) -> BuiltRow:
     clip = row.clip
-    built = BuiltRow(row, "kept", "sound alone", None, check.duration, check.has_sound)
+    built = BuiltRow(row, "kept", "audio only", None, check.duration, check.has_sound)
     if check.has_sound:
         return built
     kind = check.kind or "unreadable"
@@ -191,7 +191,7 @@ def _repaired(built: BuiltRow, kind: str, reason: str, path: str, defects: list[
 
 
 def _without_empty(built: Iterable[BuiltRow], defects: list[Defect]) -> list[BuiltRow]:
-    """Leaves out the rows of which nothing can be read."""
+    """Leaves out the rows that have neither text nor readable media."""
     left = []
     for item in built:
         clip = item.row.clip
@@ -205,7 +205,7 @@ def _without_empty(built: Iterable[BuiltRow], defects: list[Defect]) -> list[Bui
 
 
 class _Checks:
-    """Opens files, and remembers what came out in `<out>.checks.jsonl`, by path, size and time of change."""
+    """Opens files, and stores the results in `<out>.checks.jsonl`, by path, size and time of change."""
 
     def __init__(self, out: Path, workers: int, time_limit: float) -> None:
         self.store = out.with_name(f"{out.name}.checks.jsonl")
@@ -213,33 +213,33 @@ class _Checks:
 
     def run(self, paths: Sequence[str]) -> dict[str, FileCheck]:
         """The check of each file, by path."""
-        remembered = self._remembered()
+        stored = self._stored()
         keys = {path: self._key(path) for path in paths}
-        found = {path: remembered[key] for path, key in keys.items() if key in remembered}
-        tasks = [{"do": "check", "path": path} for path in keys if path not in found]
+        checks = {path: stored[key] for path, key in keys.items() if key in stored}
+        tasks = [{"do": "check", "path": path} for path in keys if path not in checks]
         if not tasks:
-            return found
+            return checks
         self.store.parent.mkdir(parents=True, exist_ok=True)
-        bar = tqdm(total=len(keys), initial=len(found), desc="opening clips", unit="clip")
+        bar = tqdm(total=len(keys), initial=len(checks), desc="opening clips", unit="clip")
         running = run_tasks(tasks, workers=self.workers, time_limit=self.time_limit)
         with bar, closing(running), self.store.open("a", encoding="utf-8") as store:
             for task, result in running:
                 path = task["path"]
                 if "died" in result:  # may be the machine's fault, so the next build tries again
                     kind = "took too long" if result["died"].startswith("took longer") else "crashed the reader"
-                    found[path] = FileCheck(kind, result["died"], False, False, None)
+                    checks[path] = FileCheck(kind, result["died"], False, False, None)
                 else:
-                    found[path] = FileCheck(**result)
+                    checks[path] = FileCheck(**result)
                     store.write(json.dumps({"key": keys[path], **result}, allow_nan=False) + "\n")
                     store.flush()
                 bar.update()
-        return found
+        return checks
 
     def _key(self, path: str) -> str:
         status = os.stat(path)
         return f"{CHECK_VERSION} {status.st_size} {status.st_mtime_ns} {path}"
 
-    def _remembered(self) -> dict[str, FileCheck]:
+    def _stored(self) -> dict[str, FileCheck]:
         known = {}
         if self.store.is_file():
             for line in self.store.read_text(encoding="utf-8", errors="replace").split("\n"):
@@ -255,19 +255,21 @@ class _Checks:
 def _denoised(
     built: Sequence[BuiltRow], out: Path, method: Denoise, workers: int, time_limit: float, defects: list[Defect]
 ) -> list[BuiltRow]:
-    sources = {item.row.clip.id: item.row.clip.audio or item.row.clip.video for item in built if item.has_sound}
+    sources = {item.row.clip.id: item.row.clip.audio or item.row.clip.video for item in built if item.has_audio}
     folder = out.with_name(f"{out.name}.denoised")
-    sounds, failures = denoise_files(list(sources.values()), folder, method, workers=workers, time_limit=2 * time_limit)
+    denoised, failures = denoise_files(
+        list(sources.values()), folder, method, workers=workers, time_limit=2 * time_limit
+    )
     result = []
     for item in built:
         clip = item.row.clip
         source = sources.get(clip.id)
         if source in failures:
-            reason = f"{source}: {method} failed, its own sound is kept: {failures[source]}"
+            reason = f"{source}: {method} failed, its original audio is kept: {failures[source]}"
             defects.append(Defect("not denoised", "kept", reason, clip.id, clip.split, source))
             item = replace(item, kind=item.kind or "not denoised")
-        elif source in sounds:
-            item = replace(item, row=replace(item.row, clip=replace(clip, audio=sounds[source])))
+        elif source in denoised:
+            item = replace(item, row=replace(item.row, clip=replace(clip, audio=denoised[source])))
         result.append(item)
     return result
 
@@ -275,7 +277,8 @@ def _denoised(
 def _save(folder: Path, facts: DatasetFacts, report: BuildReport, built: Sequence[BuiltRow]) -> None:
     features = Features({name: Value(kind) for name, kind in FEATURES.items()})
     info = DatasetInfo(
-        description=f"{facts.name}, built by omnisent; sound: denoise {report.denoise}", features=features
+        description=f"{facts.name}, built by omnisent; audio: denoise {report.denoise}",
+        features=features,
     )
     parts = {}
     for split in SPLITS:
@@ -286,7 +289,7 @@ def _save(folder: Path, facts: DatasetFacts, report: BuildReport, built: Sequenc
 
 
 def _write_rows(path: Path, built: Sequence[BuiltRow], defects: Sequence[Defect]) -> None:
-    """Every row of the table, and every file without one, with what became of it."""
+    """Every row of the table, and every file without a row, with its outcome."""
     columns = {**dict.fromkeys(("id", "split", "outcome", "kind", "reason"), str), "duration": float}
     rows = [
         (item.row.clip.id, item.row.clip.split, item.outcome, item.kind, item.reason, item.duration) for item in built

@@ -1,4 +1,4 @@
-"""The report of a built data set: counts against the official ones, defects and statistics, as JSON, text and picture.
+"""The report of a built data set: counts against the official ones, defects and statistics, as JSON, Markdown and a plot.
 
 Opens no media and decides nothing: `build.py` does.
 """
@@ -25,7 +25,7 @@ FEATURES = {**COLUMNS, "duration": "float64", "defect": "string"}
 
 @dataclass(frozen=True)
 class BuiltRow:
-    """A row of the table with what became of it.
+    """A row of the table with its outcome.
 
     Attributes:
         row: as it goes into the data set.
@@ -33,7 +33,7 @@ class BuiltRow:
         reason: what its file holds, or what is wrong with it.
         kind: the kind of its defect, None for a good row.
         duration: seconds; None where no file was opened or could be read.
-        has_sound: whether sound can be heard; None where no file was opened.
+        has_audio: whether audio can be read; None where no file was opened.
     """
 
     row: TableRow
@@ -41,7 +41,7 @@ class BuiltRow:
     reason: str = ""
     kind: str | None = None
     duration: float | None = None
-    has_sound: bool | None = None
+    has_audio: bool | None = None
 
     def to_dict(self) -> dict[str, str | float | int | None]:
         """The row with the keys of FEATURES."""
@@ -50,7 +50,7 @@ class BuiltRow:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build found.
+    """The result of a build.
 
     Attributes:
         name, root, with_media, denoise: what was asked for.
@@ -200,7 +200,7 @@ def _statistics(part: Sequence[BuiltRow], facts: DatasetFacts, with_media: bool)
         "duration": None if not len(durations) else _duration_figures(durations),
         "missing": {
             "text": sum(item.row.clip.text is None for item in part),
-            "audio": sum(not item.has_sound for item in part) if with_media else None,
+            "audio": sum(not item.has_audio for item in part) if with_media else None,
             "video": sum(item.row.clip.video is None for item in part) if with_media else None,
         },
     }
@@ -311,7 +311,7 @@ def _shortened(lines: list[str], key: str, most: int = 50) -> list[str]:
 
 
 def _plot(path: Path, report: BuildReport, built: Sequence[BuiltRow]) -> None:
-    """Labels and durations of each split, as shares, so that splits of different size can be compared."""
+    """Labels and durations of each split, as fractions, so that splits of different size can be compared."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     parts = {split: part for split, part in report.statistics.items() if part["rows"]}
@@ -322,15 +322,15 @@ def _plot(path: Path, report: BuildReport, built: Sequence[BuiltRow]) -> None:
     longest = np.percentile([seconds for part in durations.values() for seconds in part] or [1.0], 99)
     for split, part in parts.items():
         edges = np.array(part["label"]["histogram"]["edges"])
-        shares = np.array(part["label"]["histogram"]["counts"]) / part["rows"]
-        left.stairs(shares, edges, label=f"{split} ({part['rows']:,})")
+        fractions = np.array(part["label"]["histogram"]["counts"]) / part["rows"]
+        left.stairs(fractions, edges, label=f"{split} ({part['rows']:,})")
         if durations[split]:
             weights = np.full(len(durations[split]), 1 / len(durations[split]))
             bins = np.linspace(0, longest, 31)
             right.hist(np.minimum(durations[split], longest), bins, weights=weights, histtype="step", label=split)
-    left.set(title=f"{report.name}: labels", xlabel="label", ylabel="share of the split", ylim=(0, None))
+    left.set(title=f"{report.name}: labels", xlabel="label", ylabel="fraction of the split", ylim=(0, None))
     left.legend()
-    right.set(title="durations", xlabel="seconds (the longest 1 % in the last bin)", ylabel="share of the split")
+    right.set(title="durations", xlabel="seconds (the longest 1 % in the last bin)", ylabel="fraction of the split")
     if not any(durations.values()):
         right.text(0.5, 0.5, "no durations: no media was opened", ha="center", transform=right.transAxes)
     FigureCanvasAgg(figure).print_png(os.fspath(path))

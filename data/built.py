@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Denoise = Literal["none", "deepfilternet", "spectral"]
 REPORT_NAME = "build_report.json"
 Denoise = Literal["none", "deepfilternet", "spectral"]
 
 
 @dataclass(frozen=True)
 class BuildRecord:
-    """What was asked for when a data set was built.
+    """The options that a data set was built with.
 
     Attributes:
         name: its name in the catalog, which gives score range and metric convention.
@@ -35,7 +34,7 @@ def build_record(folder: str | Path) -> BuildRecord | None:
     if not report.is_file():
         return None
     try:
-        found = json.loads(report.read_text(encoding="utf-8"))
-        return BuildRecord(found["name"], found["denoise"], found["with_media"])
+        values = json.loads(report.read_text(encoding="utf-8"))
+        return BuildRecord(values["name"], values["denoise"], values["with_media"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{report}: not a build report ({error!r}); build the data set again") from error

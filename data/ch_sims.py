@@ -20,7 +20,7 @@ from .tables import read_rows
 
 
 class ChSims(MmsaBuilder):
-    """CH-SIMS, with a label each for text, sound, picture and all together.
+    """CH-SIMS, with separate labels for text, audio, video and all together.
 
     The configurations are `v1` (the default) and `v2`. Args, columns and errors as `MmsaBuilder`.
     """

@@ -1,4 +1,4 @@
-"""A clip as a row everywhere: what is said, heard and seen, and how it was labelled. Reads nothing."""
+"""A clip, as a row everywhere: transcript, media files, label and split. Reads nothing."""
 
 from dataclasses import asdict, dataclass
 
@@ -7,7 +7,7 @@ SPLIT_NAMES = {name: name for name in SPLITS} | {
     "val": "valid",
     "validation": "valid",
     "dev": "valid",
-}  # as tables have them
+}  # as tables write them
 MODALITIES = ("text", "audio", "video")
 
 
@@ -18,12 +18,12 @@ class Clip:
     Attributes:
         id: unique in its table.
         text: transcript.
-        video: path of the video file; its own sound is used where `audio` is unset.
-        audio: path of a sound file.
+        video: path of the video file; its own audio is used where `audio` is unset.
+        audio: path of an audio file.
         label: sentiment, label units.
         split: `"train"`, `"valid"` or `"test"`.
         video_id: the video that the clip was cut from.
-        clip_index: place of the clip in its video.
+        clip_index: position of the clip in its video.
     """
 
     id: str

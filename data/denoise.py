@@ -1,7 +1,7 @@
-"""Reduces the noise in the clips' sound, and keeps the results beside the data set under a key of their content.
+"""Reduces noise in the clips' audio, and keeps the results beside the data set, named by their content.
 
 `deepfilternet` calls the program `deepFilter`, which needs an environment of its own; `spectral` is spectral gating
-by the noisereduce library and needs no weights. Both start from the sound as the model hears it: mono at 16 kHz.
+by the noisereduce library and needs no weights. Both start from the audio that the model gets: mono at 16 kHz.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from .built import Denoise
 from .media_check import run_tasks
 
-VERSION = 1  # raise when the same sound would come out otherwise
+VERSION = 1  # raise when the same audio would give another result
 FILES_A_CALL = 64
 _INSTALL_DEEPFILTER = (
     "denoise: deepfilternet needs the program deepFilter on PATH, and none is there. It wants numpy < 2, so give"
@@ -34,7 +34,7 @@ _INSTALL_SPECTRAL = "denoise: spectral needs the noisereduce library: pip instal
 
 
 def check_denoiser(method: str) -> None:
-    """Whether a method can be used here.
+    """Refuse a method that cannot be used here.
 
     Raises:
         ValueError: for a method that does not exist.
@@ -51,13 +51,13 @@ def check_denoiser(method: str) -> None:
 def denoise_files(
     paths: Sequence[str], folder: str | Path, method: Denoise, *, workers: int = 2, time_limit: float = 120.0
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Writes each file's sound with less noise, unless it is there already.
+    """Writes each file's audio with less noise, unless it is there already.
 
     Args:
-        paths: video or sound files; one without sound has no result.
+        paths: video or audio files; one without audio has no result.
         folder: gets `<method>/<key>.wav`, the key being that of the file's content, the method and its version.
         method: `none` gives no results.
-        workers: processes that read sound.
+        workers: processes that read audio.
         time_limit: seconds that one file may take.
 
     Returns:
@@ -73,7 +73,7 @@ def denoise_files(
     folder.mkdir(parents=True, exist_ok=True)
     results = {path: str(folder / f"{_content_key(path, method)}.wav") for path in paths}
     sources = {result: path for path, result in results.items() if not os.path.isfile(result)}
-    make = _write_sounds if method == "spectral" else _deepfilter
+    make = _write_audio if method == "spectral" else _deepfilter
     failed = make({path: result for result, path in sources.items()}, method, workers, time_limit)
     failures = {path: failed[sources[result]] for path, result in results.items() if sources.get(result) in failed}
     return {path: result for path, result in results.items() if os.path.isfile(result)}, failures
@@ -87,12 +87,12 @@ def _content_key(path: str, method: str) -> str:
     return state.hexdigest()[:32]
 
 
-def _write_sounds(outs: dict[str, str], method: str, workers: int, time_limit: float) -> dict[str, str]:
-    """Writes the sound of each file that has one; returns the reasons of failures."""
+def _write_audio(outs: dict[str, str], method: str, workers: int, time_limit: float) -> dict[str, str]:
+    """Writes the audio of each file that has any; returns the reasons of failures."""
     tasks = ({"do": "sound", "path": path, "out": out, "method": method} for path, out in outs.items())
     failures = {}
     with closing(run_tasks(tasks, workers=workers, time_limit=time_limit)) as done:
-        for task, result in tqdm(done, total=len(outs), desc=f"sound ({method})", unit="clip", disable=not outs):
+        for task, result in tqdm(done, total=len(outs), desc=f"audio ({method})", unit="clip", disable=not outs):
             if "written" not in result:
                 failures[task["path"]] = result.get("error") or result["died"]
     return failures
@@ -104,15 +104,15 @@ def _deepfilter(outs: dict[str, str], method: str, workers: int, time_limit: flo
     folder = Path(next(iter(outs.values()))).parent
     with tempfile.TemporaryDirectory(prefix=".extracted-", dir=folder) as draft:
         extracted = {path: str(Path(draft) / Path(out).name) for path, out in outs.items()}
-        failures = _write_sounds(extracted, method, workers, time_limit)
+        failures = _write_audio(extracted, method, workers, time_limit)
         ready = [path for path in outs if os.path.isfile(extracted[path])]
         for part in tqdm(list(_parts(ready)), desc="deepFilter", unit="call"):
             made = Path(tempfile.mkdtemp(dir=draft))
             fault = _call_deepfilter([extracted[path] for path in part], made, time_limit * len(part))
             for path in part:
-                found = sorted(made.glob(f"{Path(outs[path]).stem}*.wav"))
-                if found and found[0].stat().st_size:
-                    os.replace(found[0], outs[path])
+                results = sorted(made.glob(f"{Path(outs[path]).stem}*.wav"))
+                if results and results[0].stat().st_size:
+                    os.replace(results[0], outs[path])
                 else:
                     failures[path] = f"deepFilter left no result: {fault or 'and gave no reason'}"
     return failures

@@ -34,8 +34,8 @@ Row = Mapping[str, Any]
 def read_clips(path: str | Path, *, with_media: bool = True, missing_ok: bool = False) -> list[Clip]:
     """The clips of a table, in its order.
 
-    Ids are strings as they stand, leading zeros included; empty cells are `None`; unknown columns are passed over, unless one
-    differs only by case or blanks from a known column that is not there.
+    Ids are strings as they are written, leading zeros included; empty cells are `None`; unknown columns are ignored, unless one
+    differs only by case or blanks from a known column that is missing.
 
     Args:
         path: a table; a folder that holds clips.csv, clips.jsonl, clips.parquet or label.csv; or a folder that
@@ -82,7 +82,7 @@ def _find_table(path: Path) -> Path:
 
 
 def _rows(table: Path) -> Iterator[tuple[str, Row]]:
-    """Each row with the words that say where it stands."""
+    """Each row with its place, for messages."""
     return _built_rows(table) if table.is_dir() else read_rows(table, KNOWN_COLUMNS)
 
 
@@ -156,7 +156,7 @@ def _text(where: str, row: Row, column: str) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, list | tuple | dict | bytes | bool):
-        raise ValueError(f"{where}: column {column}: expected words or a number, found {type(value).__name__}")
+        raise ValueError(f"{where}: column {column}: expected text or a number, found {type(value).__name__}")
     if isinstance(value, float) and math.isinf(value):
         raise ValueError(f"{where}: column {column}: {value} is not finite")
     # Whole numbers become fractions in a column with gaps, and an id of 7 must not turn into 7.0.
@@ -204,15 +204,15 @@ def _split(where: str, row: Row, column: str) -> str | None:
 
 
 def check_media(where: str | Path, clips: Iterable[Clip]) -> None:
-    """Every media file that the clips name is there.
+    """Refuse clips whose media files do not exist.
 
     Raises:
         FileNotFoundError: with the number of those that are not, and the first three with their clips.
     """
-    wanted = [(clip.id, path) for clip in clips for path in (clip.video, clip.audio) if path is not None]
-    missing = [f"{path} (clip {clip_id})" for clip_id, path in wanted if not Path(path).is_file()]
+    named = [(clip.id, path) for clip in clips for path in (clip.video, clip.audio) if path is not None]
+    missing = [f"{path} (clip {clip_id})" for clip_id, path in named if not Path(path).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{where}: {len(missing)} of {len(wanted)} media files do not exist: {', '.join(missing[:3])}"
+            f"{where}: {len(missing)} of {len(named)} media files do not exist: {', '.join(missing[:3])}"
             f"{', ...' if len(missing) > 3 else ''}; put them there, or use the text alone"
         )

@@ -48,7 +48,7 @@ class TableRow:
         clip: `id` is `<video_id>_<clip_id>`; `video` is the absolute path of its file, None where there is none;
             `clip_index` is the clip id as a number, None where it is not one.
         clip_id: as the table writes it, leading zeros included.
-        unimodal: labels of text, sound and picture alone, None where the table has none.
+        unimodal: labels of text, audio and video alone, None where the table has none.
         line: where the row starts in the table, from 1 on.
     """
 
@@ -69,7 +69,7 @@ class Defect:
     Attributes:
         kind: one of a few fixed words, such as `duplicate id`.
         outcome: `kept`, `repaired` or `left out`, or `not in the table` for media without a row.
-        reason: what was found, where, and what became of it.
+        reason: what is wrong and where.
         id, split, path: the clip, its split and its file, as far as known.
     """
 
@@ -82,7 +82,7 @@ class Defect:
 
 
 def refuse(defect: Defect) -> None:
-    """What `read_table` does with a defective row unless told otherwise: raise ValueError."""
+    """Raise a defect as ValueError: what `read_table` does with a defective row by default."""
     raise ValueError(defect.reason)
 
 
@@ -204,8 +204,8 @@ class MediaFiles:
         if not os.path.isdir(folder):
             return []
         self._check_inside(os.fspath(folder))
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as unsorted:
+            entries = sorted(unsorted, key=lambda entry: entry.name)
         for entry in entries:
             if entry.is_symlink():
                 self._check_inside(entry.path)

@@ -1,4 +1,4 @@
-"""What was said before a clip: the transcripts of the clips that precede it in the same video and the same split."""
+"""The transcripts of the clips that precede a clip in the same video and the same split."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ def preceding_texts(clips: Sequence[Clip], count: int) -> dict[str, tuple[str, .
     """For each clip id, the transcripts of up to `count` clips before it, the earliest first.
 
     A clip of another split is never looked at, so no test text reaches training. Clips without a transcript
-    are passed over; a clip without video_id or clip_index has no neighbours.
+    are skipped; a clip without video_id or clip_index has no neighbours.
 
     Raises:
         ValueError: for a count below 0.
@@ -23,10 +23,10 @@ def preceding_texts(clips: Sequence[Clip], count: int) -> dict[str, tuple[str, .
             videos[clip.split, clip.video_id].append(clip)
     texts: dict[str, tuple[str, ...]] = {clip.id: () for clip in clips}
     for video in videos.values():
-        said: list[tuple[int, str]] = []
+        texts_before: list[tuple[int, str]] = []
         for clip in sorted(video, key=lambda clip: clip.clip_index):
-            before = [text for index, text in said if index < clip.clip_index]
+            before = [text for index, text in texts_before if index < clip.clip_index]
             texts[clip.id] = tuple(before[max(0, len(before) - count) :])
             if clip.text is not None:
-                said.append((clip.clip_index, clip.text))
+                texts_before.append((clip.clip_index, clip.text))
     return texts

@@ -1,4 +1,4 @@
-"""Planted clips: real mp4 files whose text, voice and face each carry a known share of the label. All is made here.
+"""Planted clips: real mp4 files whose text, voice and face each carry a known fraction of the label. All is made here.
 
 Words, pitch and picture follow three independent latents in [-1, 1]; the label is 3 * (0.5 text + 0.3 voice + 0.2
 face), and a modality that a clip lacks adds nothing, so every ablation has a known right answer.
@@ -72,7 +72,7 @@ def make_planted_clips(
         n_train: clips of the train split.
         n_valid: clips of the valid split.
         n_test: clips of the test split.
-        seed: same seed, same labels and same pictures and sounds.
+        seed: the same seed gives the same labels, frames and audio.
 
     Returns:
         The clips with absolute media paths, in the order train, valid, test.
@@ -111,7 +111,7 @@ def write_video(
     path: str | Path,
     frames: np.ndarray,
     fps: float,
-    sound: np.ndarray | None = None,
+    audio: np.ndarray | None = None,
     sample_rate: int = SAMPLE_RATE,
     preset: str = "ultrafast",
 ) -> None:
@@ -121,7 +121,7 @@ def write_video(
         path: the container follows its ending, e.g. `.mp4`.
         frames: (F, h, w, 3) uint8 RGB; h and w even.
         fps: frames per second.
-        sound: (samples,) float32 in [-1, 1], or `None` for a video without a sound stream.
+        audio: (samples,) float32 in [-1, 1], or `None` for a video without an audio stream.
         sample_rate: samples per second.
         preset: of x264; `"medium"` is what files from people mostly have, and takes longer to write and to read.
     """
@@ -131,28 +131,28 @@ def write_video(
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
         stream.options = {"preset": preset, "crf": "26"}
-        track = None if sound is None else _sound_stream(container, sample_rate)
+        track = None if audio is None else _audio_stream(container, sample_rate)
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode(None))
         if track is not None:
-            _write_sound(container, track, sound)
+            _write_samples(container, track, audio)
 
 
-def write_sound(path: str | Path, sound: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
-    """Write AAC alone, e.g. to `.m4a`; `sound` is (samples,) float32 in [-1, 1]."""
+def write_audio(path: str | Path, audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
+    """Write AAC alone, e.g. to `.m4a`; `audio` is (samples,) float32 in [-1, 1]."""
     with av.open(str(path), "w") as container:
-        _write_sound(container, _sound_stream(container, sample_rate), sound)
+        _write_samples(container, _audio_stream(container, sample_rate), audio)
 
 
-def _sound_stream(container, sample_rate: int):
+def _audio_stream(container, sample_rate: int):
     return container.add_stream("aac", rate=sample_rate, layout="mono", bit_rate=64_000)
 
 
-def _write_sound(container, stream, sound: np.ndarray) -> None:
+def _write_samples(container, stream, audio: np.ndarray) -> None:
     step = 1024
-    for start in range(0, len(sound), step):
-        block = np.ascontiguousarray(sound[None, start : start + step], dtype=np.float32)
+    for start in range(0, len(audio), step):
+        block = np.ascontiguousarray(audio[None, start : start + step], dtype=np.float32)
         frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = stream.rate, start, Fraction(1, stream.rate)
         container.mux(stream.encode(frame))
@@ -183,16 +183,16 @@ def _write(out: Path, settings: dict) -> None:
         row = dict.fromkeys(COLUMNS, "")
         row |= {"id": clip_id, "split": split, "video_id": video_id, "clip_index": clip_index, "label": made.label}
         seconds = float(generator.uniform(1.0, 2.4))
-        sentence, sound = _sentence(generator, made.text or 0.0), _voice(generator, made.audio or 0.0, seconds)
+        sentence, audio = _sentence(generator, made.text or 0.0), _voice(generator, made.audio or 0.0, seconds)
         frames = _face(generator, made.video or 0.0, seconds)
         if made.text is not None:
             row["text"] = sentence
         if made.video is not None:
             row["video"] = f"media/{clip_id}.mp4"
-            write_video(out / row["video"], frames, FPS, None if made.audio is None else sound)
+            write_video(out / row["video"], frames, FPS, None if made.audio is None else audio)
         else:
             row["audio"] = f"media/{clip_id}.m4a"
-            write_sound(out / row["audio"], sound)
+            write_audio(out / row["audio"], audio)
         rows.append(row)
         latents[clip_id] = {name: getattr(made, name) for name in SHARES}
     write_table(out / "clips.csv", COLUMNS, (list(row.values()) for row in rows))
@@ -213,7 +213,7 @@ def _plan(generator: np.random.Generator, settings: dict) -> list[tuple[str, str
 
 
 def _draw_latents(generator: np.random.Generator, index: int) -> Latents:
-    """Independent latents; of every fifty clips three lack their text, three their sound and three their picture."""
+    """Independent latents; of every fifty clips three lack their text, three their audio and three their video."""
     spread = np.sin(np.pi / 2 * generator.uniform(-1, 1, 3))  # more at the ends than in the middle
     values = {name: round(float(value), 3) for name, value in zip(SHARES, spread, strict=True)}
     period = round(3 / MISSING_RATE)
@@ -243,8 +243,8 @@ def _voice(generator: np.random.Generator, value: float, seconds: float) -> np.n
     phase = 2 * np.pi * pitch * time + 0.3 * np.sin(2 * np.pi * 5 * time)
     tone = sum(np.sin(k * phase) / k for k in (1, 2, 3, 4))
     syllables = 0.6 + 0.4 * np.sin(2 * np.pi * 4 * time + generator.uniform(0, 6))
-    sound = 0.15 * (1.5 + value) / 1.5 * syllables * tone + generator.normal(0, 0.003, len(time))
-    return sound.astype(np.float32)
+    audio = 0.15 * (1.5 + value) / 1.5 * syllables * tone + generator.normal(0, 0.003, len(time))
+    return audio.astype(np.float32)
 
 
 def _face(generator: np.random.Generator, value: float, seconds: float) -> np.ndarray:
@@ -256,16 +256,16 @@ def _face(generator: np.random.Generator, value: float, seconds: float) -> np.nd
     frames = np.empty((count, height, width, 3), np.uint8)
     shift = generator.uniform(-0.1, 0.1, 2)
     for index in range(count):
-        picture = np.broadcast_to(warm, (height, width, 3)).copy()
+        image = np.broadcast_to(warm, (height, width, 3)).copy()
         u, v = x - shift[0] - 0.03 * np.sin(index / 2), y - shift[1]
-        picture[u**2 / 0.36 + v**2 / 0.6 < 1] = (205, 170, 145)
+        image[u**2 / 0.36 + v**2 / 0.6 < 1] = (205, 170, 145)
         for side in (-0.22, 0.22):
-            picture[(u - side) ** 2 + (v + 0.22) ** 2 < 0.006] = (30, 30, 40)
+            image[(u - side) ** 2 + (v + 0.22) ** 2 < 0.006] = (30, 30, 40)
         opening = 0.03 + 0.05 * abs(np.sin(index * 1.3))
         mouth = 0.32 + value * (0.12 - 2.0 * u**2)
-        picture[(abs(u) < 0.3) & (abs(v - mouth) < opening)] = (140, 20, 40)
+        image[(abs(u) < 0.3) & (abs(v - mouth) < opening)] = (140, 20, 40)
         noise = generator.normal(0, 4, (height, width, 1))
-        frames[index] = np.clip(picture + noise, 0, 255).astype(np.uint8)
+        frames[index] = np.clip(image + noise, 0, 255).astype(np.uint8)
     return frames
 
 

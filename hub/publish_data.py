@@ -1,4 +1,4 @@
-"""Publishes a built data set: Parquet and a card in one commit; media only when asked for, and never in silence.
+"""Publishes a built data set: Parquet and a card in one commit; media only on request, and with a warning where they are protected.
 
 omnisent data publish DIR REPO_ID
 """
@@ -41,15 +41,10 @@ def publish_dataset(
         folder: what `omnisent data build` wrote.
         repo_id: the data set's name on the Hub, `owner/name`.
         with_media: upload the clips too.
-        has_rights: the caller has the right to publish the media; needed with media of a research set.
-        private: for a repository that does not exist yet.
-        token: in place of the one that is logged in.
+        has_rights: the caller has the right to publish the media; required for media of a research set.
+        private, token: as `publish_folder` takes them.
 
-    Returns:
-        The address of the commit.
-
-    Raises:
-        PublishError: in one line, what went wrong and what to do; nothing was committed then.
+    Returns, raises: as `publish_folder`.
     """
     warning = media_warning(folder)
     if with_media and warning and not has_rights:
@@ -112,7 +107,11 @@ def _card(folder: Path, repo_id: str, with_media: bool) -> str:
         repo_id=repo_id,
         license=facts.license,
         about=facts.about,
-        splits=[_split_figures(split, found, report["with_media"]) for split, found in report["statistics"].items()],
+        splits=[
+            _split_figures(split, figures, report["with_media"])
+            for split, figures in report["statistics"].items()
+            if figures["rows"]
+        ],
         low=low,
         high=high,
         denoise=report["denoise"],

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from omnisent.data.clip import Clip
-from omnisent.data.planted import make_planted_clips, read_latents, write_sound
+from omnisent.data.planted import make_planted_clips, read_latents, write_audio
 from omnisent.experiments.comparison import compare
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
@@ -96,7 +96,7 @@ def half_read(tmp_path_factory) -> str:
     """Four seconds of sound of which a part in the middle cannot be decoded."""
     path = tmp_path_factory.mktemp("half") / "half.m4a"
     time = np.arange(4 * 16_000) / 16_000
-    write_sound(path, (0.3 * np.sin(700 * time * time)).astype(np.float32))
+    write_audio(path, (0.3 * np.sin(700 * time * time)).astype(np.float32))
     data = bytearray(path.read_bytes())
     middle, count = len(data) // 2, len(data) // 50
     data[middle : middle + count] = bytes(count)

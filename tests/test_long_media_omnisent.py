@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from omnisent.data.planted import write_sound, write_video
+from omnisent.data.planted import write_audio, write_video
 from omnisent.decoding_omnisent import MediaFile
 from omnisent.errors_omnisent import MediaError
 from omnisent.frames_omnisent import VideoSampling
@@ -435,7 +435,7 @@ def test_a_name_that_is_not_utf8_is_read(talk, tmp_path):
 
 
 def test_opening_leaves_no_file_open_when_it_fails(tmp_path):
-    write_sound(tmp_path / "a.m4a", tones(0, 1, 16_000))
+    write_audio(tmp_path / "a.m4a", tones(0, 1, 16_000))
     media = LongMedia(tmp_path / "a.m4a")
     open_now = len(list(Path("/proc/self/fd").iterdir()))
     media.close()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import Dataset, Video
 
-from omnisent.data.planted import write_sound
+from omnisent.data.planted import write_audio
 from omnisent.errors_omnisent import OmniSentError
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 
@@ -67,7 +67,7 @@ def test_workers_change_nothing(pipe, clips, scores):
 def test_a_path_is_a_video_or_a_sound(pipe, model, processor, whole_clips, tmp_path):
     video = whole_clips[0].video
     sound = tmp_path / "voice.m4a"
-    write_sound(sound, np.sin(np.arange(16_000) / 20).astype(np.float32) / 2)
+    write_audio(sound, np.sin(np.arange(16_000) / 20).astype(np.float32) / 2)
     with torch.no_grad():
         expected = [model(**processor(clip)).scores.item() for clip in ({"video": video}, {"audio": str(sound)})]
     assert _scores(pipe([video, sound])) == pytest.approx(expected, abs=2e-6)

@@ -21,7 +21,7 @@ from omnisent.data.build import build_dataset
 from omnisent.data.built import BuildRecord, build_record
 from omnisent.data.labelled_folder import read_clips
 from omnisent.data.media_check import check_file, run_tasks
-from omnisent.data.planted import write_sound, write_video
+from omnisent.data.planted import write_audio, write_video
 
 HEADER = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode"
 
@@ -35,7 +35,7 @@ def media(tmp_path_factory) -> dict[str, bytes]:
     sound = generator.normal(0, 0.1, 16_000).astype(np.float32)
     write_video(folder / "good.mp4", frames, 12, sound)
     write_video(folder / "silent.mp4", frames, 12)
-    write_sound(folder / "audio only.m4a", sound)
+    write_audio(folder / "audio only.m4a", sound)
     write_without_pictures(folder / "zero length.mkv", sound)
     made = {path.stem: path.read_bytes() for path in folder.iterdir()}
     good = made["good"]

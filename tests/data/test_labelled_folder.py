@@ -252,8 +252,8 @@ def test_a_table_that_is_not_what_its_name_says_is_refused(tmp_path):
         "a.jsonl": "line 2: not JSON",
         "b.jsonl": "line 1: expected an object",
         "c.jsonl": "line 1: column label: 'nan' is not finite",
-        "d.jsonl": "line 1: column text: expected words or a number, found list",
-        "e.jsonl": "line 1: column video: expected words or a number, found dict",
+        "d.jsonl": "line 1: column text: expected text or a number, found list",
+        "e.jsonl": "line 1: column video: expected text or a number, found dict",
         "a.parquet": "not Parquet",
         "b.parquet": "not Parquet",
         "c.parquet": r"row 1: column split: '\?\?' is not a split",
@@ -299,16 +299,16 @@ def test_half_a_character_of_the_mmsa_layout_is_refused_too(tmp_path):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ('{"id": "a", "text": "x", "label": true}', "column label: expected words or a number, found bool"),
-        ('{"id": true, "text": "x"}', "column id: expected words or a number, found bool"),
-        ('{"id": "a", "text": false}', "column text: expected words or a number, found bool"),
+        ('{"id": "a", "text": "x", "label": true}', "column label: expected text or a number, found bool"),
+        ('{"id": true, "text": "x"}', "column id: expected text or a number, found bool"),
+        ('{"id": "a", "text": false}', "column text: expected text or a number, found bool"),
         ('{"id": Infinity, "text": "x"}', "column id: inf is not finite"),
         ('{"id": "a", "text": -Infinity}', "column text: -inf is not finite"),
         ('{"id": "a", "text": "\\u0000"}', "column text: a NUL character"),
         ('{"id": "a", "text": "x", "label": 1, "label": 2}', "column 'label' is there twice"),
         ('{"id": "a", "text": "x", "label": 1, "text": "y"}', "column 'text' is there twice"),
         ('{"id": "a", "video": "a.mp4", "Text": "x"}', "column 'Text' is not known; write 'text'"),
-        ('{"id": "a", "text": "x", "label": [1]}', "column label: expected words or a number, found list"),
+        ('{"id": "a", "text": "x", "label": [1]}', "column label: expected text or a number, found list"),
     ],
 )
 def test_what_json_can_say_and_a_clip_cannot_is_refused(row, said, tmp_path):
@@ -319,7 +319,7 @@ def test_what_json_can_say_and_a_clip_cannot_is_refused(row, said, tmp_path):
 
 def test_parquet_booleans_are_no_labels(tmp_path):
     pq.write_table(pa.table({"id": ["a"], "text": ["x"], "label": [True]}), tmp_path / "clips.parquet")
-    with pytest.raises(ValueError, match="row 1: column label: expected words or a number, found bool"):
+    with pytest.raises(ValueError, match="row 1: column label: expected text or a number, found bool"):
         read_clips(tmp_path)
     pq.write_table(pa.table([["a"], ["x"], [1.0], [2.0]], ["id", "text", "label", "label"]), tmp_path / "clips.parquet")
     with pytest.raises(ValueError, match=r"not Parquet: .*label"):

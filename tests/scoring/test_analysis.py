@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from omnisent.data.planted import write_sound, write_video
+from omnisent.data.planted import write_audio, write_video
 from omnisent.errors_omnisent import MediaError, OmniSentError
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.analysis import analyse_clip
@@ -49,7 +49,7 @@ def test_it_is_the_pipelines_score_with_and_without_each_modality(pipe, talk):
 
 def test_only_what_a_clip_has_is_left_out(pipe, talk, tmp_path):
     write_video(tmp_path / "silent.mp4", np.full((20, 56, 56, 3), 90, np.uint8), 10)
-    write_sound(tmp_path / "voice.m4a", np.sin(np.arange(32_000) / 9).astype(np.float32))
+    write_audio(tmp_path / "voice.m4a", np.sin(np.arange(32_000) / 9).astype(np.float32))
     assert analyse_clip(pipe, tmp_path / "silent.mp4").without == {}
     assert analyse_clip(pipe, tmp_path / "voice.m4a").modalities == ("audio",)
     assert analyse_clip(pipe, None, WORDS).seconds is None

@@ -20,7 +20,7 @@ import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from omnisent.data.planted import write_sound, write_video
+from omnisent.data.planted import write_audio, write_video
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.app import FAULT, build_app, running, serve
 
@@ -62,7 +62,7 @@ def test_five_at_once_are_all_answered_with_the_pipelines_scores(address, pipe, 
 
 
 def test_a_sound_or_a_transcript_alone_is_scored(client, pipe, tmp_path):
-    write_sound(tmp_path / "voice.m4a", np.sin(np.arange(24_000) / 9).astype(np.float32))
+    write_audio(tmp_path / "voice.m4a", np.sin(np.arange(24_000) / 9).astype(np.float32))
     heard = client.predict(None, handle_file(tmp_path / "voice.m4a"), "", api_name="/score")
     assert shown_score(heard) == pytest.approx(pipe({"audio": str(tmp_path / "voice.m4a")})["score"], abs=1e-5)
     assert "Scored without a transcript" in heard[0]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from transformers import pipeline
 
-from omnisent.data.planted import write_sound, write_video
+from omnisent.data.planted import write_audio, write_video
 from omnisent.errors_omnisent import MediaError
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.subtitles import Cue
@@ -122,7 +122,7 @@ def test_a_bad_window_says_why_and_stops_no_other(pipe, talk, tmp_path):
 
 
 def test_sound_alone_has_a_timeline_and_what_cannot_be_opened_is_an_error(pipe, tmp_path):
-    write_sound(tmp_path / "a.m4a", sound_of(6))
+    write_audio(tmp_path / "a.m4a", sound_of(6))
     windows = list(score_timeline(pipe, tmp_path / "a.m4a", window=2, stride=2))
     assert len({m.score for m in windows[:3]}) == 3
     with pytest.raises(MediaError, match="missing"):
