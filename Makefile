@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo test test-slow test-browser mutate fuzz bench lint format clean
+.PHONY: install demo check lint types test test-slow test-browser test-lowest mutate fuzz bench wheel format clean
 
 install: .venv/installed
 
@@ -24,11 +24,26 @@ demo: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+check: lint test
+
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
 
 test-browser: install
 	$(BIN)/python -m pytest -q -m browser
+
+# A core of the suite with the lowest version of each direct dependency that pyproject.toml allows.
+test-lowest: .venv-lowest/installed
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -q $(LOWEST_TESTS)
+
+LOWEST_TESTS := tests/evaluation tests/data tests/readouts tests/test_cli.py tests/test_configuration_omnisent.py \
+	tests/test_processing_omnisent.py tests/test_modeling_omnisent.py tests/test_pipeline_omnisent.py tests/training/test_trainer.py
+
+.venv-lowest/installed: pyproject.toml tests/lowest.py
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/lowest.py > .venv-lowest/requirements.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-lowest/requirements.txt -e .
+	@touch $@
 
 mutate: install
 	nice -n 10 $(BIN)/python tests/mutate.py
@@ -44,13 +59,22 @@ bench: install runs/demo/model
 runs/demo/model:
 	$(MAKE) demo
 
-lint: install
+wheel: install
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+lint: install types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+# The checker needs a folder that is named as the package; a clone may have any name.
+types: install
+	@mkdir -p .venv/types && ln -sfn ../.. .venv/types/omnisent
+	MYPYPATH=.venv/types $(BIN)/mypy
 
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv .venv-lowest runs build dist *.egg-info

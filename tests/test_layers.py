@@ -1,0 +1,63 @@
+"""The structure that the README's map describes: imports point down, without circles, and no file is too long to read."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import omnisent
+
+ROOT = Path(omnisent.__file__).parent
+LAYERS = (
+    (
+        "configuration_omnisent",
+        "thinker_omnisent",
+        "thinker_inputs_omnisent",
+        "heads_omnisent",
+        "adapter_omnisent",
+        "evaluation",
+    ),
+    ("modeling_omnisent", "processing_omnisent", "data"),
+    ("readouts", "pipeline_omnisent"),
+    ("training", "hub", "scoring"),
+    ("train",),
+    ("experiments",),
+    ("cli",),
+)
+FOLDERS = ("data", "evaluation", "experiments", "hub", "readouts", "scoring", "training")
+FILES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))])
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES if path.name != "__init__.py"}
+
+
+def imported(module: str) -> set[str]:
+    """Modules of the package that a module imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "omnisent"):
+            base = module.split(".")[: -node.level] if node.level else []
+            path = [*base, *(node.module or "").removeprefix("omnisent").strip(".").split(".")]
+            path = [part for part in path if part]
+            found |= {".".join([*path, alias.name]) for alias in node.names} | {".".join(path)}
+    return found & MODULES.keys()
+
+
+def layer(module: str) -> int:
+    return next((level for level, names in enumerate(LAYERS) if module.split(".")[0] in names), 0)
+
+
+def test_imports_point_down():
+    upwards = [(module, one) for module in MODULES for one in imported(module) if layer(one) > layer(module)]
+    assert upwards == []
+
+
+def test_there_is_no_circle():
+    list(graphlib.TopologicalSorter({module: imported(module) for module in MODULES}).static_order())
+
+
+def test_files_are_short():
+    lengths = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in MODULES.items()}
+    assert {module: count for module, count in lengths.items() if count > (400 if "_omnisent" in module else 450)} == {}
+
+
+def test_the_readme_names_every_module():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [module for module in MODULES if f"`{module.split('.')[-1]}" not in readme] == []
