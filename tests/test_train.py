@@ -198,7 +198,7 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(settings, t
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     state.unlink()
     (folder / "checkpoint-2" / "trainer_state.json").unlink()
-    with pytest.raises(FileNotFoundError, match="no whole checkpoint"):
+    with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
         run(*parse_arguments([config, "--resume_from_checkpoint", "true"]))
 
 

@@ -1,7 +1,7 @@
-"""What each field of a run may hold, as tables; and whether transformers can make use of the whole.
+"""The values that each field of a run may have, as tables, and whether transformers accepts them all together.
 
-A setting that would end in a traceback, or be taken and passed over in silence, is refused by name before a model or a clip is
-opened. Which fields contradict each other stands in argument_rules.py.
+A setting that would end in a traceback, or be silently ignored, is refused by name before a model or a clip is opened. Fields that
+contradict each other are in argument_rules.py.
 """
 
 import json
@@ -42,7 +42,7 @@ _AT_LEAST_2: Range = ("at least 2", lambda value: value >= 2)
 _ABOVE_0: Range = ("above 0", lambda value: value > 0)
 _BELOW_1: Range = ("at least 0 and below 1", lambda value: 0 <= value < 1)
 _SEED: Range = ("from 0 to 4294967295", lambda value: 0 <= value < 2**32)
-_STEPS: Range = ("a whole number, or a share of all steps below 1", lambda v: 0 < v < 1 or (v >= 1 and v == int(v)))
+_STEPS: Range = ("a whole number, or a fraction of all steps below 1", lambda v: 0 < v < 1 or (v >= 1 and v == int(v)))
 RANGES: dict[str, Range] = {
     "max_new_tokens": _AT_LEAST_1,
     "head_hidden_size": _AT_LEAST_1,
@@ -68,7 +68,7 @@ RANGES: dict[str, Range] = {
     # transformers' own
     "max_steps": ("-1 or at least 1", lambda value: value == -1 or value >= 1),
     "warmup_steps": (
-        "a whole number, or a share of all steps below 1",
+        "a whole number, or a fraction of all steps below 1",
         lambda v: 0 <= v < 1 or (v >= 1 and v == int(v)),
     ),
     "weight_decay": _AT_LEAST_0,
@@ -94,28 +94,28 @@ RANGES: dict[str, Range] = {
 }
 MAY_BE_EMPTY = ("system_prompt", "debug", "fsdp", "optim_args", "run_name", "project", "length_column_name")
 
-_AS_LISTS = "evaluation would give its predictions in another form than one a clip"
+_AS_LISTS = "evaluation must give one prediction per clip"
 _NOT_YET = "it is not supported yet; adapter and head would be saved empty"
 ONLY: dict[str, tuple[tuple, str]] = {  # the values that our loop can honour, and why no other
-    "remove_unused_columns": ((False,), "clips are turned into inputs in the workers"),
+    "remove_unused_columns": ((False,), "clips become model inputs in the DataLoader workers"),
     "prediction_loss_only": ((False,), "metrics need the predictions"),
-    "batch_eval_metrics": ((False,), "correlation and F1 cannot be put together from batches"),
+    "batch_eval_metrics": ((False,), "correlation and F1 cannot be combined from batches"),
     "eval_do_concat_batches": ((True,), _AS_LISTS),
     "eval_use_gather_object": ((False,), _AS_LISTS),
     "include_for_metrics": (([],), "metrics need scores and labels alone"),
     "label_smoothing_factor": ((0,), "labels are numbers, not classes"),
     "label_names": ((None, ["labels"]), "a clip has one label, and its name is fixed"),
-    "bf16_full_eval": ((False,), "it would turn the head and the adapter that are saved into bfloat16"),
-    "fp16_full_eval": ((False,), "it would turn the head and the adapter that are saved into float16"),
+    "bf16_full_eval": ((False,), "the saved head and adapter would be converted to bfloat16"),
+    "fp16_full_eval": ((False,), "the saved head and adapter would be converted to float16"),
     "dataloader_drop_last": ((False,), "it drops test clips too"),
-    "dataloader_in_order": ((True,), "predictions would come back in another order than the clips"),
+    "dataloader_in_order": ((True,), "predictions would not be in the order of the clips"),
     "train_sampling_strategy": (
         ("random", "sequential", "group_by_length"),
         "the others open every clip beforehand, or weigh clips by the size of their batch",
     ),
     "use_liger_kernel": ((False,), "there are no such kernels for this model"),
     "liger_kernel_config": ((None,), "there are no such kernels for this model"),
-    "enable_jit_checkpoint": ((False,), "a run that was stopped would pass for a finished one"),
+    "enable_jit_checkpoint": ((False,), "an interrupted run would look finished"),
     "push_to_hub": ((False,), "it uploads neither adapter nor head; `omnisent publish` uploads the bundle"),
     "parallelism_config": ((None,), _NOT_YET),
     "fsdp": ((None, False, "", []), _NOT_YET),
@@ -156,7 +156,7 @@ _MANY_STEPS = 1_000_000
 
 
 def shown(value: Any) -> str:
-    """A value about as it stands in a YAML file."""
+    """A value as a YAML file shows it."""
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
@@ -209,10 +209,10 @@ def _as(kind: Any, value: Any) -> Any:
 
 
 def check_honoured(name: str, value: Any) -> None:
-    """The training loop can do what the value says.
+    """The training loop supports the value.
 
     Raises:
-        SettingError: with what it can do, and why no other.
+        SettingError: with the supported values, and the reason.
     """
     if name in ONLY and value not in ONLY[name][0]:
         allowed, reason = ONLY[name]
@@ -284,7 +284,7 @@ def refusing(names: Sequence[str], label: str) -> Iterator[None]:
 
 
 def try_out(args: TrainingArguments) -> None:
-    """Make optimizer and schedule for a parameter of no account, so that what cannot be made is refused before anything is loaded.
+    """Build optimizer and schedule for a dummy parameter, so that impossible settings are refused before anything is loaded.
 
     Raises:
         SettingError: naming the optimizer or the schedule, with what is wrong.

@@ -1,7 +1,7 @@
 """Which fields of a run contradict each other, as a table of rules that each name the fields and what to do.
 
-What a field may hold by itself stands in argument_checks.py. Whether data set, base model and bundle fit is checked where they are
-first read.
+The values of a single field are checked in argument_checks.py. Whether data set, base model and bundle fit is checked where
+they are first read.
 """
 
 import math
@@ -33,7 +33,7 @@ class Rule:
     Attributes:
         fields: that it is about; the message shows their values.
         broken: whether the values, by name, break it.
-        reason: what is wrong and what to do, or a function of the values that says so.
+        reason: what is wrong and what to do, or a function of the values that returns it.
         of_machine: whether it asks what this machine has, which does not matter to a plan.
     """
 
@@ -110,7 +110,7 @@ def _trackers(v: SimpleNamespace) -> list[str]:
 
 _TEMPLATE = "it must have {text} in it, where the words go"
 _LAUNCHED = "(`accelerate launch --mixed_precision` counts as the first)"
-_NO_WORKERS = "it is for loading in workers; set dataloader_num_workers to at least 1, or leave it out"
+_NO_WORKERS = "it applies to DataLoader workers; set dataloader_num_workers to at least 1, or leave it out"
 _NO_EVALUATION = "set eval_strategy to steps or epoch"
 RULES = (
     Rule(
@@ -127,7 +127,7 @@ RULES = (
     Rule(
         ("context_clips", "modalities"),
         lambda v: v.context_clips > 0 and "text" not in v.modalities,
-        "what was said before is text; add text to modalities, or set context_clips to 0",
+        "preceding transcripts are text; add text to modalities, or set context_clips to 0",
     ),
     Rule(
         ("base_revision", "base_model"),
@@ -148,12 +148,12 @@ RULES = (
     Rule(
         ("evaluate_only", "adapter"),
         lambda v: v.evaluate_only and not READOUTS[v.readout].uses_lm_head and v.adapter is None,
-        "a head that was never trained has nothing to say; name a bundle with adapter",
+        "the head would be untrained; name a trained bundle with adapter",
     ),
     Rule(
         ("evaluate_only", "resume_from_checkpoint"),
         lambda v: v.evaluate_only and _resumes(v),
-        "nothing is trained that could go on; to score with a checkpoint, name it with adapter",
+        "there is no training to resume; to score with a checkpoint, name it with adapter",
     ),
     Rule(
         ("resume_from_checkpoint",),
@@ -162,13 +162,13 @@ RULES = (
             and v.resume_from_checkpoint.lower() != "true"
             and not (Path(v.resume_from_checkpoint) / "trainer_state.json").is_file()
         ),
-        "there is no whole checkpoint in this folder; `true` takes the last one of output_dir",
+        "this folder has no complete checkpoint; `true` takes the last one of output_dir",
         of_machine=True,
     ),
     Rule(
         ("resume_from_checkpoint", "save_only_model"),
         lambda v: _resumes(v) and v.save_only_model,
-        "its checkpoints hold no state of the optimizer to go on from",
+        "its checkpoints hold no optimizer state to resume from",
     ),
     Rule(("bf16", "fp16"), lambda v: v.bf16 and v.fp16, "at most one of the two"),
     Rule(
@@ -196,12 +196,12 @@ RULES = (
     Rule(
         ("early_stopping_patience", "eval_strategy"),
         lambda v: v.early_stopping_patience is not None and v.eval_strategy == "no",
-        f"there is nothing to watch; {_NO_EVALUATION}, or leave early_stopping_patience out",
+        f"there is nothing to monitor; {_NO_EVALUATION}, or leave early_stopping_patience out",
     ),
     Rule(
         ("early_stopping_patience", "load_best_model_at_end"),
         lambda v: v.early_stopping_patience is not None and not v.load_best_model_at_end,
-        "the run would end with weights that are worse than its best; set load_best_model_at_end",
+        "the run would end with weights worse than its best; set load_best_model_at_end",
     ),
     Rule(
         ("load_best_model_at_end", "eval_strategy"),
@@ -211,12 +211,12 @@ RULES = (
     Rule(
         ("load_best_model_at_end", "save_strategy", "eval_strategy"),
         lambda v: v.load_best_model_at_end and v.save_strategy not in ("best", v.eval_strategy),
-        "a checkpoint that is to be the best must be saved when it is evaluated; set both strategies alike",
+        "each evaluated checkpoint must be saved; give both strategies the same value",
     ),
     Rule(
         ("load_best_model_at_end", "save_steps", "eval_steps"),
         lambda v: v.load_best_model_at_end and v.save_strategy == v.eval_strategy == "steps" and _no_multiple(v),
-        "save_steps must be a multiple of eval_steps (or of logging_steps, where that is left out), both whole or both shares",
+        "save_steps must be a multiple of eval_steps (or of logging_steps if that is unset), both integers or both fractions",
     ),
     Rule(
         ("save_strategy", "eval_strategy"),
@@ -246,12 +246,12 @@ RULES = (
             None not in (v.metric_for_best_model, v.greater_is_better)
             and v.greater_is_better == lower_is_better(v.metric_for_best_model)
         ),
-        "the worst checkpoint would be kept; leave greater_is_better out, it follows from the metric",
+        "the worst checkpoint would be kept; leave greater_is_better out, it is derived from the metric",
     ),
     Rule(
         ("lr_scheduler_type", "eval_strategy"),
         lambda v: _follows_metric(v) and v.eval_strategy == "no",
-        f"this schedule follows the evaluations; {_NO_EVALUATION}",
+        f"this schedule needs evaluations; {_NO_EVALUATION}",
     ),
     Rule(
         ("lr_scheduler_type", "lr_scheduler_kwargs", "metric_for_best_model"),
@@ -259,7 +259,7 @@ RULES = (
             _follows_metric(v)
             and ((v.lr_scheduler_kwargs or {}).get("mode", "min") == "min") != lower_is_better(v.metric_for_best_model)
         ),
-        'it would follow the metric the wrong way; lr_scheduler_kwargs {"mode": "max"} is for one where higher is better',
+        'the schedule would react the wrong way; lr_scheduler_kwargs {"mode": "max"} is for metrics where higher is better',
     ),
     Rule(
         ("dataloader_persistent_workers", "dataloader_num_workers"),
@@ -279,12 +279,12 @@ RULES = (
     Rule(
         ("gradient_checkpointing", "activation_checkpointing"),
         lambda v: v.gradient_checkpointing not in (None, v.activation_checkpointing),
-        "the first is an old name of the second and would be passed over; leave it out",
+        "the first is a deprecated name of the second and would be ignored; leave it out",
     ),
     Rule(
         ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"),
         lambda v: v.gradient_checkpointing_kwargs not in (None, v.activation_checkpointing_kwargs),
-        "the first is an old name of the second and would be passed over; leave it out",
+        "the first is a deprecated name of the second and would be ignored; leave it out",
     ),
     Rule(
         ("torch_compile_backend",),
@@ -300,7 +300,7 @@ RULES = (
             not set((v.debug or "").split() if isinstance(v.debug, str | None) else v.debug)
             <= {DebugOption.UNDERFLOW_OVERFLOW}
         ),
-        "only underflow_overflow is known here",
+        "only underflow_overflow is supported",
     ),
     Rule(
         ("report_to",),

@@ -188,7 +188,7 @@ def parse_arguments(
     Raises:
         FileNotFoundError: when the file is missing.
         ValueError: in one line, for a field that does not exist, has a value that it cannot have, or contradicts others, naming the
-            field, and the file where the value stands in it.
+            field, and the file where it comes from one.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = _Parser(ARGUMENTS, description="Train a sentiment readout.", allow_abbrev=False, formatter_class=_Help)
@@ -307,6 +307,6 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)

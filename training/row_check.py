@@ -24,7 +24,7 @@ def check_order(places: np.ndarray, labels: np.ndarray, dataset: ClipDataset) ->
     Raises:
         ValueError: naming the first row where they did not.
     """
-    said = "; nothing is written. Leave out settings of Trainer or accelerate that change how evaluation is shared or ordered"
+    said = "; nothing is written. Remove settings of Trainer or accelerate that reorder or split evaluation"
     if len(places) != len(dataset):
         raise ValueError(f"evaluation gave {len(places)} predictions for {len(dataset)} clips{said}")
     wrong = np.flatnonzero(places != np.arange(len(dataset)))

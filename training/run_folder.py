@@ -1,6 +1,6 @@
 """The run folder: config.yaml, environment.json, metrics.json, predictions.csv of test and validation, clip_facts.csv, ...
 
-Every later figure is read from it. metrics.json is written last: where it lies, the run is finished.
+All later figures are read from it. metrics.json is written last: a folder that has it holds a finished run.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ logger = logging.getLogger("omnisent.run_folder")
 
 
 def begin(folder: Path) -> None:
-    """Take away the figures of an earlier run: metrics.json says that a run is finished, so none may lie beside other settings."""
+    """Remove the figures of an earlier run: a metrics.json beside other settings would make them look like a finished run's."""
     (folder / "metrics.json").unlink(missing_ok=True)
 
 
@@ -46,7 +46,7 @@ def checkpoint_to_resume(args: OmniSentTrainingArguments) -> str | None:
     """The checkpoint that `resume_from_checkpoint` names: a folder, or `true` for the run folder's last; `None` for a new run.
 
     Raises:
-        FileNotFoundError: for `true` when the run folder has no whole checkpoint.
+        FileNotFoundError: for `true` when the run folder has no complete checkpoint.
         ValueError: for a new run in a folder that holds checkpoints of another run.
     """
     folder, wanted = Path(args.output_dir), str(args.resume_from_checkpoint)
@@ -61,7 +61,7 @@ def checkpoint_to_resume(args: OmniSentTrainingArguments) -> str | None:
     if wanted.lower() != "true":
         return wanted
     if last is None:
-        raise FileNotFoundError(f"resume_from_checkpoint: there is no whole checkpoint in {folder}")
+        raise FileNotFoundError(f"resume_from_checkpoint: there is no complete checkpoint in {folder}")
     return str(last)
 
 
@@ -199,7 +199,7 @@ def read_bad_clips(folder: Path) -> list[tuple[str, str, str]]:
 
 
 def write_json(path: Path, value: dict) -> None:
-    """Whole or not at all."""
+    """Write a JSON file atomically."""
     draft = path.with_suffix(path.suffix + ".part")
     draft.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     draft.replace(path)

@@ -65,7 +65,7 @@ class SentimentTrainer(Trainer):
         return self.optimizer
 
     def read(self, dataset: ClipDataset, name: str) -> Readings:
-        """What the model says of the clips of a data set, in their order.
+        """What the model predicts for the clips of a data set, in their order.
 
         Raises:
             ValueError: when predictions come back in another order, or not one a clip.
@@ -202,7 +202,11 @@ def first_bad_value(model: nn.Module, inputs: Mapping[str, Any]) -> str:
     finally:
         for hook in hooks:
             hook.remove()
-    return f"first bad value: the output of {found[0]}" if found else "no module's output is bad when it is run again"
+    return (
+        f"first bad value: the output of {found[0]}"
+        if found
+        else "no module's output is non-finite when the batch is run again"
+    )
 
 
 @contextmanager

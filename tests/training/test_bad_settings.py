@@ -472,8 +472,8 @@ def test_a_misspelt_field_is_named_with_the_one_that_is_near(refused, argv, mess
     [
         ("learning_rat: 1", "there is no field 'learning_rat'; is it learning_rate?"),
         ("1: 2", "there is no field '1'"),
-        ("lora_r: 8\nhead: mlp\nlora_r: 16", "line 3: lora_r stands twice"),
-        ("accelerator_config: {split_batches: true, split_batches: false}", "line 1: split_batches stands twice"),
+        ("lora_r: 8\nhead: mlp\nlora_r: 16", "line 3: lora_r is given twice"),
+        ("accelerator_config: {split_batches: true, split_batches: false}", "line 1: split_batches is given twice"),
         ("a: [1", "is not YAML: line 1: "),
         ("? [a]\n: 1", "is not YAML: line 1: found unhashable key"),
         ("a: \x01", "is not YAML: unacceptable character"),
@@ -553,8 +553,8 @@ def test_early_stopping_without_evaluation_ends_in_one_line(tmp_path):
     with pytest.raises(SystemExit) as stopped:
         train.main([*argv, "--output_dir", str(tmp_path / "run")])
     assert stopped.value.code == (
-        "train.py: early_stopping_patience 2 with eval_strategy no: there is nothing to watch; set eval_strategy to steps or epoch,"
-        " or leave early_stopping_patience out"
+        "train.py: early_stopping_patience 2 with eval_strategy no: there is nothing to monitor; set eval_strategy to steps or"
+        " epoch, or leave early_stopping_patience out"
     )
     assert not (tmp_path / "run").exists()
 

@@ -50,7 +50,7 @@ def test_grouped_batches_are_the_same_in_every_process_and_epoch_after_epoch_oth
 def test_the_first_module_with_a_bad_value_is_named(model, processor, whole_clips):
     inputs = dict(processor([whole_clips[0].to_dict()]))
     model.train()
-    assert first_bad_value(model, inputs) == "no module's output is bad when it is run again"
+    assert first_bad_value(model, inputs) == "no module's output is non-finite when the batch is run again"
     with torch.no_grad():
         model.model.language_model.layers[1].mlp.up_proj.weight[3, 3] = torch.inf
     assert first_bad_value(model, inputs) == "first bad value: the output of model.language_model.layers.1.mlp.up_proj"
