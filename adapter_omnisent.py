@@ -1,4 +1,4 @@
-"""The LoRA adapter of a Thinker: put in, freeze all else, save and load; and weight files, read strictly.
+"""The LoRA adapter of a Thinker: put in, freeze all else, save, load and merge; and weight files, read strictly.
 
 `AdaptedThinker` is the base of every model that scores clips. It knows no head and no readout.
 """
@@ -98,6 +98,15 @@ class AdaptedThinker(PreTrainedModel):
         weights = read_weights(file)
         check_keys(file, weights, get_peft_model_state_dict(self))
         set_peft_model_state_dict(self, weights)
+
+    def merge_lora(self) -> None:
+        """Add the adapter to the Thinker's weights, which may not be quantised, and take it out."""
+        for name, layer in list(self.named_modules()):
+            if isinstance(layer, LoraLayer):
+                layer.merge()
+                parent, _, child = name.rpartition(".")
+                setattr(self.get_submodule(parent), child, layer.get_base_layer())
+        self._hf_peft_config_loaded = False
 
     def _inject(self, lora: LoraConfig) -> None:
         inject_adapter_in_model(lora, self)

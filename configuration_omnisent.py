@@ -22,21 +22,21 @@ def check_versions(requires: dict[str, tuple[str, str]]) -> None:
     """Every package is installed in a version from the first of its two on, and below the second.
 
     Raises:
-        ImportError: in one line, with what is found and the command that installs what is needed.
+        ImportError: in one line, with the versions that are wrong and the command that installs what is needed.
     """
     wrong = {}
     for package, (low, high) in requires.items():
         try:
-            found = importlib.metadata.version(package)
+            installed = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             wrong[package] = "none"
             continue
-        if not _release(low) <= _release(found) < _release(high):
-            wrong[package] = found
+        if not _release(low) <= _release(installed) < _release(high):
+            wrong[package] = installed
     if wrong:
-        said = ", ".join(f"{package} {found}" for package, found in wrong.items())
+        here = ", ".join(f"{package} {version}" for package, version in wrong.items())
         needed = " ".join(f'"{package}>={requires[package][0]},<{requires[package][1]}"' for package in wrong)
-        raise ImportError(f"omnisent does not run with the versions installed here ({said}): pip install {needed}")
+        raise ImportError(f"omnisent does not run with the versions installed here ({here}): pip install {needed}")
 
 
 def _release(version: str) -> tuple[int, ...]:

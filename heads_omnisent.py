@@ -3,12 +3,14 @@
 To add one, write a function and put it into its table; configuration, arguments and help follow. It knows no Thinker and no file.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from .errors_omnisent import OmniSentError
 
 
 def last_token_index(attention_mask: torch.Tensor) -> torch.Tensor:
@@ -102,3 +104,33 @@ class LabelScale:
     def clip(self, scores: torch.Tensor) -> torch.Tensor:
         """Scores (B,) within the range; NaN for one that is not finite."""
         return scores.clamp(self.low, self.high).where(scores.isfinite(), torch.nan)
+
+
+class NotFiniteError(OmniSentError):
+    """Clips of a batch for which the model computes NaN or infinity in place of a score.
+
+    Attributes:
+        rows: their places in the batch.
+        values: (B, ...) of all clips; those of the other rows are good.
+        reason: what may be the cause and what to do.
+    """
+
+    def __init__(self, rows: Sequence[int], values: torch.Tensor):
+        self.rows, self.values = list(rows), values
+        self.reason = (
+            "no score: the model computes NaN or infinity; its weights or the clip's inputs are damaged, or the number format"
+            " overflows (try float32)"
+        )
+        super().__init__(f"row {', '.join(map(str, self.rows))} of {len(values)}: {self.reason}")
+
+
+def check_finite(values: torch.Tensor) -> torch.Tensor:
+    """The values (B, ...) of B clips, as they are.
+
+    Raises:
+        NotFiniteError: when one of them is NaN or infinite.
+    """
+    finite = values.isfinite().reshape(len(values), -1).all(1)  # (B,)
+    if not bool(finite.all()):
+        raise NotFiniteError((~finite).nonzero().flatten().tolist(), values)
+    return values

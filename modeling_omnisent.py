@@ -21,8 +21,7 @@ from transformers.utils import ModelOutput
 
 from .adapter_omnisent import ADAPTER_DIR, AdaptedThinker, check_keys, check_weight_file, check_weights, read_weights
 from .configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES, REQUIRES, OmniSentConfig
-from .errors_omnisent import OmniSentError
-from .heads_omnisent import LOSSES, POOLINGS, RegressionHead
+from .heads_omnisent import LOSSES, POOLINGS, RegressionHead, check_finite
 from .thinker_omnisent import (
     HUB_KEYWORDS,
     Thinker,
@@ -38,36 +37,6 @@ PIPELINE_FILE = "pipeline_omnisent.py"
 HEAD_FILE = "head.safetensors"
 BUNDLE_HUB_KEYWORDS = (*HUB_KEYWORDS, "revision", "force_download")
 AUTO_KEYWORDS = ("trust_remote_code", "code_revision", "adapter_kwargs", "_from_auto", "_from_pipeline")
-
-
-class NotFiniteError(OmniSentError):
-    """Clips of a batch for which the model computes NaN or infinity in place of a score.
-
-    Attributes:
-        rows: their places in the batch.
-        values: (B, ...) of all clips; those of the other rows are good.
-        reason: what may be the cause and what to do.
-    """
-
-    def __init__(self, rows: Sequence[int], values: torch.Tensor):
-        self.rows, self.values = list(rows), values
-        self.reason = (
-            "no score: the model computes NaN or infinity; its weights or the clip's inputs are damaged, or the number format"
-            " overflows (try float32)"
-        )
-        super().__init__(f"row {', '.join(map(str, self.rows))} of {len(values)}: {self.reason}")
-
-
-def check_finite(values: torch.Tensor) -> torch.Tensor:
-    """The values (B, ...) of B clips, as they are.
-
-    Raises:
-        NotFiniteError: when one of them is NaN or infinite.
-    """
-    finite = values.isfinite().reshape(len(values), -1).all(1)  # (B,)
-    if not bool(finite.all()):
-        raise NotFiniteError((~finite).nonzero().flatten().tolist(), values)
-    return values
 
 
 @dataclass
@@ -97,7 +66,7 @@ class OmniForSentimentRegression(AdaptedThinker):
         thinker: a loaded Thinker to wrap; built from the configuration, with random weights, when not given.
 
     Inputs:
-        What [`OmniSentProcessor`] returns. `position_ids` are required: they are the one place that knows which clip has sound.
+        What [`OmniSentProcessor`] returns. `position_ids` are required: they alone tell which clip has audio.
 
     Example:
         >>> model = AutoModel.from_pretrained("org/omnisent", trust_remote_code=True)
@@ -149,7 +118,7 @@ class OmniForSentimentRegression(AdaptedThinker):
             input_ids: (B, T).
             attention_mask: (B, T), 0 for padding, on either side.
             position_ids: (3, B, T), time, height and width, each clip's own.
-            input_features: (A, mel bins, M) log-mel of the clips that have sound.
+            input_features: (A, mel bins, M) log-mel of the A clips that have audio.
             feature_attention_mask: (A, M).
             pixel_values_videos: (P, patch values).
             video_grid_thw: (V, 3).
@@ -221,10 +190,10 @@ class OmniForSentimentRegression(AdaptedThinker):
         """
         if os.path.isdir(base_model):
             base_model = os.path.abspath(base_model)
-        found = thinker_config(base_model, revision=revision)
+        of_thinker = thinker_config(base_model, revision=revision)
         revision = pinned_revision(base_model, revision)
         config = OmniSentConfig(
-            thinker_config=found, base_model=str(base_model), base_revision=revision, **config_fields
+            thinker_config=of_thinker, base_model=str(base_model), base_revision=revision, **config_fields
         )
         options = {
             "quantization_config": quantization_config,
@@ -305,9 +274,9 @@ class OmniForSentimentRegression(AdaptedThinker):
         if config is None:
             config = OmniSentConfig.from_pretrained(folder)
         if config.base_model is None:
-            found = cls._from_merged(folder, *model_args, config=config, **kwargs)
-            (found[0] if isinstance(found, tuple) else found)._bundle = folder
-            return found
+            loaded = cls._from_merged(folder, *model_args, config=config, **kwargs)
+            (loaded[0] if isinstance(loaded, tuple) else loaded)._bundle = folder
+            return loaded
         want_info = kwargs.pop("output_loading_info", False)
         for_base = {key: hub[key] for key in HUB_KEYWORDS if key in hub}
         thinker = load_thinker(

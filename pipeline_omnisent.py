@@ -24,7 +24,7 @@ ON_ERROR = ("raise", "return")
 class MultimodalSentimentPipeline(Pipeline):
     """Scores clips and names them.
 
-    Inputs are a path of a video or sound file, a clip (a mapping with `text`, `video`, `audio`), or a list, a generator or a
+    Inputs are a path of a video or audio file, a clip (a mapping with `text`, `video`, `audio`), or a list, a generator or a
     `datasets` column of either. One input gives one result, a list or column a list, a generator an iterator.
 
     A result is `{"score": float, "label": str}`: the score in label units, and the label `"neutral"` within `neutral_band` of 0,
@@ -35,8 +35,8 @@ class MultimodalSentimentPipeline(Pipeline):
         modalities: which of text, audio and video are used; the processor's own by default.
         on_error: `"raise"`, or `"return"` to get `{"error": message}` in the place of a clip that cannot be scored.
         neutral_band: in place of the default, label units.
-        interval: a level such as 0.9, to get `low` and `high` too: between them lies the label of as large a share of clips like
-            the validation split's.
+        interval: a level such as 0.9, to get `low` and `high` too: a prediction interval of that level, calibrated on the
+            validation split.
         batch_size: clips a forward pass; a clip's score does not depend on it.
         num_workers: processes that read media.
         stream: `True` for an iterator whatever is given.
@@ -129,11 +129,11 @@ class MultimodalSentimentPipeline(Pipeline):
         readable = [clip for clip in batch if "error" not in clip]
         if not readable:
             return batch
-        found = iter(self._scores(readable))
-        return [clip if "error" in clip else next(found) for clip in batch]
+        scored = iter(self._scores(readable))
+        return [clip if "error" in clip else next(scored) for clip in batch]
 
     def _scores(self, clips: list[dict]) -> list[dict]:
-        """Score of each clip, with what its reading warned of; an error where the model gives none."""
+        """Score of each clip, with the warning of its reading; an error where the model gives none."""
         reason = None
         try:
             scores = self.model(**self.processor.pad(clips).to(self.device)).scores
@@ -141,13 +141,13 @@ class MultimodalSentimentPipeline(Pipeline):
             if not _is_a(error, "NotFiniteError"):
                 raise
             scores, reason = error.values, error.reason
-        found = []
+        results = []
         for clip, score in zip(clips, scores.tolist(), strict=True):
             if math.isfinite(score):
-                found.append({"score": score, **{key: clip[key] for key in ("warning",) if key in clip}})
+                results.append({"score": score, **{key: clip[key] for key in ("warning",) if key in clip}})
             else:
-                found.append({"error": f"clip {clip['clip_id']}: {reason}"})
-        return found
+                results.append({"error": f"clip {clip['clip_id']}: {reason}"})
+        return results
 
     def _half_width(self, level: float) -> float:
         if not 0 < level < 1:
@@ -156,10 +156,10 @@ class MultimodalSentimentPipeline(Pipeline):
         if known and str(level) in known["half_widths"]:
             return known["half_widths"][str(level)]
         if known:
-            said = f"it has those of {', '.join(known['half_widths'])}, from {known['clips']} validation clips"
+            available = f"it has those of {', '.join(known['half_widths'])}, from {known['clips']} validation clips"
         else:
-            said = "it has none; its run, finished again with `--resume_from_checkpoint true`, calibrates it"
-        raise ValueError(f"interval: this bundle has no interval of level {level}; {said}")
+            available = "it has none; its run, finished again with `--resume_from_checkpoint true`, calibrates it"
+        raise ValueError(f"interval: this bundle has no interval of level {level}; {available}")
 
     def postprocess(
         self, scored: dict, neutral_band: float | None = None, half_width: float | None = None
@@ -170,14 +170,14 @@ class MultimodalSentimentPipeline(Pipeline):
         if neutral_band is None:
             neutral_band = self.neutral_band
         score = scored["score"]
-        found = {**scored, "label": LABELS[1 if abs(score) <= neutral_band else 2 * (score > 0)]}
+        result = {**scored, "label": LABELS[1 if abs(score) <= neutral_band else 2 * (score > 0)]}
         if half_width is not None:
             config = self.model.config
-            found |= {
+            result |= {
                 "low": max(score - half_width, config.score_min),
                 "high": min(score + half_width, config.score_max),
             }
-        return found
+        return result
 
 
 def as_clip(given: Any) -> Mapping[str, Any]:

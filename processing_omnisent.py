@@ -25,7 +25,7 @@ from .thinker_inputs_omnisent import MODEL_INPUTS, InputLayout, audio_tokens, lo
 logger = logging.get_logger(__name__)
 
 MODALITIES = ("text", "audio", "video")
-# Without the first, transformers makes an empty tokenizer, and without the last another prompt, and neither is said.
+# Without the first, transformers silently makes an empty tokenizer, and without the last another prompt.
 PROCESSOR_FILES = ("tokenizer.json", "tokenizer_config.json", "processor_config.json", "chat_template.jinja")
 SYSTEM_PROMPT = "You judge the sentiment that a speaker expresses in a short video clip."
 TRANSCRIPT = 'The speaker says: "{text}"'
@@ -55,8 +55,8 @@ class OmniSentProcessor(ProcessorMixin):
     """Turns clips into model inputs.
 
     A clip is a mapping with `text`, `video` and `audio` (paths; each may be missing or `None`) and, for messages, `id`. With
-    `video` set and `audio` unset, the video's own sound is used, if it has any. `context` may list the transcripts of the clips
-    before it in its video, the earliest first. `start` and `end`, in seconds, take a stretch of its files; for many stretches of
+    `video` set and `audio` unset, the video's own audio is used, if it has any. `context` may list the transcripts of the clips
+    before it in its video, the earliest first. `start` and `end`, in seconds, take a segment of its files; for many segments of
     one file, give what `open` returns in place of its path.
 
     Args:
@@ -75,7 +75,7 @@ class OmniSentProcessor(ProcessorMixin):
         min_pixels: fewest pixels of a frame after resizing.
         max_pixels: most pixels of a frame after resizing.
         exact_resize: `False` for the faster 8-bit resize, which moves pixels by a few levels.
-        max_sound_seconds: sound beyond is cut; 300 is what the reference extractor keeps.
+        max_sound_seconds: audio beyond is cut; 300 is what the reference extractor keeps.
         patch_size: of the vision tower, in pixels.
         merge_size: of the vision tower, in patches.
         temporal_patch_size: of the vision tower, in frames.
@@ -273,8 +273,8 @@ class OmniSentProcessor(ProcessorMixin):
 
         Args:
             text: transcript, without marks of special tokens.
-            media: frames and sound, each `None` where the clip has none.
-            before: what was said before it.
+            media: frames and audio, each `None` where the clip has none.
+            before: the preceding transcripts, as one text.
         """
         encoded: dict[str, torch.Tensor] = {}
         layout, mel_frames, grid = self.layout, 0, None
@@ -305,10 +305,7 @@ class OmniSentProcessor(ProcessorMixin):
         return BatchFeature(self.layout.pad(encoded, self.tokenizer, padding_side=padding_side))
 
     def prompt(self, text: str | None, before: str | None = None, *, video: bool, audio: bool) -> str:
-        """The chat prompt of a transcript and of what was said before it.
-
-        It has one placeholder: for video, with or without audio, or for audio alone.
-        """
+        """The chat prompt of a transcript and of those before it, with one placeholder: for video, with any audio, or for audio."""
         content: list[dict[str, str]] = []
         if video:
             content.append({"type": "video", "video": ""})
@@ -350,27 +347,28 @@ def _clip_id(clip: Mapping[str, Any]) -> str:
 def _read_clip(
     clip: Mapping[str, Any], wanted: Sequence[str], sampling: VideoSampling, max_sound_seconds: float
 ) -> tuple[str | None, ClipMedia]:
-    """The transcript and the frames and sound that are wanted; each `None` where the clip has none."""
+    """The transcript, and the frames and audio samples that are wanted; each `None` where the clip has none."""
     text = _plain_text(clip.get("text")) if "text" in wanted else None
     video, audio = clip.get("video"), clip.get("audio")
     own_audio = video is not None and audio is None and "audio" in wanted
-    frames, pair_seconds, sound, duration = None, None, None, 0.0
+    frames, pair_seconds, samples, duration = None, None, None, 0.0
     warnings: list[str] = []
-    stretch = (clip.get("start"), clip.get("end"))
+    segment = (clip.get("start"), clip.get("end"))
     if video is not None and ("video" in wanted or own_audio):
         rules = {"sampling": sampling, "max_sound_seconds": max_sound_seconds}
-        media = _read_file(video, *stretch, video="video" in wanted, audio=own_audio, **rules)
-        frames, pair_seconds, sound, duration = media.frames, media.seconds_per_frame_pair, media.audio, media.duration
+        media = _read_file(video, *segment, video="video" in wanted, audio=own_audio, **rules)
+        frames, pair_seconds = media.frames, media.seconds_per_frame_pair
+        samples, duration = media.audio, media.duration
         warnings += [media.warning] if media.warning else []
     if audio is not None and "audio" in wanted:
-        media = _read_file(audio, *stretch, video=False, audio=True, max_sound_seconds=max_sound_seconds)
-        sound, duration = media.audio, max(duration, media.duration)
+        media = _read_file(audio, *segment, video=False, audio=True, max_sound_seconds=max_sound_seconds)
+        samples, duration = media.audio, max(duration, media.duration)
         warnings += [media.warning] if media.warning else []
-    return text, ClipMedia(frames, pair_seconds, sound, duration, "; ".join(warnings) or None)
+    return text, ClipMedia(frames, pair_seconds, samples, duration, "; ".join(warnings) or None)
 
 
 def _read_file(file: str | os.PathLike | LongMedia, start: float | None, end: float | None, **wanted: Any) -> ClipMedia:
-    """The whole of a file, or a stretch of it."""
+    """The whole of a file, or a segment of it."""
     if isinstance(file, LongMedia):
         return file.read(start or 0.0, end, **wanted)
     if start is None and end is None:

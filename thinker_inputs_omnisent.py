@@ -51,11 +51,11 @@ class InputLayout:
         return self.patch_size * self.merge_size
 
     def most_video_tokens(self, max_frames: int, max_pixels: int) -> int:
-        """Tokens of a video with so many frames of so many pixels."""
+        """Tokens of a video with `max_frames` frames of `max_pixels` pixels each."""
         return max_frames // self.temporal_patch_size * (max_pixels // self.token_size**2)
 
     def video_tokens(self, grid: torch.Tensor) -> int:
-        """Tokens that the vision tower makes of a video with so many patches in time, height and width (1, 3)."""
+        """Tokens of a video, from its patches in time, height and width (1, 3)."""
         return int(grid.prod()) // self.merge_size**2
 
     def patches(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -206,7 +206,7 @@ class InputLayout:
 
 
 def audio_tokens(mel_frames: int) -> int:
-    """Tokens that the audio tower makes of so many log-mel frames: one for each 40 ms, less at the end."""
+    """Tokens that the audio tower makes of a number of log-mel frames: one for each 40 ms, less at the end."""
     return max(0, ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1)
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from peft.tuners.lora import LoraLayer
 
 from ..adapter_omnisent import ADAPTER_DIR
 from ..configuration_omnisent import OmniSentConfig
@@ -153,13 +152,8 @@ def merge(run: Path, folder: Path) -> None:
         thinker.dequantize(dtype=torch.float32)
     thinker.float()
     model.load_trained(bundle)
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, LoraLayer):
-            layer.merge()
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, layer.get_base_layer())
+    model.merge_lora()
     thinker.to(dtype)
-    model._hf_peft_config_loaded = False
     model.config.base_model = model.config.base_revision = None
     model.save_pretrained(folder)
 

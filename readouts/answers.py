@@ -29,8 +29,8 @@ def parse_answer(text: str) -> float | None:
     `"1,5"` is 1, and `"minus two"` is unparsable, as are hundreds of digits that no float holds. The number may lie outside the
     score range.
     """
-    found = _NUMBER.search(text)
-    number = None if found is None else float(found.group().replace("\u2212", "-"))
+    match = _NUMBER.search(text)
+    number = None if match is None else float(match.group().replace("\u2212", "-"))
     return None if number is None or math.isinf(number) else number
 
 

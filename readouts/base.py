@@ -142,7 +142,7 @@ class Readout(ABC):
         """
         scores, labels = self.scores(readings), np.asarray(labels)
         low, high = self.score_range
-        found = {
+        metrics = {
             **msa_metrics(scores, labels, convention=convention),
             "decoding": self.decoding,
             "out_of_range_rate": float(np.mean((readings.raw < low) | (readings.raw > high))),
@@ -150,6 +150,6 @@ class Readout(ABC):
         if self.decoding is not None:
             parsable = ~np.isnan(readings.raw)
             errors = np.abs(scores - labels)[parsable]
-            found["unparsable_rate"] = float(np.mean(~parsable))
-            found["mae_parsable"] = float(errors.mean()) if parsable.any() else None
-        return found
+            metrics["unparsable_rate"] = float(np.mean(~parsable))
+            metrics["mae_parsable"] = float(errors.mean()) if parsable.any() else None
+        return metrics

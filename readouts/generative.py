@@ -17,8 +17,8 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from ..adapter_omnisent import AdaptedThinker
-from ..heads_omnisent import LabelScale
-from ..modeling_omnisent import bundle_folder, check_finite
+from ..heads_omnisent import LabelScale, check_finite
+from ..modeling_omnisent import bundle_folder
 from ..thinker_omnisent import (
     ThinkerConfig,
     ThinkerWithLMHead,
@@ -123,7 +123,7 @@ class OmniForSentimentGeneration(AdaptedThinker):
     def read_prompt(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor, **media: torch.Tensor
     ) -> tuple[torch.Tensor, DynamicCache]:
-        """One pass over B prompts: logits (B, vocabulary) of the first answer token, and the cache to go on from."""
+        """One pass over B prompts: logits (B, vocabulary) of the first answer token, and the cache that the answer continues."""
         if not bool(attention_mask[:, -1].all()):
             raise ValueError("prompts must be padded on the left, so that an answer follows each one directly")
         cache = DynamicCache(config=self.config.text_config)

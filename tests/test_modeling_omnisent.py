@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, BitsAndBytesConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
-from omnisent.modeling_omnisent import NotFiniteError, OmniForSentimentRegression
+from omnisent.heads_omnisent import NotFiniteError
+from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.thinker_omnisent import load_thinker, tower_features
 from omnisent.training.arguments import ModelArguments
 from omnisent.training.backbone import lora_config

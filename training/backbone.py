@@ -36,7 +36,7 @@ def base_of(arguments: ModelArguments) -> tuple[str, str | None]:
 
 
 def lora_config(arguments: ModelArguments) -> LoraConfig:
-    """The adapter to go on from, or a new one: by suffix over the whole Thinker (`paper`), or in the language model (`llm`)."""
+    """The configuration of the adapter to train further, or of a new one, by the preset."""
     if arguments.adapter:
         return LoraConfig.from_pretrained(bundle_folder(arguments.adapter) / ADAPTER_DIR)
     return LoraConfig(
@@ -117,7 +117,7 @@ def check_adapter(arguments: ModelArguments, score_range: tuple[float, float], *
     Args:
         arguments: of the run.
         score_range: of the run's data set, label units.
-        training: whether the run trains; then scores may go on in another range.
+        training: whether the run trains; its scores may then have another range than the bundle's.
 
     Raises:
         FileNotFoundError: when there is no such bundle, or it has no adapter.
@@ -128,7 +128,7 @@ def check_adapter(arguments: ModelArguments, score_range: tuple[float, float], *
     folder = bundle_folder(arguments.adapter)
     if not (folder / ADAPTER_DIR / ADAPTER_CONFIG_FILE).is_file():
         raise FileNotFoundError(
-            f"adapter: {folder / ADAPTER_DIR} is missing; is {arguments.adapter} a merged model? It cannot go on"
+            f"adapter: {folder / ADAPTER_DIR} is missing; is {arguments.adapter} a merged model? It has no adapter to use"
         )
     lora = LoraConfig.from_pretrained(folder / ADAPTER_DIR)
     _check_same_base(arguments, lora.base_model_name_or_path)

@@ -66,7 +66,7 @@ class FeatureCache:
         return self.folder / name[:2] / f"{name}{SUFFIX}"
 
     def load(self, clip: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """The entry of a clip: what `encode` gives, with `audio_embeds` and `video_embeds` in place of sound and picture.
+        """The entry of a clip: what `encode` gives, with `audio_embeds` and `video_embeds` in place of audio and video.
 
         Raises:
             FileNotFoundError: when there is none.
@@ -134,7 +134,7 @@ def fill_cache(
     processor: OmniSentProcessor,
     args: OmniSentTrainingArguments,
 ) -> None:
-    """Compute the entries that are missing; each process of several takes its share. The towers are loaded for it alone.
+    """Compute the entries that are missing; each of several processes computes its part. The towers are loaded for it alone.
 
     Args:
         cache: of this backbone and processor.
@@ -145,9 +145,9 @@ def fill_cache(
     """
     missing = [clip for clip in clips if not cache.has(clip)]
     logger.info("feature cache %s: %d of %d clips found", cache.folder, len(clips) - len(missing), len(clips))
-    share = missing[args.process_index :: args.world_size]
-    if share:
-        _compute(cache, load_towers(model_args, args.device), share, processor, args)
+    own = missing[args.process_index :: args.world_size]
+    if own:
+        _compute(cache, load_towers(model_args, args.device), own, processor, args)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     if torch.distributed.is_initialized():
@@ -228,8 +228,8 @@ def _base(arguments: ModelArguments) -> str:
 
 
 def _stamp(path: str | Path) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_size, found.st_mtime_ns
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
 @cache

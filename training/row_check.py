@@ -24,19 +24,19 @@ def check_order(places: np.ndarray, labels: np.ndarray, dataset: ClipDataset) ->
     Raises:
         ValueError: naming the first row where they did not.
     """
-    said = "; nothing is written. Remove settings of Trainer or accelerate that reorder or split evaluation"
+    advice = "; nothing is written. Remove settings of Trainer or accelerate that reorder or split evaluation"
     if len(places) != len(dataset):
-        raise ValueError(f"evaluation gave {len(places)} predictions for {len(dataset)} clips{said}")
+        raise ValueError(f"evaluation gave {len(places)} predictions for {len(dataset)} clips{advice}")
     wrong = np.flatnonzero(places != np.arange(len(dataset)))
     if len(wrong):
-        raise ValueError(f"evaluation gave the prediction of clip {places[wrong[0]]} in row {wrong[0]}{said}")
+        raise ValueError(f"evaluation gave the prediction of clip {places[wrong[0]]} in row {wrong[0]}{advice}")
     wrong = np.flatnonzero(labels != np.array([clip.label for clip in dataset.clips], np.float32))
     if len(wrong):
-        raise ValueError(f"evaluation gave clip {dataset.clips[wrong[0]].id} the label {labels[wrong[0]]}{said}")
+        raise ValueError(f"evaluation gave clip {dataset.clips[wrong[0]].id} the label {labels[wrong[0]]}{advice}")
 
 
 def evenly(count: int, most: int) -> np.ndarray:
-    """At most so many of `count` places, spread evenly from the first to the last."""
+    """At most `most` of `count` places, spread evenly from the first to the last."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 

@@ -1,6 +1,6 @@
 """Writes a tiny Qwen2.5-Omni checkpoint: the real classes, processor and file layout, random weights, a few megabytes.
 
-It stands in for the 7B checkpoint where no weights can be had, so that the real loading and training code runs on it. It has
+It stands in for the 7B checkpoint where no weights are available, so that the real loading and training code runs on it. It has
 learnt nothing: no score made with it says anything about sentiment.
 
     python -m omnisent.training.tiny_backbone runs/tiny-backbone [TEXT_FILE]

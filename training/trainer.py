@@ -18,7 +18,7 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from ..modeling_omnisent import NotFiniteError
+from ..heads_omnisent import NotFiniteError
 from ..readouts.base import Readings, Readout
 from .collator import ClipDataset
 from .row_check import check_order
