@@ -17,7 +17,8 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, DatasetInfo, Features, Value
 from tqdm.auto import tqdm
 
-from .build_report import FEATURES, BuildReport, BuiltRow, make_report, write_report
+from .build_report import FEATURES, BuildReport, BuiltRow, make_report
+from .build_report_files import write_report
 from .built import REPORT_NAME, Denoise
 from .catalog import DATASETS, DatasetFacts
 from .clip import SPLITS

@@ -1,21 +1,17 @@
-"""The report of a built data set: counts against the official ones, defects and statistics, as JSON, Markdown and a plot.
+"""The report of a built data set: counts against the official ones, defects and statistics.
 
-Opens no media and decides nothing: `build.py` does.
+Opens no media and decides nothing, which `build.py` does; `build_report_files.py` writes it.
 """
 
-import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from .built import REPORT_NAME
 from .catalog import DatasetFacts
 from .clip import SPLITS
 from .mmsa import COLUMNS, Defect, TableRow
@@ -49,19 +45,104 @@ class BuiltRow:
 
 
 @dataclass(frozen=True)
+class SplitCount:
+    """Clips of a split: `official` number (None where there is none), rows of the `table`, and rows that were `built`."""
+
+    official: int | None
+    table: int
+    built: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A clip that may explain why a split does not have its official number of clips."""
+
+    id: str | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How many clips a split lacks of its official number (below 0: has too many), and the clips that may explain it."""
+
+    missing: int
+    rows: tuple[Explanation, ...]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Videos with clips in both of two splits, and the number of these clips."""
+
+    videos: tuple[str, ...]
+    clips: int
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """`counts` of the bins between the `edges`, label units."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LabelFigures:
+    """Of the labels of a split, label units; `zeros` counts the labels that are 0."""
+
+    mean: float
+    sd: float
+    median: float
+    min: float
+    max: float
+    zeros: int
+    histogram: Histogram
+
+
+@dataclass(frozen=True)
+class DurationFigures:
+    """Of the clips with a known duration: their number, all together in hours, and seconds of one."""
+
+    clips: int
+    hours: float
+    mean: float
+    median: float
+    min: float
+    max: float
+
+
+@dataclass(frozen=True)
+class MissingModalities:
+    """Numbers of clips without text, audio and video; None where no media was looked for."""
+
+    text: int
+    audio: int | None
+    video: int | None
+
+
+@dataclass(frozen=True)
+class SplitFigures:
+    """Rows and videos of a split with its figures; `duration` is None where no duration is known."""
+
+    rows: int
+    videos: int
+    label: LabelFigures
+    duration: DurationFigures | None
+    missing: MissingModalities
+
+
+@dataclass(frozen=True)
 class BuildReport:
     """The result of a build.
 
     Attributes:
-        name, root, with_media, denoise: what was asked for.
+        name, root, with_media, denoise: the options of the build.
         rows, videos: rows built, and the videos that they come from.
-        counts: by split, `official` (None where there is no official count), `table` (rows of the table) and `built`.
+        counts: by split.
         is_complete: whether every split has its official count; None where there is none.
-        differences: by split that differs, `missing` (official - built) and `rows`, each with id and reason, that
-            explain it.
-        overlap: by pair of splits, such as `train-valid`, the videos with clips in both and the number of these clips.
-        statistics: by split, figures of the labels and durations (seconds), and the number of rows without each
-            modality.
+        differences: by split that does not have its official count.
+        overlap: by pair of splits, such as `train-valid`.
+        statistics: by split; None for one without rows.
+        outcomes, defect_counts: numbers of rows by outcome, and of defects by kind.
         defects: all, in the order of the table.
     """
 
@@ -71,14 +152,19 @@ class BuildReport:
     denoise: str
     rows: int
     videos: int
-    counts: dict[str, dict[str, int | None]]
+    counts: dict[str, SplitCount]
     is_complete: bool | None
-    differences: dict[str, dict]
-    overlap: dict[str, dict]
-    statistics: dict[str, dict]
+    differences: dict[str, Difference]
+    overlap: dict[str, Overlap]
+    statistics: dict[str, SplitFigures | None]
     outcomes: dict[str, int]
     defect_counts: dict[str, int]
     defects: tuple[Defect, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As build_report.json has it."""
+        values = asdict(self)
+        return {**values, "statistics": {split: part or {"rows": 0} for split, part in values["statistics"].items()}}
 
 
 def make_report(
@@ -96,11 +182,7 @@ def make_report(
     for at, split in enumerate(SPLITS):
         kept = sum(item.row.clip.split == split for item in built)
         table = kept + len({id(defect) for defect in left_out if defect.split == split})
-        counts[split] = {
-            "official": facts.split_counts[at] if facts.split_counts else None,
-            "table": table,
-            "built": kept,
-        }
+        counts[split] = SplitCount(facts.split_counts[at] if facts.split_counts else None, table, kept)
     outcomes = Counter(item.outcome for item in built) | Counter(
         d.outcome for d in defects if d.outcome in _WITHOUT_ROW
     )
@@ -112,7 +194,7 @@ def make_report(
         rows=len(built),
         videos=len({item.row.clip.video_id for item in built} - {None}),
         counts=counts,
-        is_complete=all(c["official"] == c["built"] for c in counts.values()) if facts.split_counts else None,
+        is_complete=all(count.official == count.built for count in counts.values()) if facts.split_counts else None,
         differences=_differences(counts, built, defects),
         overlap=_overlap(built),
         statistics={
@@ -129,25 +211,20 @@ _WITHOUT_ROW = ("left out", "not in the table")
 
 
 def _differences(
-    counts: dict[str, dict[str, int | None]], built: Sequence[BuiltRow], defects: Sequence[Defect]
-) -> dict[str, dict]:
+    counts: dict[str, SplitCount], built: Sequence[BuiltRow], defects: Sequence[Defect]
+) -> dict[str, Difference]:
     """For each split without its official count, the rows that may explain it."""
     gaps = _gaps(built)
-    different = {}
+    without_row = [Explanation(d.id, d.reason) for d in defects if d.outcome == "not in the table"]
+    differences = {}
     for split, count in counts.items():
-        if count["official"] is None or count["official"] == count["built"]:
+        if count.official is None or count.official == count.built:
             continue
-        rows = [
-            {"id": d.id, "why": f"{d.outcome}: {d.reason}"}
-            for d in defects
-            if d.outcome == "left out" and d.split in (split, None)
-        ]
-        rows += [{"id": d.id, "why": d.reason} for d in defects if d.outcome == "not in the table"]
-        rows += [
-            {"id": clip_id, "why": "not in the table, though clips before and after it are"} for clip_id in gaps[split]
-        ]
-        different[split] = {"missing": count["official"] - count["built"], "rows": rows}
-    return different
+        left_out = [d for d in defects if d.outcome == "left out" and d.split in (split, None)]
+        rows = [Explanation(d.id, f"{d.outcome}: {d.reason}") for d in left_out] + without_row
+        rows += [Explanation(gap, "not in the table, though clips before and after it are") for gap in gaps[split]]
+        differences[split] = Difference(count.official - count.built, tuple(rows))
+    return differences
 
 
 def _gaps(built: Sequence[BuiltRow]) -> dict[str, list[str]]:
@@ -166,55 +243,55 @@ def _gaps(built: Sequence[BuiltRow]) -> dict[str, list[str]]:
     return gaps
 
 
-def _overlap(built: Sequence[BuiltRow]) -> dict[str, dict]:
+def _overlap(built: Sequence[BuiltRow]) -> dict[str, Overlap]:
     clips: dict[str, Counter] = {split: Counter() for split in SPLITS}
     for item in built:
         if item.row.clip.video_id is not None:
             clips[item.row.clip.split][item.row.clip.video_id] += 1
     overlap = {}
     for one, other in combinations(SPLITS, 2):
-        shared = sorted(clips[one].keys() & clips[other].keys())
-        number = sum(clips[one][video] + clips[other][video] for video in shared)
-        overlap[f"{one}-{other}"] = {"videos": shared, "clips": number}
+        videos = sorted(clips[one].keys() & clips[other].keys())
+        number = sum(clips[one][video] + clips[other][video] for video in videos)
+        overlap[f"{one}-{other}"] = Overlap(tuple(videos), number)
     return overlap
 
 
-def _statistics(part: Sequence[BuiltRow], facts: DatasetFacts, with_media: bool) -> dict:
+def _statistics(part: Sequence[BuiltRow], facts: DatasetFacts, with_media: bool) -> SplitFigures | None:
     if not part:
-        return {"rows": 0}
+        return None
     labels = np.array([item.row.clip.label for item in part])
     edges = _label_edges(facts)
     durations = np.array([item.duration for item in part if item.duration is not None])
-    return {
-        "rows": len(part),
-        "videos": len({item.row.clip.video_id for item in part}),
-        "label": {
-            "mean": float(labels.mean()),
-            "sd": float(labels.std()),
-            "median": float(np.median(labels)),
-            "min": float(labels.min()),
-            "max": float(labels.max()),
-            "zeros": int((labels == 0).sum()),
-            "histogram": {"edges": edges.tolist(), "counts": np.histogram(labels, edges)[0].tolist()},
-        },
-        "duration": None if not len(durations) else _duration_figures(durations),
-        "missing": {
-            "text": sum(item.row.clip.text is None for item in part),
-            "audio": sum(not item.has_audio for item in part) if with_media else None,
-            "video": sum(item.row.clip.video is None for item in part) if with_media else None,
-        },
-    }
+    return SplitFigures(
+        rows=len(part),
+        videos=len({item.row.clip.video_id for item in part}),
+        label=LabelFigures(
+            mean=float(labels.mean()),
+            sd=float(labels.std()),
+            median=float(np.median(labels)),
+            min=float(labels.min()),
+            max=float(labels.max()),
+            zeros=int((labels == 0).sum()),
+            histogram=Histogram(tuple(edges.tolist()), tuple(np.histogram(labels, edges)[0].tolist())),
+        ),
+        duration=_duration_figures(durations) if len(durations) else None,
+        missing=MissingModalities(
+            text=sum(item.row.clip.text is None for item in part),
+            audio=sum(not item.has_audio for item in part) if with_media else None,
+            video=sum(item.row.clip.video is None for item in part) if with_media else None,
+        ),
+    )
 
 
-def _duration_figures(durations: np.ndarray) -> dict[str, float]:
-    return {
-        "clips": len(durations),
-        "hours": float(durations.sum() / 3600),
-        "mean": float(durations.mean()),
-        "median": float(np.median(durations)),
-        "min": float(durations.min()),
-        "max": float(durations.max()),
-    }
+def _duration_figures(durations: np.ndarray) -> DurationFigures:
+    return DurationFigures(
+        clips=len(durations),
+        hours=float(durations.sum() / 3600),
+        mean=float(durations.mean()),
+        median=float(np.median(durations)),
+        min=float(durations.min()),
+        max=float(durations.max()),
+    )
 
 
 def _label_edges(facts: DatasetFacts) -> np.ndarray:
@@ -222,115 +299,3 @@ def _label_edges(facts: DatasetFacts) -> np.ndarray:
     low, high = facts.score_range
     step = 0.5 if high - low > 4 else 0.2
     return np.round(np.arange(low - step / 2, high + step, step), 6)
-
-
-def write_report(folder: Path, report: BuildReport, built: Sequence[BuiltRow]) -> None:
-    """Writes build_report.json, build_report.md and build_report.png."""
-    (folder / REPORT_NAME).write_text(
-        json.dumps(asdict(report), ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    (folder / "build_report.md").write_text(_markdown(report), encoding="utf-8")
-    _plot(folder / "build_report.png", report, built)
-
-
-def _markdown(report: BuildReport) -> str:
-    outcomes = ", ".join(f"{number:,} {outcome}" for outcome, number in report.outcomes.items())
-    lines = [f"# {report.name}: build report", "", f"From `{report.root}`; denoise: {report.denoise}."]
-    lines += [f"{report.rows:,} rows of {report.videos:,} videos built: {outcomes}.", ""]
-    if not report.with_media:
-        lines += ["Built from the table alone; no media was looked for.", ""]
-    lines += ["## Splits", ""]
-    lines += _table(
-        ("split", "official", "in the table", "built"),
-        [(split, c["official"], c["table"], c["built"]) for split, c in report.counts.items()],
-    )
-    lines.append("")
-    if report.is_complete is not None:
-        verdict = (
-            "All counts are the official ones."
-            if report.is_complete
-            else "**The counts differ from the official ones.**"
-        )
-        lines += [verdict, ""]
-    for split, difference in report.differences.items():
-        number = difference["missing"]
-        lines += [f"{split}: {abs(number):,} rows {'fewer' if number > 0 else 'more'} than the official count."]
-        lines += _shortened([f"- {row['id']}: {row['why']}" for row in difference["rows"]], "differences") or [
-            "- No row of the table explains this: rows are missing from the table itself."
-        ]
-        lines.append("")
-    lines += ["## Videos in more than one split", ""]
-    shared = {pair: found for pair, found in report.overlap.items() if found["videos"]}
-    for pair, found in shared.items():
-        names = ", ".join(found["videos"][:20]) + (", ..." if len(found["videos"]) > 20 else "")
-        lines.append(f"- {pair}: {len(found['videos']):,} videos with {found['clips']:,} clips: {names}")
-    lines += [*([] if shared else ["None."]), "", "## Figures", "", *_figures(report)]
-    lines += ["![labels and durations](build_report.png)", "", "## Defects", ""]
-    if not report.defects:
-        return "\n".join([*lines, "None.", ""])
-    lines += [*_table(("defect", "clips"), list(report.defect_counts.items())), ""]
-    lines += [f"- {d.id or d.path} ({d.kind}, {d.outcome}): {d.reason}" for d in report.defects]
-    return "\n".join([*lines, ""])
-
-
-def _figures(report: BuildReport) -> list[str]:
-    parts = {split: part for split, part in report.statistics.items() if part["rows"]}
-
-    def row(name: str, pick) -> tuple:
-        return (name, *(pick(part) for part in parts.values()))
-
-    def label(key: str):
-        return lambda part: f"{part['label'][key]:.4f}"
-
-    def seconds(key: str):
-        return lambda part: "-" if part["duration"] is None else f"{part['duration'][key]:.2f}"
-
-    def missing(key: str):
-        return lambda part: part["missing"][key]
-
-    rows = [row("rows", lambda part: part["rows"]), row("videos", lambda part: part["videos"])]
-    rows += [row(f"label {key}", label(key)) for key in ("mean", "sd", "median", "min", "max")]
-    rows += [row("label 0", lambda part: part["label"]["zeros"])]
-    rows += [row(f"duration {key}, s", seconds(key)) for key in ("mean", "median", "min", "max")]
-    rows += [row("duration, hours", seconds("hours"))]
-    rows += [row(f"without {key}", missing(key)) for key in ("text", "audio", "video")]
-    return [*_table(("", *parts), rows), ""]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence]) -> list[str]:
-    def line(cells: Sequence) -> str:
-        return "| " + " | ".join("-" if c is None else f"{c:,}" if isinstance(c, int) else str(c) for c in cells) + " |"
-
-    return [line(header), "|" + "---|" * len(header), *map(line, rows)]
-
-
-def _shortened(lines: list[str], key: str, most: int = 50) -> list[str]:
-    if len(lines) <= most:
-        return lines
-    return [*lines[:most], f"- ... and {len(lines) - most:,} more, in build_report.json under {key}"]
-
-
-def _plot(path: Path, report: BuildReport, built: Sequence[BuiltRow]) -> None:
-    """Labels and durations of each split, as fractions, so that splits of different size can be compared."""
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    parts = {split: part for split, part in report.statistics.items() if part["rows"]}
-    durations = {
-        split: [item.duration for item in built if item.row.clip.split == split and item.duration is not None]
-        for split in parts
-    }
-    longest = np.percentile([seconds for part in durations.values() for seconds in part] or [1.0], 99)
-    for split, part in parts.items():
-        edges = np.array(part["label"]["histogram"]["edges"])
-        fractions = np.array(part["label"]["histogram"]["counts"]) / part["rows"]
-        left.stairs(fractions, edges, label=f"{split} ({part['rows']:,})")
-        if durations[split]:
-            weights = np.full(len(durations[split]), 1 / len(durations[split]))
-            bins = np.linspace(0, longest, 31)
-            right.hist(np.minimum(durations[split], longest), bins, weights=weights, histtype="step", label=split)
-    left.set(title=f"{report.name}: labels", xlabel="label", ylabel="fraction of the split", ylim=(0, None))
-    left.legend()
-    right.set(title="durations", xlabel="seconds (the longest 1 % in the last bin)", ylabel="fraction of the split")
-    if not any(durations.values()):
-        right.text(0.5, 0.5, "no durations: no media was opened", ha="center", transform=right.transAxes)
-    FigureCanvasAgg(figure).print_png(os.fspath(path))

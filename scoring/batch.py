@@ -20,9 +20,10 @@ from ..media_omnisent import longest_seconds, read_header
 from ..modeling_omnisent import OmniForSentimentRegression, bundle_folder
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from ..processing_omnisent import OmniSentProcessor
-from ..training.arguments import DTYPES, QUANTIZATIONS, ModelArguments
+from ..training.arguments import ModelArguments
 from ..training.backbone import quantization_config
 from .clips import transcript_file, transcript_of
+from .options import check_number_formats
 from .processes import Process
 from .results import ResumableWriter, Source
 from .transcribe import Transcriber
@@ -53,9 +54,7 @@ class Loading:
         Raises:
             ValueError: for a dtype or quantisation that is not one of those above.
         """
-        for name, value, known in (("dtype", self.dtype, DTYPES), ("quantize", self.quantize, QUANTIZATIONS)):
-            if value is not None and value not in known:
-                raise ValueError(f"--{name} must be one of {', '.join(known)}, not {value!r}")
+        check_number_formats(self.dtype, self.quantize)
         gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         device = self.device or (gpu if torch.cuda.is_available() else "cpu")
         return Loading(

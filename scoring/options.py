@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from ..training.choices import DTYPES, QUANTIZATIONS
 from .windows import parse_seconds, windows_of
 
 
@@ -15,6 +16,17 @@ class Engine(StrEnum):
 
     LOCAL = "local"
     RAY = "ray"
+
+
+def check_number_formats(dtype: str | None, quantize: str | None) -> None:
+    """Refuse a dtype or quantisation that does not exist; `None` stands for the default.
+
+    Raises:
+        ValueError: with the values that exist.
+    """
+    for name, value, known in (("dtype", dtype, DTYPES), ("quantize", quantize, QUANTIZATIONS)):
+        if value is not None and value not in known:
+            raise ValueError(f"--{name} must be one of {', '.join(known)}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -54,11 +66,12 @@ class ScoreOptions:
     engine: Engine = Engine.LOCAL
 
     def check(self) -> None:
-        """Refuse options that exclude each other.
+        """Refuse options that exclude each other, and values that no model can be loaded with.
 
         Raises:
             ValueError: naming the options, or what is not a length of time.
         """
+        check_number_formats(self.dtype, self.quantize)
         if self.windows is None:
             return
         excluded = ("table", "text", "transcribe", "interval")

@@ -18,6 +18,7 @@ from datasets import load_from_disk
 
 from omnisent.data import build, media_check
 from omnisent.data.build import build_dataset
+from omnisent.data.build_report import Difference, Explanation, MissingModalities, Overlap, SplitCount
 from omnisent.data.built import BuildRecord, build_record
 from omnisent.data.labelled_folder import read_clips
 from omnisent.data.media_check import check_file, run_tasks
@@ -119,9 +120,9 @@ def test_each_defect_is_listed_with_its_kind_and_outcome(defective):
 def test_every_row_of_the_table_is_accounted_for(defective):
     _, out, report = defective
     assert report.counts == {
-        "train": {"official": 1284, "table": 10, "built": 8},
-        "valid": {"official": 229, "table": 2, "built": 2},
-        "test": {"official": 686, "table": 4, "built": 2},
+        "train": SplitCount(official=1284, table=10, built=8),
+        "valid": SplitCount(official=229, table=2, built=2),
+        "test": SplitCount(official=686, table=4, built=2),
     }
     assert report.outcomes == {"kept": 4, "repaired": 8, "left out": 5, "not in the table": 1}
     with (out / "build_rows.csv").open(encoding="utf-8", newline="") as file:
@@ -129,8 +130,8 @@ def test_every_row_of_the_table_is_accounted_for(defective):
     assert len(rows) == sum(report.outcomes.values())
     assert all(row["reason"] for row in rows)
     assert not report.is_complete
-    assert report.differences["test"]["missing"] == 684
-    assert [row["id"] for row in report.differences["test"]["rows"]] == ["w_6", "w_7", "w_4", "w_8"]
+    assert report.differences["test"].missing == 684
+    assert [row.id for row in report.differences["test"].rows] == ["w_6", "w_7", "w_4", "w_8"]
 
 
 def test_what_is_left_of_a_bad_clip_can_be_trained_on(defective):
@@ -202,7 +203,9 @@ def test_text_alone_builds_from_the_table_and_opens_no_media(tmp_path, monkeypat
     assert kinds(report) == {"v_2": ("nothing to read", "left out")}
     (clip,) = read_clips(tmp_path / "out")
     assert (clip.id, clip.text, clip.label, clip.video) == ("v_1", "好", 0.4, None)
-    assert report.statistics["train"]["missing"] == {"text": 0, "audio": None, "video": None}
+    assert report.statistics["train"].missing == MissingModalities(text=0, audio=None, video=None)
+    assert report.statistics["test"] is None
+    assert report.to_dict()["statistics"]["test"] == {"rows": 0}
 
 
 def test_official_counts_gaps_and_videos_in_two_splits_are_reported(tmp_path):
@@ -215,26 +218,22 @@ def test_official_counts_gaps_and_videos_in_two_splits_are_reported(tmp_path):
     complete = build_dataset("ch_sims", write_root(tmp_path / "root", rows, {}), tmp_path / "out", with_media=False)
     assert complete.is_complete
     assert complete.differences == {}
-    assert complete.overlap["train-test"] == {"videos": ["v0"], "clips": 467}
-    assert complete.overlap["train-valid"] == {"videos": [], "clips": 0}
+    assert complete.overlap["train-test"] == Overlap(("v0",), 467)
+    assert complete.overlap["train-valid"] == Overlap((), 0)
     write_root(tmp_path / "root", [row for row in rows if not row.startswith("v3,0004,")], {})
     short = build_dataset("ch_sims", tmp_path / "root", tmp_path / "out", with_media=False)
-    assert short.differences == {
-        "train": {
-            "missing": 1,
-            "rows": [{"id": "v3_4", "why": "not in the table, though clips before and after it are"}],
-        }
-    }
+    why = "not in the table, though clips before and after it are"
+    assert short.differences == {"train": Difference(1, (Explanation("v3_4", why),))}
 
 
 def test_label_statistics_are_those_of_the_table(tmp_path):
     labels = [-3.0, -0.5, 0.0, 0.0, 2.5]
     root = write_root(tmp_path / "root", [f"v,{i},t,{label},,,,P,train" for i, label in enumerate(labels)], {})
-    figures = build_dataset("cmu_mosi", root, tmp_path / "out", with_media=False).statistics["train"]["label"]
-    assert figures["mean"] == pytest.approx(-0.2)
-    assert figures["sd"] == pytest.approx(np.std(labels))
-    assert (figures["min"], figures["median"], figures["max"], figures["zeros"]) == (-3.0, 0.0, 2.5, 2)
-    histogram = dict(zip(figures["histogram"]["edges"], figures["histogram"]["counts"], strict=False))
+    figures = build_dataset("cmu_mosi", root, tmp_path / "out", with_media=False).statistics["train"].label
+    assert figures.mean == pytest.approx(-0.2)
+    assert figures.sd == pytest.approx(np.std(labels))
+    assert (figures.min, figures.median, figures.max, figures.zeros) == (-3.0, 0.0, 2.5, 2)
+    histogram = dict(zip(figures.histogram.edges, figures.histogram.counts, strict=False))
     assert {edge: count for edge, count in histogram.items() if count} == {-3.25: 1, -0.75: 1, -0.25: 2, 2.25: 1}
 
 

@@ -114,6 +114,17 @@ def test_the_card_says_what_is_in_it_and_what_the_licence_forbids(hub, built, tm
     assert "{{" not in card
 
 
+def test_a_split_without_rows_is_left_out(hub, tmp_path):
+    (tmp_path / "root").mkdir()
+    rows = ["v,1,fine,1,,,,,train", "w,1,so,0,,,,,test"]
+    (tmp_path / "root" / "label.csv").write_text("\n".join([",".join(MMSA_ORDER), *rows]))
+    build_dataset("cmu_mosi", tmp_path / "root", tmp_path / "built", with_media=False)
+    done = _publish(hub, tmp_path, tmp_path / "built")
+    assert done.returncode == 0, done.stderr
+    assert set(_files(hub)) == {"README.md", "data/train.parquet", "data/test.parquet"}
+    assert "valid" not in _files(hub)["README.md"].decode().split("Columns")[0]
+
+
 def test_media_are_published_only_with_a_right_to_them(hub, built, tmp_path):
     arguments = ("data", "publish", str(built), f"{OWNER}/set", "--with-media")
     refused = _run(hub, tmp_path, COMMAND, *arguments)

@@ -19,6 +19,8 @@ from omnisent.scoring.options import ScoreOptions
         ({"windows": "8s", "files": ("a.mp4", "b.mp4")}, "--windows scores one file over time, but 2 are given"),
         ({"windows": "8 parsecs", "files": ("a.mp4",)}, "'8 parsecs' is not a length of time"),
         ({"windows": "8s", "stride": "x", "files": ("a.mp4",)}, "'x' is not a length of time"),
+        ({"dtype": "float8"}, "--dtype must be one of bfloat16, float16, float32, not 'float8'"),
+        ({"quantize": "int3"}, "--quantize must be one of nf4, none, not 'int3'"),
         ({"windows": "0s", "files": ("a.mp4",)}, "window and stride must be above 0 s"),
     ],
 )
