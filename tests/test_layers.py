@@ -56,3 +56,8 @@ def test_there_is_no_circle():
 def test_files_are_short():
     lengths = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in MODULES.items()}
     assert {module: count for module, count in lengths.items() if count > (400 if "_omnisent" in module else 450)} == {}
+
+
+def test_the_readme_names_every_module():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [module for module in MODULES if f"`{module.split('.')[-1]}" not in readme] == []
