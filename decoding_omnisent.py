@@ -280,7 +280,7 @@ class MediaFile:
         if "mov" in self.container.format.name.split(
             ","
         ):  # of an index that is cut off it reads the tracks before that
-            promised = max(promised, _end_of_index(self.path, size))
+            promised = max([promised, *(end for box, end in mp4_boxes(self.path) if box == b"moov")])
         if promised > size:
             raise MediaError(
                 self.path,
@@ -341,18 +341,17 @@ def _stated_size(name: str, container: str) -> int | None:
     return stated if 0 < stated < unknown else None
 
 
-def _end_of_index(name: str, size: int) -> int:
-    """Where the last moov box of an MP4 or MOV ends, by its own length; 0 without one."""
-    start = end = 0
-    with open(name, "rb") as file:
+def mp4_boxes(path: str) -> Iterator[tuple[bytes, int]]:
+    """Type and end of each box at the top of an MP4 or MOV, by its own length, up to one that reaches the file's end."""
+    size, start = os.path.getsize(path), 0
+    with open(path, "rb") as file:
         while start + 8 <= size:
             file.seek(start)
             head = file.read(16)
             length = int.from_bytes(head[:4], "big")
             if length == 1:
                 length = int.from_bytes(head[8:], "big")
-            if length < 8:  # 0: the box goes on to the end
-                break
+            if length < 8:  # 0: the box reaches the file's end
+                return
             start += length
-            end = start if head[4:8] == b"moov" else end
-    return end
+            yield head[4:8], start

@@ -227,8 +227,7 @@ class _Checks:
             for task, result in running:
                 path = task["path"]
                 if "died" in result:  # may be the machine's fault, so the next build tries again
-                    kind = "took too long" if result["died"].startswith("took longer") else "crashed the reader"
-                    checks[path] = FileCheck(kind, result["died"], False, False, None)
+                    checks[path] = FileCheck(result["kind"], result["died"], False, False, None)
                 else:
                     checks[path] = FileCheck(**result)
                     store.write(json.dumps({"key": keys[path], **result}, allow_nan=False) + "\n")

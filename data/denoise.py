@@ -89,7 +89,7 @@ def _content_key(path: str, method: str) -> str:
 
 def _write_audio(outs: dict[str, str], method: str, workers: int, time_limit: float) -> dict[str, str]:
     """Writes the audio of each file that has any; returns the reasons of failures."""
-    tasks = ({"do": "sound", "path": path, "out": out, "method": method} for path, out in outs.items())
+    tasks = ({"do": "audio", "path": path, "out": out, "method": method} for path, out in outs.items())
     failures = {}
     with closing(run_tasks(tasks, workers=workers, time_limit=time_limit)) as done:
         for task, result in tqdm(done, total=len(outs), desc=f"audio ({method})", unit="clip", disable=not outs):

@@ -26,6 +26,7 @@ import av
 import numpy as np
 
 from ..audio_omnisent import SAMPLE_RATE
+from ..decoding_omnisent import mp4_boxes
 from ..errors_omnisent import MediaError, MediaFault
 from ..frames_omnisent import VideoSampling
 from ..media_omnisent import ClipMedia, read_media
@@ -41,6 +42,7 @@ _KINDS = {
     MediaFault.TRUNCATED: "truncated",
     MediaFault.NO_FRAMES: "zero length",
 }
+TOOK_TOO_LONG, CRASHED = "took too long", "crashed the reader"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class FileCheck:
             length, unreadable (as are frames of which too many are missing), damaged (its frames can be read, but not
             without faults), took too long, crashed the reader.
         reason: what was found.
-        has_video, has_sound: whether frames and sound can be read.
+        has_video, has_sound: whether frames and audio can be read.
         duration: seconds; of the video, else of the sound; None where neither can be read.
     """
 
@@ -64,7 +66,7 @@ class FileCheck:
 
 
 def check_file(path: str) -> FileCheck:
-    """Reads the sound and the frames as training does, then decodes all frames with the strictest error detection."""
+    """Reads the audio and the frames as training does, then decodes all frames with the strictest error detection."""
     with av.logging.Capture() as log:
         try:
             media = read_media(path, sampling=_SMALL)
@@ -118,28 +120,18 @@ def _decode_frames(path: str) -> tuple[int, str]:
 
 
 def _cut_box(path: str) -> str:
-    """Says so of an MP4 or MOV whose last box goes on past the end of the file; its frames may all be there."""
-    size, start = os.path.getsize(path), 0
-    with open(path, "rb") as file:
-        while start + 8 <= size:
-            file.seek(start)
-            head = file.read(16)
-            if start == 0 and head[4:8] != b"ftyp":
-                return ""
-            length = int.from_bytes(head[:4])
-            if length == 1:
-                length = int.from_bytes(head[8:16])
-            if length < 8:  # 0: the box goes on to the end
-                return ""
-            start += length
-    return f"truncated: its boxes promise {start} bytes, the file has {size}" if start > size else ""
+    """Says so of an MP4 or MOV whose last box ends past the end of the file; its frames may all be there."""
+    size, boxes = os.path.getsize(path), list(mp4_boxes(path))
+    if not boxes or boxes[0][0] != b"ftyp" or boxes[-1][1] <= size:
+        return ""
+    return f"truncated: its boxes promise {boxes[-1][1]} bytes, the file has {size}"
 
 
-def extract_sound(path: str, out: str, method: str) -> dict:
-    """Writes the sound of a file as 16-bit mono wav at 16 kHz, for `spectral` with its noise reduced.
+def extract_audio(path: str, out: str, method: str) -> dict:
+    """Writes the audio of a file as 16-bit mono wav at 16 kHz, for `spectral` with its noise reduced.
 
     Returns:
-        `{"written": bool}`, False where the file has no sound, or `{"error": reason}`.
+        `{"written": bool}`, False where the file has no audio, or `{"error": reason}`.
     """
     try:
         media: ClipMedia = read_media(path, video=False)
@@ -147,43 +139,43 @@ def extract_sound(path: str, out: str, method: str) -> dict:
         return {"error": error.reason}
     if not _is_heard(media):
         return {"written": False}
-    sound = media.audio  # (samples,)
+    samples = media.audio  # (samples,)
     if method == "spectral":
         import noisereduce
 
-        quiet = _quietest(sound)
+        quiet = _quietest(samples)
         # windows of 32 ms: with the library's own, of 64 ms, the gaps between its harmonics pull a voice down by half
-        sound = noisereduce.reduce_noise(y=sound, sr=SAMPLE_RATE, y_noise=quiet, stationary=True, n_fft=512)
-    write_wave(out, np.nan_to_num(sound))
+        samples = noisereduce.reduce_noise(y=samples, sr=SAMPLE_RATE, y_noise=quiet, stationary=True, n_fft=512)
+    write_wav(out, np.nan_to_num(samples))
     return {"written": True}
 
 
-def _quietest(sound: np.ndarray) -> np.ndarray:
+def _quietest(samples: np.ndarray) -> np.ndarray:
     """The quietest fifth of (samples,), in pieces of 50 ms and 200 ms at least: what is heard when nobody speaks."""
     size = SAMPLE_RATE // 20
-    if len(sound) < 8 * size:
-        return sound
-    pieces = sound[: len(sound) // size * size].reshape(-1, size)  # (pieces, size)
+    if len(samples) < 8 * size:
+        return samples
+    pieces = samples[: len(samples) // size * size].reshape(-1, size)  # (pieces, size)
     count = max(4, len(pieces) // 5)
     return pieces[np.sort((pieces**2).mean(axis=1).argsort()[:count])].ravel()
 
 
-def write_wave(path: str | Path, sound: np.ndarray) -> None:
+def write_wav(path: str | Path, samples: np.ndarray) -> None:
     """Writes (samples,) float32 in [-1, 1] as 16-bit mono wav at 16 kHz; the file appears when it is whole."""
     draft = f"{path}.{os.getpid()}.part"
     with wave.open(draft, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE)
-        file.writeframes((np.clip(sound, -1, 1) * 32767).round().astype("<i2").tobytes())
+        file.writeframes((np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes())
     os.replace(draft, path)
 
 
 def run_tasks(tasks: Iterable[dict], *, workers: int, time_limit: float) -> Iterator[tuple[dict, dict]]:
-    """Each task with its result, as they are done; `{"died": reason}` where the worker did not live to tell.
+    """Each task with its result, as they are done; `{"died": reason, "kind": kind}` where it ended the worker.
 
     Args:
-        tasks: `{"do": "check", "path": ...}` or `{"do": "sound", "path": ..., "out": ..., "method": ...}`; further
+        tasks: `{"do": "check", "path": ...}` or `{"do": "audio", "path": ..., "out": ..., "method": ...}`; further
             keys are carried along.
         workers: processes.
         time_limit: seconds a task may take.
@@ -216,10 +208,14 @@ def run_tasks(tasks: Iterable[dict], *, workers: int, time_limit: float) -> Iter
                     worker.end()
                     pool.remove(worker)
                     if task is not None:
-                        yield task, {"died": f"took longer than {time_limit:g} s"}
+                        yield task, _died(TOOK_TOO_LONG, f"took longer than {time_limit:g} s")
         finally:
             for worker in pool:
                 worker.end()
+
+
+def _died(kind: str, reason: str) -> dict:
+    return {"died": reason, "kind": kind}
 
 
 class _Worker:
@@ -267,11 +263,11 @@ class _Worker:
         if not was_busy:
             return
         if code == -signal.SIGALRM:
-            yield {"died": f"took longer than {self.time_limit:g} s"}
+            yield _died(TOOK_TOO_LONG, f"took longer than {self.time_limit:g} s")
         elif code < 0:
-            yield {"died": f"the reader crashed with {signal.Signals(-code).name}"}
+            yield _died(CRASHED, f"the reader crashed with {signal.Signals(-code).name}")
         else:
-            yield {"died": f"the reader ended with code {code}: {self.last_words}"}
+            yield _died(CRASHED, f"the reader ended with code {code}: {self.last_words}")
 
     def end(self, patience: float = 0.0) -> int:
         """Ends the process, at once when it is busy, and returns its exit code."""
@@ -308,15 +304,15 @@ def main() -> None:
         try:
             result = _do(task)
         except Exception as error:  # a fault of the reader is a fact about the file, and must not end the build
-            result = {"died": f"{type(error).__name__}: {error}"}
+            result = _died(CRASHED, f"{type(error).__name__}: {error}")
         signal.setitimer(signal.ITIMER_REAL, 0)
         print(json.dumps(result), file=answers, flush=True)
     os._exit(0)  # at once: the libraries' own teardown takes a second
 
 
 def _do(task: dict) -> dict:
-    if task["do"] == "sound":
-        return extract_sound(task["path"], task["out"], task["method"])
+    if task["do"] == "audio":
+        return extract_audio(task["path"], task["out"], task["method"])
     return vars(check_file(task["path"]))
 
 
