@@ -166,7 +166,7 @@ class AudioSamples:
             raise MediaError(
                 self.path,
                 f"damaged: {as_percent(self.missing)} of its sound cannot be decoded, at most {as_percent(MAX_MISSING)}"
-                " may be missing; make the file anew",
+                " may be missing; export it again",
                 MediaFault.DAMAGED,
             )
         if self.resampler is not None and not self.is_full:
@@ -251,6 +251,6 @@ def _check_samples(path: str, samples: np.ndarray) -> None:
         raise MediaError(
             path,
             f"damaged: its sound has a sample of {peak:.3g}, expected finite ones of at most {MAX_SAMPLE:g} where full"
-            " scale is 1; make the file anew",
+            " scale is 1; export it again",
             MediaFault.DAMAGED,
         )

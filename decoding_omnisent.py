@@ -124,7 +124,7 @@ class MediaFile:
             except av.FFmpegError as fault:
                 raise MediaError(
                     self.path,
-                    f"damaged: FFmpeg stopped with '{fault.strerror}'; make the file anew",
+                    f"damaged: FFmpeg stopped with '{fault.strerror}'; export it again",
                     MediaFault.DAMAGED,
                 ) from fault
 
@@ -226,7 +226,7 @@ class MediaFile:
         if width * height > MAX_FRAME_PIXELS:
             raise MediaError(
                 self.path,
-                f"frames too large: {width}x{height}, at most {MAX_FRAME_PIXELS} pixels are read; scale it",
+                f"frames too large: {width}x{height}, at most {MAX_FRAME_PIXELS} pixels are read; scale the video down",
                 MediaFault.UNSUPPORTED,
             )
 
@@ -235,7 +235,7 @@ class MediaFile:
         if not seconds <= MAX_SECONDS:
             raise MediaError(
                 self.path,
-                f"damaged: by its header it lasts {seconds:.3g} s, at most {MAX_SECONDS:g} s are read; make it anew",
+                f"damaged: by its header it lasts {seconds:.3g} s, at most {MAX_SECONDS:g} s are read; export it again",
                 MediaFault.DAMAGED,
             )
         return seconds

@@ -119,7 +119,7 @@ class SampledFrames:
             raise MediaError(
                 self.file.path,
                 f"damaged: {len(missing)} of {count} frames cannot be decoded, at most {most} may be missing;"
-                " make the file anew",
+                " export it again",
                 MediaFault.DAMAGED,
             )
         good = [index for index in self.wanted if index not in missing]
@@ -155,7 +155,7 @@ class SampledFrames:
             reason = f"frames of {width}x{height} cannot be used: {fault}; crop the video"
             raise MediaError(path, reason, MediaFault.UNSUPPORTED) from fault
         if not all(size):
-            reason = f"frames of {width}x{height} cannot shrink to {rules.max_pixels} pixels; crop them"
+            reason = f"frames of {width}x{height} cannot shrink to {rules.max_pixels} pixels; crop the video"
             raise MediaError(path, reason, MediaFault.UNSUPPORTED)
         return size
 
@@ -164,7 +164,7 @@ def sample_whole_video(file: MediaFile, packets: VideoPackets, sampling: VideoSa
     """The frames asked for of a file whose packets are all read, and the duration of the video in seconds."""
     total, rate = packets.total, frame_rate(file.video, packets)
     if total == 0:
-        reason = "zero frames: expected a video, found a video stream without pictures; make it anew"
+        reason = "zero frames: expected a video, found a video stream without frames; export it again"
         raise MediaError(file.path, reason, MediaFault.NO_FRAMES)
     sampled = SampledFrames(file, sampling, packets, frame_indices(total, rate, sampling))
     if not decode_by_time(sampled) or sampled.missing or sampled.doubtful:
@@ -179,12 +179,12 @@ def sample_whole_video(file: MediaFile, packets: VideoPackets, sampling: VideoSa
             sampled = SampledFrames(file, sampling, packets, wanted, by_number=True)
             count, _ = decode_in_order(sampled)
         if not count:
-            reason = "damaged: zero frames of its video stream can be decoded; make the file anew"
+            reason = "damaged: zero frames of its video stream can be decoded; export it again"
             raise MediaError(file.path, reason, MediaFault.DAMAGED)
         if len(packets.pts) - 1 in sampled.lost:
             file.check_last_packet()
         if sampled.positions is None and count + len(sampled.lost) != total:
-            reason = f"damaged: of its {total} frames {total - count} cannot be decoded or placed; make the file anew"
+            reason = f"damaged: of its {total} frames {total - count} cannot be decoded or placed; export it again"
             raise MediaError(file.path, reason, MediaFault.DAMAGED)
     return sampled, file.check_seconds(total / rate)
 
@@ -280,14 +280,14 @@ def decode_in_order(sampled: SampledFrames) -> tuple[int, bool]:
     try:
         file.container.seek(min((dts for dts in packets.dts if dts is not None), default=0), stream=file.video)
     except av.FFmpegError as fault:
-        reason = "its frames have no places to return to; put the video into an MP4"
+        reason = "this file cannot be rewound to its first frame; put the video into an MP4"
         raise MediaError(file.path, reason, MediaFault.UNSUPPORTED) from fault
     file.video.codec_context.skip_frame = "DEFAULT"
     number_of = None if sampled.positions is None else {pts: number for number, pts in enumerate(sampled.times)}
     count, previous, has_order = 0, -1, True
     for at, packet in enumerate(chain(file.packets(file.video), (None,))):
         if not at and packet is not None and packet.pts != packets.pts[0] and packet.dts != packets.dts[0]:
-            reason = "damaged: the file's index does not lead to its first frame; make the file anew"
+            reason = "damaged: the file's index does not lead to its first frame; export it again"
             raise MediaError(file.path, reason, MediaFault.DAMAGED)
         if packet is not None and sampled.positions is not None:
             at = sampled.positions.get(packet.pts, at)

@@ -27,7 +27,7 @@ _AUDIO_FILL_SECONDS = 0.5
 class LongMedia:
     """One open file whose segments can be read in any order; a context manager.
 
-    Times are seconds on a player's clock, which starts with the file's first stream. Without moving pictures (cover art is none)
+    Times are seconds on a player's clock, which starts with the file's first stream. Without moving video (cover art is none)
     the file is audio alone.
 
     Args:
@@ -137,14 +137,14 @@ class LongMedia:
         end = audio_end if is_audio_longer or not self.has_video else video_end
         self.duration = file.check_seconds(end - file.zero)
         if self.duration <= 0:
-            reason = "nothing to read: expected pictures or sound, found neither; make it anew"
+            reason = "nothing to read: expected video or audio, found neither; export it again"
             raise MediaError(self.path, reason, MediaFault.NO_FRAMES)
 
     def _keep_packets(self, packets: VideoPackets) -> float:
         """Keeps the list of video packets, small; returns where the last frame ends, in seconds."""
         self._pts = np.array([] if None in packets.pts else packets.pts, np.int64)  # in decode order
         if len(np.unique(self._pts)) < len(packets.pts):
-            reason = "its frames have no display times (as in AVI), so no stretch can be found; re-encode it as MP4"
+            reason = "its frames have no display times (as in AVI), so no segment can be found; re-encode it as MP4"
             raise MediaError(self.path, reason, MediaFault.UNSUPPORTED)
         self._suspects = np.array(packets.suspects, np.int64)
         dts_or_pts = [pts if dts is None else dts for pts, dts in zip(packets.pts, packets.dts, strict=True)]
@@ -152,7 +152,7 @@ class LongMedia:
         self._keys = np.flatnonzero(packets.is_key)
         shown = np.flatnonzero(packets.is_shown)
         if not len(shown):
-            reason = "zero frames: expected a video, found a stream without pictures; make it anew"
+            reason = "zero frames: expected a video, found a stream without frames; export it again"
             raise MediaError(self.path, reason, MediaFault.NO_FRAMES)
         self._shown = shown[np.argsort(self._pts[shown])]  # positions in decode order, in display order
         self._times = self._pts[self._shown]
