@@ -40,7 +40,7 @@ def check_versions(requires: dict[str, tuple[str, str]]) -> None:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    numbers = [int(number) for number in re.match(r"[0-9.]*", version).group().split(".") if number]
+    numbers = [int(number) for number in re.split(r"[^0-9.]", version)[0].split(".") if number]
     return (*numbers, 0, 0, 0)[:3]
 
 

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from huggingface_hub import snapshot_download
@@ -25,6 +26,7 @@ from .heads_omnisent import LOSSES, POOLINGS, RegressionHead, check_finite
 from .thinker_omnisent import (
     HUB_KEYWORDS,
     Thinker,
+    ThinkerConfig,
     embed_clips,
     load_thinker,
     mend_nf4_on_cpu,
@@ -84,7 +86,7 @@ class OmniForSentimentRegression(AdaptedThinker):
         super().__init__(config)
         self.model = Thinker(config.thinker_config) if thinker is None else thinker
         self.score = RegressionHead(
-            config.thinker_config.text_config.hidden_size,
+            cast(ThinkerConfig, config.thinker_config).text_config.hidden_size,
             head=config.head,
             hidden_size=config.head_hidden_size,
             dropout=config.head_dropout,

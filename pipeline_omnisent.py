@@ -134,13 +134,14 @@ class MultimodalSentimentPipeline(Pipeline):
 
     def _scores(self, clips: list[dict]) -> list[dict]:
         """Score of each clip, with the warning of its reading; an error where the model gives none."""
-        reason = None
+        reason = ""
         try:
             scores = self.model(**self.processor.pad(clips).to(self.device)).scores
         except ValueError as error:
             if not _is_a(error, "NotFiniteError"):
                 raise
-            scores, reason = error.values, error.reason
+            not_finite: Any = error
+            scores, reason = not_finite.values, not_finite.reason
         results = []
         for clip, score in zip(clips, scores.tolist(), strict=True):
             if math.isfinite(score):

@@ -230,9 +230,7 @@ class OmniSentProcessor(ProcessorMixin):
                 logger.warning("clip %s: %s", clip["clip_id"], clip["warning"])
         return self.pad(encoded, padding_side=padding_side)
 
-    def encode(
-        self, clip: Mapping[str, Any], *, modalities: Sequence[str] | None = None
-    ) -> dict[str, torch.Tensor | str]:
+    def encode(self, clip: Mapping[str, Any], *, modalities: Sequence[str] | None = None) -> dict[str, Any]:
         """One clip, unpadded.
 
         Returns:
@@ -249,7 +247,7 @@ class OmniSentProcessor(ProcessorMixin):
             text, media = _read_clip(clip, wanted, self.video_sampling, self.max_sound_seconds)
         except OmniSentError as error:
             raise ClipError(str(error), clip_id) from error
-        encoded = self.assemble(text, media, before=self._context(clip) if "text" in wanted else None)
+        encoded: dict[str, Any] = self.assemble(text, media, before=self._context(clip) if "text" in wanted else None)
         if text is None and not {"input_features", "video_grid_thw"} & encoded.keys():
             have = ", ".join(name for name in MODALITIES if clip.get(name)) or "none"
             silent = "audio" in wanted and (clip.get("video") or clip.get("audio"))
@@ -292,7 +290,7 @@ class OmniSentProcessor(ProcessorMixin):
         positions = layout.position_ids(input_ids, *seen)
         return {"input_ids": input_ids, "position_ids": positions, **encoded}
 
-    def pad(self, encoded: Sequence[Mapping[str, torch.Tensor]], *, padding_side: str = "left") -> BatchFeature:
+    def pad(self, encoded: Sequence[Mapping[str, Any]], *, padding_side: str = "left") -> BatchFeature:
         """Join B encoded clips into a batch; `audio_embeds` and `video_embeds` (tokens, H) that are known already are joined too.
 
         Returns:
@@ -355,7 +353,7 @@ def _read_clip(
     warnings: list[str] = []
     segment = (clip.get("start"), clip.get("end"))
     if video is not None and ("video" in wanted or own_audio):
-        rules = {"sampling": sampling, "max_sound_seconds": max_sound_seconds}
+        rules: dict[str, Any] = {"sampling": sampling, "max_sound_seconds": max_sound_seconds}
         media = _read_file(video, *segment, video="video" in wanted, audio=own_audio, **rules)
         frames, pair_seconds = media.frames, media.seconds_per_frame_pair
         samples, duration = media.audio, media.duration

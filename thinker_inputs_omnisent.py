@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import Qwen2_5OmniProcessor
 
-OfficialProcessor = Qwen2_5OmniProcessor
+OfficialProcessor: TypeAlias = Qwen2_5OmniProcessor
 MEL_FRAMES_PER_SECOND = 100
 TOWER_INPUTS = ("input_features", "feature_attention_mask", "pixel_values_videos", "video_grid_thw")
 MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", *TOWER_INPUTS, "audio_embeds", "video_embeds")
@@ -95,7 +95,7 @@ class InputLayout:
         per_chunk = self.position_id_per_seconds * self.seconds_per_chunk
         steps = torch.arange(int(grid[0, 0])) * torch.tensor(pair_seconds).float() * self.position_id_per_seconds
         times = np.repeat(steps.long().numpy(), of_video // len(steps))
-        chunks = OfficialProcessor.get_chunked_index
+        chunks: Any = OfficialProcessor.get_chunked_index
         runs = [[end - start for start, end in chunks(None, i, per_chunk)] for i in (times, np.arange(of_audio))]
         inner = [tokenizer.audio_bos_token_id]
         for turn in range(max(map(len, runs))):
@@ -126,7 +126,7 @@ class InputLayout:
             ),
             spatial_merge_size=self.merge_size,
         )
-        thinker = Qwen2_5OmniThinkerModel
+        thinker: Any = Qwen2_5OmniThinkerModel  # its rules are methods that take what they need from `rules`
         rules.get_llm_pos_ids_for_vision = thinker.get_llm_pos_ids_for_vision.__get__(rules)
         rules.get_chunked_index = lambda indices, per_chunk, start: thinker.get_chunked_index(
             rules,

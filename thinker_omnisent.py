@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -21,16 +21,15 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
 )
 from transformers.utils import logging
 
-ThinkerConfig = Qwen2_5OmniThinkerConfig
-Thinker = Qwen2_5OmniThinkerModel  # headless: towers and language model
-ThinkerWithLMHead = Qwen2_5OmniThinkerForConditionalGeneration
+ThinkerConfig: TypeAlias = Qwen2_5OmniThinkerConfig
+Thinker: TypeAlias = Qwen2_5OmniThinkerModel  # headless: towers and language model
+ThinkerWithLMHead: TypeAlias = Qwen2_5OmniThinkerForConditionalGeneration
 
 TOWERS = ("audio_tower", "visual")
 LANGUAGE_MODEL = "language_model"
 LORA_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-LORA_TARGETS: dict[
-    str, list[str] | str
-] = {  # by preset: suffixes over the whole Thinker, or a pattern of its language model
+# By preset: suffixes over the whole Thinker, or a pattern of its language model.
+LORA_TARGETS: dict[str, list[str] | str] = {
     "paper": list(LORA_NAMES),
     "llm": rf".*{LANGUAGE_MODEL}\.layers\.\d+\.(self_attn|mlp)\.({'|'.join(LORA_NAMES)})",
 }
@@ -226,7 +225,8 @@ def _quiet_load_report() -> Iterator[None]:
 
 def mend_nf4_on_cpu(thinker: nn.Module) -> None:
     """Keeps bitsandbytes from repacking NF4 weights on the CPU: after that, training steps lose their gradients."""
-    for module in thinker.modules():
+    modules: Iterator[Any] = thinker.modules()
+    for module in modules:
         if getattr(module, "support_avx512bf16_for_cpu", False) and module.weight.device.type == "cpu":
             module.support_avx512bf16_for_cpu = False
 

@@ -21,7 +21,7 @@ from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.discriminative import DiscriminativeReadout
 from omnisent.thinker_omnisent import tower_features
-from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
+from omnisent.training.arguments import ModelArguments, OmniSentTrainingArguments
 from omnisent.training.backbone import build_model
 from omnisent.training.collator import ClipCollator, ClipDataset
 from omnisent.training.feature_cache import cache_info, fill_cache, open_cache
@@ -63,7 +63,7 @@ def measure(root: Path, clips: list[Clip], base: Path) -> dict:
     """Epochs over the clips with and without the cache, and what it takes."""
     processor = OmniSentProcessor.from_base(base, min_pixels=3136, max_pixels=12544)
     model_args = ModelArguments(base_model=str(base), dtype="float32", lora_preset="llm")
-    cache = open_cache(model_args, DataArguments(feature_cache=str(root / "cache")), processor)
+    cache = open_cache(root / "cache", model_args, processor)
     readout = DiscriminativeReadout((-3.0, 3.0))
     collate = ClipCollator(processor, readout)
     plain, cached = ClipDataset(clips, processor, readout), ClipDataset(clips, processor, readout, cache)

@@ -42,7 +42,7 @@ class DiscriminativeReadout(Readout):
 
         Where a bundle's scores have another range, its z-scores are kept and take the new scale.
         """
-        of_labels = {
+        of_labels: dict[str, Any] = {
             "label_mean": scale.mean,
             "label_std": scale.std,
             "score_min": scale.low,

@@ -207,8 +207,9 @@ class OmniForSentimentGeneration(AdaptedThinker):
             table.append(self.lm_head(hidden).float().log_softmax(-1).unflatten(0, (clips, len(stems))))
         steps = torch.cat(table, dim=2)  # (B, S, 1 + L, vocabulary)
         place = {stem: row for row, stem in enumerate(stems)}
+        zeros = steps.new_zeros(clips)
         columns = [
-            sum(steps[:, place[tuple(answer[:-1])], step, token] for step, token in enumerate(answer))
+            sum((steps[:, place[tuple(answer[:-1])], step, token] for step, token in enumerate(answer)), zeros)
             for answer in answers
         ]
         return check_finite(torch.stack(columns, dim=1))
@@ -305,10 +306,9 @@ class ExpectedReadout(GenerativeReadout):
 
     def predict(self, model: OmniForSentimentGeneration, batch: Mapping[str, Any]):
         """Expected scores (B,), label units."""
-        values, answers = zip(*self.candidates, strict=True)
+        scores, answers = zip(*self.candidates, strict=True)
         log_probabilities = model.answer_log_probabilities(answers, **_inputs(batch))  # (B, N)
-        values = torch.tensor(values, device=log_probabilities.device)
-        return None, log_probabilities.softmax(-1) @ values
+        return None, log_probabilities.softmax(-1) @ torch.tensor(scores, device=log_probabilities.device)
 
     def read(self, predictions: np.ndarray) -> Readings:
         return Readings(predictions)

@@ -111,6 +111,10 @@ def test_a_bundle_of_an_earlier_commit_scores_the_same(
     assert remote["scores"] == old["scores"]
     assert remote["piped"] == old["scores"]
 
+    OmniSentProcessor.from_pretrained(bundle).save_pretrained(tmp_path / "again")
+    settings = [Path(folder, "processor_config.json").read_text() for folder in (bundle, tmp_path / "again")]
+    assert json.loads(settings[0]) == json.loads(settings[1])
+
     options = {"dtype": torch.float32}
     if quantize:
         options["quantization_config"] = BitsAndBytesConfig(**quantize, bnb_4bit_compute_dtype=torch.float32)

@@ -22,7 +22,7 @@ def build_trainer(
     """
     processor = data.processor
     readout = build_readout(model_args, processor.tokenizer, data.facts.score_range)
-    cache = open_cache(model_args, data_args, processor) if data_args.feature_cache else None
+    cache = open_cache(data_args.feature_cache, model_args, processor) if data_args.feature_cache else None
     datasets = {name: ClipDataset(data.splits[name], processor, readout, cache) for name in SPLITS}
     if cache is not None:
         wanted = SPLITS[-1:] if args.evaluate_only else SPLITS

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from ..processing_omnisent import OmniSentProcessor
 from ..thinker_inputs_omnisent import TOWER_INPUTS
 from ..thinker_omnisent import TOWERS, Thinker, pinned_revision, thinker_config, tower_features
-from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
+from .arguments import ModelArguments, OmniSentTrainingArguments
 from .backbone import base_of, load_towers, lora_config
 from .bad_clips import warn_of_part
 from .environment import installed_version
@@ -101,8 +101,8 @@ class FeatureCache:
         draft.replace(path)
 
 
-def open_cache(model_args: ModelArguments, data_args: DataArguments, processor: OmniSentProcessor) -> FeatureCache:
-    """The cache that `feature_cache` names, for this backbone and this processor.
+def open_cache(folder: str | Path, model_args: ModelArguments, processor: OmniSentProcessor) -> FeatureCache:
+    """The cache in a folder, for this backbone and this processor.
 
     Raises:
         ValueError: when an adapter changes the towers, so that their outputs cannot be kept.
@@ -124,7 +124,7 @@ def open_cache(model_args: ModelArguments, data_args: DataArguments, processor: 
             for name in ("dtype", "quantization", "quantize_towers", "attn_implementation")
         },
     }
-    return FeatureCache(Path(data_args.feature_cache), json.dumps(way, sort_keys=True, default=str))
+    return FeatureCache(Path(folder), json.dumps(way, sort_keys=True, default=str))
 
 
 def fill_cache(
@@ -246,5 +246,5 @@ class _Encoded(Dataset):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         return self.processor.encode(self.clips[index])

@@ -66,13 +66,13 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
     total = sum(p.numel() for p in thinker.parameters())
     lm_head = thinker.lm_head.weight.numel()
     with torch.device("meta"):
-        head = RegressionHead(
+        module = RegressionHead(
             config.text_config.hidden_size,
             head=model.head,
             hidden_size=model.head_hidden_size,
             dropout=model.head_dropout,
         )
-    head = sum(p.numel() for p in head.parameters())
+    head = sum(p.numel() for p in module.parameters())
     weights = _weight_bytes(thinker.model, model, towers=data.feature_cache is None)
     if READOUTS[model.readout].uses_lm_head:  # unquantised, and there is no head
         weights += lm_head * torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
@@ -110,7 +110,7 @@ def adapter_share(config: ThinkerConfig, model: ModelArguments) -> tuple[int, fl
     return lora, 100 * lora / sum(p.numel() for p in thinker.parameters())
 
 
-def _build_on_meta(config: ThinkerConfig, model: ModelArguments) -> tuple[nn.Module, int, int]:
+def _build_on_meta(config: ThinkerConfig, model: ModelArguments) -> tuple[ThinkerWithLMHead, int, int]:
     with torch.device("meta"):
         thinker = ThinkerWithLMHead(config)
         inject_adapter_in_model(lora_config(model), thinker, low_cpu_mem_usage=True)

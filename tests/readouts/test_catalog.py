@@ -53,7 +53,7 @@ def test_an_entry_in_the_table_is_enough_for_a_new_readout(monkeypatch, settings
     with torch.no_grad():
         _, doubled = build_readout(model_args, processor.tokenizer, RANGE).predict(model, batch)
         assert doubled.item() == 2 * DiscriminativeReadout(RANGE).predict(model, batch)[1].item()
-    with pytest.raises(ValueError, match="a head that was never trained has nothing to say"):
+    with pytest.raises(ValueError, match="evaluate_only true with adapter null"):
         parse_arguments([settings(readout="doubled", evaluate_only=True)])
 
 

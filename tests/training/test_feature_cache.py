@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from omnisent.cli import main as command_line
 from omnisent.thinker_omnisent import embed_clips, tower_features
 from omnisent.train import main, run
-from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
+from omnisent.training.arguments import ModelArguments, OmniSentTrainingArguments, parse_arguments
 from omnisent.training.backbone import build_model, load_towers
 from omnisent.training.feature_cache import cache_info, clear_cache, fill_cache, open_cache
 from omnisent.training.run_folder import read_predictions
@@ -94,7 +94,7 @@ def opened(tiny_backbone, processor, tmp_path):
         fields = {"base_model": str(tiny_backbone), "quantization": "none", "dtype": "float32", "lora_preset": "llm"}
         model_args = ModelArguments(**{**fields, **changes})
         (tmp_path / "cache").mkdir(exist_ok=True)
-        cache = open_cache(model_args, DataArguments(feature_cache=str(tmp_path / "cache")), processor)
+        cache = open_cache(tmp_path / "cache", model_args, processor)
         args = OmniSentTrainingArguments(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
         fill_cache(cache, model_args, clips, processor, args)
         return cache

@@ -152,7 +152,7 @@ def _poison(config: str) -> str:
     """Puts a NaN into what a run's cache holds of its first training clip with a picture; returns the clip's id."""
     model_args, data_args, args = parse_arguments([config])
     data = prepare_data(model_args, data_args, args)
-    cache = open_cache(model_args, data_args, data.processor)
+    cache = open_cache(data_args.feature_cache, model_args, data.processor)
     readout = DiscriminativeReadout((-3.0, 3.0))
     for inputs in ClipDataset(data.splits["train"], data.processor, readout).inputs:
         entry = load_file(cache.path(inputs))
