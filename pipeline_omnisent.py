@@ -21,6 +21,11 @@ LABELS = ("negative", "neutral", "positive")
 ON_ERROR = ("raise", "return")
 
 
+def default_neutral_band(score_max: float) -> float:
+    """How far from 0 a score may lie and still be neutral, label units; `score_max` is the highest score."""
+    return 0.1 if score_max <= 1 else 0.5
+
+
 class MultimodalSentimentPipeline(Pipeline):
     """Scores clips and names them.
 
@@ -57,7 +62,7 @@ class MultimodalSentimentPipeline(Pipeline):
     @property
     def neutral_band(self) -> float:
         """How far from 0 a score may lie and be neutral, label units, where a call says nothing else."""
-        return self._postprocess_params.get("neutral_band", 0.1 if self.model.config.score_max <= 1 else 0.5)
+        return self._postprocess_params.get("neutral_band", default_neutral_band(self.model.config.score_max))
 
     def _sanitize_parameters(
         self,

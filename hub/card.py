@@ -1,6 +1,6 @@
-"""The model card of a run: a template filled from the run's result files. A figure without a file leaves its line out.
+"""The model card of a run: model_card.md, filled in from the run's result files. Where a file is missing, its line is left out.
 
-Nothing is measured here; see model_card.md for the words.
+Nothing is measured here.
 """
 
 import math
@@ -16,24 +16,22 @@ from huggingface_hub import EvalResultEntry, ModelCardData, eval_result_entries_
 from huggingface_hub.repocard_data import EvalResult
 
 from ..data.catalog import DATASETS, DatasetFacts, dataset_facts
+from ..data.clip import MODALITIES
 from ..data.planted import VERSION as PLANTED_VERSION
 from ..evaluation.comparison_result import Comparison
 from ..evaluation.intervals import LEVEL
 from ..evaluation.metrics import METRICS, Metric
+from ..pipeline_omnisent import default_neutral_band
 from ..training import run_folder
 
 TEMPLATE = Path(__file__).parent.parent / "model_card.md"
 LICENCES = {"Qwen/Qwen2.5-Omni-7B": "apache-2.0"}
-RESEARCH_DATA = (
-    "The clips of {name} are their owners' recordings, given out by the data set's authors for research; none is contained"
-    " in or passed on with this repository."
-)
-LENGTHS = (0, 2, 5, 10, math.inf)
+LENGTHS = (0, 2, 5, 10, math.inf)  # seconds; edges of the groups of clips by length
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How far the scores of a merged model lie from those of its run, on validation clips, label units."""
+    """How much merging changed the scores of validation clips: mean and largest absolute change, label units."""
 
     clips: int
     mean: float
@@ -53,9 +51,9 @@ def model_card(
     Args:
         run: a finished discriminative run.
         repo_id: the repository's name on the Hub.
-        base_model: Hub id of the base that is loaded with it; `None` for a merged repository.
-        base_revision: the base's commit.
-        drift: of a merged repository.
+        base_model: Hub id of the base model that is loaded with it; `None` for a merged repository.
+        base_revision: the base model's commit.
+        drift: how much merging changed the scores; of a merged repository.
     """
     config, metrics = run_folder.read_config(run), run_folder.read_metrics(run)
     environment = run_folder.read_environment(run)
@@ -70,12 +68,12 @@ def model_card(
         "repo_id": repo_id,
         "low": f"{low:g}",
         "high": f"{high:g}",
-        "neutral_band": 0.1 if high <= 1 else 0.5,
-        "made_up": facts.synthetic or config["base_model"] == "tiny",
+        "neutral_band": default_neutral_band(high),
+        "synthetic": facts.synthetic or config["base_model"] == "tiny",
         "base_model": base_model,
         "base_revision": base_revision,
         "drift": drift,
-        "quantization_said": "4-bit NF4 with double quantisation"
+        "quantization_words": "4-bit NF4 with double quantisation"
         if config["quantization"] == "nf4"
         else "not quantised",
         "dataset": name,
@@ -84,10 +82,10 @@ def model_card(
         "has_comparison": comparison is not None,
         "paper": facts.published_results,
         "convention": facts.convention,
-        "limits": list(_limits(run)),
+        "groups": list(_groups(run, default_neutral_band(high))),
         "interval": _interval(run, metrics),
         "clips": environment["clips"],
-        "data_said": _data_said(facts),
+        "data_source": _data_source(facts),
         "trainable": f"{metrics['trainable_parameters']:,}",
         "trainable_percent": f"{metrics['trainable_percent']:.2f}",
         "train_minutes": _train_minutes(run),
@@ -99,8 +97,8 @@ def model_card(
     }
     values |= {key: metrics[key] for key in ("n", "modalities", "denoise", "seed", "bad_clips")}
     values["head_parameters"] = f"{metrics['head_parameters']:,}"
-    asked = ("dtype", "quantization", "max_frames", "lora_r", "lora_alpha", "lora_dropout", "lora_preset")
-    values |= {key: config[key] for key in (*asked, "learning_rate", "head_learning_rate")}
+    settings = ("dtype", "quantization", "max_frames", "lora_r", "lora_alpha", "lora_dropout", "lora_preset")
+    values |= {key: config[key] for key in (*settings, "learning_rate", "head_learning_rate")}
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
@@ -175,49 +173,49 @@ def _results(run: Path, metrics: dict, comparison: Comparison | None) -> tuple[l
         figures = [arm.metrics[key].shown for key in keys]
         figures[0] += f" ({arm.metrics['mae'].interval})"
         rows.append([arm.label, *figures, "" if arm.is_baseline else str(len(arm.seeds))])
-    columns[0] = "MAE (95 %)"
+    columns[0] = "MAE (95 % interval)"
     return [*columns, "seeds"], rows
 
 
 def _interval(run: Path, metrics: dict) -> str | None:
-    """What an interval of the bundle is and how it did, in a sentence; `None` without a calibration."""
-    known = run_folder.read_json(run / "model" / "config.json").get("calibration")
-    if known is None or metrics["interval_coverage"] is None:
+    """The width and the measured coverage of the bundle's intervals, in a sentence; `None` without a calibration."""
+    calibration = run_folder.read_json(run / "model" / "config.json").get("calibration")
+    if calibration is None or metrics["interval_coverage"] is None:
         return None
+    half_width = calibration["half_widths"][str(LEVEL)]
     return (
-        f"With `interval={LEVEL}` a result has `low` and `high`, the score plus and minus {known['half_widths'][str(LEVEL)]:.2f}"
-        f" (split-conformal, from {known['clips']} validation clips); they held {100 * metrics['interval_coverage']:.1f} % of"
-        f" the {metrics['n']} test labels."
+        f"With `interval={LEVEL}` a result also has `low` and `high`: the score minus and plus {half_width:.2f} (a split-conformal"
+        f" prediction interval, calibrated on {calibration['clips']} validation clips). These intervals contained"
+        f" {100 * metrics['interval_coverage']:.1f} % of the {metrics['n']} test labels."
     )
 
 
-def _limits(run: Path) -> Iterable[tuple[str, int, str]]:
-    """Groups of test clips with their number and MAE: by what a clip lacks, by its length and by its label."""
+def _groups(run: Path, neutral_band: float) -> Iterable[tuple[str, int, str]]:
+    """Groups of test clips, with their number and MAE: by missing modality, by length and by label."""
     clips = run_folder.read_predictions(run)
     errors = (clips["score"] - clips["label"]).abs()
     groups = {"all": pd.Series(True, clips.index)}
     facts = run_folder.read_clip_facts(run)
     if facts is not None:
-        for name, said in (("text", "without text"), ("audio", "without sound"), ("video", "without picture")):
-            groups[said] = facts[name] == 0
+        for modality in MODALITIES:
+            groups[f"without {modality}"] = facts[modality] == 0
         for low, high in pairwise(LENGTHS):
-            said = f"{low:g} s and longer" if high == math.inf else f"{low:g} to {high:g} s"
-            groups[said] = (facts["seconds"] >= low) & (facts["seconds"] < high)
-    edge = 0.1 if clips["label"].abs().max() <= 1 else 0.5
+            length = f"{low:g} s and longer" if high == math.inf else f"{low:g} to {high:g} s"
+            groups[length] = (facts["seconds"] >= low) & (facts["seconds"] < high)
     groups |= {
-        f"label below -{edge:g}": clips["label"] < -edge,
-        f"label from -{edge:g} to {edge:g}": clips["label"].abs() <= edge,
-        f"label above {edge:g}": clips["label"] > edge,
+        f"label below -{neutral_band:g}": clips["label"] < -neutral_band,
+        f"label from -{neutral_band:g} to {neutral_band:g}": clips["label"].abs() <= neutral_band,
+        f"label above {neutral_band:g}": clips["label"] > neutral_band,
     }
-    for said, chosen in groups.items():
-        if chosen.any():
-            yield said, int(chosen.sum()), f"{errors[chosen].mean():.3f}"
+    for name, members in groups.items():
+        if members.any():
+            yield name, int(members.sum()), f"{errors[members].mean():.3f}"
 
 
-def _data_said(facts: DatasetFacts) -> str:
+def _data_source(facts: DatasetFacts) -> str:
     if facts.synthetic:
-        return f"Planted clips (version {PLANTED_VERSION}) are made by a program; no rights are claimed in them."
-    return RESEARCH_DATA.format(name=facts.name) if facts.media_terms else "See the table that they were read from."
+        return f"The clips are synthetic (`planted`, version {PLANTED_VERSION}); no rights are claimed in them."
+    return f"This repository contains none of the clips. {facts.media_terms}" if facts.media_terms else ""
 
 
 def _train_minutes(run: Path) -> str | None:

@@ -2,9 +2,9 @@
 
     omnisent publish RUN_DIR org/name [--merged]
 
-A bundle holds adapter, head, processor, code, card and results, and nothing else of the run: no optimiser state, no path of the
-machine it was made on, no pickle. A merged one holds all weights, with the adapter merged into the base's dequantised weights; how
-far its scores are from the run's is measured on validation clips.
+A bundle contains adapter, head, processor, code, card and results, and nothing else of the run: no optimiser state, no path of the
+machine it was made on, no pickle. A merged bundle contains all weights, with the adapter merged into the base model's dequantised
+weights; how much that changes the scores is measured on validation clips.
 """
 
 import os
@@ -27,6 +27,7 @@ from ..thinker_omnisent import load_thinker
 from ..training import run_folder
 from ..training.backbone import base_model_path, quantization_config
 from ..training.collator import ClipDataset
+from ..training.data import uses_media
 from ..training.row_check import evenly
 from .card import Drift, dataset_name, eval_results, model_card
 from .upload import PublishError, publish_folder
@@ -45,10 +46,10 @@ PRIVATE_FIELDS = (  # paths, accounts and machines; left out of training_config.
     *("output_dir", "root", "adapter", "feature_cache", "resume_from_checkpoint", "run_name", "project"),
     *("hub_token", "hub_model_id", "hub_revision", "deepspeed", "fsdp_config", "trackio_space_id", "trackio_bucket_id"),
 )
-VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt")  # words of a language, some of which look like paths
+VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt")  # some of their tokens look like paths
 SECRET = re.compile(rb"hf_[A-Za-z0-9]{20,}")
 DRIFT_CLIPS = 64
-# By how much a merge may move scores on average, in standard deviations of the training labels: what number formats round.
+# Largest mean change of scores that merging may cause, in standard deviations of the training labels; rounding alone stays below.
 MOST_DRIFT = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.05}
 
 
@@ -59,16 +60,8 @@ def publish_run(
 
     Args:
         run: its folder.
-        repo_id: `owner/name` on the Hub; made when it does not exist.
-        merged: publish all weights in place of adapter and head.
-        private: for a repository that does not exist yet.
-        token: in place of the one that is logged in.
-
-    Returns:
-        The address of the commit.
-
-    Raises:
-        PublishError: in one line, what went wrong and what to do; nothing was committed then.
+        merged: publish all weights instead of adapter and head.
+        repo_id, private, token: as in `publish_folder`, which also says what is returned and raised.
     """
     run = Path(run)
     check_run(run, merged=merged)
@@ -85,10 +78,10 @@ def publish_run(
 
 
 def check_run(run: Path, *, merged: bool) -> None:
-    """Whether a run can be published.
+    """Check that a run can be published.
 
     Raises:
-        PublishError: for a run that is not finished or is no discriminative one, or whose base nobody else can load.
+        PublishError: for a run that is not finished or not discriminative, or whose base model nobody else can load.
     """
     if not (run / "metrics.json").is_file() or not (run / "model" / "config.json").is_file():
         raise PublishError(
@@ -98,7 +91,7 @@ def check_run(run: Path, *, merged: bool) -> None:
     if not merged and base is not None and os.path.isdir(base):
         raise PublishError(
             f"{run}: its base model is a folder of this machine, which nobody else can load; publish it with --merged, or train"
-            " on a base model of the Hub"
+            " on a base model from the Hub"
         )
 
 
@@ -106,7 +99,7 @@ def assemble(run: Path, draft: Path, repo_id: str, *, merged: bool) -> None:
     """Write the bundle that is published into an empty folder.
 
     Raises:
-        PublishError: when a file would give away a path or a secret, or a merge moves the scores too far.
+        PublishError: when a file contains a path of this machine or a secret, or merging changes the scores too much.
     """
     bundle, drift = run / "model", None
     if merged:
@@ -141,7 +134,7 @@ def merge(run: Path, folder: Path) -> None:
     dtype = getattr(torch, model_args.dtype)
     config = OmniSentConfig.from_pretrained(bundle)
     thinker = load_thinker(
-        base_model_path(config.base_model),
+        base_model_path(str(config.base_model)),
         revision=config.base_revision,
         config=config.thinker_config,
         dtype=dtype,
@@ -159,22 +152,22 @@ def merge(run: Path, folder: Path) -> None:
 
 
 def measure_drift(run: Path, folder: Path) -> Drift:
-    """How far the merged model in a folder is from its run, as it would be loaded, on some of the run's validation clips.
+    """How much the scores of the merged model in a folder differ from its run's, on some of the run's validation clips.
 
     Raises:
-        PublishError: when it is further than `MOST_DRIFT` allows on average, or the run's validation clips are not there.
+        PublishError: when the mean change is above `MOST_DRIFT`, or the run's validation clips are missing.
     """
     model_args, data_args, _ = run_folder.read_arguments(run, folder)
     try:
         known = run_folder.read_predictions(run, split="valid")
-        media = data_args.complete_clips or list(data_args.modalities) != ["text"]
-        clips = load_clips(data_args.dataset, root=data_args.root, with_media=media, missing_ok=True)
+        with_media = uses_media(data_args)
+        clips = load_clips(data_args.dataset, root=data_args.root, with_media=with_media, missing_ok=True)
         by_id = {clip.id: clip for clip in clips}
         clips = [by_id[name] for name in known["id"]]
     except (OSError, ValueError, KeyError) as error:
         raise PublishError(
-            f"{run}: a merged model is checked on the run's validation clips, which are not there ({error}); bring data set and"
-            " valid_predictions.csv back (--resume_from_checkpoint true finishes an older run anew), or publish without --merged"
+            f"{run}: a merged model is checked on the run's validation clips, which are missing ({error}); restore the data set and"
+            " valid_predictions.csv (--resume_from_checkpoint true finishes an older run again), or publish without --merged"
         ) from error
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     model = OmniForSentimentRegression.from_pretrained(
@@ -184,41 +177,40 @@ def measure_drift(run: Path, folder: Path) -> Drift:
     dataset = ClipDataset(clips, processor, DiscriminativeReadout((model.config.score_min, model.config.score_max)))
     places = evenly(len(clips), DRIFT_CLIPS)
     with torch.no_grad():
-        found = [model(**processor([dataset.inputs[place]]).to(device)).scores.item() for place in places]
-    apart = np.abs(np.array(found) - known["score"].to_numpy()[places])
-    drift = Drift(len(places), float(apart.mean()), float(apart.max()))
+        scores = [model(**processor([dataset.inputs[place]]).to(device)).scores.item() for place in places]
+    changes = np.abs(np.array(scores) - known["score"].to_numpy()[places])
+    drift = Drift(len(places), float(changes.mean()), float(changes.max()))
     most = MOST_DRIFT[model_args.dtype] * model.config.label_std
     if drift.mean > most:
         raise PublishError(
-            f"{run}: merging moves the scores of {drift.clips} validation clips by {drift.mean:.4f} on average, at most"
-            f" {most:.4f} is let through; publish it without --merged, or train with dtype float32"
+            f"{run}: merging changes the scores of {drift.clips} validation clips by {drift.mean:.4f} on average, at most"
+            f" {most:.4f} is allowed; publish it without --merged, or train with dtype float32"
         )
     return drift
 
 
 def check_bundle(folder: Path, *, forbidden: tuple[str, ...] = ()) -> None:
-    """Open every file of a bundle and look for what may not be published.
+    """Read every file of a bundle and check that it may be published.
 
     Raises:
-        PublishError: naming the file: for one that is no part of a bundle, a forbidden text, or what looks like a Hub token.
+        PublishError: naming the file, when it is not part of a bundle, or contains a forbidden path or what looks like a Hub token.
     """
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = file.relative_to(folder).as_posix()
         if not any(fnmatch(name, pattern) for pattern in BUNDLE_FILES):
-            raise PublishError(f"{name} is no part of a bundle; remove it from the run's model folder")
+            raise PublishError(f"{name} is not part of a bundle; remove it from the run's model folder")
         text = file.read_bytes() if file.suffix != ".safetensors" else _header(file)
-        places = () if name in VOCABULARIES else [place for place in forbidden if len(place) > 1]
-        found = [place for place in places if _holds_path(text, place)]
-        if found:
-            raise PublishError(f"{name} holds the path {found[0]} of this machine; remove it and publish again")
+        for path in () if name in VOCABULARIES else forbidden:
+            if len(path) > 1 and _contains_path(text, path):
+                raise PublishError(f"{name} contains the path {path} of this machine; remove it and publish again")
         if SECRET.search(text):
             raise PublishError(
-                f"{name} holds what looks like a Hub token; remove it, and withdraw the token if it is one"
+                f"{name} contains what looks like a Hub token; remove it, and revoke the token if it is one"
             )
 
 
-def _holds_path(text: bytes, place: str) -> bool:
-    return re.search(re.escape(place.encode()) + rb"(?![\w.-])", text) is not None
+def _contains_path(text: bytes, path: str) -> bool:
+    return re.search(re.escape(path.encode()) + rb"(?![\w.-])", text) is not None
 
 
 def _header(file: Path) -> bytes:
@@ -228,7 +220,7 @@ def _header(file: Path) -> bytes:
 
 
 def _write_training_config(run: Path, path: Path) -> None:
-    """Every argument of the run but those that name a place on the machine it was made on."""
+    """training_config.yaml: every argument of the run except `PRIVATE_FIELDS`."""
     config = {key: value for key, value in run_folder.read_config(run).items() if key not in PRIVATE_FIELDS}
     config["dataset"] = dataset_name(config["dataset"])
     if os.path.isdir(config["base_model"]):

@@ -1,4 +1,4 @@
-"""One way onto the Hub: assemble a folder, look at what is there already, and upload all of it in one commit or nothing."""
+"""The one way of uploading to the Hub: assemble a folder, check what the repository has, and upload everything in one commit."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 
-# The bases of the Hub's own error are OSError and that of its HTTP client, which a lost connection raises.
+# The base classes of the Hub's own error are OSError and that of its HTTP client, which a lost connection raises.
 FAULTS = cast(tuple[type[Exception], ...], (*HfHubHTTPError.__bases__, HFValidationError, SafetensorError))
 
 
@@ -31,20 +31,20 @@ def publish_folder(
     """Upload what `assemble` writes in one commit; running it again replaces what an earlier run published.
 
     Args:
-        repo_id: `owner/name` on the Hub; made when it does not exist.
+        repo_id: `owner/name` on the Hub; created when it does not exist.
         repo_type: `"model"` or `"dataset"`.
         assemble: writes the files into the empty folder that it is given.
-        is_ours: whether a file of the repository may be replaced; any other file is a reason to stop.
+        is_ours: whether a file of the repository may be replaced; any other file is an error.
         replaced: patterns of files that are deleted when they are not uploaded again.
         message: of the commit.
-        private: for a repository that does not exist yet.
-        token: in place of the one that is logged in.
+        private: make the repository private, when it is created.
+        token: of the Hub, instead of the saved one.
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
-        PublishError: in one line, what went wrong and what to do; nothing was committed then.
+        PublishError: what went wrong and what to do, in one line. Nothing was committed then.
     """
     token = token or get_token()
     if token is None:
@@ -57,7 +57,7 @@ def publish_folder(
             others = [path for path in api.list_repo_files(repo_id, repo_type=repo_type) if not is_ours(path)]
             if others:
                 raise PublishError(
-                    f"{repo_id} holds other files, first {others[0]}; choose another name or empty it first"
+                    f"{repo_id} contains other files, first {others[0]}; choose another name or empty it first"
                 )
             commit = api.upload_folder(
                 repo_id=repo_id,
@@ -67,6 +67,6 @@ def publish_folder(
                 delete_patterns=list(replaced),
             )
         except FAULTS as error:
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            raise PublishError(f"{repo_id}: not published: {said[0]}; mend this and publish again") from error
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise PublishError(f"{repo_id}: not published: {reason[0]}; fix this and publish again") from error
     return commit.commit_url

@@ -33,7 +33,7 @@ def test_new_clips_are_covered_as_often_as_promised(clips, level):
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.5, 90.0, math.nan, math.inf])
-def test_a_level_that_is_no_probability_is_refused(level):
+def test_a_level_outside_0_to_1_is_refused(level):
     with pytest.raises(ValueError, match="level must lie between 0 and 1"):
         half_width([0.1, 0.2], [0.0, 0.0], level)
 
@@ -54,7 +54,7 @@ def test_a_level_close_to_zero_or_one_keeps_its_rank():
         lambda scores, labels: coverage(scores, labels, 0.5),
     ],
 )
-def test_no_interval_comes_from_what_is_no_list_of_clips(measure):
+def test_invalid_scores_and_labels_give_no_interval(measure):
     for bad in (math.nan, math.inf, -math.inf):
         with pytest.raises(ValueError, match=r"scores: 1 values are not finite.* first at index 1"):
             measure([0.0, bad], [0.0, 0.0])
@@ -71,7 +71,7 @@ def test_no_interval_comes_from_what_is_no_list_of_clips(measure):
 
 
 @pytest.mark.parametrize("width", [-0.1, math.nan, math.inf])
-def test_coverage_is_within_a_width_that_an_interval_can_have(width):
+def test_coverage_needs_a_finite_width_that_is_not_negative(width):
     with pytest.raises(ValueError, match="width must be a number from 0 on"):
         coverage([0.0], [0.0], width)
 

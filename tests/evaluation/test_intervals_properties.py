@@ -22,7 +22,7 @@ def width(residuals, level):
 
 @examples(60)
 @given(RESIDUALS, A_LEVEL)
-def test_the_half_width_is_the_least_that_holds_enough_clips_and_one_more(residuals, level):
+def test_the_half_width_is_the_smallest_that_covers_enough_clips(residuals, level):
     enough = (len(residuals) + 1) * Fraction(str(level))
     holding = [one for one in residuals if sum(other <= one for other in residuals) >= enough]
     assert width(residuals, level) == (min(holding) if holding else None)
@@ -30,7 +30,7 @@ def test_the_half_width_is_the_least_that_holds_enough_clips_and_one_more(residu
 
 @examples(60)
 @given(RESIDUALS.filter(lambda found: len(found) > 1), A_LEVEL)
-def test_of_exchangeable_clips_enough_are_covered_by_the_others(residuals, level):
+def test_enough_exchangeable_clips_are_covered_by_the_others(residuals, level):
     covered = 0
     for left_out in range(len(residuals)):
         found = width(residuals[:left_out] + residuals[left_out + 1 :], level)
@@ -49,7 +49,7 @@ def test_a_higher_level_is_no_narrower(residuals, one, other):
 
 @examples(40)
 @given(RESIDUALS)
-def test_a_calibration_has_the_levels_that_it_can_carry_and_covers_its_own_clips(residuals):
+def test_a_calibration_has_the_levels_with_enough_clips_and_covers_its_own_clips(residuals):
     labels = np.zeros(len(residuals))
     found = calibration(residuals, labels)
     assert found["clips"] == len(residuals)
@@ -62,7 +62,7 @@ def test_a_calibration_has_the_levels_that_it_can_carry_and_covers_its_own_clips
 
 @examples(50)
 @given(RESIDUALS, st.floats(0, 1e6))
-def test_coverage_is_a_share_that_grows_with_the_width(residuals, half):
+def test_coverage_is_a_fraction_that_grows_with_the_width(residuals, half):
     labels = np.zeros(len(residuals))
     assert coverage(residuals, labels, half) == sum(one <= half for one in residuals) / len(residuals)
     assert coverage(residuals, labels, max(residuals)) == 1.0

@@ -128,7 +128,7 @@ def test_labels_that_are_all_zero_leave_the_non0_pair_undefined():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_scores_that_are_not_finite_are_counted_and_pointed_at(bad):
+def test_scores_that_are_not_finite_are_counted_with_the_first_index(bad):
     with pytest.raises(ValueError, match=r"predictions: 2 values are not finite or beyond 1e\+100, first at index 1 "):
         msa_metrics([0.0, bad, bad], [0.0, 1.0, 2.0])
     with pytest.raises(ValueError, match=r"references: 1 values are not finite or beyond 1e\+100, first at index 2 "):
@@ -149,7 +149,7 @@ def test_input_that_cannot_be_compared_is_refused():
 @pytest.mark.parametrize(
     "bad", [["1.0", "2.0"], [1.0, [2.0]], [1.0, "x"], [1j, 2.0], np.array([1j, 2]), [1.0, object()]]
 )
-def test_what_is_no_array_of_numbers_is_refused_by_its_name(bad):
+def test_input_other_than_numbers_is_refused_by_name(bad):
     with pytest.raises(ValueError, match="predictions must be numbers"):
         msa_metrics(bad, [0.0, 1.0])
     with pytest.raises(ValueError, match="references must be numbers"):
@@ -158,7 +158,7 @@ def test_what_is_no_array_of_numbers_is_refused_by_its_name(bad):
         msa_metrics([1j, 2.0], [0.0, 1.0])
 
 
-def test_a_missing_value_is_no_number():
+def test_a_missing_value_is_not_a_number():
     with pytest.raises(ValueError, match=r"references: 1 values are not finite.* first at index 1 \(nan\)"):
         msa_metrics([0.0, 1.0], [0.0, None])
 
@@ -186,13 +186,13 @@ def test_scores_whose_squares_underflow_have_no_correlation():
         assert msa_metrics(1e-160 * scores, labels)["corr"] is None
 
 
-def test_the_warning_points_at_who_asked_for_the_metrics():
+def test_the_warning_points_at_the_caller():
     for convention in ("mosi", "sims"):
         with pytest.warns(
             UserWarning, match="^correlation is undefined: predictions or references are constant$"
-        ) as said:
+        ) as warned:
             msa_metrics([0.0, 0.0], [0.0, 1.0], convention)
-        assert [one.filename for one in said] == [__file__]
+        assert [one.filename for one in warned] == [__file__]
 
 
 def test_ordinary_input_gives_plain_floats_and_no_warning():

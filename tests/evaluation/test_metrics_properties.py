@@ -69,7 +69,7 @@ def test_scores_that_are_the_labels_are_perfect(labels, convention):
 
 @examples(40)
 @given(pairs(st.integers(-40, 40).map(lambda tenths: tenths / 10), fewest=2))
-def test_definitions_that_are_others_agree_with_theirs(both):
+def test_metrics_agree_with_scipy_and_scikit_learn(both):
     scores, labels = both
     found = measured(scores, labels)
     if np.ptp(scores) and np.ptp(labels):
@@ -102,7 +102,7 @@ def test_the_correlation_does_not_depend_on_scale_and_the_mae_does(both, scale):
 
 @examples(40)
 @given(pairs(), st.sampled_from(CONVENTIONS), st.data())
-def test_one_bad_value_is_found_wherever_it_stands(both, convention, data):
+def test_one_bad_value_is_found_at_any_index(both, convention, data):
     side = data.draw(st.integers(0, 1))
     at = data.draw(st.integers(0, len(both[0]) - 1))
     bad = data.draw(st.sampled_from([math.nan, math.inf, -math.inf, 1.1e100]))

@@ -63,7 +63,7 @@ def test_loaded_module_carries_its_formulas_along(found, elsewhere):
     assert Path(found["metrics from"]).is_relative_to(elsewhere / "modules")
 
 
-def test_loading_without_a_convention_names_the_two(found):
+def test_loading_without_a_convention_names_both(found):
     assert "'mosi', 'sims'" in found["error"]
     assert "'default'" in found["error"]
 

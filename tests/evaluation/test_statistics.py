@@ -129,7 +129,7 @@ def test_one_resample_is_enough_to_run():
     assert paired_test(scores, [[1.0, 1.0]], resamples=1, flips=1).low < 0
 
 
-def test_a_better_system_is_told_from_a_worse_one_and_not_from_itself(labels):
+def test_a_better_system_differs_significantly_from_a_worse_one_and_not_from_itself(labels):
     generator = np.random.default_rng(5)
     better, worse = np.abs(generator.normal(0, 0.5, (3, 200))), np.abs(generator.normal(0, 0.8, (3, 200)))
     found = paired_test(better, worse)
@@ -141,7 +141,7 @@ def test_a_better_system_is_told_from_a_worse_one_and_not_from_itself(labels):
     assert (same.difference, same.p_clips, same.p_seeds) == (0.0, 1.0, None)
 
 
-def test_equal_systems_are_seldom_told_apart():
+def test_equal_systems_rarely_differ_significantly():
     generator = np.random.default_rng(6)
     p_values = [
         paired_test(*np.abs(generator.normal(size=(2, 1, 40))), resamples=2, flips=199, seed=i).p_clips
@@ -150,7 +150,7 @@ def test_equal_systems_are_seldom_told_apart():
     assert np.mean(np.array(p_values) < 0.05) < 0.15
 
 
-def test_a_system_without_seeds_stands_against_each_seed_of_another():
+def test_a_system_without_seeds_is_paired_with_each_seed_of_another():
     errors = np.abs(np.random.default_rng(7).normal(size=(3, 50)))
     found = paired_test(errors, np.full((1, 50), 2.0))
     assert found.p_seeds == pytest.approx(stats.ttest_1samp(errors.mean(1), 2.0).pvalue)
@@ -158,7 +158,7 @@ def test_a_system_without_seeds_stands_against_each_seed_of_another():
         paired_test(errors, errors[:2])
 
 
-def test_p_values_are_adjusted_for_being_several():
+def test_p_values_are_adjusted_for_multiple_tests():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert holm([0.2]) == [0.2]
@@ -189,7 +189,7 @@ def test_an_estimate_comes_from_finite_scores_and_labels(bad):
 
 
 @pytest.mark.parametrize(
-    ("scores", "labels", "said"),
+    ("scores", "labels", "message"),
     [
         (np.zeros((2, 3)), np.zeros(2), "3 scores for 2 labels"),
         (np.zeros(3), np.zeros(2), "3 scores for 2 labels"),
@@ -201,13 +201,13 @@ def test_an_estimate_comes_from_finite_scores_and_labels(bad):
         ([[0.1, 0.2], [0.1]], np.zeros(2), "scores must be numbers"),
     ],
 )
-def test_an_estimate_is_of_seeds_by_clips(scores, labels, said):
-    with pytest.raises(ValueError, match=said):
+def test_an_estimate_is_of_seeds_by_clips(scores, labels, message):
+    with pytest.raises(ValueError, match=message):
         bootstrap_estimates(scores, labels, "mosi", resamples=2)
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "said"),
+    ("first", "second", "message"),
     [
         ([0.1, math.nan], [0.1, 0.2], r"first: 1 values are not finite.* first at index \(0, 1\)"),
         ([0.1, 0.2], [math.inf, 0.2], r"second: 1 values are not finite.* first at index \(0, 0\)"),
@@ -220,8 +220,8 @@ def test_an_estimate_is_of_seeds_by_clips(scores, labels, said):
         (np.zeros((1, 2)), np.zeros((1, 3)), r"same seeds and clips, not \(1, 2\) and \(1, 3\)"),
     ],
 )
-def test_a_paired_test_is_of_absolute_errors_by_seed_and_clip(first, second, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_paired_test_is_of_absolute_errors_by_seed_and_clip(first, second, message):
+    with pytest.raises(ValueError, match=message):
         paired_test(first, second, resamples=2, flips=9)
 
 
@@ -235,7 +235,7 @@ def test_an_interval_needs_resamples(resamples):
         paired_test(np.ones(3), np.zeros(3), flips=resamples)
 
 
-def test_the_least_p_value_is_what_so_many_flips_can_show():
+def test_the_smallest_p_value_follows_from_the_number_of_flips():
     worse, better = np.ones(40), np.zeros(40)
     assert paired_test(worse, better, resamples=2, flips=9).p_clips == pytest.approx(2 / 10)
     assert paired_test(worse, better, resamples=2, flips=99).p_clips == pytest.approx(2 / 100)

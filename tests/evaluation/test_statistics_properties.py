@@ -28,7 +28,7 @@ def by_seed(numbers=TENTHS, systems=1, fewest=1):
 
 @examples(80)
 @given(st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.01, 0.05, 1.0])), max_size=8), st.randoms())
-def test_an_adjusted_p_value_is_what_holm_wrote(p_values, random):
+def test_adjusted_p_values_follow_holms_definition(p_values, random):
     adjusted, m = holm(p_values), len(p_values)
     ordered = sorted(p_values)
     expected = [max(min(1.0, (m - k) * ordered[k]) for k in range(ordered.index(p) + 1)) for p in p_values]
@@ -41,7 +41,7 @@ def test_an_adjusted_p_value_is_what_holm_wrote(p_values, random):
 
 @examples(15)
 @given(by_seed(systems=2, fewest=2))
-def test_two_systems_the_other_way_round_give_the_opposite(systems):
+def test_swapping_two_systems_negates_the_difference(systems):
     found, turned = (paired_test(*both, resamples=40, flips=99) for both in (systems, systems[::-1]))
     assert found.difference == pytest.approx(systems[0].mean() - systems[1].mean())
     assert turned.difference == pytest.approx(-found.difference)
@@ -55,7 +55,7 @@ def test_two_systems_the_other_way_round_give_the_opposite(systems):
 
 @examples(10)
 @given(by_seed(st.integers(-30, 30).map(lambda tenths: tenths / 10)), st.sampled_from(["mosi", "sims"]))
-def test_an_interval_stays_within_what_the_clips_can_give(systems, convention):
+def test_an_interval_lies_between_the_smallest_and_the_largest_error(systems, convention):
     (scores,) = systems
     labels = np.linspace(-1, 1, scores.shape[1])
     found = bootstrap_estimates(scores, labels, convention, resamples=20)

@@ -1,4 +1,4 @@
-"""Modalities left out: every subset is run, and planted clips give the answer that is known of them."""
+"""The ablation: every subset is run, and planted clips give the known answer."""
 
 import json
 
@@ -43,24 +43,24 @@ def test_every_subset_is_tested_on_the_clips_that_have_all_three(ablation, whole
 
 
 def test_its_figures_are_those_of_its_runs(ablation):
-    found = json.loads((ablation / "ablation.json").read_text())
-    assert len(found["subsets"]) == 14
-    for entry in found["subsets"]:
+    stored = json.loads((ablation / "ablation.json").read_text())
+    assert len(stored["subsets"]) == 14
+    for entry in stored["subsets"]:
         time = "train" if len(entry["modalities"]) == 3 else entry["time"]
         metrics = read_metrics(ablation / time / "-".join(entry["modalities"]) / "seed-0")
         assert entry["metrics"]["mae"]["mean"] == pytest.approx(metrics["mae"])
-    maes = {(e["time"], tuple(e["modalities"])): e["metrics"]["mae"]["mean"] for e in found["subsets"]}
-    for drop in found["drops"]:
+    maes = {(e["time"], tuple(e["modalities"])): e["metrics"]["mae"]["mean"] for e in stored["subsets"]}
+    for drop in stored["drops"]:
         rest = tuple(name for name in MODALITIES if name != drop["modality"])
         whole = maes[drop["time"], MODALITIES]
         assert drop["difference"] == pytest.approx(maes[drop["time"], rest] - whole)
     text = (ablation / "ablation.md").read_text()
     result = summarise(ablation, [0], "mosi")
-    assert json.loads(json.dumps(result.to_dict())) == found
+    assert json.loads(json.dumps(result.to_dict())) == stored
     assert conclusion(result) in text
     assert text.count("\n| ") == 2 + 14
     table = read_predictions(ablation / "train" / "text" / "seed-0")
-    assert 0 < found["constant_mae"] < table["label"].abs().max()
+    assert 0 < stored["constant_mae"] < table["label"].abs().max()
 
 
 def test_an_ablation_trains_its_own_models(short_config, tmp_path):
@@ -105,7 +105,7 @@ def test_planted_clips_give_the_known_answer(short_config, tmp_path):
     assert all(rise.low > 0 for rise in rises.values())
 
 
-def test_what_was_said_before_is_left_out_with_the_text(short_config, tmp_path):
+def test_preceding_transcripts_are_left_out_with_the_text(short_config, tmp_path):
     runs = planned_runs([str(short_config), "--context_clips", "2"], [0], tmp_path)
     clips = {tuple(run.config()["modalities"]): run.config()["context_clips"] for run in runs}
     assert len(clips) == 7

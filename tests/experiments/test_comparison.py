@@ -1,4 +1,4 @@
-"""The comparison of readouts: what it runs, what it refuses, and that it comes out the same when it is killed half-way."""
+"""The comparison of readouts: what it runs, what it refuses, and that it comes out the same when it is killed and resumed."""
 
 import json
 import os
@@ -26,14 +26,14 @@ from omnisent.training.run_folder import config_dict, read_metrics, read_predict
 COMMAND = "import sys; from omnisent.cli import main; sys.argv[0] = 'omnisent'; main()"
 
 
-def _found(folder) -> dict:
+def _stored(folder) -> dict:
     return json.loads((folder / "comparison.json").read_text())
 
 
 def test_every_arm_and_baseline_is_there_with_the_figures_of_its_runs(comparison):
-    found = _found(comparison)
-    assert list(found["arms"]) == [arm.name for arm in ARMS] + ["constant", "tfidf-ridge"]
-    for name, arm in found["arms"].items():
+    stored = _stored(comparison)
+    assert list(stored["arms"]) == [arm.name for arm in ARMS] + ["constant", "tfidf-ridge"]
+    for name, arm in stored["arms"].items():
         seeds = [0, 1] if name.startswith(("discriminative", "generative-trained")) else [0]
         folders = [comparison / name] if arm["floor"] else [comparison / name / f"seed-{seed}" for seed in seeds]
         assert arm["seeds"] == ([None] if arm["floor"] else seeds)
@@ -44,11 +44,11 @@ def test_every_arm_and_baseline_is_there_with_the_figures_of_its_runs(comparison
         assert arm["metrics"]["mae"]["per_seed"] == pytest.approx(maes, abs=1e-12)
         assert arm["metrics"]["mae"]["mean"] == pytest.approx(np.mean(maes))
         assert arm["metrics"]["mae"]["low"] <= np.mean(maes) <= arm["metrics"]["mae"]["high"]
-    assert found["arms"]["constant"]["mae_over_constant"] == 1.0
-    assert found["arms"]["generative-zero-shot-greedy"]["trainable_parameters"] == 0
+    assert stored["arms"]["constant"]["mae_over_constant"] == 1.0
+    assert stored["arms"]["generative-zero-shot-greedy"]["trainable_parameters"] == 0
     assert (
-        found["arms"]["discriminative"]["trainable_parameters"]
-        == found["arms"]["generative-trained-greedy"]["trainable_parameters"]
+        stored["arms"]["discriminative"]["trainable_parameters"]
+        == stored["arms"]["generative-trained-greedy"]["trainable_parameters"]
         > 0
     )
 
@@ -62,7 +62,7 @@ def test_both_decodings_score_with_the_same_trained_adapter(comparison):
 
 
 def test_costs_are_measured_without_training_for_every_arm(comparison):
-    costs = _found(comparison)["costs"]
+    costs = _stored(comparison)["costs"]
     assert costs.keys() == {arm.name for arm in ARMS}
     for cost in costs.values():
         assert cost["seconds_per_clip"] > 0
@@ -75,9 +75,9 @@ def test_costs_are_measured_without_training_for_every_arm(comparison):
 
 
 def test_the_discriminative_readout_is_tested_against_all_others(comparison):
-    tests = _found(comparison)["tests"]
+    tests = _stored(comparison)["tests"]
     assert [test["second"] for test in tests] == [arm.name for arm in ARMS[1:]] + ["constant", "tfidf-ridge"]
-    arms = _found(comparison)["arms"]
+    arms = _stored(comparison)["arms"]
     for test in tests:
         first, second = (arms[test[key]]["metrics"]["mae"]["mean"] for key in ("first", "second"))
         assert test["difference"] == pytest.approx(first - second)
@@ -85,12 +85,12 @@ def test_the_discriminative_readout_is_tested_against_all_others(comparison):
         assert test["p_clips"] <= test["p_clips_holm"] <= 1
 
 
-def test_the_table_for_people_says_what_the_json_says(comparison):
-    found, text = _found(comparison), (comparison / "comparison.md").read_text()
-    for arm in found["arms"].values():
+def test_the_markdown_shows_the_figures_of_the_json(comparison):
+    stored, text = _stored(comparison), (comparison / "comparison.md").read_text()
+    for arm in stored["arms"].values():
         row = next(line for line in text.splitlines() if line.startswith(f"| {arm['label']} |"))
         assert f" {arm['metrics']['mae']['mean']:.3f} " in row
-    assert conclusion(Comparison.from_dict(found)) in text
+    assert conclusion(Comparison.from_dict(stored)) in text
     assert (comparison / "comparison.png").stat().st_size > 10_000
 
 
@@ -149,28 +149,28 @@ def test_a_comparison_starts_from_the_base_model(short_config, tmp_path):
         compare([str(short_config), "--adapter", "x"], [0], tmp_path)
 
 
-def test_a_run_that_fails_is_named_with_its_own_words(short_config, tmp_path):
+def test_a_run_that_fails_is_named_with_its_own_message(short_config, tmp_path):
     with pytest.raises(RuntimeError, match=r"^discriminative, seed 0: 'nowhere' is neither a data set .*of clips$"):
         compare([str(short_config), "--dataset", "nowhere"], [0], tmp_path / "out")
 
 
-def test_a_comparison_that_is_killed_goes_on_to_the_same_result(comparison, short_config, tmp_path):
+def test_a_killed_comparison_resumes_to_the_same_result(comparison, short_config, tmp_path):
     out = tmp_path / "killed"
     for done in ("discriminative/seed-0", "discriminative/seed-1", "generative-trained-greedy/seed-0"):
         shutil.copytree(comparison / done, out / done)  # which are not repeated
     command = [sys.executable, "-c", COMMAND, "compare", str(short_config), "--seeds", "0", "1", "--out", str(out)]
-    moment = out / "generative-trained-greedy" / "seed-1" / "checkpoint-2"
+    checkpoint = out / "generative-trained-greedy" / "seed-1" / "checkpoint-2"
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
-    while not moment.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert process.poll() is None, f"it ended before {moment} was there"
+    assert process.poll() is None, f"it ended before {checkpoint} was there"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (out / "comparison.json").exists()
-    assert not (moment.parent / "metrics.json").exists()
+    assert not (checkpoint.parent / "metrics.json").exists()
     compare([str(short_config)], [0, 1], out)
-    whole, resumed = _found(comparison), _found(out)
-    for found in (whole, resumed):
-        del found["costs"]
+    whole, resumed = _stored(comparison), _stored(out)
+    for stored in (whole, resumed):
+        del stored["costs"]
     assert resumed == whole

@@ -16,12 +16,12 @@ def test_differences_of_a_hand_worked_line():
     expected = []
     for i, left_out in enumerate(farthest):
         expected += [abs(labels[i] - labels[j]) for j in range(7) if j not in (i, left_out)]
-    found = neighbour_differences(places, labels, permutations=50)
-    assert [one.k for one in found] == [5]
-    assert found[0].difference == pytest.approx(np.mean(expected))
+    stored = neighbour_differences(places, labels, permutations=50)
+    assert [one.k for one in stored] == [5]
+    assert stored[0].difference == pytest.approx(np.mean(expected))
 
 
-def test_states_that_hold_the_label_are_told_from_states_that_do_not():
+def test_states_with_the_label_differ_from_states_without():
     generator = np.random.default_rng(0)
     labels = generator.uniform(-3, 3, 80)
     noise = generator.normal(size=(80, 8))
@@ -45,12 +45,12 @@ def test_too_few_clips_are_refused():
 
 
 @pytest.mark.parametrize("arm", ["discriminative", "generative-trained-greedy"])
-def test_a_run_of_either_readout_is_looked_at(comparison, tmp_path, arm):
+def test_geometry_of_a_run_of_either_readout(comparison, tmp_path, arm):
     result = geometry(comparison / arm / "seed-0", tmp_path)
     assert json.loads(json.dumps(result.to_dict())) == json.loads((tmp_path / "geometry.json").read_text())
-    found = json.loads((tmp_path / "geometry.json").read_text())
-    assert (found["readout"], found["seed"], found["n"]) == (arm.split("-")[0], 0, 16)
-    assert [one["k"] for one in found["neighbours"]] == [5, 10]
+    stored = json.loads((tmp_path / "geometry.json").read_text())
+    assert (stored["readout"], stored["seed"], stored["n"]) == (arm.split("-")[0], 0, 16)
+    assert [one["k"] for one in stored["neighbours"]] == [5, 10]
     assert conclusion(result) in (tmp_path / "geometry.md").read_text()
     for name in ("pca.png", "tsne.png"):
         assert (tmp_path / name).stat().st_size > 10_000

@@ -1,4 +1,4 @@
-"""The probe: states are the model's own, ridge finds a planted signal in the layer that holds it, and like is set beside like."""
+"""The probe: states are the model's own, ridge finds a planted signal, and only comparable runs are shown beside it."""
 
 import json
 import shutil
@@ -76,17 +76,17 @@ def probed(short_config, comparison, tmp_path_factory):
 
 def test_it_writes_what_its_plot_shows(probed, comparison):
     out, result = probed
-    found = json.loads((out / "probe.json").read_text())
-    assert json.loads(json.dumps(result.to_dict())) == found
-    assert [entry["layer"] for entry in found["layers"]] == [0, 1, 2]
-    chosen = found["layers"][found["chosen_layer"]]
-    assert chosen["valid_mae"] == min(entry["valid_mae"] for entry in found["layers"])
-    assert found["metrics"]["mae"] == pytest.approx(chosen["test_mae"])
-    assert found["metrics"]["corr"] == pytest.approx(chosen["test_corr"])
-    assert found["environment"]["clips"] == {"train": 32, "valid": 16, "test": 16}
-    assert found["constant_mae"] == pytest.approx(read_metrics(comparison / "constant")["mae"])
-    assert found["run"]["mae"] == read_metrics(comparison / "discriminative" / "seed-1")["mae"]
-    assert found["run"]["seed"] == 1
+    stored = json.loads((out / "probe.json").read_text())
+    assert json.loads(json.dumps(result.to_dict())) == stored
+    assert [entry["layer"] for entry in stored["layers"]] == [0, 1, 2]
+    chosen = stored["layers"][stored["chosen_layer"]]
+    assert chosen["valid_mae"] == min(entry["valid_mae"] for entry in stored["layers"])
+    assert stored["metrics"]["mae"] == pytest.approx(chosen["test_mae"])
+    assert stored["metrics"]["corr"] == pytest.approx(chosen["test_corr"])
+    assert stored["environment"]["clips"] == {"train": 32, "valid": 16, "test": 16}
+    assert stored["constant_mae"] == pytest.approx(read_metrics(comparison / "constant")["mae"])
+    assert stored["run"]["mae"] == read_metrics(comparison / "discriminative" / "seed-1")["mae"]
+    assert stored["run"]["seed"] == 1
     assert conclusion(result) in (out / "probe.md").read_text()
     assert (out / "probe.png").stat().st_size > 10_000
 
@@ -108,7 +108,7 @@ def test_a_run_on_clips_that_have_changed_since_is_refused(short_config, compari
         probe([str(short_config)], tmp_path / "out", run)
 
 
-def test_only_a_finished_run_with_a_trained_adapter_stands_beside_it(short_config, comparison, tmp_path):
+def test_only_a_finished_run_with_a_trained_adapter_is_shown_beside_the_probe(short_config, comparison, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected a finished training run with metrics\.json"):
         probe([str(short_config)], tmp_path / "out", tmp_path)
     for untrained in ("generative-zero-shot-greedy/seed-0", "constant"):
@@ -117,7 +117,7 @@ def test_only_a_finished_run_with_a_trained_adapter_stands_beside_it(short_confi
 
 
 @pytest.mark.parametrize(
-    ("mae", "trained", "said"),
+    ("mae", "trained", "message"),
     [
         (1.0, 0.8, "The untrained states alone reach 50 % of the improvement over the constant."),
         (1.3, 0.8, "no better than the constant; the trained discriminative run has 0.800"),
@@ -125,7 +125,7 @@ def test_only_a_finished_run_with_a_trained_adapter_stands_beside_it(short_confi
         (1.0, None, "MAE 1.000, 0.83 times that of the constant (1.200)."),
     ],
 )
-def test_the_sentence_follows_the_figures(mae, trained, said):
+def test_the_sentence_follows_the_figures(mae, trained, message):
     fit = LayerFit(0, 1.0, mae, mae, None, None, np.zeros(1))
     result = Probe(
         **{"dataset": "planted", "split": "test", "modalities": ["text"], "n": 1, "settings": {}, "environment": {}},
@@ -135,5 +135,5 @@ def test_the_sentence_follows_the_figures(mae, trained, said):
         constant_mae=1.2,
         run=None if trained is None else TrainedRun("discriminative", None, 0, trained, None),
     )
-    assert said in conclusion(result)
+    assert message in conclusion(result)
     assert "layer 2 of 3" in conclusion(result)

@@ -1,4 +1,4 @@
-"""The report: self-contained, and with no number that its folders do not hold."""
+"""The report: one self-contained file, whose numbers are those of its folders."""
 
 import re
 import shutil
@@ -32,12 +32,12 @@ def test_it_is_one_file_that_fetches_nothing(report):
 
 
 def test_it_shows_the_figures_settings_and_versions_of_its_folders(report, comparison):
-    text, found = report.read_text(), read_json(comparison / "comparison.json")
-    for arm in found["arms"].values():
+    text, stored = report.read_text(), read_json(comparison / "comparison.json")
+    for arm in stored["arms"].values():
         assert arm["label"] in text
         assert f"{arm['metrics']['mae']['mean']:.3f}" in text
-    assert f"<td>{found['environment']['versions']['torch']}</td>" in text
-    assert f"<td>{found['environment']['clips_sha256']}</td>" in text
+    assert f"<td>{stored['environment']['versions']['torch']}</td>" in text
+    assert f"<td>{stored['environment']['clips_sha256']}</td>" in text
     assert "<td>per_device_train_batch_size</td>" in text
 
 

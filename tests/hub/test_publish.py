@@ -137,8 +137,8 @@ def visitor(tmp_path_factory) -> Path:
 def visit(hub, runs, test_clips, visitor) -> dict:
     """What a user without this package, without a token and with an empty cache gets."""
     first = list(hub.repositories["model", NAME].commits)[1]
-    said = _python(hub, visitor, VISIT, NAME, MERGED, first, json.dumps(test_clips), token=None)
-    return json.loads(said.splitlines()[-1])
+    output = _python(hub, visitor, VISIT, NAME, MERGED, first, json.dumps(test_clips), token=None)
+    return json.loads(output.splitlines()[-1])
 
 
 def _trained(runs: Path, version: str) -> list[float]:
@@ -163,7 +163,7 @@ def test_the_merged_form_scores_within_a_hundred_thousandth(hub, visit, runs):
     repository = hub.repositories["model", MERGED]
     published = repository.commits[repository.head]
     assert "model.safetensors" in published
-    assert not any("adapter" in path or path == "head.safetensors" for path in published)
+    assert not any(path.startswith("adapter/") or path == "head.safetensors" for path in published)
 
 
 def test_the_pipeline_gives_the_same_scores_and_is_found_by_the_model_alone(visit, runs):
@@ -188,8 +188,8 @@ def test_what_a_visitor_saves_again_loads_again(visit, runs):
 
 def test_it_works_offline_from_the_cache(hub, visit, visitor, test_clips):
     asked = len(hub.requests)
-    said = _python(hub, visitor, OFFLINE, NAME, json.dumps(test_clips[0]), token=None, HF_HUB_OFFLINE="1")
-    assert json.loads(said.splitlines()[-1]) == visit["pipe_by_model_alone"]
+    output = _python(hub, visitor, OFFLINE, NAME, json.dumps(test_clips[0]), token=None, HF_HUB_OFFLINE="1")
+    assert json.loads(output.splitlines()[-1]) == visit["pipe_by_model_alone"]
     assert len(hub.requests) == asked
 
 
@@ -235,23 +235,23 @@ def test_no_file_holds_a_path_a_token_or_a_pickle(files, runs, planted_root, tmp
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
-        ("notes.txt", "hello", "notes.txt is no part of a bundle"),
-        ("optimizer.pt", "hello", "optimizer.pt is no part of a bundle"),
-        ("training_config.yaml", "root: /data/clips/mosi", "holds the path /data/clips of this machine"),
+        ("notes.txt", "hello", "notes.txt is not part of a bundle"),
+        ("optimizer.pt", "hello", "optimizer.pt is not part of a bundle"),
+        ("training_config.yaml", "root: /data/clips/mosi", "contains the path /data/clips of this machine"),
         ("README.md", "token hf_" + "a1B2" * 8, "looks like a Hub token"),
     ],
 )
-def test_a_bundle_that_would_give_something_away_is_not_published(tmp_path, name, text, said):
+def test_a_bundle_with_a_local_path_a_token_or_another_file_is_not_published(tmp_path, name, text, message):
     (tmp_path / "config.json").write_text('{"data": "/data/clips-other"}')
     check_bundle(tmp_path, forbidden=("/data/clips",))
     (tmp_path / name).write_text(text)
-    with pytest.raises(PublishError, match=re.escape(said)):
+    with pytest.raises(PublishError, match=re.escape(message)):
         check_bundle(tmp_path, forbidden=("/data/clips",))
 
 
-def test_a_base_on_this_machine_is_refused_with_the_way_out(comparison, tmp_path):
+def test_a_local_base_model_is_refused_with_a_hint(comparison, tmp_path):
     folder = comparison / "discriminative" / "seed-0"
     with pytest.raises(PublishError, match=r"its base model is a folder of this machine, .* --merged"):
         publish_run(folder, NAME, token=TOKEN)
@@ -288,7 +288,7 @@ def test_a_merged_model_is_measured_against_its_run_and_refused_when_it_moves_to
     assert drift.clips == len(known) == 16
     assert 0 < drift.mean < drift.largest < 0.05
     card = (tmp_path / "draft" / "README.md").read_text()
-    assert f"merging moved the scores of 16 validation clips by {drift.mean:.4f} on\naverage" in card
+    assert f"Merging changed the scores of 16 validation clips by {drift.mean:.4f} on\naverage" in card
     file = load_file(tmp_path / "draft" / "model.safetensors")
     name = "model.language_model.layers.0.mlp.up_proj"
     adapter = load_file(tmp_path / "run" / "model" / "adapter" / "adapter_model.safetensors")
@@ -303,11 +303,11 @@ def test_a_merged_model_is_measured_against_its_run_and_refused_when_it_moves_to
     moved = known.assign(score=known["score"] + 0.2)
     moved.to_csv(tmp_path / "run" / "valid_predictions.csv", index=False)
     with pytest.raises(
-        PublishError, match=r"merging moves the scores of 16 validation clips by 0\.\d+ on average, at most"
+        PublishError, match=r"merging changes the scores of 16 validation clips by 0\.\d+ on average, at most"
     ):
         measure_drift(tmp_path / "run", tmp_path / "draft")
     (tmp_path / "run" / "valid_predictions.csv").unlink()
-    with pytest.raises(PublishError, match="is checked on the run's validation clips, which are not there"):
+    with pytest.raises(PublishError, match="is checked on the run's validation clips, which are missing"):
         measure_drift(tmp_path / "run", tmp_path / "draft")
 
 
@@ -349,8 +349,8 @@ def test_a_lost_connection_or_a_full_disk_is_one_clear_line_and_leaves_nothing(h
     failed = publish_again(name, code=code)
     hub.cut = 0
     assert failed.returncode == 1
-    said = failed.stderr.strip().splitlines()[-1]
-    assert re.match(rf"omnisent: {name}: not published: .*mend this and publish again", said), failed.stderr[-2000:]
+    message = failed.stderr.strip().splitlines()[-1]
+    assert re.match(rf"omnisent: {name}: not published: .*fix this and publish again", message), failed.stderr[-2000:]
     assert len(hub.repositories["model", name].commits) == 1
 
 
@@ -360,14 +360,14 @@ def test_without_a_token_or_among_other_files_nothing_is_published(hub, publish_
     other = hub.repositories["model", f"{OWNER}/other"] = Repository()
     other.commit({"pytorch_model.bin": b"x"}, set())
     refused = publish_again(f"{OWNER}/other")
-    assert "holds other files, first pytorch_model.bin; choose another name" in refused.stderr
+    assert "contains other files, first pytorch_model.bin; choose another name" in refused.stderr
     assert other.commits[other.head] == {"pytorch_model.bin": b"x"}
     refused = publish_again("somebody-else/model")
     assert refused.returncode == 1
     assert "somebody-else/model: not published" in refused.stderr
 
 
-def test_the_card_says_what_the_files_say(files, runs, planted_root):
+def test_the_card_shows_what_the_result_files_hold(files, runs, planted_root):
     card = files["README.md"].decode()
     front = yaml.safe_load(card.split("---")[1])
     metrics = read_metrics(runs / "v1")
@@ -384,17 +384,17 @@ def test_the_card_says_what_the_files_say(files, runs, planted_root):
     )
     assert f"| this model | {metrics['mae']:.3f} |" in card
     assert f"{metrics['trainable_parameters']:,} trainable parameters" in card
-    for said in (
+    for text in (
         "employment, credit, policing or health",
         "constant (train median)",
-        "| without sound |",
+        "| without audio |",
         "label above 0.5",
     ):
-        assert said in card
+        assert text in card
     known = json.loads(files["config.json"])["calibration"]
-    assert f"plus and minus {known['half_widths']['0.9']:.2f}" in card
-    assert f"from {known['clips']} validation clips" in card
-    assert f"held {100 * metrics['interval_coverage']:.1f} % of the {metrics['n']} test labels" in card
+    assert f"minus and plus {known['half_widths']['0.9']:.2f}" in card
+    assert f"calibrated on {known['clips']} validation clips" in card
+    assert f"contained {100 * metrics['interval_coverage']:.1f} % of the {metrics['n']} test labels" in card
     for package in ("torch", "transformers"):
         assert f"{package} {importlib.metadata.version(package)}" in card
     groups = dict(re.findall(r"^\| ((?:all|label)[^|]*) \| (\d+) \|", card, re.MULTILINE))
@@ -406,13 +406,13 @@ def test_the_quickstarts_of_the_card_run(hub, visit, files, visitor, test_clips)
     blocks = re.findall(r"```python\n(.*?)```", files["README.md"].decode(), re.DOTALL)
     assert len(blocks) == 2
     shutil.copy(next(clip["video"] for clip in test_clips if clip["video"]), visitor / "clip.mp4")
-    said = _python(hub, visitor, "\n".join(blocks), token=None)
-    result, tensor = said.strip().splitlines()[-2:]
+    output = _python(hub, visitor, "\n".join(blocks), token=None)
+    result, tensor = output.strip().splitlines()[-2:]
     assert set(eval(result)) == {"score", "label"}
     assert float(re.search(r"tensor\(\[(.*?)\]", tensor).group(1)) == pytest.approx(eval(result)["score"], abs=1e-3)
 
 
-def test_a_run_in_a_comparison_is_shown_with_the_other_readouts_and_floors(comparison, tmp_path):
+def test_a_run_in_a_comparison_is_shown_with_the_other_readouts_and_baselines(comparison, tmp_path):
     assemble(comparison / "discriminative" / "seed-0", tmp_path, NAME, merged=True)
     card = (tmp_path / "README.md").read_text()
     found = json.loads((comparison / "comparison.json").read_text())

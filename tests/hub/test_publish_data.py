@@ -173,7 +173,7 @@ def test_a_repository_with_other_content_is_left_alone(hub, built, tmp_path):
     before = len(repository.commits)
     done = _publish(hub, tmp_path, built)
     assert done.returncode == 1
-    assert "holds other files, first someone_elses.csv" in done.stderr
+    assert "contains other files, first someone_elses.csv" in done.stderr
     assert len(repository.commits) == before
 
 
