@@ -8,6 +8,7 @@ comparison resumes. The cost of scoring is measured apart from training, in one 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy as np
 from ..data.catalog import dataset_facts
 from ..evaluation.comparison_result import ArmResult, ArmTest, Comparison, Cost
 from ..evaluation.statistics import bootstrap_estimates, holm, paired_test
+from ..readouts.catalog import READOUTS
+from ..readouts.generative import DECODINGS
 from ..training import run_folder
 from ..training.arguments import parse_arguments
 from .baseline_run import run_baseline
@@ -22,11 +25,6 @@ from .baselines import BASELINES
 from .comparison_report import write_comparison
 from .runs import PlannedRun, differing_field, run_all
 from .tables import shared_settings
-
-ARM_FIELDS = (
-    *("readout", "decoding", "max_new_tokens", "head", "head_hidden_size", "head_dropout", "head_learning_rate"),
-    *("loss", "evaluate_only", "seed"),
-)
 
 
 @dataclass(frozen=True)
@@ -44,30 +42,32 @@ class Arm:
         return seeds if self.trains or self.trained_by else seeds[:1]
 
 
-def _generative(decoding: str, *argv: str) -> tuple[str, ...]:
-    return ("--readout", "generative", "--decoding", decoding, *argv)
+def arms() -> list[Arm]:
+    """Every way to score that a comparison runs, from `READOUTS`.
+
+    A readout is trained once, with its first decoding; its other decodings score with that adapter. One that needs no training to
+    give scores is also run zero-shot.
+    """
+    listed = []
+    for name, readout in READOUTS.items():
+        decodings = tuple(DECODINGS) if "decoding" in readout.reading_fields else (None,)
+        stages = ("trained", "zero-shot") if readout.uses_lm_head else ("trained",)
+        trained_by = None
+        for stage, decoding in product(stages, decodings):
+            parts = [name, *([stage] if len(stages) > 1 else []), *([decoding] if decoding else [])]
+            trains = stage == "trained" and decoding == decodings[0]
+            argv = ("--readout", name, *(("--decoding", decoding) if decoding else ()))
+            argv += () if trains else ("--evaluate_only", "true")
+            arm = Arm("-".join(parts), ", ".join(parts), argv, trains, trained_by if stage == "trained" else None)
+            trained_by = arm.name if trains else trained_by
+            listed.append(arm)
+    return listed
 
 
-ARMS = (
-    Arm("discriminative", "discriminative", ("--readout", "discriminative"), trains=True),
-    Arm("generative-trained-greedy", "generative, trained, greedy", _generative("greedy"), trains=True),
-    Arm(
-        "generative-trained-expected",
-        "generative, trained, expected",
-        _generative("expected", "--evaluate_only", "true"),
-        trained_by="generative-trained-greedy",
-    ),
-    Arm(
-        "generative-zero-shot-greedy",
-        "generative, zero-shot, greedy",
-        _generative("greedy", "--evaluate_only", "true"),
-    ),
-    Arm(
-        "generative-zero-shot-expected",
-        "generative, zero-shot, expected",
-        _generative("expected", "--evaluate_only", "true"),
-    ),
-)
+def arm_fields() -> list[str]:
+    """The settings in which the runs of a comparison may differ."""
+    of_readouts = [field for one in READOUTS.values() for field in (*one.model_fields, *one.reading_fields)]
+    return ["readout", "head_learning_rate", "evaluate_only", "seed", *of_readouts]
 
 
 def compare(argv: Sequence[str], seeds: Sequence[int], out: str | Path) -> Comparison:
@@ -94,7 +94,7 @@ def compare(argv: Sequence[str], seeds: Sequence[int], out: str | Path) -> Compa
     for name in BASELINES:
         if not (out / name / "metrics.json").is_file():
             run_baseline(name, *parse_arguments([*argv, "--output_dir", str(out / name)]))
-    check_comparable([run.folder for run in runs] + [out / name for name in BASELINES])
+    check_comparable([run.folder for run in runs] + [out / name for name in BASELINES], arm_fields())
     comparison = summarise(out, seeds, dataset_facts(data_args.dataset).convention)
     write_comparison(comparison, out)
     return comparison
@@ -103,12 +103,12 @@ def compare(argv: Sequence[str], seeds: Sequence[int], out: str | Path) -> Compa
 def planned_runs(argv: Sequence[str], seeds: Sequence[int], out: Path) -> list[PlannedRun]:
     """Every run of a comparison: first those that others need, last those that measure the cost of scoring."""
     runs = []
-    for arm in ARMS:
+    for arm in arms():
         for seed in arm.own_seeds(seeds):
             trained = ("--adapter", str(_folder(out, arm.trained_by, seed) / "model")) if arm.trained_by else ()
             settings = (*argv, *arm.argv, *trained, "--seed", str(seed))
             runs.append(PlannedRun(f"{arm.label}, seed {seed}", _folder(out, arm.name, seed), settings))
-    for arm in ARMS:
+    for arm in arms():
         if arm.trains:
             bundle = _folder(out, arm.name, seeds[0]) / "model"
             scoring = ("--adapter", str(bundle), "--evaluate_only", "true", "--seed", str(seeds[0]))
@@ -117,7 +117,7 @@ def planned_runs(argv: Sequence[str], seeds: Sequence[int], out: Path) -> list[P
     return runs
 
 
-def check_comparable(folders: Sequence[Path], may_differ: Sequence[str] = ARM_FIELDS) -> None:
+def check_comparable(folders: Sequence[Path], may_differ: Sequence[str]) -> None:
     """Check that runs can be compared: same clips and labels, and same settings except for the fields that may differ.
 
     Raises:
@@ -142,18 +142,18 @@ def check_comparable(folders: Sequence[Path], may_differ: Sequence[str] = ARM_FI
 
 def summarise(out: Path, seeds: Sequence[int], convention: str) -> Comparison:
     """The comparison of the finished runs in a folder."""
-    folders = {arm.name: [_folder(out, arm.name, seed) for seed in arm.own_seeds(seeds)] for arm in ARMS}
+    folders = {arm.name: [_folder(out, arm.name, seed) for seed in arm.own_seeds(seeds)] for arm in arms()}
     folders |= {name: [out / name] for name in BASELINES}
-    arm_labels = {arm.name: arm.label for arm in ARMS} | {name: one.label for name, one in BASELINES.items()}
+    arm_labels = {arm.name: arm.label for arm in arms()} | {name: one.label for name, one in BASELINES.items()}
     predictions = {name: [run_folder.read_predictions(one) for one in runs] for name, runs in folders.items()}
     labels = predictions["constant"][0]["label"].to_numpy()
     scores = {name: np.stack([table["score"].to_numpy() for table in tables]) for name, tables in predictions.items()}
     constant = float(np.mean(np.abs(scores["constant"] - labels)))
-    arms = {}
+    results = {}
     for name, runs in folders.items():
         metrics = [run_folder.read_metrics(folder) for folder in runs]
         estimates = bootstrap_estimates(scores[name], labels, convention)
-        arms[name] = ArmResult(
+        results[name] = ArmResult(
             label=arm_labels[name],
             readout=metrics[0]["readout"],
             decoding=metrics[0]["decoding"],
@@ -175,9 +175,9 @@ def summarise(out: Path, seeds: Sequence[int], convention: str) -> Comparison:
         **{key: facts[key] for key in ("dataset", "split", "modalities", "n", "denoise", "bad_clips")},
         seeds=list(seeds),
         convention=convention,
-        arms=arms,
+        arms=results,
         tests=_tests(scores, labels),
-        costs={arm.name: _cost(out, arm, seeds) for arm in ARMS},
+        costs={arm.name: _cost(out, arm, seeds) for arm in arms()},
         settings=shared_settings(first),
         environment=run_folder.read_environment(first),
         commits=sorted({str(run_folder.read_environment(folder)["commit"]) for folder in every_run}),

@@ -25,21 +25,21 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
 def conclusion(comparison: Comparison) -> str:
     """Which trained readout has the lower error, by how much and how certain that is, in two or three sentences."""
     arms = comparison.arms
-    generative = [name for name in arms if name.startswith("generative-trained")]
-    best = min(generative, key=lambda name: arms[name].mae)
+    others = [name for name, arm in arms.items() if arm.readout != "discriminative" and arm.trainable_parameters]
+    best = min(others, key=lambda name: arms[name].mae)
     ours, theirs = arms["discriminative"].mae, arms[best].mae
     test = next(test.paired for test in comparison.tests if test.second == best)
     winner = "discriminative" if ours < theirs else arms[best].label
     certain = test.low > 0 or test.high < 0
     verdict = f"The {winner} readout has the lower MAE" if certain else "Neither is clearly better"
     over_seeds = "" if test.p_seeds is None else f", {test.p_seeds:.2g} over seeds"
-    weak = [arms[name].label for name in generative if arms[name].mae_over_constant > WEAK]
+    weak = [arms[name].label for name in others if arms[name].mae_over_constant > WEAK]
     caution = (
-        f" Read this with care: the MAE of some generative readouts is above {WEAK} times that of the constant"
+        f" Read this with care: the MAE of some other trained readouts is above {WEAK} times that of the constant"
         f" ({'; '.join(weak)})."
     )
     return (
-        f"The discriminative readout has MAE {ours:.3f}; the best trained generative readout ({arms[best].label}) has"
+        f"The discriminative readout has MAE {ours:.3f}; the best other trained readout ({arms[best].label}) has"
         f" {theirs:.3f}. {verdict}: difference {test.shown}, 95 % interval {test.interval}, p {test.p_clips:.2g} over clips"
         f"{over_seeds}.{caution if weak else ''}"
     )

@@ -14,7 +14,7 @@ import yaml
 
 from omnisent.evaluation.comparison_result import Comparison
 from omnisent.evaluation.metrics import msa_metrics
-from omnisent.experiments.comparison import ARM_FIELDS, ARMS, check_comparable, compare, summarise
+from omnisent.experiments.comparison import arm_fields, arms, check_comparable, compare, summarise
 from omnisent.experiments.comparison_report import conclusion
 from omnisent.experiments.probe import SAME_FIELDS
 from omnisent.experiments.runs import IGNORED_FIELDS
@@ -30,9 +30,20 @@ def _stored(folder) -> dict:
     return json.loads((folder / "comparison.json").read_text())
 
 
+def test_the_arms_are_each_readout_and_decoding_trained_and_zero_shot():
+    assert [arm.name for arm in arms()] == [
+        "discriminative",
+        *("generative-trained-greedy", "generative-trained-expected"),
+        *("generative-zero-shot-greedy", "generative-zero-shot-expected"),
+    ]
+    assert [(arm.name, arm.trained_by) for arm in arms() if arm.trained_by] == [
+        ("generative-trained-expected", "generative-trained-greedy")
+    ]
+
+
 def test_every_arm_and_baseline_is_there_with_the_figures_of_its_runs(comparison):
     stored = _stored(comparison)
-    assert list(stored["arms"]) == [arm.name for arm in ARMS] + ["constant", "tfidf-ridge"]
+    assert list(stored["arms"]) == [arm.name for arm in arms()] + ["constant", "tfidf-ridge"]
     for name, arm in stored["arms"].items():
         seeds = [0, 1] if name.startswith(("discriminative", "generative-trained")) else [0]
         folders = [comparison / name] if arm["floor"] else [comparison / name / f"seed-{seed}" for seed in seeds]
@@ -63,7 +74,7 @@ def test_both_decodings_score_with_the_same_trained_adapter(comparison):
 
 def test_costs_are_measured_without_training_for_every_arm(comparison):
     costs = _stored(comparison)["costs"]
-    assert costs.keys() == {arm.name for arm in ARMS}
+    assert costs.keys() == {arm.name for arm in arms()}
     for cost in costs.values():
         assert cost["seconds_per_clip"] > 0
         assert cost["peak_memory_bytes"] > 1e8
@@ -76,10 +87,10 @@ def test_costs_are_measured_without_training_for_every_arm(comparison):
 
 def test_the_discriminative_readout_is_tested_against_all_others(comparison):
     tests = _stored(comparison)["tests"]
-    assert [test["second"] for test in tests] == [arm.name for arm in ARMS[1:]] + ["constant", "tfidf-ridge"]
-    arms = _stored(comparison)["arms"]
+    assert [test["second"] for test in tests] == [arm.name for arm in arms()[1:]] + ["constant", "tfidf-ridge"]
+    results = _stored(comparison)["arms"]
     for test in tests:
-        first, second = (arms[test[key]]["metrics"]["mae"]["mean"] for key in ("first", "second"))
+        first, second = (results[test[key]]["metrics"]["mae"]["mean"] for key in ("first", "second"))
         assert test["difference"] == pytest.approx(first - second)
         assert test["low"] <= test["difference"] <= test["high"]
         assert test["p_clips"] <= test["p_clips_holm"] <= 1
@@ -124,7 +135,7 @@ def test_runs_with_other_data_prompt_adapter_or_budget_are_refused_by_the_field(
         compare([str(short_config), f"--{field}", str(value)], [0, 1], comparison)
 
 
-@pytest.mark.parametrize("names", [ARM_FIELDS, IGNORED_FIELDS, SAME_FIELDS, SHOWN_SETTINGS, PRIVATE_FIELDS])
+@pytest.mark.parametrize("names", [arm_fields(), IGNORED_FIELDS, SAME_FIELDS, SHOWN_SETTINGS, PRIVATE_FIELDS])
 def test_lists_of_fields_name_fields_that_a_run_has(short_config, names):
     assert set(names) <= config_dict(*parse_arguments([str(short_config)])).keys()
 
@@ -132,16 +143,16 @@ def test_lists_of_fields_name_fields_that_a_run_has(short_config, names):
 def test_finished_folders_are_compared_only_when_they_are_comparable(comparison, tmp_path):
     ours, theirs = comparison / "discriminative" / "seed-0", tmp_path / "theirs"
     shutil.copytree(comparison / "generative-trained-greedy" / "seed-0", theirs)
-    check_comparable([ours, theirs])
+    check_comparable([ours, theirs], arm_fields())
     config = yaml.safe_load((theirs / "config.yaml").read_text())
     (theirs / "config.yaml").write_text(yaml.safe_dump({**config, "lora_dropout": 0.5}))
     with pytest.raises(ValueError, match=r"theirs and .*seed-0 cannot be compared: lora_dropout is 0.5 in one"):
-        check_comparable([ours, theirs])
+        check_comparable([ours, theirs], arm_fields())
     (theirs / "config.yaml").write_text(yaml.safe_dump(config))
     rows = (theirs / "predictions.csv").read_text().splitlines()
     (theirs / "predictions.csv").write_text("\n".join([rows[0], *rows[2:], rows[1]]) + "\n")
     with pytest.raises(ValueError, match="their clips differ"):
-        check_comparable([ours, theirs])
+        check_comparable([ours, theirs], arm_fields())
 
 
 def test_a_comparison_starts_from_the_base_model(short_config, tmp_path):
