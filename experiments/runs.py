@@ -53,7 +53,7 @@ def run_all(runs: Sequence[PlannedRun]) -> None:
         _check_settings(run)
     for number, run in enumerate(runs, start=1):
         if run.finished:
-            print(f"[{number}/{len(runs)}] {run.name}: finished before", file=sys.stderr)
+            print(f"[{number}/{len(runs)}] {run.name}: already finished", file=sys.stderr)
             continue
         resumes = run_folder.last_checkpoint(run.folder) is not None
         print(f"[{number}/{len(runs)}] {run.name}{': resuming' if resumes else ''}", file=sys.stderr)
@@ -79,7 +79,7 @@ def _check_settings(run: PlannedRun) -> None:
     if field:
         raise ValueError(
             f"{run.folder} holds a run with {field} {present.get(field)!r}, but {wanted.get(field)!r} is asked for;"
-            " runs with other settings cannot stand in one comparison: give another --out, or remove that folder"
+            " runs with other settings cannot be compared: give another --out, or remove that folder"
         )
 
 
@@ -101,7 +101,7 @@ def _run_in_fresh_process(name: str, argv: list[str]) -> None:
         try:
             reason = receiver.recv()
         except EOFError:
-            reason = f"its process ended with exit code {process.exitcode}; what it printed stands above"
+            reason = f"its process ended with exit code {process.exitcode}; see its output above"
         raise RuntimeError(f"{name}: {reason}")
 
 

@@ -1,6 +1,6 @@
-"""Hidden states of the last non-padding token: what a readout reads, of the last layer or of every one.
+"""Hidden states of the last non-padding token, of the last layer or of every layer, as arrays for studies.
 
-Plain numbers for studies; nothing is trained or scored here.
+Nothing is trained or scored here.
 """
 
 from collections.abc import Sequence
@@ -10,19 +10,18 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from ..adapter_omnisent import AdaptedThinker
 from ..data.clip import Clip
 from ..heads_omnisent import pool_last_token
-from ..modeling_omnisent import OmniForSentimentRegression
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.discriminative import DiscriminativeReadout
-from ..readouts.generative import OmniForSentimentGeneration
 from ..thinker_omnisent import embed_clips
 from ..training.arguments import OmniSentTrainingArguments
 from ..training.collator import ClipCollator, ClipDataset
 
 
 def last_token_states(
-    model: OmniForSentimentRegression | OmniForSentimentGeneration,
+    model: AdaptedThinker,
     clips: Sequence[Clip],
     processor: OmniSentProcessor,
     args: OmniSentTrainingArguments,
@@ -34,11 +33,11 @@ def last_token_states(
     The last one is after the final norm: it is what the regression head and the lm_head read.
 
     Args:
-        model: either readout's model; its adapter, if it has one, takes part.
-        clips: with labels, as a run has them.
+        model: of any readout; its adapter, if it has one, is active.
+        clips: with labels.
         processor: with the run's prompt, modalities and frame budget.
         args: batch size and workers.
-        every_layer: `False` for the last one alone, (1, n, H), which keeps no other layer's states in memory.
+        every_layer: `False` for the last layer only, (1, n, H), which keeps no other layer's states in memory.
     """
     readout = DiscriminativeReadout((-np.inf, np.inf))
     loader = DataLoader(
