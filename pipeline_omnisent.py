@@ -54,6 +54,7 @@ class MultimodalSentimentPipeline(Pipeline):
         >>> pipe({"video": "clip.mp4", "text": "I did not expect to like it."})
     """
 
+    processor: Any  # transformers would have it None
     _load_processor = True
     _load_image_processor = False
     _load_feature_extractor = False

@@ -130,7 +130,7 @@ def _with_media(
     """Each row with the result of opening its file."""
     known = {row.clip.id for row in rows} | {defect.id for defect in defects}
     if media is not None:
-        rows = [replace(row, clip=replace(row.clip, video=media.find(row.clip.video_id, row.clip_id))) for row in rows]
+        rows = [replace(row, clip=replace(row.clip, video=media.find(row.video_id, row.clip_id))) for row in rows]
         for (video_id, clip_id), path in media.paths.items():
             if f"{video_id}_{clip_id}" not in known:
                 reason = f"{path}: no row of the table names it"
@@ -141,22 +141,21 @@ def _with_media(
     built = []
     for row in rows:
         clip = row.clip
-        if clip.video is None and clip.audio is None:
-            built.append(_missing(row, media, defects))
-        elif clip.video is None:
+        if clip.video is not None:
+            built.append(_of_video(row, checked[clip.video], defects))
+        elif clip.audio is not None:
             built.append(_of_audio(row, checked[clip.audio], defects))
         else:
-            built.append(_of_video(row, checked[clip.video], defects))
+            built.append(_missing(row, media, defects))
     return built
 
 
 def _missing(row: TableRow, media: MediaFiles | None, defects: list[Defect]) -> BuiltRow:
-    clip = row.clip
     if media is None:
         return BuiltRow(row, reason="text only")
-    no_folder = not media.is_cmu and clip.video_id not in media.folders
-    path = media.expected_path(clip.video_id, row.clip_id)
-    what = f"the folder Raw/{clip.video_id} is missing" if no_folder else "no such file"
+    no_folder = not media.is_cmu and row.video_id not in media.folders
+    path = media.expected_path(row.video_id, row.clip_id)
+    what = f"the folder Raw/{row.video_id} is missing" if no_folder else "no such file"
     kind = "missing folder" if no_folder else "missing clip"
     return _repaired(BuiltRow(row, has_audio=False), kind, f"{path}: {what}; its text is kept", path, defects)
 
@@ -185,7 +184,7 @@ def _of_audio(row: TableRow, check: FileCheck, defects: list[Defect]) -> BuiltRo
     return _repaired(built, kind, f"{clip.audio}: {check.reason}; its text is kept", clip.audio, defects)
 
 
-def _repaired(built: BuiltRow, kind: str, reason: str, path: str, defects: list[Defect]) -> BuiltRow:
+def _repaired(built: BuiltRow, kind: str, reason: str, path: str | None, defects: list[Defect]) -> BuiltRow:
     clip = built.row.clip
     defects.append(Defect(kind, "repaired", reason, clip.id, clip.split, path))
     return replace(built, outcome="repaired", reason=reason, kind=kind)
@@ -255,7 +254,8 @@ class _Checks:
 def _denoised(
     built: Sequence[BuiltRow], out: Path, method: Denoise, workers: int, time_limit: float, defects: list[Defect]
 ) -> list[BuiltRow]:
-    sources = {item.row.clip.id: item.row.clip.audio or item.row.clip.video for item in built if item.has_audio}
+    files = {item.row.clip.id: item.row.clip.audio or item.row.clip.video for item in built if item.has_audio}
+    sources = {clip_id: path for clip_id, path in files.items() if path is not None}
     folder = out.with_name(f"{out.name}.denoised")
     denoised, failures = denoise_files(
         list(sources.values()), folder, method, workers=workers, time_limit=2 * time_limit
@@ -291,7 +291,7 @@ def _save(folder: Path, facts: DatasetFacts, report: BuildReport, built: Sequenc
 def _write_rows(path: Path, built: Sequence[BuiltRow], defects: Sequence[Defect]) -> None:
     """Every row of the table, and every file without a row, with its outcome."""
     columns = {**dict.fromkeys(("id", "split", "outcome", "kind", "reason"), str), "duration": float}
-    rows = [
+    rows: list[tuple] = [
         (item.row.clip.id, item.row.clip.split, item.outcome, item.kind, item.reason, item.duration) for item in built
     ]
     rows += [

@@ -227,14 +227,14 @@ def _differences(
     return differences
 
 
-def _gaps(built: Sequence[BuiltRow]) -> dict[str, list[str]]:
+def _gaps(built: Sequence[BuiltRow]) -> dict[str | None, list[str]]:
     """Ids of the clips that lie between two clips of the same video and are not there, by split."""
-    indices: dict[tuple[str, str], list[int]] = defaultdict(list)
+    indices: dict[tuple[str | None, str], list[int]] = defaultdict(list)
     for item in built:
         clip = item.row.clip
         if clip.video_id is not None and clip.clip_index is not None:
             indices[clip.split, clip.video_id].append(clip.clip_index)
-    gaps: dict[str, list[str]] = {split: [] for split in SPLITS}
+    gaps: dict[str | None, list[str]] = {split: [] for split in SPLITS}
     for (split, video_id), present in indices.items():
         present = sorted(present)
         for before, after in pairwise(present):
@@ -244,7 +244,7 @@ def _gaps(built: Sequence[BuiltRow]) -> dict[str, list[str]]:
 
 
 def _overlap(built: Sequence[BuiltRow]) -> dict[str, Overlap]:
-    clips: dict[str, Counter] = {split: Counter() for split in SPLITS}
+    clips: dict[str | None, Counter[str]] = {split: Counter() for split in SPLITS}
     for item in built:
         if item.row.clip.video_id is not None:
             clips[item.row.clip.split][item.row.clip.video_id] += 1

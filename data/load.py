@@ -47,7 +47,7 @@ def load_clips(
     if not with_media:
         return [row.clip for row in rows]
     media = MediaFiles(root)
-    clips = [replace(row.clip, video=media.path(row.clip.video_id, row.clip_id)) for row in rows]
+    clips = [replace(row.clip, video=media.path(row.video_id, row.clip_id)) for row in rows]
     if not missing_ok:
         check_media(f"{name_or_path} in {root}", clips)
     return clips

@@ -17,7 +17,7 @@ import tempfile
 import time
 import wave
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +171,7 @@ def write_wav(path: str | Path, samples: np.ndarray) -> None:
     os.replace(draft, path)
 
 
-def run_tasks(tasks: Iterable[dict], *, workers: int, time_limit: float) -> Iterator[tuple[dict, dict]]:
+def run_tasks(tasks: Iterable[dict], *, workers: int, time_limit: float) -> Generator[tuple[dict, dict], None, None]:
     """Each task with its result, as they are done; `{"died": reason, "kind": kind}` where it ended the worker.
 
     Args:

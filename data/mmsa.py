@@ -57,6 +57,11 @@ class TableRow:
     unimodal: tuple[float | None, float | None, float | None]
     line: int
 
+    @property
+    def video_id(self) -> str:
+        """Of the clip; every row of a label table has one."""
+        return self.clip.video_id or ""
+
     def to_dict(self) -> dict[str, str | float | int | None]:
         """The row with the keys of COLUMNS."""
         return {**self.clip.to_dict(), **dict(zip(UNIMODAL, self.unimodal, strict=True))}
@@ -126,12 +131,12 @@ def read_table(
             reason = f"{where}: {clip.id!r} is already in line {rows[clip.id].line}; the first is used"
             on_defect(Defect("duplicate id", "left out", reason, clip.id, clip.split))
             continue
-        text = clip.text or transcripts.text(clip.video_id, row.clip_id)
-        video = None if media is None else media.find(clip.video_id, row.clip_id)
+        text = clip.text or transcripts.text(row.video_id, row.clip_id)
+        video = None if media is None else media.find(row.video_id, row.clip_id)
         rows[clip.id] = replace(row, clip=replace(clip, text=text, video=video))
     if not rows:
         raise ValueError(f"{table}: the table has no usable rows")
-    return _in_order(rows.values())
+    return _in_order(list(rows.values()))
 
 
 def find_table(root: str | Path) -> Path:
@@ -338,7 +343,7 @@ def _table_row(
         return value
 
     label = number("label", "left out")
-    unimodal = [number(column, "repaired") if cells.get(column) else None for column in UNIMODAL]
+    text, audio, video = (number(column, "repaired") if cells.get(column) else None for column in UNIMODAL)
     if label is None:
         return None
     if split is None:
@@ -347,7 +352,7 @@ def _table_row(
         return None
     index = int(clip_id) if clip_id.isascii() and clip_id.isdecimal() and len(clip_id) < 19 else None
     clip = Clip(row_id, cells.get("text") or None, None, None, label, split, video_id, index)
-    return TableRow(clip, clip_id, tuple(unimodal), line)
+    return TableRow(clip, clip_id, (text, audio, video), line)
 
 
 def _safe_id(table: Path, line: int, column: str, value: str) -> str:
@@ -375,14 +380,14 @@ def _label(text: str, label_range: tuple[float, float]) -> tuple[float | None, t
     return value + 0.0, None
 
 
-def _in_order(rows: Iterator[TableRow] | Sequence[TableRow]) -> list[TableRow]:
+def _in_order(rows: Sequence[TableRow]) -> list[TableRow]:
     """Videos in the order of their first row, their clips by index, those without an index last."""
     first: dict[str, int] = {}
     for at, row in enumerate(rows):
-        first.setdefault(row.clip.video_id, at)
+        first.setdefault(row.video_id, at)
 
     def place(row: TableRow) -> tuple:
         index = row.clip.clip_index
-        return first[row.clip.video_id], index is None, index or 0, row.clip_id
+        return first[row.video_id], index is None, index or 0, row.clip_id
 
     return sorted(rows, key=place)

@@ -17,16 +17,16 @@ def preceding_texts(clips: Sequence[Clip], count: int) -> dict[str, tuple[str, .
     """
     if count < 0:
         raise ValueError(f"context_clips: expected 0 or more, found {count}")
-    videos: dict[tuple[str | None, str], list[Clip]] = defaultdict(list)
+    videos: dict[tuple[str | None, str], list[tuple[int, Clip]]] = defaultdict(list)
     for clip in clips:
         if clip.video_id is not None and clip.clip_index is not None:
-            videos[clip.split, clip.video_id].append(clip)
+            videos[clip.split, clip.video_id].append((clip.clip_index, clip))
     texts: dict[str, tuple[str, ...]] = {clip.id: () for clip in clips}
     for video in videos.values():
         texts_before: list[tuple[int, str]] = []
-        for clip in sorted(video, key=lambda clip: clip.clip_index):
-            before = [text for index, text in texts_before if index < clip.clip_index]
+        for index, clip in sorted(video, key=lambda indexed: indexed[0]):
+            before = [text for earlier, text in texts_before if earlier < index]
             texts[clip.id] = tuple(before[max(0, len(before) - count) :])
             if clip.text is not None:
-                texts_before.append((clip.clip_index, clip.text))
+                texts_before.append((index, clip.text))
     return texts

@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -135,7 +136,7 @@ def write_video(
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode(None))
-        if track is not None:
+        if track is not None and audio is not None:
             _write_samples(container, track, audio)
 
 
@@ -180,7 +181,7 @@ def _write(out: Path, settings: dict) -> None:
     for index, (split, video_id, clip_index) in enumerate(tqdm(plan, desc="planted clips", unit="clip")):
         clip_id = f"{video_id}_{clip_index}"
         made = _draw_latents(generator, index)
-        row = dict.fromkeys(COLUMNS, "")
+        row: dict[str, Any] = dict.fromkeys(COLUMNS, "")
         row |= {"id": clip_id, "split": split, "video_id": video_id, "clip_index": clip_index, "label": made.label}
         seconds = float(generator.uniform(1.0, 2.4))
         sentence, audio = _sentence(generator, made.text or 0.0), _voice(generator, made.audio or 0.0, seconds)
@@ -215,7 +216,7 @@ def _plan(generator: np.random.Generator, settings: dict) -> list[tuple[str, str
 def _draw_latents(generator: np.random.Generator, index: int) -> Latents:
     """Independent latents; of every fifty clips three lack their text, three their audio and three their video."""
     spread = np.sin(np.pi / 2 * generator.uniform(-1, 1, 3))  # more at the ends than in the middle
-    values = {name: round(float(value), 3) for name, value in zip(SHARES, spread, strict=True)}
+    values: dict[str, float | None] = {name: round(float(value), 3) for name, value in zip(SHARES, spread, strict=True)}
     period = round(3 / MISSING_RATE)
     for offset, name in enumerate(SHARES):
         if index % period in (offset, offset + period // 3, offset + 2 * period // 3):

@@ -98,7 +98,7 @@ def _card(folder: Path, repo_id: str, with_media: bool) -> str:
         without, licence = "Not included.", "Made by a program; no rights are claimed."
     else:
         without = f"Not included; `omnisent data build {facts.name}` joins these rows with clips that you hold."
-        licence = facts.media_terms
+        licence = facts.media_terms or ""
     template = Template(
         Path(__file__).with_name("dataset_card.md").read_text(encoding="utf-8"), keep_trailing_newline=True
     )

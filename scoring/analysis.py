@@ -76,7 +76,7 @@ def analyse_clip(
             seconds = media.duration
             clip["video" if media.has_video else "audio"] = os.fspath(path)
             present |= {name for name, has in (("video", media.has_video), ("audio", media.has_audio)) if has}
-    if seconds is not None and seconds > max_seconds:
+    if path is not None and seconds is not None and seconds > max_seconds:
         raise OmniSentError(
             f"{Path(path).name}: it lasts {clock(seconds)}, and at most {clock(max_seconds)} are scored here;"
             " cut it, or score it with `omnisent score --windows`"
@@ -86,17 +86,16 @@ def analyse_clip(
         raise OmniSentError(
             f"nothing to score: expected one of {', '.join(_modalities_of(pipeline))}; give a clip or a transcript"
         )
-    is_long = seconds is not None and seconds > window
+    spans = [] if seconds is None or seconds <= window else windows_of(seconds, window, stride)
     ablated = used if len(used) > 1 else ()
-    steps = 1 + len(ablated) + (len(windows_of(seconds, window, stride)) if is_long else 0)
-    count = _Counter(steps, on_step)
+    count = _Counter(1 + len(ablated) + len(spans), on_step)
     result = count.after(pipeline(clip, modalities=used))
     without = {
         left_out: count.after(pipeline(clip, modalities=[name for name in used if name != left_out]))["score"]
         for left_out in ablated
     }
     windows: list[WindowScore] = []
-    if is_long:
+    if path is not None and seconds is not None and spans:
         cues = cues or ([Cue(0.0, seconds, text)] if text else [])
         scored = score_timeline(pipeline, path, window=window, stride=stride, cues=cues)
         windows = [count.after(one) for one in scored]

@@ -88,7 +88,9 @@ def _score(analysis: ClipAnalysis, name: str | None, score_range: tuple[float, f
         return 100 * min(max((score - low) / (high - low), 0.0), 1.0)
 
     left, right = place(-neutral_band), place(neutral_band)
-    source = "the transcript alone" if name is None else f"{escape(name)}, {_length(analysis.seconds)}"
+    source = "the transcript alone"
+    if name is not None and analysis.seconds is not None:
+        source = f"{escape(name)}, {_length(analysis.seconds)}"
     return (
         f'<div class="os-head"><span class="os-score" title="{analysis.score:.6f}">{signed(analysis.score)}</span>'
         f'<span class="os-label">{analysis.label}</span></div>'

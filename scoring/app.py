@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
+from typing import Any
 
 try:
     import gradio as gr
@@ -77,7 +78,9 @@ def build_app(
         tab: str | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> tuple[str, str]:
-        chosen = {"video": video, "audio": audio}.get(tab, video or audio)  # only the tab that is in sight is scored
+        chosen = (
+            audio if tab == "audio" else video if tab == "video" else video or audio
+        )  # only what is in sight is scored
         try:
             analysis = analyse_clip(
                 pipeline,
@@ -89,7 +92,7 @@ def build_app(
                 on_step=lambda done, steps: progress((done, steps), desc="Scoring", unit="passes"),
             )
             name = Path(chosen).name if chosen else None
-            options = {"name": name, "score_range": score_range, "neutral_band": pipeline.neutral_band}
+            options: dict[str, Any] = {"name": name, "score_range": score_range, "neutral_band": pipeline.neutral_band}
             return analysis_html(analysis, **options), timeline_html(analysis, **options)
         except OmniSentError as error:
             raise _as_sentence(error, chosen) from error
@@ -225,7 +228,10 @@ def _show_examples(inputs: list[gr.components.Component]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         clips = make_planted_clips(Path(folder, "clips"), n_train=16, n_valid=0, n_test=0)
         whole_clips = [clip for clip in clips if clip.video and clip.text]
-        ends = (max(whole_clips, key=lambda clip: clip.label), min(whole_clips, key=lambda clip: clip.label))
+        ends = (
+            max(whole_clips, key=lambda clip: clip.label or 0.0),
+            min(whole_clips, key=lambda clip: clip.label or 0.0),
+        )
         gr.Examples(
             [[clip.video, clip.text] for clip in ends],
             inputs,

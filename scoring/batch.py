@@ -48,7 +48,7 @@ class Loading:
     dtype: str | None = None
     quantize: str | None = None
 
-    def resolved(self) -> "Loading":
+    def resolved(self) -> "ResolvedLoading":
         """The same, with a value for every field.
 
         Raises:
@@ -57,9 +57,19 @@ class Loading:
         check_number_formats(self.dtype, self.quantize)
         gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         device = self.device or (gpu if torch.cuda.is_available() else "cpu")
-        return Loading(
+        return ResolvedLoading(
             self.model, device, self.dtype or (ON_CPU if device == "cpu" else ON_GPU), self.quantize or "none"
         )
+
+
+@dataclass(frozen=True)
+class ResolvedLoading:
+    """As `Loading`, with a value for every field; `quantize` is `"none"` for weights that are not quantised."""
+
+    model: str
+    device: str
+    dtype: str
+    quantize: str
 
 
 @dataclass(frozen=True)

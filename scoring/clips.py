@@ -33,7 +33,7 @@ def find_clips(files: Sequence[str], table: str | os.PathLike | None = None, tex
     if table is not None:
         if files or text is not None:
             raise ValueError("give either files or --table; a table has its own transcripts")
-        return read_clips(table, missing_ok=True)
+        return read_clips(Path(table), missing_ok=True)
     paths = [path for given in files for path in _media(given)]
     if not paths:
         raise ValueError("nothing to score: give files, folders or patterns, or --table")
@@ -44,9 +44,13 @@ def find_clips(files: Sequence[str], table: str | os.PathLike | None = None, tex
         raise ValueError(
             f"--text is the transcript of one file, but {len(paths)} are given; put transcripts in a --table"
         )
-    kinds = ("audio" if Path(path).suffix.lower() in AUDIO else "video" for path in paths)
-    names = (path.encode("utf-8", "backslashreplace").decode() for path in paths)
-    return [Clip(name, text, **{kind: path}) for name, path, kind in zip(names, paths, kinds, strict=True)]
+    return [_clip(path, text) for path in paths]
+
+
+def _clip(path: str, text: str | None) -> Clip:
+    name = path.encode("utf-8", "backslashreplace").decode()
+    is_audio = Path(path).suffix.lower() in AUDIO
+    return Clip(name, text, audio=path) if is_audio else Clip(name, text, video=path)
 
 
 def transcript_of(clip: Clip) -> str | None:

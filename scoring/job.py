@@ -6,6 +6,7 @@ It arranges and adds nothing to a score; `batch.py` and `ray_engine.py` make the
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from transformers.utils import logging
@@ -82,7 +83,11 @@ def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str]
             notify(f"{writer.changed} clips changed since they were scored, and are scored again")
     missing = writer.missing if writer else range(len(batches))
     rest = [clip for number in missing for clip in batches[number]]
-    common = {"batch_size": options.batch_size, "workers": options.workers, "interval": options.interval}
+    common: dict[str, Any] = {
+        "batch_size": options.batch_size,
+        "workers": options.workers,
+        "interval": options.interval,
+    }
     if options.engine is Engine.RAY:
         rows = score_on_ray(loading, rest, transcribe=options.transcribe, **common)
     else:
@@ -111,7 +116,7 @@ def _score_windows(options: ScoreOptions, loading: Loading) -> ScoreResult:
     scored = write_timeline(path, pipeline, out, window=window, stride=stride, batch_size=options.batch_size)
     failed = sum(one.error is not None for one in scored)
     message = f"{len(scored) - failed} of {len(scored)} windows scored; see {out} and {out.with_suffix('.png')}"
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     if not any(one.text for one in scored):
         warnings = ("no transcript, which carries most of the signal; put a .srt or .vtt file beside the media file",)
     return ScoreResult(message, warnings, failed)

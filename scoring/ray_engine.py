@@ -15,7 +15,10 @@ from ..processing_omnisent import OmniSentProcessor
 from .batch import Loading, as_row, load_pipeline, with_text
 from .transcribe import Transcriber
 
-DEATHS = {"max_restarts": 20, "max_task_retries": 2}  # of an actor, and of one batch, before that is given up
+DEATHS: dict[str, Any] = {
+    "max_restarts": 20,
+    "max_task_retries": 2,
+}  # of an actor, and of one batch, before that is given up
 DIED = "the process that read or scored it died; score it again by itself"
 
 
@@ -86,14 +89,17 @@ def score_on_ray(
     batches = [clips[start : start + batch_size] for start in range(0, len(clips), batch_size)]
     rows = [{"position": position, "batch": pickle.dumps(list(batch))} for position, batch in enumerate(batches)]
     blocks = min(len(rows), 4 * readers + len(rows) // 4)
+    reader: Any = _Reader  # Ray's types know functions only
+    scorer: Any = _Scorer
+    device: dict[str, Any] = {"num_gpus": 1} if on_gpu else {"num_cpus": 1}
     scored = (
         ray.data.from_items(rows, override_num_blocks=blocks)
-        .map(_Reader, fn_constructor_args=(loading.model, transcribe), concurrency=readers, num_cpus=1, **DEATHS)
+        .map(reader, fn_constructor_args=(loading.model, transcribe), concurrency=readers, num_cpus=1, **DEATHS)
         .map(
-            _Scorer,
+            scorer,
             fn_constructor_args=(loading, interval),
             concurrency=scorers,
-            **({"num_gpus": 1} if on_gpu else {"num_cpus": 1}),
+            **device,
             **DEATHS,
         )
     )

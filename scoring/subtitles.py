@@ -89,7 +89,8 @@ def _decode(data: bytes) -> str:
 def _spoken(path: Path, lines: Sequence[str], is_vtt: bool) -> Iterator[tuple[float, float, list[str]]]:
     """Start, end and lines of each cue, in the file's order; lines lose their markup."""
     cue: tuple[float, float, list[str]] | None = None
-    skipping, names = False, []  # names: what stands above a time line, with the numbers of these lines
+    skipping = False
+    names: list[tuple[int, str]] = []  # the lines above a line of times, with their numbers
     for number, line in enumerate(lines, 1):
         if "-->" in line:
             if cue is not None:
@@ -140,7 +141,8 @@ def _without_repeats(
     cues: Sequence[tuple[float, float, list[str]]],
 ) -> list[tuple[float, float, list[str]]]:
     """Cues without the lines that the cue before ended with, where at least half of the cues repeat lines so."""
-    kept, repeats, before = [], 0, []
+    kept: list[tuple[float, float, list[str]]] = []
+    repeats, before = 0, list[str]()
     for start, end, lines in cues:
         filled = [line for line in lines if line]
         same = next((n for n in range(min(len(filled), len(before)), 0, -1) if filled[:n] == before[-n:]), 0)

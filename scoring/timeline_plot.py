@@ -5,6 +5,7 @@ It draws what it is given; see timeline.py for where the scores come from.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -44,12 +45,13 @@ def strongest(windows: Sequence[WindowScore], sign: int, neutral_band: float, mo
 
     They lie outside the neutral band; where none does, it is the strongest one on that side of 0.
     """
-    side = sorted((w for w in windows if w.score is not None and w.score * sign > 0), key=lambda w: -w.score * sign)
-    chosen = side[:1]
-    for one in side:
+    scored = ((w.score * sign, w) for w in windows if w.score is not None and w.score * sign > 0)
+    side = sorted(scored, key=lambda pair: -pair[0])
+    chosen = [window for _, window in side[:1]]
+    for strength, one in side:
         apart = max(one.end - one.start, 0.08 * windows[-1].end)
         far = all(abs(one.start - other.start) >= apart for other in chosen)
-        if far and len(chosen) < most and one.score * sign > neutral_band:
+        if far and len(chosen) < most and strength > neutral_band:
             chosen.append(one)
     return sorted(chosen, key=lambda w: w.start)
 
@@ -112,7 +114,7 @@ def _draw_scores(axes: Axes, times: np.ndarray, scores: np.ndarray) -> None:
     many = len(times) > MANY
     axes.fill_between(times, scores, 0, where=scores >= 0, interpolate=True, color=POSITIVE, alpha=0.18, linewidth=0)
     axes.fill_between(times, scores, 0, where=scores <= 0, interpolate=True, color=NEGATIVE, alpha=0.18, linewidth=0)
-    style = {"alpha": 0.45, "linewidth": 0.6} if many else {"linewidth": 1.3}
+    style: dict[str, Any] = {"alpha": 0.45, "linewidth": 0.6} if many else {"linewidth": 1.3}
     size = 4 if len(times) <= 60 else 1.5  # a window between two without a score has no line
     axes.plot(times, scores, color="0.25", marker="o", markersize=size, **style)
     if not many:
@@ -131,6 +133,8 @@ def _label(
     axes: Axes, window: WindowScore, quote: str, place: tuple[float, float], colour: str, families: list[str]
 ) -> None:
     """Time, score and quote of a window, in the strip above or below the scores."""
+    if window.score is None:
+        return
     middle = (window.start + window.end) / 2
     score = f"{window.score:+.2f}".replace("-", "\N{MINUS SIGN}")
     heading = f"{clock(window.start)}\N{EN DASH}{clock(window.end)}   {score}"

@@ -3,6 +3,8 @@
 This package reads the audio, so that no other program is needed.
 """
 
+from typing import Any
+
 from transformers import pipeline
 
 from ..audio_omnisent import SAMPLE_RATE
@@ -25,7 +27,7 @@ class Transcriber:
     """
 
     def __init__(self, model: str, device: str) -> None:
-        self._recognize = pipeline("automatic-speech-recognition", model=model, device=device)
+        self._recognize: Any = pipeline("automatic-speech-recognition", model=model, device=device)
 
     def __call__(self, clip: Clip) -> str | None:
         """The transcript of a clip; `None` without audio or words, or for a file that cannot be read (scoring reports it)."""
@@ -38,7 +40,7 @@ class Transcriber:
             return None
         if audio is None:
             return None
-        options = {}
+        options: dict[str, Any] = {}
         if len(audio) > AT_ONCE_SECONDS * SAMPLE_RATE:  # Whisper continues by its own timestamps, others in chunks
             is_whisper = self._recognize.type == "seq2seq_whisper"
             options = {"return_timestamps": True} if is_whisper else {"chunk_length_s": AT_ONCE_SECONDS}
