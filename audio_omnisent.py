@@ -121,7 +121,7 @@ class AudioDecoder:
         return [Silence(round(begin or 0), self.stream.time_base, rate, max(1, round(seconds * rate)))]
 
 
-class AudioSamples:
+class AudioBuffer:
     """Gathers decoded audio frames as mono float32 at SAMPLE_RATE, at most `max_seconds` of them."""
 
     def __init__(self, path: str, max_seconds: float) -> None:
@@ -146,7 +146,7 @@ class AudioSamples:
         if frame.sample_rate != self.rate:
             self._set_rate(frame.sample_rate)
         if isinstance(frame, Silence):
-            room = math.ceil((self.limit - self.made) * (self.rate / SAMPLE_RATE)) + self.rate
+            room = math.ceil((self.limit - self.made) * (frame.sample_rate / SAMPLE_RATE)) + frame.sample_rate
             samples = np.zeros(min(len(range(frame.samples)[part]), room), np.float32)
             self.lost += len(samples)
         else:

@@ -37,7 +37,8 @@ class ErrorLog:
     The level of its log belongs to the process, so that the last reader to leave sets it back.
     """
 
-    _lock, _readers, _before = threading.Lock(), 0, (None, True)
+    _lock, _readers = threading.Lock(), 0
+    _before: tuple[int | None, bool] = None, True
 
     def __enter__(self) -> "ErrorLog":
         with ErrorLog._lock:
@@ -162,7 +163,6 @@ class MediaFile:
 
     def all_packets(self, listed: VideoPackets | None) -> Iterator[tuple[av.Packet, bool]]:
         """Every packet, and whether the file is damaged before it; notes faults and ends, and lists those of video."""
-        video = self.video if listed is not None else None
         for packet in self.packets():
             is_suspect = bool(self.log.lines) or packet.is_corrupt
             if is_suspect:
@@ -172,7 +172,7 @@ class MediaFile:
             stream = packet.stream
             if packet.pts is not None:
                 self._ends[stream] = max(self._ends.get(stream, 0), packet.pts + (packet.duration or 0))
-            if stream is video:
+            if listed is not None and stream is self.video:
                 listed.add(packet)
             yield packet, is_suspect
 
@@ -193,7 +193,7 @@ class MediaFile:
             is_bad |= any(not (has_sought and error.endswith(_SEEK_COMPLAINT)) for error in log.take())
         return frames, is_bad
 
-    def note_faults(self, packet: av.Packet | None = None) -> None:
+    def note_faults(self, packet: Any | None = None) -> None:
         """Adds what the container's reader reports, at a packet or of the whole file, to `faults`.
 
         What it says of a frame, its decoder says again if that frame is used; of audio all is used. That the last packet
@@ -204,8 +204,9 @@ class MediaFile:
         faults = [error for error in self.log.take() if is_audio or error.startswith(f"{name}:")]
         if packet is not None and packet.is_corrupt and not self.is_of_unknown_length():
             faults.append(f"{name}: a packet is marked as corrupt or cut short")
-        has_time = packet is not None and packet.pts is not None
-        second = float(packet.pts * packet.time_base) - self.zero if has_time else None
+        second = None
+        if packet is not None and packet.pts is not None:
+            second = float(packet.pts * packet.time_base) - self.zero
         self.faults += [(second, fault) for fault in faults]
 
     @property

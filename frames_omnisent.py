@@ -222,16 +222,16 @@ def decode_by_time(sampled: SampledFrames) -> bool:
         for first, last in packets.ranges({positions[pts] for pts in sampled.index_of if pts in positions}):
             times = (packets.pts[first], packets.dts[first])
             file.container.seek(min(time for time in times if time is not None), stream=file.video)
-            if not _decode_range(sampled, first, last):
+            if not _decode_range(sampled, positions, first, last):
                 return False
     except av.FFmpegError:
         return False
     return bool(sampled.faults or packets.lost) or len(sampled.frames) == len(sampled.wanted)
 
 
-def _decode_range(sampled: SampledFrames, first: int, last: int) -> bool:
+def _decode_range(sampled: SampledFrames, positions: dict[int, int], first: int, last: int) -> bool:
     """Decodes the packets from one position to another; False where they, or their frames, are not in order."""
-    file, stream, positions = sampled.file, sampled.file.video, sampled.positions
+    file, stream = sampled.file, sampled.file.video
     context, previous, expected = stream.codec_context, None, first
     may_skip = context.name in _NONREF_IS_EXACT
     # What comes before the second key frame is decoded without what came before the first.
@@ -276,29 +276,29 @@ def decode_in_order(sampled: SampledFrames) -> tuple[int, bool]:
 
     A frame is known by its time, or without times by its number, in which those count of which no frame came.
     """
-    file, packets, wanted = sampled.file, sampled.packets, set(sampled.wanted)
+    file, packets, positions, wanted = sampled.file, sampled.packets, sampled.positions, set(sampled.wanted)
     try:
         file.container.seek(min((dts for dts in packets.dts if dts is not None), default=0), stream=file.video)
     except av.FFmpegError as fault:
         reason = "this file cannot be rewound to its first frame; put the video into an MP4"
         raise MediaError(file.path, reason, MediaFault.UNSUPPORTED) from fault
     file.video.codec_context.skip_frame = "DEFAULT"
-    number_of = None if sampled.positions is None else {pts: number for number, pts in enumerate(sampled.times)}
+    number_of = {pts: number for number, pts in enumerate(sampled.times)}
     count, previous, has_order = 0, -1, True
     for at, packet in enumerate(chain(file.packets(file.video), (None,))):
         if not at and packet is not None and packet.pts != packets.pts[0] and packet.dts != packets.dts[0]:
             reason = "damaged: the file's index does not lead to its first frame; export it again"
             raise MediaError(file.path, reason, MediaFault.DAMAGED)
-        if packet is not None and sampled.positions is not None:
-            at = sampled.positions.get(packet.pts, at)
+        if packet is not None and positions is not None:
+            at = positions.get(packet.pts, at)
         frames, is_bad = file.decode(file.video, packet)
         if is_bad:
             sampled.faults.add(at)
         if frames is None:
             sampled.lost.add(at)
         for frame in frames or []:
-            number = count + len(sampled.lost) if number_of is None else number_of.get(frame.pts, -1)
-            position = number if number_of is None else sampled.positions.get(frame.pts, at)
+            number = count + len(sampled.lost) if positions is None else number_of.get(frame.pts, -1)
+            position = number if positions is None else positions.get(frame.pts, at)
             has_order &= number > previous
             previous = number
             if frame.is_corrupt:

@@ -7,11 +7,12 @@ lies. Only that list grows with the file, by 32 bytes for each frame. Knows no m
 import math
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import av
 import numpy as np
 
-from .audio_omnisent import AudioDecoder, AudioSamples, Silence
+from .audio_omnisent import AudioBuffer, AudioDecoder
 from .decoding_omnisent import MediaFile
 from .errors_omnisent import MediaError, MediaFault
 from .frames_omnisent import OFFICIAL_SAMPLING, SampledFrames, VideoSampling, decode_by_time, frame_indices, frame_rate
@@ -114,14 +115,14 @@ class LongMedia:
             reason = "no video stream: read it with video=False, or as a clip's audio"
             raise MediaError(self.path, reason, MediaFault.NO_VIDEO)
         faults = [fault for second, fault in self._file.faults if second is None or start - 1 <= second <= stop + 1]
-        samples = AudioSamples(self.path, max_sound_seconds)
+        buffer = AudioBuffer(self.path, max_sound_seconds)
         with self._file.reporting():
-            wave = self._audio(samples, start, stop) if audio and self.has_audio else None
+            samples = self._audio(buffer, start, stop) if audio and self.has_audio else None
             packets = self._packets_of(start, stop) if video else None
             frames, seconds = None, stop - start
             if packets is not None:
                 frames, seconds = self._frames(packets, start, stop, sampling)
-            return ClipMedia.from_decoded(frames, samples, wave, seconds, faults)
+            return ClipMedia.from_decoded(frames, buffer, samples, seconds, faults)
 
     def _list_packets(self) -> None:
         file, packets = self._file, VideoPackets()
@@ -199,22 +200,23 @@ class LongMedia:
             )
         return frames, total / rate
 
-    def _audio(self, samples: AudioSamples, start: float, stop: float) -> np.ndarray | None:
+    def _audio(self, buffer: AudioBuffer, start: float, stop: float) -> np.ndarray | None:
         """Samples (n,) at SAMPLE_RATE, from the decoded ones that lie in [start, stop)."""
         place = 0
         for frame in self._decoded_audio(start):
-            if not samples.taken and frame.pts is not None:
+            if not buffer.taken and frame.pts is not None:
                 # Afterwards sample by sample, as the clock of some containers is coarse.
                 place = round(float(frame.pts * frame.time_base - self._file.zero) * frame.sample_rate)
             first, last = round(start * frame.sample_rate) - place, round(stop * frame.sample_rate) - place
-            if last <= 0 or samples.is_full:
+            if last <= 0 or buffer.is_full:
                 break
             if first < frame.samples:
-                samples.take(frame, slice(max(first, 0), last))
+                buffer.take(frame, slice(max(first, 0), last))
             place += frame.samples
-        return samples.finish()
+        return buffer.finish()
 
-    def _decoded_audio(self, start: float) -> Iterator[av.AudioFrame | Silence]:
+    def _decoded_audio(self, start: float) -> Iterator[Any]:
+        """Frames, and silences, from a little before `start`."""
         file, decoder = self._file, AudioDecoder(self._file)
         lead = math.floor((file.zero + start - _LEAD_SECONDS) / file.audio.time_base)
         try:

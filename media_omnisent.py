@@ -3,17 +3,21 @@
 A file is opened once and read in two sweeps: one over all packets (frames counted, audio decoded), one that decodes only
 the frames asked for. What FFmpeg cannot decode, marks as corrupt or logs as an error is missing: little of it is a
 warning, more an error.
+
+A whole file is not read as its longest segment (`LongMedia`): its audio may be longer than its video, its frames may have
+no display times, and decoding the audio in the first sweep is faster.
 """
 
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import numpy as np
 import torch
 
-from .audio_omnisent import SAMPLE_RATE, AudioDecoder, AudioSamples, as_percent
+from .audio_omnisent import SAMPLE_RATE, AudioBuffer, AudioDecoder, as_percent
 from .decoding_omnisent import MediaFile
 from .errors_omnisent import MediaError, MediaFault
 from .frames_omnisent import OFFICIAL_SAMPLING, SampledFrames, VideoSampling, sample_whole_video
@@ -42,20 +46,20 @@ class ClipMedia:
     def from_decoded(
         cls,
         frames: SampledFrames | None,
-        samples: AudioSamples,
+        buffer: AudioBuffer,
         audio: np.ndarray | None,
         duration: float,
         faults: list[str],
     ) -> "ClipMedia":
-        """The frames and the finished `audio` of `samples`, with a warning of what is missing.
+        """The frames and the finished `audio` of `buffer`, with a warning of what is missing.
 
         Raises:
             MediaError: when too many frames are missing.
         """
         if frames is None:
-            return cls(None, None, audio, duration, _warning(samples.missing, None, faults))
+            return cls(None, None, audio, duration, _warning(buffer.missing, None, faults))
         stacked = frames.stacked()  # (F, 3, h, w)
-        warning = _warning(samples.missing, frames, faults)
+        warning = _warning(buffer.missing, frames, faults)
         return cls(stacked, 2 * duration / len(stacked), audio, duration, warning)
 
 
@@ -124,40 +128,39 @@ def read_media(
             raise MediaError(file.path, reason, MediaFault.NO_VIDEO)
         for stream, is_wanted in ((file.video, video), (file.audio, audio)):
             file.open_decoder(stream if is_wanted else None)
-        samples = AudioSamples(file.path, max_sound_seconds)
+        buffer = AudioBuffer(file.path, max_sound_seconds)
         packets = VideoPackets() if video else None
-        _read_packets(file, packets, samples if audio else None)
-        wave = samples.finish()
+        _read_packets(file, packets, file.audio if audio else None, buffer)
+        samples = buffer.finish()
         frames, seconds = None, 0.0
         if packets is not None:
             frames, seconds = sample_whole_video(file, packets, sampling)
         else:
-            is_part = samples.is_full or wave is None
-            seconds = 0.0 if wave is None else len(wave) / SAMPLE_RATE
+            is_part = buffer.is_full or samples is None
+            seconds = 0.0 if samples is None else len(samples) / SAMPLE_RATE
             seconds = file.check_seconds(max(seconds, _stated_seconds(file)) if is_part else seconds)
-        return ClipMedia.from_decoded(frames, samples, wave, seconds, [fault for _, fault in file.faults])
+        return ClipMedia.from_decoded(frames, buffer, samples, seconds, [fault for _, fault in file.faults])
 
 
-def _read_packets(file: MediaFile, packets: VideoPackets | None, samples: AudioSamples | None) -> None:
+def _read_packets(file: MediaFile, packets: VideoPackets | None, audio: Any | None, buffer: AudioBuffer) -> None:
     """Reads every packet once, and lists the video's and decodes the audio's; stops when audio alone is asked for and full."""
-    stream, stop, is_enough = file.audio if samples is not None else None, None, False
-    decoder = AudioDecoder(file)
+    decoder, stop, is_enough = AudioDecoder(file), None, False
     try:
         for packet, is_suspect in file.all_packets(packets):
             if is_suspect:
                 decoder.suspect_gap()
-            if packet.stream is stream and not samples.is_full:
+            if packet.stream is audio and not buffer.is_full:
                 for frame in decoder.decode(packet):
-                    samples.take(frame)
-                is_enough = packets is None and samples.is_full
+                    buffer.take(frame)
+                is_enough = packets is None and buffer.is_full
                 if is_enough:
                     break
     except av.FFmpegError as fault:
         stop = fault
     file.note_faults()
-    if stream is not None and not samples.is_full and stop is None:
+    if audio is not None and not buffer.is_full and stop is None:
         for frame in decoder.decode(None):
-            samples.take(frame)
+            buffer.take(frame)
     if not is_enough:
         file.check_is_whole()
         if decoder.has_failed:

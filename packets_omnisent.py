@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import av
 
@@ -16,7 +17,7 @@ class VideoPackets:
     A *position* counts them from 0.
 
     Attributes:
-        pts, dts: times of presentation and of decoding.
+        pts, dts: times of presentation and of decoding, int; None where the container gives none.
         is_key: whether decoding can begin there.
         is_shown: whether a frame is displayed.
         last_duration: of the last packet, in ticks; 0 where it is not known.
@@ -25,8 +26,8 @@ class VideoPackets:
         lost: presentation times of frames that are missing there.
     """
 
-    pts: list[int | None] = field(default_factory=list)
-    dts: list[int | None] = field(default_factory=list)
+    pts: list[Any] = field(default_factory=list)
+    dts: list[Any] = field(default_factory=list)
     is_key: list[bool] = field(default_factory=list)
     is_shown: list[bool] = field(default_factory=list)
     last_duration: int = 0

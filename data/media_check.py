@@ -21,6 +21,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -229,7 +230,7 @@ class _Worker:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `end`)
         command = [sys.executable, "-P", "-m", "omnisent.data.media_check", str(time_limit)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
+        self.process: Any = subprocess.Popen(  # its pipes are not None
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env=environment
         )
         self.last_words, self._unread = "", b""

@@ -18,7 +18,7 @@ def clip(tmp_path_factory) -> Path:
     return write_ordinary_clip(tmp_path_factory.mktemp("media") / "clip.mp4")
 
 
-def decode_sound(path) -> tuple[np.ndarray, int]:
+def decode_audio(path) -> tuple[np.ndarray, int]:
     """(channels, samples) float32 as decoded, and its rate."""
     with av.open(str(path)) as container:
         frames = list(container.decode(audio=0))
@@ -27,7 +27,7 @@ def decode_sound(path) -> tuple[np.ndarray, int]:
 
 @pytest.mark.parametrize("rate", [8000, 16_000, 44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_sound_is_that_of_librosa(tmp_path, rate, channels):
+def test_audio_is_that_of_librosa(tmp_path, rate, channels):
     rng = np.random.default_rng(0)
     wave = (rng.standard_normal((channels, 2 * rate + 123)) * 0.2).clip(-1, 1)
     path = tmp_path / "a.wav"
@@ -59,15 +59,15 @@ def test_every_sample_format_keeps_its_level(tmp_path, suffix, codec):
     assert len(media.audio) == pytest.approx(16_000, abs=1300)
 
 
-def test_the_sound_of_a_video_is_its_decoded_samples_resampled(clip):
-    wave, rate = decode_sound(clip)
+def test_the_audio_of_a_video_is_its_decoded_samples_resampled(clip):
+    wave, rate = decode_audio(clip)
     expected = librosa.resample(wave.mean(axis=0), orig_sr=rate, target_sr=16_000)
     got = read_media(clip, video=False).audio
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() < 1e-4
 
 
-def test_opposite_channels_cancel_and_one_sided_sound_halves(tmp_path):
+def test_opposite_channels_cancel_and_one_sided_audio_halves(tmp_path):
     left = tone(1.0, 16_000)
     silent_right = np.concatenate([left, 0 * left])
     opposite = np.concatenate([left, -left])
@@ -80,7 +80,7 @@ def test_opposite_channels_cancel_and_one_sided_sound_halves(tmp_path):
     np.testing.assert_allclose(none, 0, atol=1e-6)
 
 
-def test_sound_past_the_limit_is_cut_and_not_decoded(tmp_path):
+def test_audio_past_the_limit_is_cut_and_not_decoded(tmp_path):
     wave = tone(4.0, 48_000)
     path = write_clip(tmp_path / "a.mp4", 100, 25, (64, 64), wave=wave)
     whole, cut = read_media(path), read_media(path, max_sound_seconds=1.5)
@@ -90,7 +90,7 @@ def test_sound_past_the_limit_is_cut_and_not_decoded(tmp_path):
     assert read_media(path, video=False, max_sound_seconds=1.5).duration == pytest.approx(4.0, abs=0.1)
 
 
-def test_sound_that_is_not_a_number_is_damaged(tmp_path):
+def test_audio_that_is_not_a_number_is_damaged(tmp_path):
     wave = tone(1, 48_000)
     wave[0, 100] = np.nan
     path = write_clip(tmp_path / "a.wav", 0, wave=wave, audio_codec="pcm_f32le")
@@ -101,7 +101,7 @@ def test_sound_that_is_not_a_number_is_damaged(tmp_path):
 @pytest.mark.parametrize("rate", [16_000, 48_000])
 @pytest.mark.parametrize(("bad", "named"), [((3e38, 3e38), "3e+38"), ((3e38, -3e38), "3e+38"), ((np.inf, 0), "inf"),
     ((np.nan, np.nan), "nan"), ((0, -101), "101"), ((120, -120), "120")])  # fmt: skip
-def test_a_sample_that_no_sound_can_have_is_refused(tmp_path, codec, rate, bad, named):
+def test_a_sample_that_no_audio_can_have_is_refused(tmp_path, codec, rate, bad, named):
     wave = tone(1, rate, 2)
     wave[:, 100] = bad
     path = write_clip(tmp_path / "a.wav", 0, wave=wave, rate=rate, audio_codec=codec)
@@ -109,7 +109,7 @@ def test_a_sample_that_no_sound_can_have_is_refused(tmp_path, codec, rate, bad, 
     assert reason.startswith(f"damaged: its sound has a sample of {named}, expected finite ones of at most 100")
 
 
-def test_loud_float_sound_is_kept_as_it_is(tmp_path):
+def test_loud_float_audio_is_kept_as_it_is(tmp_path):
     for level in (8.0, 99.9):
         wave = tone(1, 16_000, level=level)
         path = write_clip(tmp_path / f"{level}.wav", 0, wave=wave, rate=16_000, audio_codec="pcm_f32le")
@@ -118,13 +118,13 @@ def test_loud_float_sound_is_kept_as_it_is(tmp_path):
         assert media.warning is None
 
 
-def test_resampling_cannot_carry_sound_over_the_bound(tmp_path):
+def test_resampling_cannot_carry_audio_over_the_bound(tmp_path):
     wave = 99.9 * np.sign(tone(1, 48_000))  # a square wave overshoots when it is resampled
     path = write_clip(tmp_path / "a.wav", 0, wave=wave, audio_codec="pcm_f32le")
     assert "a sample of 1" in fault(path, video=False)
 
 
-def test_a_sample_rate_that_no_sound_has_is_refused(tmp_path):
+def test_a_sample_rate_that_no_audio_has_is_refused(tmp_path):
     path = write_clip(tmp_path / "a.wav", 0, wave=tone(0.1, 48_000), audio_codec="pcm_s16le")
     data = bytearray(path.read_bytes())
     data[24:28] = (3).to_bytes(4, "little")
@@ -133,7 +133,7 @@ def test_a_sample_rate_that_no_sound_has_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("layout", "codec"), [("5.1", "aac"), ("7.1", "aac"), ("7.1", "flac")])
-def test_sound_of_many_channels_is_their_mean(tmp_path, layout, codec):
+def test_audio_of_many_channels_is_their_mean(tmp_path, layout, codec):
     path, rate = tmp_path / "a.mkv", 48_000
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=rate, layout=layout)
@@ -149,9 +149,9 @@ def test_sound_of_many_channels_is_their_mean(tmp_path, layout, codec):
     assert np.abs(np.fft.rfft(steady)).argmax() == 220
 
 
-def longest_silence(sound: np.ndarray) -> tuple[float, float]:
+def longest_silence(samples: np.ndarray) -> tuple[float, float]:
     """Where the longest run of almost nothing begins, and how long it is, in seconds."""
-    loud = np.flatnonzero(np.abs(np.concatenate([[1], sound, [1]])) > 3e-3)
+    loud = np.flatnonzero(np.abs(np.concatenate([[1], samples, [1]])) > 3e-3)
     run = np.diff(loud).argmax()
     return loud[run] / 16_000, (loud[run + 1] - loud[run] - 1) / 16_000
 
@@ -159,7 +159,7 @@ def longest_silence(sound: np.ndarray) -> tuple[float, float]:
 @pytest.mark.parametrize(
     ("suffix", "codec"), [("mp4", "aac"), ("mkv", "aac"), ("m4a", "aac"), ("mkv", "flac"), ("mp4", "libmp3lame")]
 )
-def test_sound_that_cannot_be_decoded_is_silence_of_the_same_length_and_a_warning(tmp_path, suffix, codec):
+def test_audio_that_cannot_be_decoded_is_silence_of_the_same_length_and_a_warning(tmp_path, suffix, codec):
     count = 0 if suffix == "m4a" else 100
     path = write_clip(tmp_path / f"a.{suffix}", count, wave=hiss(8.0, 48_000), audio_codec=codec)
     whole = read_media(path, video=count > 0)
@@ -191,7 +191,7 @@ def test_sound_that_cannot_be_decoded_is_silence_of_the_same_length_and_a_warnin
         assert read_media(broken, audio=False).warning is None
 
 
-def test_all_sound_lost_is_no_silent_clip(tmp_path):
+def test_all_audio_lost_is_no_silent_clip(tmp_path):
     path = write_clip(tmp_path / "a.mp4", 8, 8, wave=hiss(1.0, 48_000))
     with av.open(str(path)) as container:
         packets = sum(packet.size > 0 for packet in container.demux(audio=0))

@@ -60,7 +60,7 @@ def test_a_path_may_hold_a_colon_or_a_pattern(tmp_path, clip, monkeypatch):
         assert read_barcodes(read_media(name).frames) == [0, 16, 33, 49]
 
 
-def test_sound_files_and_cover_art_have_no_video_stream(tmp_path):
+def test_audio_files_and_cover_art_have_no_video_stream(tmp_path):
     song = write_clip(tmp_path / "a.mp3", 0, wave=tone(1, 44_100), rate=44_100, audio_codec="libmp3lame")
     assert "no video stream" in fault(song)
     picture = io.BytesIO()
@@ -93,15 +93,15 @@ def test_a_clip_cut_off_in_the_middle_is_truncated(tmp_path, clip, part):
 
 @pytest.mark.parametrize("suffix", ["mkv", "avi", "wav", "flac", "flv"])
 def test_a_header_that_promises_more_than_is_there_is_truncated(tmp_path, suffix):
-    sound_only = suffix in ("wav", "flac")
+    audio_only = suffix in ("wav", "flac")
     codec = {"wav": "pcm_s16le", "flac": "flac", "avi": "libmp3lame"}.get(suffix, "aac")
     whole = write_clip(
-        tmp_path / f"a.{suffix}", 0 if sound_only else 100, wave=tone(4, 44_100), rate=44_100, audio_codec=codec
+        tmp_path / f"a.{suffix}", 0 if audio_only else 100, wave=tone(4, 44_100), rate=44_100, audio_codec=codec
     )
-    assert len(read_media(whole, video=not sound_only).audio) == pytest.approx(64_000, abs=1600)
+    assert len(read_media(whole, video=not audio_only).audio) == pytest.approx(64_000, abs=1600)
     data = whole.read_bytes()
     whole.write_bytes(data[: len(data) // 2])
-    assert fault(whole, video=not sound_only).startswith("truncated")
+    assert fault(whole, video=not audio_only).startswith("truncated")
 
 
 def test_a_codec_that_cannot_be_read_is_named(tmp_path, clip):
@@ -181,7 +181,7 @@ def test_damage_to_the_container_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["aac", "amr"])
-def test_sound_that_is_cut_off_within_its_last_packet_is_truncated(tmp_path, suffix):
+def test_audio_that_is_cut_off_within_its_last_packet_is_truncated(tmp_path, suffix):
     codec, rate = ("libopencore_amrnb", 8000) if suffix == "amr" else ("aac", 48_000)
     path = write_clip(tmp_path / f"a.{suffix}", 0, wave=hiss(2.0, rate), rate=rate, audio_codec=codec)
     assert read_media(path, video=False).warning is None
@@ -191,7 +191,7 @@ def test_sound_that_is_cut_off_within_its_last_packet_is_truncated(tmp_path, suf
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("wav", "pcm_s16le"), ("w64", "pcm_s16le"), ("au", "pcm_s16be")])
-def test_a_sound_file_shorter_than_it_says_is_truncated(tmp_path, suffix, codec):
+def test_an_audio_file_shorter_than_it_says_is_truncated(tmp_path, suffix, codec):
     path = write_clip(tmp_path / f"a.{suffix}", 0, wave=tone(2, 48_000), audio_codec=codec)
     assert read_media(path, video=False).warning is None
     path.write_bytes(path.read_bytes()[:100_000])

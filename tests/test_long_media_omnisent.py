@@ -1,4 +1,4 @@
-"""Stretches of a long file: each frame carries its own index as bars, and each second sounds at its own frequency."""
+"""Segments of a long file: each frame carries its own index as bars, and each second sounds at its own frequency."""
 
 import os
 import resource
@@ -22,7 +22,7 @@ BARS, FPS, RATE = 14, 10, 44_100
 SMALL = VideoSampling(min_pixels=28 * 28)
 
 
-def pictures(indices: range, height: int = 56, width: int = 56) -> np.ndarray:
+def barcodes(indices: range, height: int = 56, width: int = 56) -> np.ndarray:
     """(F, height, width, 3) uint8: vertical bars, the bits of each index, lowest bit first."""
     bits = np.array([[(index >> bit) & 1 for bit in range(BARS)] for index in indices])
     rows = bits[:, np.arange(width) * BARS // width] * 255
@@ -45,9 +45,9 @@ def hertz_of(second):
     return 300 + 20 * (second % 60)
 
 
-def hertz_in(sound: np.ndarray) -> float:
-    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))
-    return spectrum.argmax() * 16_000 / len(sound)
+def hertz_in(samples: np.ndarray) -> float:
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return spectrum.argmax() * 16_000 / len(samples)
 
 
 def write_exact(path: Path, first: int, last: int) -> Path:
@@ -58,7 +58,7 @@ def write_exact(path: Path, first: int, last: int) -> Path:
         video = out.add_stream("libx264", rate=FPS, options=options)
         video.height, video.width, video.pix_fmt, video.codec_context.thread_count = 56, 56, "yuv444p", 1
         audio = out.add_stream("pcm_s16le", rate=RATE, layout="mono")
-        for place, picture in enumerate(pictures(range(first, last))):
+        for place, picture in enumerate(barcodes(range(first, last))):
             out.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")))
             block = wave[place * RATE // FPS : (place + 1) * RATE // FPS]
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block[None]), "s16", "mono")
@@ -83,7 +83,7 @@ def in_order(source: Path, out: Path) -> Path:
 def talk(tmp_path_factory) -> Path:
     """A minute, with B-frames, and sound at 44.1 kHz."""
     path = tmp_path_factory.mktemp("long") / "talk.mp4"
-    write_video(path, pictures(range(60 * FPS)), FPS, tones(0, 60), RATE, preset="veryfast")
+    write_video(path, barcodes(range(60 * FPS)), FPS, tones(0, 60), RATE, preset="veryfast")
     return path
 
 
@@ -91,7 +91,7 @@ def talk(tmp_path_factory) -> Path:
 def ten_minutes(tmp_path_factory) -> Path:
     """Ten minutes, 3,000 frames."""
     path = tmp_path_factory.mktemp("long") / "ten.mp4"
-    write_video(path, pictures(range(3000), 28, 28), 5, tones(0, 600, 16_000), 16_000)
+    write_video(path, barcodes(range(3000), 28, 28), 5, tones(0, 600, 16_000), 16_000)
     return path
 
 
@@ -125,7 +125,7 @@ def test_the_whole_of_a_file_is_what_read_media_reads(talk, tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize("start", [0, 13, 28, 52])
-def test_a_stretch_shows_and_sounds_only_its_own_seconds(talk, tmp_path, suffix, start):
+def test_a_segment_holds_only_its_own_seconds(talk, tmp_path, suffix, start):
     path = in_order(talk, tmp_path / f"talk.{suffix}")
     with LongMedia(path) as media:
         read = media.read(start, start + 8, sampling=SMALL)
@@ -140,7 +140,7 @@ def test_a_stretch_shows_and_sounds_only_its_own_seconds(talk, tmp_path, suffix,
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 80), (37, 117), (301, 302), (295, 450), (590, 600)])
-def test_a_stretch_equals_the_file_that_is_cut_to_it(tmp_path, first, last):
+def test_a_segment_equals_the_file_that_is_cut_to_it(tmp_path, first, last):
     whole = write_exact(tmp_path / "whole.mov", 0, 600)
     expected = read_media(write_exact(tmp_path / "cut.mov", first, last), sampling=SMALL)
     with LongMedia(whole) as media:
@@ -157,7 +157,7 @@ def test_frames_are_exact_whatever_the_groups_of_pictures(tmp_path, options):
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=FPS, options={"x264-params": options})
         video.height, video.width, video.pix_fmt, video.codec_context.thread_count = 56, 56, "yuv420p", 1
-        for index, picture in enumerate(pictures(range(200))):
+        for index, picture in enumerate(barcodes(range(200))):
             noise = np.random.default_rng(index).integers(0, 60, picture.shape, dtype=np.uint8)
             out.mux(video.encode(av.VideoFrame.from_ndarray(picture // 2 + noise, "rgb24")))
         out.mux(video.encode(None))
@@ -173,7 +173,7 @@ def test_frames_are_exact_whatever_the_groups_of_pictures(tmp_path, options):
 @pytest.mark.parametrize(
     ("suffix", "codec"), [("mp3", "libmp3lame"), ("ogg", "libopus"), ("flac", "flac"), ("wav", "pcm_s16le")]
 )
-def test_a_stretch_of_a_sound_file_is_that_part_of_its_sound(tmp_path, suffix, codec):
+def test_a_segment_of_an_audio_file_is_that_part_of_it(tmp_path, suffix, codec):
     path, rate = tmp_path / f"a.{suffix}", 48_000
     wave = tones(0, 30, rate)
     with av.open(str(path), "w") as out:
@@ -200,7 +200,7 @@ def test_a_stretch_of_a_sound_file_is_that_part_of_its_sound(tmp_path, suffix, c
             media.read(0, 2)
 
 
-def test_a_stretch_costs_the_same_wherever_it_lies_and_the_file_is_listed_once(ten_minutes, packets):
+def test_a_segment_costs_the_same_wherever_it_lies_and_the_file_is_listed_once(ten_minutes, packets):
     with LongMedia(ten_minutes) as media:
         listed, packets[0] = packets[0], 0
         costs = []
@@ -236,7 +236,7 @@ def test_the_frame_on_the_screen_counts_where_none_begins(tmp_path):
         video = out.add_stream("libx264", rate=FPS, options={"bf": "0"})
         video.height, video.width, video.pix_fmt = 56, 56, "yuv420p"
         video.codec_context.time_base = Fraction(1, 1000)
-        for slide, picture in enumerate(pictures(range(4))):
+        for slide, picture in enumerate(barcodes(range(4))):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
             frame.pts, frame.time_base = slide * 10_000, Fraction(1, 1000)
             out.mux(video.encode(frame))
@@ -247,9 +247,9 @@ def test_the_frame_on_the_screen_counts_where_none_begins(tmp_path):
         assert indices_in(media.read(9, 31, sampling=SMALL).frames) == [1, 3]
 
 
-def test_sound_that_goes_on_after_the_picture_is_read_alone(tmp_path):
+def test_audio_after_the_last_frame_is_read_alone(tmp_path):
     path = tmp_path / "a.mp4"
-    write_video(path, pictures(range(50)), FPS, tones(0, 20), RATE)
+    write_video(path, barcodes(range(50)), FPS, tones(0, 20), RATE)
     with LongMedia(path) as media:
         assert media.duration == pytest.approx(20, abs=0.05)
         assert indices_in(media.read(4, 12, sampling=SMALL).frames)[-1] == 49
@@ -259,7 +259,7 @@ def test_sound_that_goes_on_after_the_picture_is_read_alone(tmp_path):
     assert len(late.audio) == 8 * 16_000
 
 
-def test_parts_can_be_left_out_and_sound_is_limited(talk):
+def test_parts_can_be_left_out_and_audio_is_limited(talk):
     with LongMedia(talk) as media:
         assert media.read(5, 7, audio=False).audio is None
         assert media.read(5, 7, video=False).frames is None
@@ -282,12 +282,12 @@ def test_what_cannot_be_read_is_said(talk, tmp_path):
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
     with pytest.raises(MediaError, match="truncated"):
         LongMedia(tmp_path / "cut.mp4")
-    write_video(tmp_path / "a.avi", pictures(range(40)), FPS, preset="medium")
+    write_video(tmp_path / "a.avi", barcodes(range(40)), FPS, preset="medium")
     with LongMedia(tmp_path / "a.avi") as media, pytest.raises(MediaError, match="without display times"):
         media.read(1, 3)
 
 
-def test_a_damaged_stretch_leaves_the_others(talk, tmp_path):
+def test_a_damaged_segment_leaves_the_others(talk, tmp_path):
     with av.open(str(talk)) as container:
         spots = [(p.pos, p.size) for p in container.demux(video=0) if p.size and 20 <= p.pts * p.time_base < 30]
     data = bytearray(talk.read_bytes())
@@ -315,15 +315,15 @@ def half_read(talk, tmp_path_factory) -> Path:
             if not packet.size:
                 continue
             second = packet.pts * packet.time_base
-            is_sound = packet.stream.type == "audio"
-            bad = (20.5 <= second < 21 or 40 <= second < 44) if is_sound else 30.5 <= second < 30.6
+            is_audio = packet.stream.type == "audio"
+            bad = (20.5 <= second < 21 or 40 <= second < 44) if is_audio else 30.5 <= second < 30.6
             if bad:
                 data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
     path.write_bytes(data)
     return path
 
 
-def test_sound_that_is_missing_is_silent_in_its_place_and_said_of_its_own_segment(half_read, talk):
+def test_missing_audio_is_silent_in_its_place_and_warned_of_in_its_own_segment(half_read, talk):
     with LongMedia(half_read) as media, LongMedia(talk) as whole:
         for start in (16, 18.3, 20.6):
             read, true = (one.read(start, start + 8, video=False) for one in (media, whole))
@@ -346,12 +346,12 @@ def test_sound_that_is_missing_is_silent_in_its_place_and_said_of_its_own_segmen
                 media.read(start, start + 4)
 
 
-def test_frames_that_are_missing_are_said_of_their_own_segment(tmp_path):
+def test_missing_frames_are_warned_of_in_their_own_segment(tmp_path):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as out:
         video = out.add_stream("mpeg4", rate=FPS, options={"g": "1", "b": "2000000"})
         video.height, video.width, video.pix_fmt = 56, 56, "yuv420p"
-        for picture in pictures(range(300)):
+        for picture in barcodes(range(300)):
             out.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")))
         out.mux(video.encode(None))
     with av.open(str(path)) as container:
@@ -379,7 +379,7 @@ def test_no_segment_of_a_good_file_has_a_warning(tmp_path, options):
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=FPS, options={"x264-params": options})
         video.height, video.width, video.pix_fmt, video.codec_context.thread_count = 56, 56, "yuv420p", 1
-        for index, picture in enumerate(pictures(range(200))):
+        for index, picture in enumerate(barcodes(range(200))):
             noise = np.random.default_rng(index).integers(0, 60, picture.shape, dtype=np.uint8)
             out.mux(video.encode(av.VideoFrame.from_ndarray(np.roll(picture // 2, index, 0) + noise, "rgb24")))
         out.mux(video.encode(None))
@@ -388,14 +388,14 @@ def test_no_segment_of_a_good_file_has_a_warning(tmp_path, options):
             assert media.read(first / FPS, (first + 9) / FPS, sampling=SMALL).warning is None, first
 
 
-def test_the_first_sound_of_a_file_is_read_that_lists_no_place_for_it(talk, tmp_path):
+def test_the_first_audio_is_read_where_the_file_lists_no_place_for_it(talk, tmp_path):
     path = tmp_path / "a.flv"
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=FPS)
         video.height, video.width, video.pix_fmt = 56, 56, "yuv420p"
         audio = out.add_stream("libmp3lame", rate=RATE, layout="mono")
         wave = tones(0, 4)
-        for picture in pictures(range(40)):
+        for picture in barcodes(range(40)):
             out.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")))
         for at in range(0, len(wave), 1152):
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave[None, at : at + 1152]), "fltp", "mono")

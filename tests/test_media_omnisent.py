@@ -19,7 +19,7 @@ def clip(tmp_path_factory) -> Path:
     return write_ordinary_clip(tmp_path_factory.mktemp("media") / "clip.mp4")
 
 
-def test_frames_times_and_sound_of_an_ordinary_clip(clip):
+def test_frames_times_and_audio_of_an_ordinary_clip(clip):
     media = read_media(clip)
     assert media.warning is None
     assert read_barcodes(media.frames) == [0, 16, 33, 49]
@@ -34,7 +34,7 @@ def test_frames_times_and_sound_of_an_ordinary_clip(clip):
     assert np.sqrt(np.mean(steady**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
 
 
-def test_a_clip_without_sound_is_normal_and_either_part_can_be_left_out(tmp_path, clip):
+def test_a_clip_without_audio_is_normal_and_either_part_can_be_left_out(tmp_path, clip):
     silent = write_clip(tmp_path / "a.mp4", 8, 8)
     assert read_media(silent).audio is None
     assert read_media(silent, video=False) == ClipMedia(None, None, None, pytest.approx(1.0))

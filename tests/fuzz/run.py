@@ -110,20 +110,20 @@ def decoder_report(path: Path, has_video: bool) -> str:
     av.logging.set_skip_repeated(False)
     try:
         with av.logging.Capture() as log, av.open(f"file:{path}", metadata_errors="replace") as container:
-            reports, pictures = _reports(container, has_video, log)
+            reports, frame_count = _reports(container, has_video, log)
     except av.FFmpegError as fault:
         return f"{type(fault).__name__}: {fault.strerror}"
     finally:
         av.logging.set_level(before[0])
         av.logging.set_skip_repeated(before[1])
     # The number of frames taken is even, so that of an odd number one is not used, and its damage need not be said.
-    return next((text for kind, text in reports if kind != "video" or not pictures % 2), "")
+    return next((text for kind, text in reports if kind != "video" or not frame_count % 2), "")
 
 
 def _reports(container: Any, has_video: bool, log: list[tuple[int, str, str]]) -> tuple[list[tuple[str, str]], int]:
     """Each report with the kind of its stream, or `file`, and the number of packets of video."""
     found: list[tuple[str, str]] = []
-    reader, pictures = container.format.name, 0
+    reader, frame_count = container.format.name, 0
 
     def note(kind: str, part: str) -> None:
         found.extend((kind, f"{part}: {text.strip()}") for _, name, text in log if name == part)
@@ -139,7 +139,7 @@ def _reports(container: Any, has_video: bool, log: list[tuple[int, str, str]]) -
             if packet.stream not in streams:
                 continue
             context, kind = packet.stream.codec_context, packet.stream.type
-            pictures += kind == "video" and packet.size > 0
+            frame_count += kind == "video" and packet.size > 0
             try:
                 frames = packet.decode()
             except av.FFmpegError as fault:
@@ -154,7 +154,7 @@ def _reports(container: Any, has_video: bool, log: list[tuple[int, str, str]]) -
                 found.append((kind, f"{context.name}: a packet is marked as corrupt"))
     except IndexError:
         pass  # PyAV trips at the end of a file in which a stream began after the header
-    return found, pictures
+    return found, frame_count
 
 
 def run_seeds(
