@@ -48,7 +48,7 @@ check_versions(REQUIRES)
 
 from transformers import PreTrainedConfig  # noqa: E402
 
-from .heads_omnisent import HEADS, LOSSES, LabelScale  # noqa: E402
+from .heads_omnisent import HEADS, LOSSES, POOLINGS, LabelScale  # noqa: E402
 from .thinker_omnisent import ThinkerConfig  # noqa: E402
 
 AUTO_MAP = {
@@ -72,6 +72,7 @@ class OmniSentConfig(PreTrainedConfig):
         thinker_config: the Qwen2.5-Omni Thinker's own configuration.
         base_model: Hub id or folder whose Thinker carries the adapter; `None` when the weights are all in this repository.
         base_revision: revision of `base_model` that the adapter was trained on.
+        pooling: which hidden states the head reads, a name in `POOLINGS`; `"last"` is the last non-padding token's.
         head: `"mlp"` (Linear, LayerNorm, ReLU, dropout, Linear) or `"linear"`.
         head_hidden_size: width of the mlp head.
         head_dropout: dropout probability of the head, in [0, 1).
@@ -96,6 +97,7 @@ class OmniSentConfig(PreTrainedConfig):
     thinker_config: dict | ThinkerConfig | None = None
     base_model: str | None = None
     base_revision: str | None = None
+    pooling: str = "last"
     head: str = "mlp"
     head_hidden_size: int = 256
     head_dropout: float = 0.2
@@ -127,10 +129,9 @@ class OmniSentConfig(PreTrainedConfig):
         """
         for name in ("head_dropout", "label_mean", "label_std", "score_min", "score_max"):
             _check_number(name, getattr(self, name))
-        if self.head not in HEADS:
-            raise ValueError(f"head must be one of {', '.join(HEADS)}, not {self.head!r}")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
+        for name, known in (("pooling", POOLINGS), ("head", HEADS), ("loss", LOSSES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
         if not _is_count(self.head_hidden_size):
             raise ValueError(f"head_hidden_size must be a whole number from 1 on, not {self.head_hidden_size!r}")
         if not 0 <= self.head_dropout < 1:

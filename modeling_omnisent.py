@@ -150,7 +150,7 @@ class OmniForSentimentRegression(AdaptedThinker):
         hidden = self.model.language_model(
             inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
         ).last_hidden_state  # (B, T, H)
-        pooled = POOLINGS["last"](hidden, attention_mask)  # (B, H)
+        pooled = POOLINGS[self.config.pooling](hidden, attention_mask)  # (B, H)
         logits = self.score(pooled)  # (B,)
         scale, loss = self.config.label_scale, None
         if labels is not None:

@@ -1,4 +1,4 @@
-"""The one reader and writer of tables: CSV, JSONL and Parquet, told apart by their ending.
+"""The one reader and writer of tables: CSV, JSONL and Parquet, told apart by their ending. `FORMATS` is the one list of them.
 
 It knows cells, lines and columns, not what they mean: see `labelled_folder` for tables of clips and `mmsa` for label tables. Only
 the standard library and pyarrow are imported, so that the builder files next to this one also work as loading scripts.
@@ -8,7 +8,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +23,19 @@ _KINDS = {float: "a number", int: "a whole number"}
 _ROWS_AT_ONCE = 4096
 
 
+@dataclass(frozen=True)
+class TableFormat:
+    """A kind of table.
+
+    Attributes:
+        read: from a path, and columns that must not be there twice, to each row's place for messages, and its cells.
+        write: to a path, with columns and their types, rows, and the line end of a text format.
+    """
+
+    read: Callable[[Path, Collection[str]], Iterator[tuple[str, dict[str, Any]]]]
+    write: Callable[[Path, Mapping[str, type], Iterable[Sequence[Any]], str], None]
+
+
 def check_ending(path: str | Path) -> str:
     """The ending of a table's name, in lower case.
 
@@ -29,8 +43,8 @@ def check_ending(path: str | Path) -> str:
         ValueError: for an ending that is not one of a table.
     """
     ending = Path(path).suffix.lower()
-    if ending not in ENDINGS:
-        raise ValueError(f"{path}: expected a table that ends in {', '.join(ENDINGS)}")
+    if ending not in FORMATS:
+        raise ValueError(f"{path}: expected a table that ends in {', '.join(FORMATS)}")
     return ending
 
 
@@ -47,7 +61,7 @@ def read_rows(path: str | Path, known: Collection[str] = ()) -> Iterator[tuple[s
         FileNotFoundError: when there is no such file.
         ValueError: for what is not a table of its kind, naming file and line.
     """
-    return _READERS[check_ending(path)](Path(path), known)
+    return FORMATS[check_ending(path)].read(Path(path), known)
 
 
 def read_columns(
@@ -93,7 +107,7 @@ def write_table(
         ValueError: for an ending that is not one of a table, and for NaN or infinity in JSONL.
     """
     path = Path(path)
-    write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[check_ending(path)]
+    write = FORMATS[check_ending(path)].write
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.part")
     try:
@@ -229,5 +243,8 @@ def _write_parquet(draft: Path, columns: Mapping[str, type], rows: Iterable[Sequ
             )
 
 
-_READERS = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
-ENDINGS = tuple(_READERS)
+FORMATS = {
+    ".csv": TableFormat(_csv_rows, _write_csv),
+    ".jsonl": TableFormat(_jsonl_rows, _write_jsonl),
+    ".parquet": TableFormat(_parquet_rows, _write_parquet),
+}

@@ -24,7 +24,12 @@ from ..evaluation.comparison_result import ArmResult, Comparison
 from ..training import run_folder
 from .tables import markdown_table
 
-STUDIES = ("comparison", "ablation", "probe", "geometry")
+STUDIES: dict[str, tuple[str, ...]] = {  # name of the study's .json and .md -> its plots
+    "comparison": ("comparison.png",),
+    "ablation": ("ablation.png",),
+    "probe": ("probe.png",),
+    "geometry": ("pca.png", "tsne.png"),
+}
 WORST = 20
 
 
@@ -94,8 +99,7 @@ def _run(folder: Path) -> Section:
 
 
 def _plots(folder: Path, name: str) -> list[Path]:
-    wanted = ("pca.png", "tsne.png") if name == "geometry" else (f"{name}.png",)
-    return [folder / plot for plot in wanted if (folder / plot).is_file()]
+    return [folder / plot for plot in STUDIES[name] if (folder / plot).is_file()]
 
 
 def _mean_scores(folder: Path, arms: dict[str, ArmResult]) -> pd.DataFrame:

@@ -23,7 +23,7 @@ class DiscriminativeReadout(Readout):
 
     name: ClassVar[str] = "discriminative"
     summary: ClassVar[str] = "regression head on the hidden state"
-    model_fields: ClassVar[tuple[str, ...]] = ("head", "head_hidden_size", "head_dropout", "loss")
+    model_fields: ClassVar[tuple[str, ...]] = ("pooling", "head", "head_hidden_size", "head_dropout", "loss")
     saves_bundle: ClassVar[bool] = True
     gives_loss: ClassVar[bool] = True
 
@@ -66,7 +66,11 @@ class DiscriminativeReadout(Readout):
     @classmethod
     def settings_of_bundle(cls, folder: Path) -> dict[str, Any]:
         config = OmniSentConfig.from_pretrained(folder)
-        fixed: dict[str, Any] = {"score_range": (config.score_min, config.score_max), "head": config.head}
+        fixed: dict[str, Any] = {
+            "score_range": (config.score_min, config.score_max),
+            "pooling": config.pooling,
+            "head": config.head,
+        }
         if config.head == "mlp":
             fixed["head_hidden_size"] = config.head_hidden_size
         return fixed

@@ -14,7 +14,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
 from ..data.catalog import DATASETS
-from ..heads_omnisent import HEADS, LOSSES
+from ..heads_omnisent import HEADS, LOSSES, POOLINGS
 from ..processing_omnisent import MODALITIES, SETTINGS
 from ..readouts.catalog import READOUTS
 from ..readouts.generative import DECODINGS
@@ -68,6 +68,7 @@ class ModelArguments:
     adapter: str | None = _field(
         None, "Hub id or folder of a bundle, whose adapter (and head) are evaluated or trained further"
     )
+    pooling: str = _one_of(POOLINGS, "last", "hidden states that the head reads; last: of the last non-padding token")
     head: str = _one_of(HEADS, "mlp", "regression head")
     head_hidden_size: int = _field(256, "width of the mlp head")
     head_dropout: float = _field(0.2, "dropout of the head")

@@ -5,13 +5,13 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from omnisent.data.tables import ENDINGS, check_ending, read_columns, read_csv_lines, read_rows, write_table
+from omnisent.data.tables import FORMATS, check_ending, read_columns, read_csv_lines, read_rows, write_table
 
 COLUMNS = {"id": str, "score": float, "place": int, "text": str}
 ROWS = [("0001", 1.0, 3, 'so, "well"\nand 好'), ("b", None, None, None), ("c", -2.5e-7, 0, " x ")]
 
 
-@pytest.mark.parametrize("ending", [*ENDINGS, ".CSV"])
+@pytest.mark.parametrize("ending", [*FORMATS, ".CSV"])
 def test_what_is_written_is_read_back(ending, tmp_path):
     path = tmp_path / "new" / "folder" / f"table{ending}"
     write_table(path, COLUMNS, iter(ROWS))
@@ -35,7 +35,7 @@ def test_the_bytes_of_each_kind(tmp_path):
     assert (tmp_path / "b.csv").read_bytes() == b"id\nb\n"
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", FORMATS)
 def test_a_table_that_cannot_be_finished_leaves_the_old_one(ending, tmp_path):
     path = tmp_path / f"table{ending}"
     path.write_text("old")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from omnisent.data.tables import ENDINGS
+from omnisent.data.tables import FORMATS
 from omnisent.scoring.processes import Process
 from omnisent.scoring.results import VERSION, ResumableWriter, Source, row_columns
 
@@ -31,7 +31,7 @@ def test_the_columns_of_a_file():
     assert (columns["low"], columns["high"]) == (float, float)
 
 
-@pytest.mark.parametrize("suffix", [*ENDINGS, ".JSONL"])
+@pytest.mark.parametrize("suffix", [*FORMATS, ".JSONL"])
 def test_a_file_is_there_whole_and_nothing_beside_it(suffix, tmp_path):
     out = tmp_path / "new" / "folder" / f"scores{suffix}"
     made = writer(out)

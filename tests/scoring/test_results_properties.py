@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnisent.data.tables import ENDINGS
+from omnisent.data.tables import FORMATS
 from omnisent.scoring.processes import Process
 from omnisent.scoring.results import ResumableWriter, Source, row_columns
 from properties import examples
@@ -89,7 +89,7 @@ def read(out: Path) -> list[dict]:
 
 
 @examples(60)
-@given(ROWS, st.integers(1, 3), st.integers(1, 3), st.sampled_from(ENDINGS))
+@given(ROWS, st.integers(1, 3), st.integers(1, 3), st.sampled_from(sorted(FORMATS)))
 def test_rows_come_back_as_they_were(rows, size, processes, suffix):
     with tempfile.TemporaryDirectory() as folder:
         out = finished(written(Path(folder, f"scores{suffix}"), batches_of(rows, size, processes)))
@@ -101,7 +101,7 @@ def test_rows_come_back_as_they_were(rows, size, processes, suffix):
 
 
 @examples(60)
-@given(ROWS, st.integers(1, 3), st.integers(1, 2), st.floats(0, 1), st.sampled_from(ENDINGS))
+@given(ROWS, st.integers(1, 3), st.integers(1, 2), st.floats(0, 1), st.sampled_from(sorted(FORMATS)))
 def test_a_file_that_was_cut_anywhere_ends_as_if_it_had_not_been(rows, size, processes, at, suffix):
     parts = batches_of(rows, size, processes)
     with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +122,7 @@ def test_a_file_that_was_cut_anywhere_ends_as_if_it_had_not_been(rows, size, pro
 
 
 @examples(60)
-@given(ROWS, st.integers(1, 3), st.integers(1, 2), st.sampled_from(ENDINGS), st.data())
+@given(ROWS, st.integers(1, 3), st.integers(1, 2), st.sampled_from(sorted(FORMATS)), st.data())
 def test_rows_whose_clips_changed_are_made_again_and_no_others(rows, size, processes, suffix, data):
     changed = data.draw(st.sets(st.integers(0, len(rows) - 1)))
     now = [{**row, "score": 7.0, "text": "new"} if place in changed else row for place, row in enumerate(rows)]

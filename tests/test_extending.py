@@ -1,0 +1,193 @@
+"""Each row of docs/EXTENDING.md, done from outside the package: the thing is added to its table, and a tiny run uses it."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import omnisent
+from omnisent.data import tables
+from omnisent.data.catalog import DATASETS, research_set
+from omnisent.data.mmsa_builder import MmsaBuilder
+from omnisent.evaluation.metrics import METRICS, Metric, msa_metrics
+from omnisent.experiments.baseline_run import run_baseline
+from omnisent.experiments.baselines import BASELINES, Baseline
+from omnisent.experiments.report import STUDIES, write_report
+from omnisent.heads_omnisent import HEADS, LOSSES, POOLINGS
+from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.readouts.catalog import READOUTS
+from omnisent.readouts.discriminative import DiscriminativeReadout
+from omnisent.scoring.job import score
+from omnisent.scoring.options import ScoreOptions
+from omnisent.thinker_omnisent import PUBLISHED_THINKERS
+from omnisent.train import run
+from omnisent.training.arguments import parse_arguments
+from omnisent.training.plan import plan
+
+GUIDE = (Path(omnisent.__file__).parent / "docs" / "EXTENDING.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def text_run(settings, tmp_path):
+    """Trains on transcripts for a few steps; returns metrics and the run folder."""
+
+    def train(*options: str) -> tuple[dict, Path]:
+        config = settings(modalities=["text"], on_bad_clip="skip", max_steps=2, eval_steps=2, save_steps=2)
+        return run(*parse_arguments([config, *options])), tmp_path / "run"
+
+    return train
+
+
+def test_the_guide_has_a_row_for_every_test_here():
+    rows = re.findall(r"^\| (?:a|another) ([\w -]+?) \|", GUIDE, re.MULTILINE)
+    tests = [name.removeprefix("test_add_").replace("_", " ") for name in globals() if name.startswith("test_add_")]
+    assert sorted(rows) == sorted(tests)
+
+
+def test_add_metric(monkeypatch, text_run):
+    def bias(scores: np.ndarray, labels: np.ndarray) -> float:
+        return float(abs(np.mean(scores - labels)))
+
+    metric = Metric("bias", "Bias", "lower", {"mosi": bias}, ("mosi",))
+    monkeypatch.setitem(METRICS, "bias", metric)
+    assert msa_metrics([1.0, 2.0], [0.0, 1.0])["bias"] == 1.0
+    metrics, folder = text_run("--metric_for_best_model", "bias")
+    assert json.loads((folder / "metrics.json").read_text())["bias"] == metrics["bias"] >= 0
+
+
+def test_add_loss(monkeypatch, text_run, processor):
+    calls = []
+
+    def cubic(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        calls.append(len(labels))
+        return (logits - labels).abs().pow(3).mean()
+
+    monkeypatch.setitem(LOSSES, "cubic", cubic)
+    _, folder = text_run("--loss", "cubic")
+    assert calls
+    assert OmniForSentimentRegression.from_pretrained(folder / "model").config.loss == "cubic"
+
+
+def test_add_head(monkeypatch, text_run):
+    def deep(width: int, hidden_size: int, dropout: float) -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(width, hidden_size), nn.Tanh(), nn.Linear(hidden_size, 7), nn.Tanh(), nn.Linear(7, 1)
+        )
+
+    monkeypatch.setitem(HEADS, "deep", deep)
+    metrics, folder = text_run("--head", "deep", "--head_hidden_size", "16")
+    model = OmniForSentimentRegression.from_pretrained(folder / "model")
+    assert model.score.layers[2].out_features == 7
+    assert metrics["head_parameters"] == sum(p.numel() for p in model.score.parameters())
+
+
+def test_add_pooling(monkeypatch, text_run, processor):
+    def mean(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        mask = attention_mask.unsqueeze(-1).to(hidden.device, hidden.dtype)
+        return (hidden * mask).sum(1) / mask.sum(1)
+
+    monkeypatch.setitem(POOLINGS, "mean", mean)
+    _, folder = text_run("--pooling", "mean")
+    model = OmniForSentimentRegression.from_pretrained(folder / "model")
+    batch = processor([{"text": "It was good."}, {"text": "It was not good at all, and I left early."}])
+    averaged = model(**batch).scores
+    model.config.pooling = "last"
+    assert not torch.equal(averaged, model(**batch).scores)
+
+
+def test_add_readout(monkeypatch, text_run):
+    class HalvedReadout(DiscriminativeReadout):
+        name = "halved"
+        summary = "half of the regression head's score"
+
+        def predict(self, model, batch):
+            loss, predictions = super().predict(model, batch)
+            return loss, predictions / 2
+
+    monkeypatch.setitem(READOUTS, "halved", HalvedReadout)
+    metrics, folder = text_run("--readout", "halved")
+    assert metrics["readout"] == "halved"
+    plain, _ = text_run(
+        "--adapter", str(folder / "model"), "--evaluate_only", "true", "--output_dir", str(folder / "x")
+    )
+    with (folder / "predictions.csv").open() as halved, (folder / "x" / "predictions.csv").open() as whole:
+        pairs = [
+            (float(a["score"]), float(b["score"]))
+            for a, b in zip(csv.DictReader(halved), csv.DictReader(whole), strict=True)
+        ]
+    assert plain["readout"] == "discriminative"
+    assert all(half == pytest.approx(score / 2, abs=1e-6) for half, score in pairs if abs(score) < 3)
+
+
+def test_add_data_set(monkeypatch, settings, tmp_path, planted_clips):
+    facts = research_set("my_talks", "My Talks", "Nobody: My Talks (2026)", score_range=(-3.0, 3.0))
+    monkeypatch.setitem(DATASETS, facts.name, facts)
+    root = tmp_path / "talks"
+    root.mkdir()
+    rows = [(c.video_id, c.clip_index, c.text or "nothing", c.label, c.split) for c in planted_clips]
+    with (root / "label.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("video_id", "clip_id", "text", "label", "mode"), *rows])
+    config = settings(dataset="my_talks", root=str(root), modalities=["text"], max_steps=2, eval_steps=2, save_steps=2)
+    assert run(*parse_arguments([config]))["dataset"] == "my_talks"
+
+    class MyTalks(MmsaBuilder):
+        NAMES: ClassVar = {"default": "my_talks"}
+
+    builder = MyTalks(data_dir=str(root), cache_dir=str(tmp_path / "cache"))
+    builder.download_and_prepare()
+    assert sum(builder.as_dataset().num_rows.values()) == len(planted_clips)
+
+
+def test_add_table_format(monkeypatch, model, processor, tmp_path):
+    def read(path, known):
+        for number, line in enumerate(csv.DictReader(path.open(), delimiter="\t"), 2):
+            yield f"{path}, line {number}", line
+
+    def write(path, columns, rows, line_end):
+        with path.open("w", newline="") as file:
+            csv.writer(file, delimiter="\t").writerows([list(columns), *rows])
+
+    monkeypatch.setitem(tables.FORMATS, ".tsv", tables.TableFormat(read, write))
+    model.save_pretrained(tmp_path / "bundle")
+    processor.save_pretrained(tmp_path / "bundle")
+    (tmp_path / "clips.tsv").write_text("id\ttext\na\tIt was good.\nb\tIt was bad.\n")
+    out = tmp_path / "scores.tsv"
+    score(ScoreOptions(str(tmp_path / "bundle"), table=tmp_path / "clips.tsv", out=out, device="cpu"))
+    scored = [cells for _, cells in tables.read_rows(out)]
+    assert [row["id"] for row in scored] == ["a", "b"]
+    assert all(np.isfinite(float(row["score"])) for row in scored)
+
+
+def test_add_baseline(monkeypatch, settings, tmp_path):
+    def mean(splits):
+        return np.full(len(splits["test"]), np.mean([clip.label for clip in splits["train"]]))
+
+    monkeypatch.setitem(BASELINES, "mean", Baseline("mean", "mean of the training labels", (), mean))
+    finished = run_baseline("mean", *parse_arguments([settings(modalities=["text"])]))
+    assert finished.mae == json.loads((finished.folder / "metrics.json").read_text())["mae"] > 0
+
+
+def test_add_study(monkeypatch, tmp_path):
+    monkeypatch.setitem(STUDIES, "lengths", ("lengths.png",))
+    (tmp_path / "lengths.json").write_text('{"settings": {"seed": 5}, "environment": {}}')
+    (tmp_path / "lengths.md").write_text("# Lengths of clips\n\nLong clips are scored no worse.\n")
+    (tmp_path / "lengths.png").write_bytes(b"PNG")
+    page = write_report([tmp_path], tmp_path / "report.html").read_text()
+    assert "Lengths of clips" in page
+    assert "scored no worse" in page
+    assert "data:image/png;base64,UE5H" in page
+
+
+def test_add_size_of_the_Thinker(monkeypatch, settings):
+    sizes = {
+        "text_config": {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
+    }
+    monkeypatch.setitem(PUBLISHED_THINKERS, "org/small-omni", sizes)
+    planned = plan(*parse_arguments([settings(base_model="org/small-omni", lora_preset="llm")]))
+    assert planned.lora_layers == 3 * 7
