@@ -5,9 +5,11 @@ from functools import partial
 import pytest
 
 from omnisent.data import load
-from omnisent.data.catalog import DATASETS, dataset_facts
+from omnisent.data.build import build_dataset
+from omnisent.data.catalog import DATASETS, dataset_facts, research_set
 from omnisent.data.load import load_clips
 from omnisent.data.planted import make_planted_clips
+from omnisent.hub.publish_data import media_warning
 
 MMSA_TABLE = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\nab,0001,hi,0.2,,,,Positive,test\n"
 
@@ -49,6 +51,20 @@ def test_a_path_is_read_as_a_table(tmp_path):
     (tmp_path / "mine.csv").write_text("id,text,label\na,fine,1\n")
     (clip,) = load_clips(str(tmp_path / "mine.csv"))
     assert (clip.text, clip.label) == ("fine", 1.0)
+
+
+def test_a_data_set_is_added_by_one_entry(tmp_path, monkeypatch):
+    facts = research_set("toy", "Toy", "The Toy Paper (2026)", (0, 0, 1), language="de", score_range=(-2.0, 2.0))
+    monkeypatch.setitem(DATASETS, "toy", facts)
+    (tmp_path / "label.csv").write_text(MMSA_TABLE)
+    (clip,) = load_clips("toy", root=tmp_path, with_media=False)
+    assert clip.label == 0.2
+    report = build_dataset("toy", tmp_path, tmp_path / "built", with_media=False)
+    assert (report.rows, report.is_complete) == (1, True)
+    assert dataset_facts(str(tmp_path / "built")) is facts
+    assert "Do not redistribute" in media_warning(tmp_path / "built")
+    with pytest.raises(FileNotFoundError, match="get the clips from the authors of Toy"):
+        load_clips("toy")
 
 
 def test_planted_clips_are_made_in_the_root_and_read_with_or_without_media(tmp_path, monkeypatch):
