@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -50,7 +50,8 @@ Quantize = Annotated[str | None, typer.Option(help=f"{' or '.join(QUANTIZATIONS)
 CacheFolder = Annotated[Path, typer.Argument(help="the folder that feature_cache names in a config")]
 RepoId = Annotated[str, typer.Argument(help="owner/name on the Hub")]
 if TYPE_CHECKING:
-    BaselineName = DatasetName = str
+    BaselineName: TypeAlias = str
+    DatasetName: TypeAlias = str
 else:  # the choices are those of the tables
     BaselineName, DatasetName = Literal[tuple(BASELINES)], Literal[tuple(DATASETS)]
 Private = Annotated[bool, typer.Option("--private", help="make a new repository private")]

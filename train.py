@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from omnisent.data.catalog import dataset_facts
+from omnisent.data.clip import labels_of
 from omnisent.training import run_folder
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
 from omnisent.training.backbone import check_adapter
@@ -35,7 +36,7 @@ logger = logging.getLogger("omnisent.train")
 
 def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrainingArguments) -> dict:
     """One run: train (unless `evaluate_only`), predict the test split, save; returns what metrics.json holds."""
-    folder, resumed = Path(args.output_dir), run_folder.checkpoint_to_resume(args)
+    folder, resumed = args.folder, run_folder.checkpoint_to_resume(args)
     leave_cores_to_workers(args)
     check_adapter(model_args, dataset_facts(data_args.dataset).score_range, training=not args.evaluate_only)
     data = prepare_data(model_args, data_args, args)
@@ -59,7 +60,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
 def train_and_predict(trainer: SentimentTrainer, test: ClipDataset, resumed: str | None) -> Outcome:
     """Train (unless `evaluate_only`), calibrate on the validation split, and predict the test split."""
     config, valid, valid_scores = trainer.model.config, trainer.eval_dataset, None
-    keeps_calibration = hasattr(config, "calibration")
+    keeps_calibration = trainer.readout.saves_bundle
     calibration = config.calibration if keeps_calibration else None  # of the bundle that `adapter` names
     if not trainer.args.evaluate_only:
         if keeps_calibration:
@@ -77,7 +78,7 @@ def train_and_predict(trainer: SentimentTrainer, test: ClipDataset, resumed: str
 
 def summary(folder: Path, metrics: dict, labels: np.ndarray, outcome: Outcome, *, trained: bool) -> str:
     """One line for people: the test MAE beside that of the best constant, and where the results are."""
-    constant = float(np.mean([abs(clip.label - np.median(labels)) for clip in outcome.clips]))
+    constant = float(np.abs(labels_of(outcome.clips) - np.median(labels)).mean())
     bundle = f", bundle {folder / 'model'}" if trained else ""
     return (
         f"test MAE {metrics['mae']:.3f}, constant (train median) {constant:.3f}, ratio {metrics['mae'] / constant:.2f}; "

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .catalog import DatasetFacts
-from .clip import SPLITS
+from .clip import SPLITS, labels_of
 from .mmsa import COLUMNS, Defect, TableRow
 
 FEATURES = {**COLUMNS, "duration": "float64", "defect": "string"}
@@ -259,7 +259,7 @@ def _overlap(built: Sequence[BuiltRow]) -> dict[str, Overlap]:
 def _statistics(part: Sequence[BuiltRow], facts: DatasetFacts, with_media: bool) -> SplitFigures | None:
     if not part:
         return None
-    labels = np.array([item.row.clip.label for item in part])
+    labels = labels_of(item.row.clip for item in part)
     edges = _label_edges(facts)
     durations = np.array([item.duration for item in part if item.duration is not None])
     return SplitFigures(

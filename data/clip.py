@@ -1,6 +1,9 @@
 """A clip, as a row everywhere: transcript, media files, label and split. Reads nothing."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+
+import numpy as np
 
 SPLITS = ("train", "valid", "test")
 SPLIT_NAMES = {name: name for name in SPLITS} | {
@@ -38,3 +41,17 @@ class Clip:
     def to_dict(self) -> dict:
         """The clip as the processor takes it."""
         return asdict(self)
+
+
+def labels_of(clips: Iterable[Clip]) -> np.ndarray:
+    """Labels (n,) of n clips, float64, label units.
+
+    Raises:
+        ValueError: naming the first clip without a label.
+    """
+    labels = []
+    for clip in clips:
+        if clip.label is None:
+            raise ValueError(f"clip {clip.id} has no label; give it one, or leave it out")
+        labels.append(clip.label)
+    return np.array(labels, dtype=np.float64)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ..data.clip import labels_of
 from ..readouts.base import Readings
 from ..readouts.discriminative import DiscriminativeReadout
 from ..training import run_folder
@@ -46,13 +45,13 @@ def run_baseline(
     """
     if name not in BASELINES:
         raise ValueError(f"baseline must be one of {', '.join(BASELINES)}, not {name!r}")
-    baseline, folder = BASELINES[name], Path(str(args.output_dir))
+    baseline, folder = BASELINES[name], args.folder
     data = prepare_data(model_args, data_args, args)
     run_folder.write_config(folder, model_args, data_args, args)
     run_folder.write_environment(folder, data.clips)
     readout = DiscriminativeReadout(data.facts.score_range)
     readings = Readings(baseline.score(data.splits))
-    references = np.array([clip.label for clip in data.splits["test"]])
+    references = labels_of(data.splits["test"])
     run_folder.write_predictions(folder, data.splits["test"], readout.scores(readings))
     metrics = {
         "dataset": data.facts.name,

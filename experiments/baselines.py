@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.clip import Clip
+from ..data.clip import Clip, labels_of
 
 RIDGE_PENALTIES = tuple(float(penalty) for penalty in np.geomspace(0.1, 100, 13))
 
@@ -32,7 +32,7 @@ class Baseline:
 
 def constant_scores(splits: dict[str, list[Clip]]) -> np.ndarray:
     """The median of the training labels for every test clip (n,), label units: the best constant for MAE."""
-    return np.full(len(splits["test"]), np.median(_labels(splits["train"])))
+    return np.full(len(splits["test"]), np.median(labels_of(splits["train"])))
 
 
 def tfidf_ridge_scores(splits: dict[str, list[Clip]]) -> np.ndarray:
@@ -51,7 +51,7 @@ def tfidf_ridge_scores(splits: dict[str, list[Clip]]) -> np.ndarray:
         train_words = vectorizer.fit_transform(_texts(splits["train"]))
     except ValueError as error:
         raise ValueError(f"tfidf-ridge: the training clips have no transcript to learn from ({error})") from error
-    train_labels, valid_labels = _labels(splits["train"]), _labels(splits["valid"])
+    train_labels, valid_labels = labels_of(splits["train"]), labels_of(splits["valid"])
     models = [Ridge(alpha=penalty).fit(train_words, train_labels) for penalty in RIDGE_PENALTIES]
     valid_words = vectorizer.transform(_texts(splits["valid"]))
     errors = [np.mean(np.abs(model.predict(valid_words) - valid_labels)) for model in models]
@@ -60,10 +60,6 @@ def tfidf_ridge_scores(splits: dict[str, list[Clip]]) -> np.ndarray:
 
 def _texts(clips: Sequence[Clip]) -> list[str]:
     return [clip.text or "" for clip in clips]
-
-
-def _labels(clips: Sequence[Clip]) -> np.ndarray:
-    return np.array([clip.label for clip in clips])
 
 
 BASELINES = {

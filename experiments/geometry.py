@@ -17,6 +17,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 
+from ..data.clip import labels_of
 from ..training import run_folder
 from ..training.backbone import build_model
 from ..training.data import prepare_data
@@ -96,7 +97,7 @@ def geometry(run: str | Path, out: str | Path) -> Geometry:
     leave_cores_to_workers(args)
     data = prepare_data(model_args, data_args, args)
     clips = data.splits["test"]
-    labels = np.array([clip.label for clip in clips])
+    labels = labels_of(clips)
     low, high = data.facts.score_range
     model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=(low, high), device=args.device)
     states = last_token_states(model, clips, data.processor, args, every_layer=False)[-1]  # (n, H)

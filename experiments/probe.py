@@ -19,7 +19,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..data.clip import SPLITS
+from ..data.clip import SPLITS, labels_of
 from ..evaluation.metrics import msa_metrics
 from ..training import run_folder
 from ..training.arguments import DataArguments, parse_arguments
@@ -137,7 +137,7 @@ def probe(argv: Sequence[str], out: str | Path, run: str | Path | None = None) -
     score_range = data.facts.score_range
     model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=score_range, device=args.device)
     states = {name: last_token_states(model, data.splits[name], data.processor, args) for name in SPLITS}
-    labels = {name: np.array([clip.label for clip in data.splits[name]]) for name in SPLITS}
+    labels = {name: labels_of(data.splits[name]) for name in SPLITS}
     fits = fit_layers(states, labels, score_range)
     best = min(fits, key=lambda fit: fit.valid_mae)
     result = Probe(

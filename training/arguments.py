@@ -3,10 +3,10 @@
 import re
 import sys
 from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 import yaml
@@ -168,12 +168,18 @@ class OmniSentTrainingArguments(TrainingArguments):
             self.dataloader_pin_memory = False  # it serves a GPU alone, and warns without one
         super().__post_init__()
 
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(str(self.output_dir))
+
     def adapter_learning_rate(self, readout: str) -> float:
         """The adapter's learning rate under a readout."""
         own = getattr(self, READOUTS[readout].learning_rate_field)
         return self.learning_rate if own is None else own
 
 
+Settings = TypeVar("Settings", "ModelArguments", "DataArguments", "OmniSentTrainingArguments")
 ARGUMENTS = (ModelArguments, DataArguments, OmniSentTrainingArguments)
 
 
@@ -209,7 +215,9 @@ def parse_arguments(
         check_environment()
         with refusing((), "these settings cannot be used"):
             model, data, training = (
-                kind(**{f.name: values[f.name] for f in fields(kind) if f.init}) for kind in ARGUMENTS
+                _filled(ModelArguments, values),
+                _filled(DataArguments, values),
+                _filled(OmniSentTrainingArguments, values),
             )
         if on_this_machine:
             try_out(training)
@@ -220,6 +228,10 @@ def parse_arguments(
             raise SettingError(error.fields, f"{path}: {error}") from error
         raise
     return model, data, training
+
+
+def _filled(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    return kind(**{f.name: values[f.name] for f in fields(kind) if f.init})  # type: ignore[arg-type]
 
 
 def print_fields() -> None:
@@ -278,7 +290,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text") from error
     except yaml.MarkedYAMLError as error:
-        raise ValueError(f"{path} is not YAML: line {error.problem_mark.line + 1}: {error.problem}") from error
+        raise ValueError(
+            f"{path} is not YAML: line {error.problem_mark.line + 1 if error.problem_mark else '?'}: {error.problem}"
+        ) from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error_line(error)}") from error
     if config is None:

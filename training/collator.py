@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import BatchFeature
 
-from ..data.clip import Clip
+from ..data.clip import Clip, labels_of
 from ..data.neighbours import preceding_texts
 from ..media_omnisent import longest_seconds, read_header
 from ..processing_omnisent import OmniSentProcessor
@@ -31,6 +31,7 @@ class ClipDataset(Dataset):
         self.readout = readout
         self.cache = cache
         context = preceding_texts(self.clips, processor.context_clips)
+        self.labels = labels_of(self.clips)
         self._warned: set[int] = set()
         self.inputs = [{**clip.to_dict(), "context": context[clip.id]} for clip in self.clips]
 
@@ -43,7 +44,7 @@ class ClipDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         read = self.processor.encode if self.cache is None else self.cache.load
-        label = self.clips[index].label
+        label = float(self.labels[index])
         own = {"labels": torch.tensor(label, dtype=torch.float32), "clip_index": torch.tensor(index)}
         encoded = read(self.inputs[index])
         if index not in self._warned:

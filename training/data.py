@@ -3,13 +3,12 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ..data.built import build_record
 from ..data.catalog import DatasetFacts, dataset_facts
-from ..data.clip import SPLITS, Clip
+from ..data.clip import SPLITS, Clip, labels_of
 from ..data.load import load_clips
 from ..processing_omnisent import SETTINGS, OmniSentProcessor, rating_instruction
 from . import run_folder
@@ -41,7 +40,7 @@ class PreparedData:
     @property
     def labels(self) -> np.ndarray:
         """Labels (n,) of the training split, label units."""
-        return np.array([clip.label for clip in self.splits["train"]])
+        return labels_of(self.splits["train"])
 
     @property
     def scale(self) -> dict:
@@ -120,7 +119,7 @@ def drop_bad_clips(
     clips: list[Clip], processor: OmniSentProcessor, data_args: DataArguments, args: OmniSentTrainingArguments
 ) -> tuple[list[Clip], list[tuple[str, str, str]]]:
     """With `on_bad_clip: skip`, the usable clips and the reasons of the others; the main process checks, all read its list."""
-    folder = Path(args.output_dir)
+    folder = args.folder
     clips = [clip for clip in clips if clip.split in SPLITS]
     if data_args.on_bad_clip == "error":
         return clips, []

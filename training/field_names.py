@@ -22,6 +22,8 @@ def config_path(config: str) -> str:
 def field_names() -> list[str]:
     """All fields of a run, its own and those of transformers' TrainingArguments, in no particular order."""
     package = importlib.util.find_spec("transformers")
+    if package is None or package.origin is None:
+        raise ImportError("transformers is not installed")
     files = [Path(__file__).with_name("arguments.py"), Path(package.origin).with_name("training_args.py")]
     classes = [node for file in files for node in ast.parse(file.read_text(encoding="utf-8")).body]
     lines = [line for node in classes if isinstance(node, ast.ClassDef) for line in node.body]

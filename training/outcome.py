@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from ..data.clip import Clip
+from ..data.clip import Clip, labels_of
 from ..evaluation.intervals import LEVEL, calibration, coverage
+from ..evaluation.metrics import Numbers
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.base import Readings, Readout
 from . import run_folder
@@ -65,7 +66,7 @@ def run_metrics(
     args: OmniSentTrainingArguments,
 ) -> dict:
     """The values of metrics.json, of the test split."""
-    references, scores = [clip.label for clip in outcome.clips], outcome.scores
+    labels, scores = labels_of(outcome.clips), outcome.scores
     zero_shot = args.evaluate_only and not model_args.adapter
     lora, percent = (0, 0.0) if zero_shot else adapter_share(model.model.config, model_args)
     return {
@@ -74,12 +75,12 @@ def run_metrics(
         "readout": outcome.readout.name,
         "modalities": data.processor.modalities,
         "seed": args.seed,
-        "n": len(references),
-        **outcome.readout.metrics(outcome.readings, references, data.facts.convention),
+        "n": len(labels),
+        **outcome.readout.metrics(outcome.readings, labels, data.facts.convention),
         "bad_clips": len(data.bad),
         "denoise": data.denoise,
-        "interval_coverage": interval_coverage(outcome.calibration, scores, references),
-        "seconds_per_clip": outcome.seconds / len(references),
+        "interval_coverage": interval_coverage(outcome.calibration, scores, labels),
+        "seconds_per_clip": outcome.seconds / len(labels),
         "peak_memory_bytes": peak_memory_bytes(),
         "trainable_parameters": lora,
         "trainable_percent": percent,
@@ -87,9 +88,9 @@ def run_metrics(
     }
 
 
-def calibrate(scores: Sequence[float], clips: Sequence[Clip]) -> dict:
+def calibrate(scores: Numbers, clips: Sequence[Clip]) -> dict:
     """Prediction intervals from the scores of the validation split, by the weights that are kept."""
-    known = calibration(scores, [clip.label for clip in clips])
+    known = calibration(scores, labels_of(clips))
     if str(LEVEL) not in known["half_widths"]:
         logger.warning(
             "%d validation clips are too few for intervals of level %s; interval_coverage stays null",
@@ -99,7 +100,7 @@ def calibrate(scores: Sequence[float], clips: Sequence[Clip]) -> dict:
     return known
 
 
-def interval_coverage(known: dict | None, scores: Sequence[float], labels: Sequence[float]) -> float | None:
+def interval_coverage(known: dict | None, scores: Numbers, labels: Numbers) -> float | None:
     """Fraction of the test split's labels within their intervals of level 0.9; `None` where there are none."""
     width = (known or {}).get("half_widths", {}).get(str(LEVEL))
     return None if width is None else coverage(scores, labels, width)

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from ..data.clip import labels_of
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.base import Readings, Readout
 from .collator import ClipDataset
@@ -30,7 +31,7 @@ def check_order(places: np.ndarray, labels: np.ndarray, dataset: ClipDataset) ->
     wrong = np.flatnonzero(places != np.arange(len(dataset)))
     if len(wrong):
         raise ValueError(f"evaluation gave the prediction of clip {places[wrong[0]]} in row {wrong[0]}{advice}")
-    wrong = np.flatnonzero(labels != np.array([clip.label for clip in dataset.clips], np.float32))
+    wrong = np.flatnonzero(labels != labels_of(dataset.clips).astype(np.float32))
     if len(wrong):
         raise ValueError(f"evaluation gave clip {dataset.clips[wrong[0]].id} the label {labels[wrong[0]]}{advice}")
 

@@ -7,16 +7,16 @@ import hashlib
 import json
 import logging
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import yaml
 from transformers import TrainerState
 
-from ..data.clip import SPLITS, Clip
+from ..data.clip import SPLITS, Clip, labels_of
 from ..data.tables import read_columns, write_table
 from ..evaluation.metrics import METRICS, Numbers
 from ..media_omnisent import longest_seconds, read_header
@@ -49,7 +49,7 @@ def checkpoint_to_resume(args: OmniSentTrainingArguments) -> str | None:
         FileNotFoundError: for `true` when the run folder has no complete checkpoint.
         ValueError: for a new run in a folder that holds checkpoints of another run.
     """
-    folder, wanted = Path(args.output_dir), str(args.resume_from_checkpoint)
+    folder, wanted = args.folder, str(args.resume_from_checkpoint)
     last = last_checkpoint(folder)
     if wanted.lower() in ("none", "false"):
         if last is not None and not args.evaluate_only:
@@ -128,7 +128,7 @@ def write_environment(folder: Path, clips: Sequence[Clip]) -> None:
         **code_versions(),
         "clips": {split: sum(clip.split == split for clip in clips) for split in SPLITS},
         "clips_sha256": _fingerprint(clips),
-        "train_median": statistics.median(clip.label for clip in clips if clip.split == "train"),
+        "train_median": float(np.median(labels_of(clip for clip in clips if clip.split == "train"))),
     }
     write_json(folder / "environment.json", environment)
 
@@ -182,7 +182,7 @@ def write_answers(folder: Path, clips: Sequence[Clip], readings: Readings) -> No
     """answers.csv of a generative run: id, label, answer as it was written, and the number read from it, if any."""
     rows = [
         (clip.id, clip.label, answer, None if math.isnan(value) else float(value))
-        for clip, answer, value in zip(clips, readings.answers, readings.raw, strict=True)
+        for clip, answer, value in zip(clips, readings.answers or (), readings.raw, strict=True)
     ]
     write_table(folder / "answers.csv", {"id": str, "label": float, "answer": str, "parsed": float}, rows)
 

@@ -43,6 +43,8 @@ class SentimentTrainer(Trainer):
                 f"{kind} is not supported: adapter and head would be saved empty; use several processes without it"
             )
 
+    optimizer: torch.optim.Optimizer | None
+
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Adapter and head in groups of their own; weight decay on neither biases nor norms."""
         if self.optimizer is not None:
