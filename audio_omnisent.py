@@ -64,7 +64,7 @@ class AudioDecoder:
         if not is_bad and self._is_at_ease and packet is not None:
             if frames:
                 self._last = frames[-1]
-            return frames
+            return frames or []
         made: list[av.AudioFrame | Silence] = []
         if packet is not None:
             self.has_failed, self.is_cut_short = frames is None, False
@@ -80,7 +80,7 @@ class AudioDecoder:
         elif is_bad:
             self._lose(packet, frames or [])
         else:
-            for frame in frames:
+            for frame in frames or []:
                 made += self._missing(frame)
                 self._last = frame
                 made.append(frame)

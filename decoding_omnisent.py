@@ -100,7 +100,7 @@ class MediaFile:
                 art = av.stream.Disposition.attached_pic
                 moving = [stream for stream in self.container.streams.video if not stream.disposition & art]
                 best = self.container.streams.best("video")
-                self.video = best if best in moving else next(iter(moving), None)
+                self.video: Any = best if best in moving else next(iter(moving), None)
                 self.audio = self.container.streams.best("audio")
             except BaseException:
                 self.close()

@@ -138,7 +138,8 @@ class SampledFrames:
         return index if self.positions is None else self.positions.get(self.times[index])
 
     def _sources(self, index: int) -> tuple[set[int], set[int]]:
-        return self.packets.sources(self._position(index), self.positions is not None)
+        position = self._position(index)
+        return (set(), set()) if position is None else self.packets.sources(position, self.positions is not None)
 
     def _is_missing(self, index: int) -> bool:
         if index not in self.frames:
@@ -229,7 +230,7 @@ def decode_by_time(sampled: SampledFrames) -> bool:
     return bool(sampled.faults or packets.lost) or len(sampled.frames) == len(sampled.wanted)
 
 
-def _decode_range(sampled: SampledFrames, positions: dict[int, int], first: int, last: int) -> bool:
+def _decode_range(sampled: SampledFrames, positions: dict[Any, int], first: int, last: int) -> bool:
     """Decodes the packets from one position to another; False where they, or their frames, are not in order."""
     file, stream = sampled.file, sampled.file.video
     context, previous, expected = stream.codec_context, None, first
@@ -283,7 +284,7 @@ def decode_in_order(sampled: SampledFrames) -> tuple[int, bool]:
         reason = "this file cannot be rewound to its first frame; put the video into an MP4"
         raise MediaError(file.path, reason, MediaFault.UNSUPPORTED) from fault
     file.video.codec_context.skip_frame = "DEFAULT"
-    number_of = {pts: number for number, pts in enumerate(sampled.times)}
+    number_of: dict[Any, int] = {pts: number for number, pts in enumerate(sampled.times)}
     count, previous, has_order = 0, -1, True
     for at, packet in enumerate(chain(file.packets(file.video), (None,))):
         if not at and packet is not None and packet.pts != packets.pts[0] and packet.dts != packets.dts[0]:

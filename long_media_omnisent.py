@@ -177,10 +177,15 @@ class LongMedia:
         is_key = np.isin(np.arange(rows.start, rows.stop), self._keys)
         is_shown = np.isin(np.arange(rows.start, rows.stop), positions)
         after = self._times[last] if last < len(self._times) else self._video_end
-        columns = (column.tolist() for column in (self._pts[rows], self._dts[rows], is_key, is_shown))
         suspects = (self._suspects[np.isin(self._suspects, np.arange(rows.start, rows.stop + 1))] - base).tolist()
         packets = VideoPackets(
-            *columns, last_duration=int(after - self._times[last - 1]), is_from_start=not base, suspects=suspects
+            self._pts[rows].tolist(),
+            self._dts[rows].tolist(),
+            is_key.tolist(),
+            is_shown.tolist(),
+            last_duration=int(after - self._times[last - 1]),
+            is_from_start=not base,
+            suspects=suspects,
         )
         packets.find_lost()
         return packets

@@ -53,7 +53,7 @@ class VideoPackets:
         shown = [pts for pts, shown in zip(self.pts, self.is_shown, strict=True) if shown and pts is not None]
         return sorted(shown + self.lost)
 
-    def positions(self) -> dict[int, int] | None:
+    def positions(self) -> dict[Any, int] | None:
         """Position by presentation time; None unless each packet has a time of its own."""
         positions = {pts: at for at, pts in enumerate(self.pts)}
         return None if None in positions or len(positions) < len(self.pts) else positions

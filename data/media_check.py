@@ -138,7 +138,7 @@ def extract_audio(path: str, out: str, method: str) -> dict:
         media: ClipMedia = read_media(path, video=False)
     except MediaError as error:
         return {"error": error.reason}
-    if not _is_heard(media):
+    if media.audio is None or not _is_heard(media):
         return {"written": False}
     samples = media.audio  # (samples,)
     if method == "spectral":
@@ -234,6 +234,7 @@ class _Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env=environment
         )
         self.last_words, self._unread = "", b""
+        assert self.process.stdout is not None
         selector.register(self.process.stdout, selectors.EVENT_READ, self)
 
     def give(self, task: dict) -> None:
