@@ -1,6 +1,6 @@
-"""The LoRA adapter of a Thinker: put in, freeze all else, save, load and merge; and weight files, read strictly.
+"""The LoRA adapter of a Thinker: add, save, load and merge it, and freeze everything else; strict reading of weight files.
 
-`AdaptedThinker` is the base of every model that scores clips. It knows no head and no readout.
+`AdaptedThinker` is the base class of every model that scores clips. It knows no head and no readout.
 """
 
 import copy
@@ -20,11 +20,11 @@ from transformers import PreTrainedModel
 ADAPTER_DIR = "adapter"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
-HEAD_PREFIX = "score."  # of the parameters of a head, which is trained with the adapter
+HEAD_PREFIX = "score."  # of the head's parameters, which are trained with the adapter
 
 
 class AdaptedThinker(PreTrainedModel):
-    """A model around a Thinker, its `model`, which LoRA may adapt; a head, where there is one, is its `score`."""
+    """A model with a Thinker, `model`, that LoRA can adapt, and in some subclasses a head, `score`."""
 
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
@@ -38,30 +38,30 @@ class AdaptedThinker(PreTrainedModel):
 
     @property
     def has_adapter(self) -> bool:
-        """Whether the Thinker carries a LoRA adapter that is apart from its weights."""
+        """Whether the Thinker has a LoRA adapter that is not merged."""
         return self._hf_peft_config_loaded
 
     def add_lora(self, lora: LoraConfig) -> None:
-        """Put a trainable LoRA adapter into the Thinker; all else but the head is frozen."""
+        """Add a trainable LoRA adapter to the Thinker, and freeze everything except the adapter and the head."""
         self._inject(lora)
         self.freeze_all_but_trained()
 
     def freeze_all_but_trained(self) -> None:
-        """Let adapter and head take gradients, in float32, and nothing else."""
+        """Make only the adapter and the head trainable, in float32."""
         for name, parameter in self.named_parameters():
             parameter.requires_grad = "lora_" in name or name.startswith(HEAD_PREFIX)
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
 
     def set_lora_dropout(self, dropout: float) -> None:
-        """Another dropout before the adapter that is there, a probability in [0, 1)."""
+        """Change the dropout of the adapter; a probability in [0, 1)."""
         self.peft_config["default"].lora_dropout = dropout
         for module in self.modules():
             if isinstance(module, LoraLayer):
                 module.lora_dropout["default"] = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def save_lora(self, folder: str | os.PathLike, base_model: str, base_revision: str | None) -> None:
-        """Write the adapter to `adapter/` in a folder, with the base that it belongs to.
+        """Write the adapter to `adapter/` in a folder, with the name of its base model.
 
         Raises:
             ValueError: for a weight that is not finite, naming it; nothing is written then.
@@ -77,7 +77,7 @@ class AdaptedThinker(PreTrainedModel):
         save_file(weights, adapter / ADAPTER_FILE)
 
     def load_lora(self, folder: str | os.PathLike) -> None:
-        """Load `adapter/` of a bundle or checkpoint folder, strictly; it is put in, in float32, when the model has none.
+        """Load `adapter/` of a bundle or checkpoint folder, strictly; a model without an adapter gets one, in float32.
 
         Raises:
             FileNotFoundError: when a file of the adapter is missing.
@@ -93,14 +93,14 @@ class AdaptedThinker(PreTrainedModel):
         if not self.has_adapter:
             self._inject(LoraConfig.from_pretrained(adapter))
             for name, parameter in self.named_parameters():
-                if "lora_" in name:  # as in training, whatever the backbone computes in
+                if "lora_" in name:  # as in training, whatever the dtype of the backbone
                     parameter.data = parameter.data.float()
         weights = read_weights(file)
         check_keys(file, weights, get_peft_model_state_dict(self))
         set_peft_model_state_dict(self, weights)
 
     def merge_lora(self) -> None:
-        """Add the adapter to the Thinker's weights, which may not be quantised, and take it out."""
+        """Merge the adapter into the Thinker's weights, which must not be quantised, and remove it."""
         for name, layer in list(self.named_modules()):
             if isinstance(layer, LoraLayer):
                 layer.merge()
@@ -114,22 +114,22 @@ class AdaptedThinker(PreTrainedModel):
 
 
 def check_weights(file: str | os.PathLike, weights: Mapping[str, torch.Tensor]) -> None:
-    """Every weight is finite.
+    """Check that every weight is finite.
 
     Raises:
-        ValueError: naming the file that they are of, and the first weight that is not.
+        ValueError: naming the file and the first weight that is not.
     """
     for name, weight in weights.items():
         if weight.is_floating_point() and not bool(weight.isfinite().all()):
             raise ValueError(
-                f"{file}: {name} has NaN or infinite values, so that no score would be right; train again, or download again"
+                f"{file}: {name} has NaN or infinite values, so every score would be wrong; train again, or download again"
             )
 
 
 def check_weight_file(file: Path) -> None:
-    """Every weight of a safetensors file is finite; reads one after another. See `check_weights` for what it raises."""
+    """Check a safetensors file as `check_weights` does, reading one weight at a time."""
     with safe_open(file, "pt") as opened:
-        for name in opened.keys():  # noqa: SIM118 (it is no mapping)
+        for name in opened.keys():  # noqa: SIM118 (not a mapping)
             check_weights(file, {name: opened.get_tensor(name)})
 
 
@@ -137,18 +137,18 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
     """The weights of a safetensors file, all of them finite.
 
     Raises:
-        ValueError: when it is not whole, or naming the first weight that is not finite.
+        ValueError: when it is incomplete, or naming the first weight that is not finite.
     """
     try:
         weights = load_file(file)
     except SafetensorError as error:
-        raise ValueError(f"{file}: not a whole safetensors file ({error}); download or copy it again") from error
+        raise ValueError(f"{file}: not a complete safetensors file ({error}); download or copy it again") from error
     check_weights(file, weights)
     return weights
 
 
 def check_keys(file: Path, weights: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
-    """A file's weights have the names and shapes that a model expects.
+    """Check that the weights of a file have the names and shapes that a model expects.
 
     Raises:
         ValueError: naming the first weight that is missing, unexpected or of another shape.

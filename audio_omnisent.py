@@ -1,4 +1,4 @@
-"""Decodes a file's audio to mono samples at 16 kHz. In place of what cannot be decoded stands silence of the same length."""
+"""Decodes a file's audio to mono samples at 16 kHz. Audio that cannot be decoded is replaced with silence of the same length."""
 
 import math
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ except ImportError:
 
 SAMPLE_RATE = 16_000
 SAMPLE_RATES = (1000, 1_000_000)
-MAX_SAMPLE = 100.0  # of float audio, where full scale is 1: 40 dB above it is no recording
+MAX_SAMPLE = 100.0  # of float audio, where full scale is 1; nothing is recorded at 40 dB above it
 
 _SAMPLE_FORMATS = {"u8", "s16", "s32", "flt", "dbl"}
-_CLOCK_SECONDS = 0.01  # the clock of some containers is coarse, so less is no gap
+_CLOCK_SECONDS = 0.01  # shorter gaps are rounding: some containers have coarse timestamps
 
 
 @dataclass(frozen=True)
 class Silence:
-    """Stands for audio that cannot be decoded; where it begins, in ticks, and how long it is."""
+    """Replaces audio that cannot be decoded: where it starts, in ticks, and how long it is."""
 
     pts: int
     time_base: Fraction
@@ -35,7 +35,7 @@ class Silence:
 
 
 class AudioDecoder:
-    """Decodes the packets of a file's audio in order; what cannot be decoded comes out as silence of the same length.
+    """Decodes a file's audio packets in order; audio that cannot be decoded becomes silence of the same length.
 
     Attributes:
         has_failed: whether the last packet could not be decoded.
@@ -44,33 +44,33 @@ class AudioDecoder:
 
     def __init__(self, file: MediaFile) -> None:
         self.file, self.stream = file, file.audio
-        self._is_at_ease = True  # nothing below is other than for a good file
+        self._is_healthy = True  # no fault is pending
         self._last: av.AudioFrame | None = None  # the last good frame
-        self._seconds = 0.0  # of the bad packets since
-        self._begin: float | None = None  # of what is missing since, in ticks
+        self._seconds = 0.0  # duration of the bad packets since then
+        self._begin: float | None = None  # start of the missing audio, in ticks
         self._is_bad = self._may_lack = False
-        self._short: list[av.AudioFrame] = []  # what a packet of PCM holds that ends within a sample or is marked
+        self._short: list[av.AudioFrame] = []  # frames of a PCM packet that ends within a sample or is corrupt
         self.has_failed = self.is_cut_short = False
 
     def suspect_gap(self) -> None:
-        """Says that the file itself is damaged here: a gap before the next good frame is audio that is missing."""
-        self._may_lack, self._is_at_ease = True, False
+        """Note that the file is damaged here, so that a gap before the next good frame counts as missing audio."""
+        self._may_lack, self._is_healthy = True, False
 
     def decode(self, packet: av.Packet | None) -> list[av.AudioFrame | Silence]:
-        """The audio of one packet, or for None the decoder's rest, after what was missing before it."""
+        """Decode a packet, or flush the decoder with None. Silence comes first for audio that is missing before it."""
         frames, is_bad = self.file.decode(self.stream, packet)
         for frame in frames or []:
             is_bad |= frame.is_corrupt
-        if not is_bad and self._is_at_ease and packet is not None:
+        if not is_bad and self._is_healthy and packet is not None:
             if frames:
                 self._last = frames[-1]
             return frames or []
-        made: list[av.AudioFrame | Silence] = []
+        decoded: list[av.AudioFrame | Silence] = []
         if packet is not None:
             self.has_failed, self.is_cut_short = frames is None, False
-        if self._short:  # in the middle it shifts what follows by a part of a sample, at the end it lacks nothing
+        if self._short:  # in the middle, the following samples are shifted; at the end, nothing is missing
             if packet is None:
-                made += self._short
+                decoded += self._short
             else:
                 self._lose(packet, self._short)
             self._short = []
@@ -81,20 +81,20 @@ class AudioDecoder:
             self._lose(packet, frames or [])
         else:
             for frame in frames or []:
-                made += self._missing(frame)
+                decoded += self._missing(frame)
                 self._last = frame
-                made.append(frame)
+                decoded.append(frame)
         if packet is None and self._is_bad:
-            made += self._missing(None)
-        self._is_at_ease = not (self._is_bad or self._may_lack or self._short or self.has_failed or self.is_cut_short)
-        return made
+            decoded += self._missing(None)
+        self._is_healthy = not (self._is_bad or self._may_lack or self._short or self.has_failed or self.is_cut_short)
+        return decoded
 
     def _lose(self, packet: av.Packet | None, frames: list[av.AudioFrame]) -> None:
         if not self._is_bad:
             self._is_bad, self._begin = True, self._end_of_last()
         first = frames[0].pts if frames else packet.pts if packet is not None else None
         if self._begin is None and first is not None:
-            self._begin = max(first, self.stream.start_time or 0)  # an encoder's priming lies before the start
+            self._begin = max(first, self.stream.start_time or 0)  # the encoder's priming samples are before the start
         seconds = sum(frame.samples / max(frame.sample_rate, 1) for frame in frames)
         stated = float((packet.duration or 0) * self.stream.time_base) if packet is not None else 0.0
         self._seconds += seconds or stated or (self._last.samples / self._last.sample_rate if self._last else 0.0)
@@ -128,26 +128,26 @@ class AudioBuffer:
         self.path, self.limit = path, max(1, round(max_seconds * SAMPLE_RATE))
         self.rate: int | None = None
         self.resampler: Any = None
-        self.taken = self.lost = self.made = 0
+        self.taken = self.lost = self.kept = 0
         self.chunks: list[np.ndarray] = []
 
     @property
     def is_full(self) -> bool:
-        """Whether there are as many samples as may be kept."""
-        return self.made >= self.limit
+        """Whether `max_seconds` of audio are kept."""
+        return self.kept >= self.limit
 
     @property
     def missing(self) -> float:
-        """Fraction of what was taken in that could not be decoded."""
+        """Fraction of the audio that could not be decoded."""
         return self.lost / max(self.taken, 1)
 
-    def take(self, frame: av.AudioFrame | Silence, part: slice = slice(None)) -> None:
-        """Takes in a decoded frame, or a part of its samples."""
+    def append(self, frame: av.AudioFrame | Silence, part: slice = slice(None)) -> None:
+        """Add a decoded frame, or a part of its samples."""
         if frame.sample_rate != self.rate:
             self._set_rate(frame.sample_rate)
         if isinstance(frame, Silence):
-            room = math.ceil((self.limit - self.made) * (frame.sample_rate / SAMPLE_RATE)) + frame.sample_rate
-            samples = np.zeros(min(len(range(frame.samples)[part]), room), np.float32)
+            most = math.ceil((self.limit - self.kept) * (frame.sample_rate / SAMPLE_RATE)) + frame.sample_rate
+            samples = np.zeros(min(len(range(frame.samples)[part]), most), np.float32)
             self.lost += len(samples)
         else:
             samples = _mono(self.path, frame)[part]
@@ -155,7 +155,7 @@ class AudioBuffer:
         self._keep(samples if self.resampler is None else self.resampler.resample_chunk(samples))
 
     def finish(self) -> np.ndarray | None:
-        """Returns (samples,) float32 with librosa's count, ceil(taken * SAMPLE_RATE / rate); None without samples.
+        """The kept audio, (samples,) float32, as long as librosa's: ceil(taken * SAMPLE_RATE / rate); None without samples.
 
         Raises:
             MediaError: when too much is missing.
@@ -165,7 +165,7 @@ class AudioBuffer:
         if self.missing > MAX_MISSING:
             raise MediaError(
                 self.path,
-                f"damaged: {as_percent(self.missing)} of its sound cannot be decoded, at most {as_percent(MAX_MISSING)}"
+                f"damaged: {as_percent(self.missing)} of its audio cannot be decoded, at most {as_percent(MAX_MISSING)}"
                 " may be missing; export it again",
                 MediaFault.DAMAGED,
             )
@@ -178,26 +178,26 @@ class AudioBuffer:
 
     def _keep(self, samples: np.ndarray) -> None:
         self.chunks.append(samples)
-        self.made += len(samples)
+        self.kept += len(samples)
 
     def _set_rate(self, rate: int) -> None:
         if self.rate is not None:
             raise MediaError(
                 self.path,
-                f"expected sound at one sample rate, found {self.rate} Hz then {rate} Hz; re-encode it",
+                f"expected audio with one sample rate, found {self.rate} Hz then {rate} Hz; re-encode it",
                 MediaFault.UNSUPPORTED,
             )
         if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
             raise MediaError(
                 self.path,
-                f"its sound has a sample rate of {rate} Hz, expected {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]};"
+                f"its audio has a sample rate of {rate} Hz, expected {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]};"
                 " re-encode it",
                 MediaFault.UNSUPPORTED,
             )
         self.rate = rate
         if rate != SAMPLE_RATE:
             if soxr is None:
-                raise ImportError("sound that is not at 16 kHz needs the soxr package: pip install soxr")
+                raise ImportError("audio that is not at 16 kHz needs the soxr package: pip install soxr")
             self.resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
 
 
@@ -211,7 +211,7 @@ def _mono(path: str, frame: av.AudioFrame) -> np.ndarray:
     if frame.format.name.removesuffix("p") not in _SAMPLE_FORMATS:
         raise MediaError(
             path,
-            f"its sound has samples of format {frame.format.name}, expected 8 to 32 bits; re-encode it",
+            f"its audio has samples of format {frame.format.name}, expected 8 to 32 bits; re-encode it",
             MediaFault.UNSUPPORTED,
         )
     if frame.format.is_planar and frame.layout.nb_channels >= 8:
@@ -229,7 +229,7 @@ def _mono(path: str, frame: av.AudioFrame) -> np.ndarray:
 
 
 def _interleaved(path: str, frame: av.AudioFrame) -> av.AudioFrame:
-    """The same samples, not one plane a channel: of eight planes and more PyAV reads past the last, and crashes."""
+    """The frame with interleaved channels: with eight planes or more, PyAV reads past the last one and crashes."""
     try:
         (packed,) = av.AudioResampler(frame.format.name.removesuffix("p"), frame.layout, frame.sample_rate).resample(
             frame
@@ -237,20 +237,20 @@ def _interleaved(path: str, frame: av.AudioFrame) -> av.AudioFrame:
     except (av.FFmpegError, ValueError) as fault:
         raise MediaError(
             path,
-            f"its sound has {frame.layout.nb_channels} channels, which cannot be read; mix it down to two",
+            f"its audio has {frame.layout.nb_channels} channels, which cannot be read; mix it down to two",
             MediaFault.UNSUPPORTED,
         ) from fault
     return packed
 
 
 def _check_samples(path: str, samples: np.ndarray) -> None:
-    if np.vdot(samples, samples) <= MAX_SAMPLE**2:  # then so is each one's square, and this is quick
+    if np.vdot(samples, samples) <= MAX_SAMPLE**2:  # a fast check: the sum of squares bounds every square
         return
     peak = np.abs(samples).max(initial=0)
     if not peak <= MAX_SAMPLE:
         raise MediaError(
             path,
-            f"damaged: its sound has a sample of {peak:.3g}, expected finite ones of at most {MAX_SAMPLE:g} where full"
+            f"damaged: its audio has a sample of {peak:.3g}, expected finite samples of at most {MAX_SAMPLE:g} where full"
             " scale is 1; export it again",
             MediaFault.DAMAGED,
         )

@@ -1,7 +1,7 @@
-"""OmniSentConfig: all that rebuilds a model from its files: Thinker, base and revision, head, label scale, score range.
+"""OmniSentConfig: what rebuilds a model from its files: Thinker, base model and revision, head, label scale, score range.
 
-Holds no weights and no training settings; those are in the bundle's training_config.yaml. It is the first file of a bundle that is
-run, so it also says, before anything else is imported, which versions of its packages the bundle needs.
+It has no weights and no training settings; those are in the bundle's training_config.yaml. This is the first file of a bundle that
+runs, so it also checks the versions of the packages that the bundle needs, before anything else is imported.
 """
 
 import importlib.metadata
@@ -9,7 +9,7 @@ import math
 import re
 from typing import Any, ClassVar
 
-# From the first version on, and below the second.
+# At least the first version, below the second.
 REQUIRES = {
     "transformers": ("5.23", "6"),
     "peft": ("0.20", "1"),
@@ -19,10 +19,10 @@ REQUIRES = {
 
 
 def check_versions(requires: dict[str, tuple[str, str]]) -> None:
-    """Every package is installed in a version from the first of its two on, and below the second.
+    """Check that each package is installed, in at least its first version and below its second.
 
     Raises:
-        ImportError: in one line, with the versions that are wrong and the command that installs what is needed.
+        ImportError: with the unsuitable versions, and the command that installs suitable ones.
     """
     wrong = {}
     for package, (low, high) in requires.items():
@@ -34,9 +34,11 @@ def check_versions(requires: dict[str, tuple[str, str]]) -> None:
         if not _release(low) <= _release(installed) < _release(high):
             wrong[package] = installed
     if wrong:
-        here = ", ".join(f"{package} {version}" for package, version in wrong.items())
+        unsuitable = ", ".join(f"{package} {version}" for package, version in wrong.items())
         needed = " ".join(f'"{package}>={requires[package][0]},<{requires[package][1]}"' for package in wrong)
-        raise ImportError(f"omnisent does not run with the versions installed here ({here}): pip install {needed}")
+        raise ImportError(
+            f"omnisent does not run with the versions installed here ({unsuitable}): pip install {needed}"
+        )
 
 
 def _release(version: str) -> tuple[int, ...]:
@@ -70,24 +72,24 @@ class OmniSentConfig(PreTrainedConfig):
 
     Args:
         thinker_config: the Qwen2.5-Omni Thinker's own configuration.
-        base_model: Hub id or folder whose Thinker carries the adapter; `None` when the weights are all in this repository.
+        base_model: Hub id or folder of the model that the adapter belongs to; `None` if the repository has all weights.
         base_revision: revision of `base_model` that the adapter was trained on.
         pooling: which hidden states the head reads, a name in `POOLINGS`; `"last"` is the last non-padding token's.
         head: `"mlp"` (Linear, LayerNorm, ReLU, dropout, Linear) or `"linear"`.
         head_hidden_size: width of the mlp head.
         head_dropout: dropout probability of the head, in [0, 1).
         loss: `"l1"`, `"mse"` or `"huber"`, on z-scored labels.
-        label_mean: mean of the training labels, in label units; a logit of 0 means this score.
+        label_mean: mean of the training labels, in label units; a logit of 0 is this score.
         label_std: standard deviation of the training labels, in label units.
         score_min: lowest score that inference returns, in label units.
         score_max: highest score that inference returns, in label units.
-        calibration: `clips`, how many validation clips intervals are from, and `half_widths` in label units by level, e.g.
-            `{"0.9": 1.1}`; `None` when it was not calibrated.
-        has_adapter: whether the bundle has an `adapter/`; `None` where that is not known, as in bundles of version 0.1.
-        requires: the versions of packages that it was tested with, as in `REQUIRES`; for people to read.
+        calibration: of prediction intervals: `clips`, the number of validation clips, and `half_widths` in label units by level,
+            e.g. `{"0.9": 1.1}`; `None` if it was not calibrated.
+        has_adapter: whether the bundle has an `adapter/`; `None` if unknown, as in bundles of version 0.1.
+        requires: the package versions of `REQUIRES`, for information.
 
     Raises:
-        ValueError: when a field is of another type, not finite or outside its range, naming the field.
+        ValueError: naming a field that has the wrong type, is not finite or is out of range.
     """
 
     model_type = "omnisent"
@@ -113,36 +115,38 @@ class OmniSentConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         if not __name__.startswith("transformers_modules"):
-            self.custom_pipelines = {}  # names a bundle's code; the installed package has its own (omnisent.register)
+            self.custom_pipelines = {}  # refers to a bundle's code; the installed package has its own (omnisent.register)
         self.check()
 
     @property
     def label_scale(self) -> LabelScale:
-        """How logits and label units relate."""
+        """Converts between logits and label units."""
         return LabelScale(self.label_mean, self.label_std, self.score_min, self.score_max)
 
     def check(self) -> None:
-        """Every field can be what it is.
+        """Check the value of every field.
 
         Raises:
-            ValueError: naming the first field that cannot.
+            ValueError: naming the first invalid field.
         """
         for name in ("head_dropout", "label_mean", "label_std", "score_min", "score_max"):
             _check_number(name, getattr(self, name))
-        for name, known in (("pooling", POOLINGS), ("head", HEADS), ("loss", LOSSES)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        for name, table in (("pooling", POOLINGS), ("head", HEADS), ("loss", LOSSES)):
+            if getattr(self, name) not in table:
+                raise ValueError(f"{name} must be one of {', '.join(table)}, not {getattr(self, name)!r}")
         if not _is_count(self.head_hidden_size):
-            raise ValueError(f"head_hidden_size must be a whole number from 1 on, not {self.head_hidden_size!r}")
+            raise ValueError(f"head_hidden_size must be a positive integer, not {self.head_hidden_size!r}")
         if not 0 <= self.head_dropout < 1:
             raise ValueError(f"head_dropout must be in [0, 1), not {self.head_dropout}")
         if not self.score_min < self.score_max:
             raise ValueError(f"score_min must be below score_max, not {self.score_min} and {self.score_max}")
         if not self.score_min <= self.label_mean <= self.score_max:
             raise ValueError(
-                f"label_mean must be from score_min to score_max, {self.score_min} to {self.score_max}, not {self.label_mean}"
+                f"label_mean must be between score_min {self.score_min} and score_max {self.score_max}, not {self.label_mean}"
             )
-        widest = (self.score_max - self.score_min) / 2  # of values within the range (Popoviciu's inequality)
+        widest = (
+            self.score_max - self.score_min
+        ) / 2  # the largest standard deviation within the range (Popoviciu's inequality)
         if not 0 < self.label_std <= widest * (1 + 1e-6):
             raise ValueError(
                 f"label_std must be above 0 and at most half the score range, {widest:g}, not {self.label_std}"
@@ -151,13 +155,13 @@ class OmniSentConfig(PreTrainedConfig):
             self._check_calibration()
 
     def _check_calibration(self) -> None:
-        known = self.calibration
-        if not isinstance(known, dict) or not isinstance(known.get("half_widths"), dict):
-            raise ValueError(f"calibration must have clips and half_widths, not {known!r}")
-        if not _is_count(known.get("clips")):
-            raise ValueError(f"calibration.clips must be a whole number from 1 on, not {known.get('clips')!r}")
+        calibration = self.calibration
+        if not isinstance(calibration, dict) or not isinstance(calibration.get("half_widths"), dict):
+            raise ValueError(f"calibration must have clips and half_widths, not {calibration!r}")
+        if not _is_count(calibration.get("clips")):
+            raise ValueError(f"calibration.clips must be a positive integer, not {calibration.get('clips')!r}")
         before = 0.0
-        for level, width in sorted(known["half_widths"].items()):
+        for level, width in sorted(calibration["half_widths"].items()):
             _check_number(f"calibration.half_widths[{level!r}]", width)
             if not re.fullmatch(r"0\.\d+", str(level)) or not before <= width <= self.score_max - self.score_min:
                 raise ValueError(

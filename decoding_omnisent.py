@@ -1,6 +1,6 @@
 """Opens a media file: its streams, its packets, and whether it is whole. Decodes no audio and chooses no frames.
 
-FFmpeg conceals much damage: it logs an error or marks a packet as corrupt, and goes on. All of that is gathered here.
+FFmpeg conceals much damage: it logs an error or marks a packet as corrupt, and continues. These reports are collected here.
 """
 
 import os
@@ -17,24 +17,24 @@ from .errors_omnisent import MediaError, MediaFault
 from .packets_omnisent import VideoPackets
 
 MAX_FRAME_PIXELS = 8192 * 4352
-MAX_MISSING = 0.1  # of the audio, and of the frames asked for; one frame in four or more may always be missing
-MAX_SECONDS = 1_000_000  # eleven days; a header that says more is damaged
+MAX_MISSING = 0.1  # fraction of the audio, and of the sampled frames; of four or more frames, one may always be missing
+MAX_SECONDS = 1_000_000  # eleven days; a header that states more is damaged
 
-# Playlists and image patterns can name other files or addresses, so only containers that hold their own media are read.
+# Playlists and image patterns can refer to other files or URLs, so only self-contained formats are read.
 _CONTAINERS = (
     "mov,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,m4v,h264,hevc,ivf,gif,rm,mxf,dv,"
     "wav,w64,aiff,au,caf,mp3,flac,ogg,aac,ac3,eac3,amr,ape,wv,tta"
 )
 _STATES_ITS_DURATION = {"matroska", "webm", "avi", "flv", "wav", "w64", "flac", "aiff", "mov"}
-# H.264's complaint that a frame to be dropped is gone already: after a seek into an open group that is no damage.
-_SEEK_COMPLAINT = "mmco: unref short failure"
-_LAST_PACKET_SECONDS = 0.1  # as long as a packet of audio or a frame may be
+# H.264's message that a frame to drop is already gone; after a seek into an open group of pictures this is not damage.
+_HARMLESS_AFTER_SEEK = "mmco: unref short failure"
+_LAST_PACKET_SECONDS = 0.1  # longest duration of an audio packet or a video frame
 
 
 class ErrorLog:
-    """What FFmpeg logs as an error in this thread while the block runs.
+    """Collects the errors that FFmpeg logs in this thread while the block runs.
 
-    The level of its log belongs to the process, so that the last reader to leave sets it back.
+    The log level is global to the process, so the last reader to leave restores it.
     """
 
     _lock, _readers = threading.Lock(), 0
@@ -46,7 +46,9 @@ class ErrorLog:
                 level = av.logging.get_level()
                 ErrorLog._before = level, av.logging.get_skip_repeated()
                 av.logging.set_level(max(level or 0, av.logging.ERROR))
-                av.logging.set_skip_repeated(False)  # or the last line about one file hides the same about the next
+                av.logging.set_skip_repeated(
+                    False
+                )  # else a message about one file would hide the same message about the next
             ErrorLog._readers += 1
         self._capture = av.logging.Capture()
         self.lines: list[tuple[int, str, str]] = self._capture.__enter__()
@@ -61,30 +63,30 @@ class ErrorLog:
                 av.logging.set_skip_repeated(ErrorLog._before[1])
 
     def take(self) -> list[str]:
-        """The errors since the last call, each with the name of the part that reports it."""
+        """The errors since the last call, each with the name of the component that reported it."""
         if not self.lines:
             return []
-        errors = [f"{part}: {text.strip()}" for level, part, text in self.lines if level <= av.logging.ERROR]
+        errors = [f"{component}: {text.strip()}" for level, component, text in self.lines if level <= av.logging.ERROR]
         self.lines.clear()
         return errors
 
 
 class MediaFile:
-    """One open file, and what FFmpeg reports of it; a context manager. Read it inside `reporting()`.
+    """One open file, with FFmpeg's error reports; a context manager. Read it inside `reporting()`.
 
     Args:
-        path: a local file; an address is refused.
+        path: a local file; URLs are refused.
 
     Attributes:
         path: the file, as given.
         container: PyAV's container.
-        video, audio: the best stream of each, or None; cover art is no video.
-        zero: seconds at which its first stream starts.
+        video, audio: the best stream of each, or None; cover art does not count as video.
+        zero: start of the first stream, in seconds.
         log: FFmpeg's errors, inside `reporting()`.
-        faults: what the container's reader reports, each with its second after `zero`, or None for the whole file.
+        faults: reports of the demuxer, each with its time in seconds after `zero`, or None for the whole file.
 
     Raises:
-        MediaError: missing, no file, empty, not media, truncated or damaged.
+        MediaError: for a file that is missing, not a regular file, empty, not media, truncated or damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -118,7 +120,7 @@ class MediaFile:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Collects FFmpeg's errors in `log`, and turns its exceptions into a MediaError."""
+        """Collect FFmpeg's errors in `log`, and turn its exceptions into a MediaError."""
         with ErrorLog() as self.log:
             try:
                 yield
@@ -137,7 +139,7 @@ class MediaFile:
             raise MediaError(self.path, *_why_not_opened(self.path, fault)) from fault
 
     def open_decoder(self, stream: Any | None) -> None:
-        """Makes a stream ready to be decoded, in this thread alone; does nothing for None."""
+        """Open the decoder of a stream, with a single thread; does nothing for None."""
         if stream is None:
             return
         context = stream.codec_context
@@ -147,22 +149,22 @@ class MediaFile:
                 f"its {stream.type} uses a codec that FFmpeg cannot read; re-encode it (H.264, AAC)",
                 MediaFault.UNSUPPORTED,
             )
-        context.thread_count = 1  # DataLoader workers each run a reader; more threads would only fight over the cores
-        with suppress(av.FFmpegError):  # then no packet can be decoded
-            context.open(strict=False)  # now, as what it says of its header it says once
+        context.thread_count = 1  # DataLoader workers each run a reader; more threads would compete for the cores
+        with suppress(av.FFmpegError):  # no packet can be decoded then
+            context.open(strict=False)  # now, because it reports errors of the header only once
         if stream.type == "video":
             self.check_frame_size(context.width, context.height)
         self.faults += [(None, fault) for fault in self.log.take()]
 
     def packets(self, *streams: Any) -> Iterator[av.Packet]:
-        """The packets that hold data, of the given streams or of all."""
+        """The packets with data, of the given streams or of all."""
         try:
             yield from (packet for packet in self.container.demux(*streams) if packet.size)
         except IndexError:
-            return  # PyAV trips at the end of a file in which a stream began after the header; all packets were given
+            return  # PyAV fails at the end of a file in which a stream starts after the header; all packets were read
 
     def all_packets(self, listed: VideoPackets | None) -> Iterator[tuple[av.Packet, bool]]:
-        """Every packet, and whether the file is damaged before it; notes faults and ends, and lists those of video."""
+        """Every packet, and whether the file is damaged before it; records faults and stream ends, and lists video packets."""
         for packet in self.packets():
             is_suspect = bool(self.log.lines) or packet.is_corrupt
             if is_suspect:
@@ -177,12 +179,12 @@ class MediaFile:
             yield packet, is_suspect
 
     def decode(self, stream: Any, packet: av.Packet | None, has_sought: bool = False) -> tuple[list[Any] | None, bool]:
-        """The frames of a packet, or for None the decoder's rest; None where it fails; and whether FFmpeg reports damage.
+        """Decode a packet, or flush the decoder with None: its frames (None on failure), and whether FFmpeg reports damage.
 
-        Which frames are marked as corrupt is not looked at: these may be of packets before.
+        Frames that are marked as corrupt are left to the caller, since they may belong to earlier packets.
         """
         log = self.log
-        if log.lines:  # of the file's reader
+        if log.lines:  # messages of the demuxer
             log.lines.clear()
         try:
             frames = stream.codec_context.decode(packet)
@@ -190,14 +192,14 @@ class MediaFile:
             return None, True
         is_bad = packet is not None and packet.is_corrupt
         if log.lines:
-            is_bad |= any(not (has_sought and error.endswith(_SEEK_COMPLAINT)) for error in log.take())
+            is_bad |= any(not (has_sought and error.endswith(_HARMLESS_AFTER_SEEK)) for error in log.take())
         return frames, is_bad
 
     def note_faults(self, packet: Any | None = None) -> None:
-        """Adds what the container's reader reports, at a packet or of the whole file, to `faults`.
+        """Add the reports of the demuxer, about a packet or the whole file, to `faults`.
 
-        What it says of a frame, its decoder says again if that frame is used; of audio all is used. That the last packet
-        is a short one is no fault of a WAV that never said how long it would be.
+        Reports about a video frame are ignored, since the decoder repeats them if the frame is used. All audio is used. A short
+        last packet is not a fault in a WAV of unknown length.
         """
         is_audio = packet is not None and packet.stream.type == "audio"
         name = self.container.format.name
@@ -211,19 +213,19 @@ class MediaFile:
 
     @property
     def end(self) -> float:
-        """Seconds at which the packets read so far end."""
+        """End of the packets read so far, in seconds."""
         return max((self.end_of(stream) for stream in self._ends), default=0.0)
 
     def end_of(self, stream: Any) -> float:
-        """Seconds at which the packets of a stream read so far end; 0 without any."""
+        """End of the packets of a stream read so far, in seconds; 0 without packets."""
         return float(self._ends.get(stream, 0) * stream.time_base)
 
     def is_of_unknown_length(self) -> bool:
-        """Whether it is a WAV that does not say how long it is, as one from a pipe, so that its last packet may be short."""
+        """Whether it is a WAV without a length in its header, as from a pipe; its last packet may be short."""
         return self.container.format.name == "wav" and _stated_size(self.path, "wav") is None
 
     def check_frame_size(self, width: int, height: int) -> None:
-        """Refuses frames that are too large."""
+        """Refuse frames that are too large."""
         if width * height > MAX_FRAME_PIXELS:
             raise MediaError(
                 self.path,
@@ -232,17 +234,17 @@ class MediaFile:
             )
 
     def check_seconds(self, seconds: float) -> float:
-        """Refuses a duration that no file has; returns it."""
+        """Refuse an impossible duration; return a possible one."""
         if not seconds <= MAX_SECONDS:
             raise MediaError(
                 self.path,
-                f"damaged: by its header it lasts {seconds:.3g} s, at most {MAX_SECONDS:g} s are read; export it again",
+                f"damaged: its header states {seconds:.3g} s, at most {MAX_SECONDS:g} s are read; export it again",
                 MediaFault.DAMAGED,
             )
         return seconds
 
     def check_is_whole(self) -> None:
-        """Refuses a file that is shorter than its index or its header promises, after all packets were read."""
+        """After all packets were read, refuse a file that is shorter than its index or header states."""
         self._check_nothing_is_cut_off()
         promised = self._promised_end()
         if promised is not None and promised - self.end > max(0.5, 0.1 * promised):
@@ -253,7 +255,7 @@ class MediaFile:
             )
 
     def check_last_packet(self) -> None:
-        """Refuses a file whose last packet cannot be decoded, unless its header says that nothing comes after it."""
+        """Refuse a file whose last packet cannot be decoded, unless its header states that nothing comes after it."""
         promised = self._promised_end()
         if promised is None or promised - self.end > _LAST_PACKET_SECONDS:
             raise MediaError(
@@ -263,24 +265,23 @@ class MediaFile:
             )
 
     def _promised_end(self) -> float | None:
-        """Where it ends by its header, in seconds; None where FFmpeg estimates that."""
+        """End of the file by its header, in seconds; None if FFmpeg only estimates it."""
         container = self.container
         if not container.duration or not _STATES_ITS_DURATION & set(container.format.name.split(",")):
             return None
         return (container.duration + max(container.start_time or 0, 0)) / av.time_base
 
     def _check_nothing_is_cut_off(self) -> None:
-        """Compares where the container's own index says that data lies with the size of the file."""
+        """Compare the offsets in the container's index with the size of the file."""
         size, promised = os.path.getsize(self.path), 0
         for stream in self.container.streams:
             entries = stream.index_entries
             if len(entries):
                 promised = max(promised, entries[-1].pos + entries[-1].size)
-        stated = _stated_size(self.path, self.container.format.name) or 0  # FFmpeg shortens this to the file's size
+        stated = _stated_size(self.path, self.container.format.name) or 0  # FFmpeg limits it to the size of the file
         promised = stated if size < 0.9 * stated else promised
-        if "mov" in self.container.format.name.split(
-            ","
-        ):  # of an index that is cut off it reads the tracks before that
+        # Of a truncated index, FFmpeg reads the tracks before the cut.
+        if "mov" in self.container.format.name.split(","):
             promised = max([promised, *(end for box, end in mp4_boxes(self.path) if box == b"moov")])
         if promised > size:
             raise MediaError(
@@ -293,7 +294,7 @@ class MediaFile:
 def _local_file(path: str | os.PathLike[str]) -> str:
     name = os.fsdecode(os.fspath(path))
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name):
-        reason = "expected a local file, found an address; download it and give the path"
+        reason = "expected a local file, found a URL; download it and give the path"
         raise MediaError(name, reason, MediaFault.NO_FILE)
     try:
         status = Path(name).stat()
@@ -312,7 +313,7 @@ def _local_file(path: str | os.PathLike[str]) -> str:
 
 def _why_not_opened(name: str, fault: av.FFmpegError) -> tuple[str, MediaFault]:
     if not os.access(name, os.R_OK):
-        reason = "expected a readable file, found that this user may not read it; change its permissions"
+        reason = "expected a readable file, found one without read permission; change its permissions"
         return reason, MediaFault.NO_FILE
     with open(name, "rb") as file:
         head = file.read(12)
@@ -322,12 +323,12 @@ def _why_not_opened(name: str, fault: av.FFmpegError) -> tuple[str, MediaFault]:
     if head[:4] in {b"RIFF", b"fLaC", b"OggS", b"\x1aE\xdf\xa3"}:
         reason = "truncated or damaged: it starts as a media file, but its header cannot be read; copy it again"
         return reason, MediaFault.TRUNCATED
-    reason = f"not media: expected a video or sound file, found bytes that FFmpeg cannot read as one ({fault.strerror})"
+    reason = f"not media: expected a video or audio file, found bytes that FFmpeg cannot read as one ({fault.strerror})"
     return reason, MediaFault.NOT_MEDIA
 
 
 def _stated_size(name: str, container: str) -> int | None:
-    """What the header of a WAV, W64 or AU file promises; None where it was written before that was known, as to a pipe."""
+    """The size in the header of a WAV, W64 or AU file; None if it was unknown when the header was written, as to a pipe."""
     with open(name, "rb") as file:
         head = file.read(24)
     match container:
@@ -343,7 +344,7 @@ def _stated_size(name: str, container: str) -> int | None:
 
 
 def mp4_boxes(path: str) -> Iterator[tuple[bytes, int]]:
-    """Type and end of each box at the top of an MP4 or MOV, by its own length, up to one that reaches the file's end."""
+    """Type and end of each top-level box of an MP4 or MOV, up to one that extends to the end of the file."""
     size, start = os.path.getsize(path), 0
     with open(path, "rb") as file:
         while start + 8 <= size:
@@ -352,7 +353,7 @@ def mp4_boxes(path: str) -> Iterator[tuple[bytes, int]]:
             length = int.from_bytes(head[:4], "big")
             if length == 1:
                 length = int.from_bytes(head[8:], "big")
-            if length < 8:  # 0: the box reaches the file's end
+            if length < 8:  # 0: the box extends to the end of the file
                 return
             start += length
             yield head[4:8], start

@@ -8,31 +8,31 @@ class OmniSentError(ValueError):
 
 
 class MediaFault(StrEnum):
-    """What is wrong with a media file, or with what was asked of it."""
+    """What is wrong with a media file, or with the requested part of it."""
 
     MISSING = "missing"  # there is no such file
-    NO_FILE = "no file"  # an address, a folder or a device, or a file that this user may not read
+    NO_FILE = "no file"  # a URL, a folder or a device, or a file without read permission
     EMPTY = "empty"  # zero bytes
     NOT_MEDIA = "not media"
     TRUNCATED = "truncated"
     DAMAGED = "damaged"
     NO_VIDEO = "no video"
-    NO_FRAMES = "no frames"  # a video stream that holds none
-    UNSUPPORTED = "unsupported"  # a codec, a size, a rate or a layout that omnisent does not read
-    PAST_END = "past the end"  # a segment that begins where the file has ended
+    NO_FRAMES = "no frames"  # a video stream without frames
+    UNSUPPORTED = "unsupported"  # a codec, size, rate or layout that omnisent cannot read
+    PAST_END = "past the end"  # a segment that starts after the end of the file
 
 
 class MediaError(OmniSentError):
-    """A file whose frames or audio cannot be read as asked.
+    """A file whose frames or audio cannot be read.
 
     Attributes:
-        path: the file, as given; bytes of its name that are not UTF-8 are shown with a backslash.
+        path: the file, as given; bytes of its name that are not UTF-8 are escaped with a backslash.
         reason: what was expected, what was found, and what to do.
         kind: which of the faults it is.
     """
 
     def __init__(self, path: str, reason: str, kind: MediaFault) -> None:
-        # The name may hold bytes that are not UTF-8, and whoever writes the error down must not fail.
+        # File names may contain bytes that are not UTF-8; printing or logging the error must not fail.
         self.path, self.reason = (text.encode("utf-8", "backslashreplace").decode() for text in (path, reason))
         self.kind = kind
         super().__init__(self.path, self.reason, kind)

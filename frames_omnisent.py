@@ -1,4 +1,4 @@
-"""Chooses and decodes a video's frames: which, how large, and what stands in place of those that cannot be decoded.
+"""Samples, decodes and resizes a video's frames, and replaces those that cannot be decoded.
 
 Counts, indices and sizes follow qwen-omni-utils, so that numbers match the official path.
 """
@@ -17,17 +17,17 @@ from .decoding_omnisent import MAX_MISSING, MediaFile
 from .errors_omnisent import MediaError, MediaFault
 from .packets_omnisent import VideoPackets
 
-# In these codecs a non-reference frame is used by no other, so leaving it undecoded changes nothing.
+# In these codecs no frame depends on a non-reference frame, so skipping it changes nothing.
 _NONREF_IS_EXACT = {"h264", "mpeg4", "mpeg2video", "mpeg1video"}
 
 
 @dataclass(frozen=True)
 class VideoSampling:
-    """How many frames are taken, and their size: the rules and defaults of qwen-omni-utils, 16 frames at most.
+    """How many frames are sampled, and their size: the rules and defaults of qwen-omni-utils, but at most 16 frames.
 
     Args:
-        fps: frames taken per second of video, before the two bounds below.
-        min_frames, max_frames: bounds of the count, which is even and never above the frames that the file has.
+        fps: frames sampled per second of video, before the two bounds below.
+        min_frames, max_frames: bounds of the number of frames, which is even and at most that of the file.
         min_pixels, max_pixels: bounds of height x width of one frame.
         size_factor: height and width become multiples of it (patch 14 x merge 2).
         exact_resize: True resizes in float and rounds, bit-equal to the official path; False uses the faster uint8
@@ -63,17 +63,18 @@ OFFICIAL_SAMPLING = VideoSampling()
 
 
 class SampledFrames:
-    """Keeps the decoded frames that are wanted, by index, each upright and resized to the size that the first one sets.
+    """The sampled frames of a video by index: decoded, upright, and resized to the size computed for the first one.
 
     Args:
-        by_number: know a frame by its number, and not by its time.
+        by_number: identify frames by their number instead of their presentation time.
 
     Attributes:
-        wanted: indices in display order.
-        faults: positions in decode order at which FFmpeg reports damage; in `lost`, those of which no frame came.
-        positions: by presentation time; None where a frame is known by its number.
-        times: of the packets that are shown, in display order.
-        index_of: by presentation time, the index of each wanted frame.
+        indices: of the sampled frames, in display order.
+        faults: positions (in decode order) at which FFmpeg reports damage.
+        lost: positions of packets that gave no frame.
+        positions: packet position by presentation time; None if frames are identified by number.
+        times: presentation times of the displayed packets, in display order.
+        index_of: index of each sampled frame by presentation time.
     """
 
     def __init__(
@@ -81,39 +82,39 @@ class SampledFrames:
         file: MediaFile,
         sampling: VideoSampling,
         packets: VideoPackets,
-        wanted: list[int],
+        indices: list[int],
         by_number: bool = False,
     ) -> None:
-        self.file, self.sampling, self.packets, self.wanted = file, sampling, packets, wanted
+        self.file, self.sampling, self.packets, self.indices = file, sampling, packets, indices
         self.size: tuple[int, int] | None = None
         self.frames: dict[int, torch.Tensor] = {}
         self.faults: set[int] = set()
         self.lost: set[int] = set()
         self.positions = None if by_number else packets.positions()
         self.times = packets.shown_pts()
-        self.index_of = {} if self.positions is None else {self.times[index]: index for index in wanted}
+        self.index_of = {} if self.positions is None else {self.times[index]: index for index in indices}
 
     @property
     def missing(self) -> list[int]:
-        """The wanted frames that did not come out, or came out damaged."""
-        return [index for index in self.wanted if self._is_missing(index)]
+        """The sampled frames that are missing or damaged."""
+        return [index for index in self.indices if self._is_missing(index)]
 
     @property
     def doubtful(self) -> list[int]:
-        """The others that were decoded from damaged ones, and may show traces of the damage."""
+        """The sampled frames that depend on damaged ones, and may show artefacts."""
         return [
             index
-            for index in self.wanted
+            for index in self.indices
             if self.faults and not self._is_missing(index) and self._sources(index)[1] & self.faults
         ]
 
     def stacked(self) -> torch.Tensor:
-        """(F, 3, h, w) uint8, the nearest good frame in place of each that is missing; a single frame twice.
+        """All frames, (F, 3, h, w) uint8, a missing one replaced with the nearest good one; a single frame is repeated.
 
         Raises:
             MediaError: when too many are missing.
         """
-        missing, count = set(self.missing), len(self.wanted)
+        missing, count = set(self.missing), len(self.indices)
         most = max(1, int(MAX_MISSING * count)) if count >= 4 else 0
         if len(missing) > most:
             raise MediaError(
@@ -122,12 +123,12 @@ class SampledFrames:
                 " export it again",
                 MediaFault.DAMAGED,
             )
-        good = [index for index in self.wanted if index not in missing]
-        frames = [self.frames[min(good, key=lambda other: abs(other - index))] for index in self.wanted]
+        good = [index for index in self.indices if index not in missing]
+        frames = [self.frames[min(good, key=lambda other: abs(other - index))] for index in self.indices]
         return torch.stack(frames if count > 1 else frames * 2)
 
     def keep(self, index: int, frame: av.VideoFrame) -> None:
-        """Takes in a frame that is not known to be damaged."""
+        """Store a frame that is not known to be damaged."""
         self.file.check_frame_size(frame.width, frame.height)
         pixels = upright_rgb(frame)  # (3, H, W)
         if self.size is None:
@@ -162,7 +163,7 @@ class SampledFrames:
 
 
 def sample_whole_video(file: MediaFile, packets: VideoPackets, sampling: VideoSampling) -> tuple[SampledFrames, float]:
-    """The frames asked for of a file whose packets are all read, and the duration of the video in seconds."""
+    """The sampled frames of a file whose packets were all read, and the duration of the video in seconds."""
     total, rate = packets.total, frame_rate(file.video, packets)
     if total == 0:
         reason = "zero frames: expected a video, found a video stream without frames; export it again"
@@ -170,14 +171,14 @@ def sample_whole_video(file: MediaFile, packets: VideoPackets, sampling: VideoSa
     sampled = SampledFrames(file, sampling, packets, frame_indices(total, rate, sampling))
     if not decode_by_time(sampled) or sampled.missing or sampled.doubtful:
         # Decoding from the start either succeeds or says what is wrong.
-        sampled = SampledFrames(file, sampling, packets, sampled.wanted)
+        sampled = SampledFrames(file, sampling, packets, sampled.indices)
         count, has_order = decode_in_order(sampled)
         is_whole = not (sampled.faults or packets.lost)
         if not has_order or (is_whole and count != total):
-            # Without a fault there is a frame for two packets, or none for a hidden one: the frames alone are counted.
+            # Without faults, some packets share a frame or give none: count the frames instead.
             total = count if is_whole else total
-            wanted = frame_indices(total, rate, sampling) if count else []
-            sampled = SampledFrames(file, sampling, packets, wanted, by_number=True)
+            indices = frame_indices(total, rate, sampling) if count else []
+            sampled = SampledFrames(file, sampling, packets, indices, by_number=True)
             count, _ = decode_in_order(sampled)
         if not count:
             reason = "damaged: zero frames of its video stream can be decoded; export it again"
@@ -185,7 +186,7 @@ def sample_whole_video(file: MediaFile, packets: VideoPackets, sampling: VideoSa
         if len(packets.pts) - 1 in sampled.lost:
             file.check_last_packet()
         if sampled.positions is None and count + len(sampled.lost) != total:
-            reason = f"damaged: of its {total} frames {total - count} cannot be decoded or placed; export it again"
+            reason = f"damaged: {total - count} of {total} frames cannot be decoded or put in order; export it again"
             raise MediaError(file.path, reason, MediaFault.DAMAGED)
     return sampled, file.check_seconds(total / rate)
 
@@ -205,17 +206,17 @@ def frame_rate(stream: Any, packets: VideoPackets) -> float:
 
 
 def frame_indices(total: int, rate: float, sampling: VideoSampling) -> list[int]:
-    """The indices that qwen-omni-utils' readers take; [0] for one frame, where its rule has no answer."""
+    """The frame indices that qwen-omni-utils samples; [0] for a one-frame video, which its rule does not cover."""
     if total < 2:
         return [0]
-    fps, rate = (1.0, 1.0) if sampling.fps >= rate else (sampling.fps, rate)  # more than all frames is all frames
+    fps, rate = (1.0, 1.0) if sampling.fps >= rate else (sampling.fps, rate)  # at most all frames
     bounds = {"fps": fps, "min_frames": sampling.min_frames, "max_frames": sampling.max_frames}
     count = smart_nframes(bounds, total_frames=total, video_fps=rate)
     return torch.linspace(0, total - 1, count).round().long().tolist()
 
 
 def decode_by_time(sampled: SampledFrames) -> bool:
-    """Decodes only what the wanted frames need, seeking over the rest; False where timestamps do not allow it."""
+    """Decode only what the sampled frames need, seeking over the rest; False if the timestamps do not allow it."""
     file, positions, packets = sampled.file, sampled.positions, sampled.packets
     if positions is None:
         return False
@@ -227,15 +228,15 @@ def decode_by_time(sampled: SampledFrames) -> bool:
                 return False
     except av.FFmpegError:
         return False
-    return bool(sampled.faults or packets.lost) or len(sampled.frames) == len(sampled.wanted)
+    return bool(sampled.faults or packets.lost) or len(sampled.frames) == len(sampled.indices)
 
 
 def _decode_range(sampled: SampledFrames, positions: dict[Any, int], first: int, last: int) -> bool:
-    """Decodes the packets from one position to another; False where they, or their frames, are not in order."""
+    """Decode the packets from one position to another; False if they, or their frames, are not in order."""
     file, stream = sampled.file, sampled.file.video
     context, previous, expected = stream.codec_context, None, first
     may_skip = context.name in _NONREF_IS_EXACT
-    # What comes before the second key frame is decoded without what came before the first.
+    # Frames before the second key frame may depend on frames before the first, which are not decoded.
     keys_seen = 2 if sampled.packets.is_from_start and not first else 0
 
     def in_display_order(packet: av.Packet | None, at: int) -> bool:
@@ -273,11 +274,11 @@ def _decode_range(sampled: SampledFrames, positions: dict[Any, int], first: int,
 
 
 def decode_in_order(sampled: SampledFrames) -> tuple[int, bool]:
-    """Decodes every frame and keeps the wanted ones; how many there are, and whether their times are in order.
+    """Decode every frame and keep the sampled ones; returns the number of frames, and whether their times are in order.
 
-    A frame is known by its time, or without times by its number, in which those count of which no frame came.
+    Frames are identified by time or, without times, by number; packets that gave no frame are counted.
     """
-    file, packets, positions, wanted = sampled.file, sampled.packets, sampled.positions, set(sampled.wanted)
+    file, packets, positions, indices = sampled.file, sampled.packets, sampled.positions, set(sampled.indices)
     try:
         file.container.seek(min((dts for dts in packets.dts if dts is not None), default=0), stream=file.video)
     except av.FFmpegError as fault:
@@ -304,14 +305,14 @@ def decode_in_order(sampled: SampledFrames) -> tuple[int, bool]:
             previous = number
             if frame.is_corrupt:
                 sampled.faults.add(position)
-            elif number in wanted and position not in sampled.faults:
+            elif number in indices and position not in sampled.faults:
                 sampled.keep(number, frame)
             count += 1
     return count, has_order
 
 
 def upright_rgb(frame: av.VideoFrame) -> torch.Tensor:
-    """One frame as (3, H, W) uint8, turned as its display matrix says; channels last in memory, as it was decoded."""
+    """One frame as (3, H, W) uint8, rotated by its display matrix; channels last in memory, as decoded."""
     pixels = frame.to_ndarray(format="rgb24", threads=1)  # (H, W, 3)
     turns = round(frame.rotation / 90) % 4
     return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, turns))).permute(2, 0, 1)

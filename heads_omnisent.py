@@ -1,6 +1,6 @@
 """From hidden states to a prediction: poolings, heads, losses, and the scale between logits and label units.
 
-To add one, write a function and put it into its table; configuration, arguments and help follow. It knows no Thinker and no file.
+To add one, write a function and put it into its table, which configuration, arguments and help read. Knows no Thinker and no file.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ def mlp(width: int, hidden_size: int, dropout: float) -> nn.Sequential:
 
 
 def linear(width: int, hidden_size: int, dropout: float) -> nn.Sequential:
-    """Dropout and Linear; it has no hidden layer, so `hidden_size` is not used."""
+    """Dropout and Linear; without a hidden layer, so `hidden_size` is ignored."""
     return nn.Sequential(nn.Dropout(dropout), nn.Linear(width, 1))
 
 
@@ -53,7 +53,7 @@ LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 
 
 class RegressionHead(nn.Module):
-    """Hidden state (B, H) -> logit (B,), in float32 whatever the backbone computes in.
+    """Hidden state (B, H) -> logit (B,), always in float32.
 
     Args:
         width: H.
@@ -67,7 +67,7 @@ class RegressionHead(nn.Module):
         self.layers = HEADS[head](width, hidden_size, dropout)
 
     def set_dropout(self, dropout: float) -> None:
-        """Another dropout, a probability in [0, 1)."""
+        """Change the dropout; a probability in [0, 1)."""
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = dropout
@@ -79,10 +79,10 @@ class RegressionHead(nn.Module):
 
 @dataclass(frozen=True)
 class LabelScale:
-    """How logits, which are z-scored, and label units relate.
+    """Converts between logits, which are z-scored, and label units.
 
     Attributes:
-        mean: of the training labels, label units; a logit of 0 means this score.
+        mean: of the training labels, label units; a logit of 0 is this score.
         std: standard deviation of the training labels, label units.
         low: lowest score, label units.
         high: highest score, label units.
@@ -94,7 +94,7 @@ class LabelScale:
     high: float
 
     def to_logits(self, labels: torch.Tensor) -> torch.Tensor:
-        """Labels (B,), label units, as the logits that would be right."""
+        """Target logits (B,) of labels (B,) in label units."""
         return (labels - self.mean) / self.std
 
     def to_label_units(self, logits: torch.Tensor) -> torch.Tensor:
@@ -107,12 +107,12 @@ class LabelScale:
 
 
 class NotFiniteError(OmniSentError):
-    """Clips of a batch for which the model computes NaN or infinity in place of a score.
+    """Clips of a batch for which the model computes NaN or infinity instead of a score.
 
     Attributes:
-        rows: their places in the batch.
-        values: (B, ...) of all clips; those of the other rows are good.
-        reason: what may be the cause and what to do.
+        rows: their indices in the batch.
+        values: (B, ...) of all clips; the other rows are valid.
+        reason: possible causes, and what to do.
     """
 
     def __init__(self, rows: Sequence[int], values: torch.Tensor):
@@ -125,10 +125,10 @@ class NotFiniteError(OmniSentError):
 
 
 def check_finite(values: torch.Tensor) -> torch.Tensor:
-    """The values (B, ...) of B clips, as they are.
+    """Return the values (B, ...) of B clips unchanged.
 
     Raises:
-        NotFiniteError: when one of them is NaN or infinite.
+        NotFiniteError: when one is NaN or infinite.
     """
     finite = values.isfinite().reshape(len(values), -1).all(1)  # (B,)
     if not bool(finite.all()):

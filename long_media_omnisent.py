@@ -1,7 +1,7 @@
-"""Reads any segment of a media file, however long: the frames and audio of a file that was cut to it.
+"""Reads any segment of a media file of any length, as if the file had been cut to the segment.
 
-The file is opened once and its packets are listed once, undecoded; a segment then costs what the segment costs, wherever it
-lies. Only that list grows with the file, by 32 bytes for each frame. Knows no model, no transcript and no window.
+The file is opened once and its packets are listed once, without decoding; the cost of a segment then does not depend on where
+it is. Only this list grows with the file, by 32 bytes per frame. Knows no model, no transcript and no window.
 """
 
 import math
@@ -19,17 +19,17 @@ from .frames_omnisent import OFFICIAL_SAMPLING, SampledFrames, VideoSampling, de
 from .media_omnisent import ClipMedia
 from .packets_omnisent import VideoPackets
 
-# Audio decoded before a segment and thrown away: codecs build on packets before, Opus on 80 ms, MP3 on up to nine frames.
+# Audio decoded before a segment and discarded: codecs depend on earlier packets, Opus on 80 ms, MP3 on up to nine frames.
 _LEAD_SECONDS = 0.5
-# An encoder fills its last block, so that audio ends a little after the video; more than this is audio of its own.
+# Encoders pad the last block, so audio ends a little after the video; only audio that is longer than this sets the duration.
 _AUDIO_FILL_SECONDS = 0.5
 
 
 class LongMedia:
     """One open file whose segments can be read in any order; a context manager.
 
-    Times are seconds on a player's clock, which starts with the file's first stream. Without moving video (cover art is none)
-    the file is audio alone.
+    Times are in seconds from the start of the file's first stream, as in a player. A file whose only video is cover art is
+    read as audio.
 
     Args:
         path: a local file.
@@ -39,7 +39,7 @@ class LongMedia:
         duration: seconds, to the end of video and audio.
 
     Raises:
-        MediaError: what `read_media` says of files that cannot be opened, are cut off, or hold neither video nor audio.
+        MediaError: as `read_media`, for a file that cannot be opened, is truncated, or has neither video nor audio.
 
     Example:
         >>> with LongMedia("talk.mp4") as talk:
@@ -70,7 +70,7 @@ class LongMedia:
 
     @property
     def has_video(self) -> bool:
-        """Whether there are moving pictures."""
+        """Whether there is a video stream; cover art does not count."""
         return self._file.video is not None
 
     @property
@@ -88,31 +88,31 @@ class LongMedia:
         sampling: VideoSampling = OFFICIAL_SAMPLING,
         max_sound_seconds: float = 300.0,
     ) -> ClipMedia:
-        """What `read_media` reads from a file that was cut to [start, end).
+        """Read [start, end), as `read_media` would read a file that was cut to it.
 
-        Frames are chosen among those that begin within the segment or, where none does, is the one that is on the screen. Audio
-        is resampled for each segment by itself, as that of a cut file is.
+        Frames are sampled from those that start within the segment; if none does, it is the frame displayed at `start`. Audio
+        is resampled per segment, like that of a cut file.
 
         Args:
             start: seconds, at least 0.
-            end: seconds, above `start`; the file's end by default. What lies past the file's end is not there.
-            video: read frames; `None` where the video has ended before `start`.
-            audio: read audio; `None` where there is none.
-            sampling: which frames, and their size; by default as `read_media` takes them.
-            max_sound_seconds: audio of the segment beyond it is neither decoded nor kept.
+            end: seconds, above `start`; by default, and at most, the end of the file.
+            video: read frames; they are `None` if the video ends before `start`.
+            audio: read audio; it is `None` if there is none.
+            sampling: how many frames, and their size.
+            max_sound_seconds: longer audio is cut to this length.
 
         Raises:
-            ValueError: for a segment that is empty.
-            MediaError: for one that lies past the end or cannot be decoded; other segments can still be read.
+            ValueError: for an empty segment.
+            MediaError: for a segment that is after the end or cannot be decoded; other segments can still be read.
         """
         stop = self.duration if end is None else min(end, self.duration)
         if not 0 <= start < (math.inf if end is None else end):
             raise ValueError(f"expected a segment with 0 <= start < end, found {start} to {end} s")
         if start >= stop:
-            reason = f"nothing at {start:.2f} s: it is {self.duration:.2f} s long; ask for less"
+            reason = f"nothing at {start:.2f} s: the file is {self.duration:.2f} s long; start the segment earlier"
             raise MediaError(self.path, reason, MediaFault.PAST_END)
         if video and not self.has_video:
-            reason = "no video stream: read it with video=False, or as a clip's audio"
+            reason = "no video stream: read it with video=False, or give it as a clip's audio"
             raise MediaError(self.path, reason, MediaFault.NO_VIDEO)
         faults = [fault for second, fault in self._file.faults if second is None or start - 1 <= second <= stop + 1]
         buffer = AudioBuffer(self.path, max_sound_seconds)
@@ -142,7 +142,7 @@ class LongMedia:
             raise MediaError(self.path, reason, MediaFault.NO_FRAMES)
 
     def _keep_packets(self, packets: VideoPackets) -> float:
-        """Keeps the list of video packets, small; returns where the last frame ends, in seconds."""
+        """Keep the list of video packets as compact arrays; returns the end of the last frame, in seconds."""
         self._pts = np.array([] if None in packets.pts else packets.pts, np.int64)  # in decode order
         if len(np.unique(self._pts)) < len(packets.pts):
             reason = "its frames have no display times (as in AVI), so no segment can be found; re-encode it as MP4"
@@ -162,7 +162,7 @@ class LongMedia:
         return float(self._video_end * self._file.video.time_base)
 
     def _packets_of(self, start: float, stop: float) -> VideoPackets | None:
-        """The packets from which the frames of a segment are decoded, none but these marked as shown."""
+        """The packets needed to decode the frames of a segment; only the segment's own are marked as shown."""
         ticks = [round((self._file.zero + second) / self._file.video.time_base) for second in (start, stop)]
         first, last = np.searchsorted(self._times, ticks)
         if first == last:
@@ -171,7 +171,7 @@ class LongMedia:
             first -= 1
         positions = self._shown[first:last]
         group = np.searchsorted(self._keys, positions.min(), "right") - 1
-        # One group more than holds the first frame: what leads an open group needs the one before.
+        # Start one group of pictures earlier: leading frames of an open group depend on the group before.
         base = int(self._keys[group - 1]) if group > 0 else 0
         rows = slice(base, int(positions.max()) + 1)
         is_key = np.isin(np.arange(rows.start, rows.stop), self._keys)
@@ -193,7 +193,7 @@ class LongMedia:
     def _frames(
         self, packets: VideoPackets, start: float, stop: float, sampling: VideoSampling
     ) -> tuple[SampledFrames, float]:
-        """The frames asked for, and the seconds that they stand for."""
+        """The sampled frames of a segment, and the seconds that they cover."""
         total, rate = packets.total, frame_rate(self._file.video, packets)
         frames = SampledFrames(self._file, sampling, packets, frame_indices(total, rate, sampling))
         if not decode_by_time(frames):
@@ -206,27 +206,27 @@ class LongMedia:
         return frames, total / rate
 
     def _audio(self, buffer: AudioBuffer, start: float, stop: float) -> np.ndarray | None:
-        """Samples (n,) at SAMPLE_RATE, from the decoded ones that lie in [start, stop)."""
+        """The audio in [start, stop), (samples,) at SAMPLE_RATE."""
         place = 0
         for frame in self._decoded_audio(start):
             if not buffer.taken and frame.pts is not None:
-                # Afterwards sample by sample, as the clock of some containers is coarse.
+                # Later frames are placed by counting samples, since some containers have coarse timestamps.
                 place = round(float(frame.pts * frame.time_base - self._file.zero) * frame.sample_rate)
             first, last = round(start * frame.sample_rate) - place, round(stop * frame.sample_rate) - place
             if last <= 0 or buffer.is_full:
                 break
             if first < frame.samples:
-                buffer.take(frame, slice(max(first, 0), last))
+                buffer.append(frame, slice(max(first, 0), last))
             place += frame.samples
         return buffer.finish()
 
     def _decoded_audio(self, start: float) -> Iterator[Any]:
-        """Frames, and silences, from a little before `start`."""
+        """Decoded frames and silences, starting shortly before `start`."""
         file, decoder = self._file, AudioDecoder(self._file)
         lead = math.floor((file.zero + start - _LEAD_SECONDS) / file.audio.time_base)
         try:
             file.container.seek(max(lead, self._first_audio), stream=file.audio)
-        except av.FFmpegError:  # as in FLV, whose list of audio packets may begin after the first
+        except av.FFmpegError:  # as in FLV, whose index of audio packets may start after the first
             file.container.seek(0)
         file.log.take()
         for packet in file.packets(file.audio):

@@ -1,11 +1,11 @@
 """Reads a media file: sampled frames and mono audio. Knows no model, no prompt and no label.
 
 A file is opened once and read in two sweeps: one over all packets (frames counted, audio decoded), one that decodes only
-the frames asked for. What FFmpeg cannot decode, marks as corrupt or logs as an error is missing: little of it is a
-warning, more an error.
+the sampled frames. Whatever FFmpeg cannot decode, marks as corrupt or logs as an error counts as missing: a little is a
+warning, more is an error.
 
-A whole file is not read as its longest segment (`LongMedia`): its audio may be longer than its video, its frames may have
-no display times, and decoding the audio in the first sweep is faster.
+Whole files are not read through `LongMedia`: their audio may be longer than their video, their frames may have no display
+times, and decoding the audio in the first sweep is faster.
 """
 
 import os
@@ -29,11 +29,11 @@ class ClipMedia:
     """The frames and audio of one file, or of a segment of it.
 
     Attributes:
-        frames: (F, 3, h, w) uint8 RGB, F even and >= 2, h and w multiples of the size factor; None when not asked for.
-        seconds_per_frame_pair: true time of one pair of frames, 2 * duration / F; None without frames.
-        audio: (samples,) float32, mono at SAMPLE_RATE, full scale [-1, 1]; None when not asked for or absent.
+        frames: (F, 3, h, w) uint8 RGB, F even and >= 2, h and w multiples of the size factor; None if not requested.
+        seconds_per_frame_pair: time from one pair of frames to the next, 2 * duration / F; None without frames.
+        audio: (samples,) float32, mono at SAMPLE_RATE, full scale [-1, 1]; None if not requested or absent.
         duration: seconds; of the video when frames were read, else of the audio.
-        warning: which fraction of the file could not be read; None for a file without faults.
+        warning: how much of the file could not be read; None for a file without faults.
     """
 
     frames: torch.Tensor | None
@@ -51,7 +51,7 @@ class ClipMedia:
         duration: float,
         faults: list[str],
     ) -> "ClipMedia":
-        """The frames and the finished `audio` of `buffer`, with a warning of what is missing.
+        """The frames and the finished `audio` of `buffer`, with a warning if something is missing.
 
         Raises:
             MediaError: when too many frames are missing.
@@ -65,12 +65,12 @@ class ClipMedia:
 
 @dataclass(frozen=True)
 class MediaHeader:
-    """What a file says of itself before it is decoded.
+    """What the header of a file says; nothing is decoded.
 
     Attributes:
         has_audio: whether there is an audio stream.
-        has_video: whether there is a video stream; cover art is none.
-        seconds: duration, or `None` when it is not stated.
+        has_video: whether there is a video stream; cover art does not count.
+        seconds: duration, or `None` if the header does not state it.
     """
 
     has_audio: bool
@@ -79,7 +79,7 @@ class MediaHeader:
 
 
 def read_header(path: str | os.PathLike[str]) -> MediaHeader:
-    """Look at a file's header alone.
+    """Read only the header of a file.
 
     Raises:
         MediaError: when it is missing or cannot be opened.
@@ -89,7 +89,7 @@ def read_header(path: str | os.PathLike[str]) -> MediaHeader:
 
 
 def longest_seconds(headers: Iterable[MediaHeader]) -> float | None:
-    """The longest duration that some files state; `None` where none does."""
+    """The longest duration in several headers; `None` if no header states one."""
     return max((header.seconds for header in headers if header.seconds), default=None)
 
 
@@ -101,18 +101,18 @@ def read_media(
     sampling: VideoSampling = OFFICIAL_SAMPLING,
     max_sound_seconds: float = 300.0,
 ) -> ClipMedia:
-    """Reads sampled frames and mono audio from one local file, in memory bounded by what is returned.
+    """Read sampled frames and mono audio from a local file. Memory is bounded by the size of the result.
 
     Frame indices are `linspace(0, total - 1, F).round()` with F from qwen-omni-utils' smart_nframes and `total` the
-    true number of frames; a one-frame video is given its frame twice. Frames are turned upright as the file says.
-    Audio is the mean over channels, resampled as librosa does; past `max_sound_seconds` it is neither decoded nor kept.
+    true number of frames; the frame of a one-frame video is repeated. Frames are rotated upright. Audio is the mean over
+    channels, resampled as librosa does; audio beyond `max_sound_seconds` is neither decoded nor kept.
 
-    In a damaged file silence stands for audio that cannot be decoded, and the nearest good frame for a frame that cannot
-    or that the decoder marks as corrupt; the warning says how much that is. More than MAX_MISSING of the audio is an
-    error, as are more than MAX_MISSING of the frames, or more than one; or one of fewer than four.
+    In a damaged file, audio that cannot be decoded is replaced with silence, and a frame that cannot be decoded or is marked
+    as corrupt with the nearest good frame; `warning` says how much. Missing more than MAX_MISSING of the audio is an error.
+    Of four or more frames, one or MAX_MISSING of them may be missing, whichever is more; of fewer, none.
 
     Args:
-        path: a local file; addresses such as http://... are refused.
+        path: a local file; URLs are refused.
         video: read frames; a file without video is then an error.
         audio: read audio; a file without audio is normal.
 
@@ -143,32 +143,32 @@ def read_media(
 
 
 def _read_packets(file: MediaFile, packets: VideoPackets | None, audio: Any | None, buffer: AudioBuffer) -> None:
-    """Reads every packet once, and lists the video's and decodes the audio's; stops when audio alone is asked for and full."""
-    decoder, stop, is_enough = AudioDecoder(file), None, False
+    """Read every packet once: list those of video, decode those of audio. Without video, stop when the buffer is full."""
+    decoder, read_error, is_enough = AudioDecoder(file), None, False
     try:
         for packet, is_suspect in file.all_packets(packets):
             if is_suspect:
                 decoder.suspect_gap()
             if packet.stream is audio and not buffer.is_full:
                 for frame in decoder.decode(packet):
-                    buffer.take(frame)
+                    buffer.append(frame)
                 is_enough = packets is None and buffer.is_full
                 if is_enough:
                     break
     except av.FFmpegError as fault:
-        stop = fault
+        read_error = fault
     file.note_faults()
-    if audio is not None and not buffer.is_full and stop is None:
+    if audio is not None and not buffer.is_full and read_error is None:
         for frame in decoder.decode(None):
-            buffer.take(frame)
+            buffer.append(frame)
     if not is_enough:
         file.check_is_whole()
         if decoder.has_failed:
             file.check_last_packet()
         if decoder.is_cut_short and not file.is_of_unknown_length():
             file.faults.append((None, f"{file.container.format.name}: its last packet is cut short"))
-    if stop is not None:
-        raise stop
+    if read_error is not None:
+        raise read_error
     if packets is not None:
         packets.find_lost()
 
@@ -178,14 +178,14 @@ def _stated_seconds(file: MediaFile) -> float:
 
 
 def _warning(missing_audio: float, frames: SampledFrames | None, faults: list[str]) -> str | None:
-    """What of a file is missing: the fraction of its audio, the frames, or nothing although its reader reports faults."""
-    missing = [f"{as_percent(missing_audio)} of its sound"] if missing_audio else []
+    """What is missing from a file: a fraction of its audio, some frames, or nothing although FFmpeg reports faults."""
+    missing = [f"{as_percent(missing_audio)} of its audio"] if missing_audio else []
     doubtful = []
     if frames is not None:
-        total = len(frames.wanted)
+        total = len(frames.indices)
         missing += [f"{len(frames.missing)} of {total} frames"] if frames.missing else []
-        doubtful = [f"{len(frames.doubtful)} of {total} frames build on damaged ones"] if frames.doubtful else []
-    said = [f"{' and '.join(missing)} cannot be decoded"] if missing else []
-    if not said + doubtful and faults:
-        return f"FFmpeg reports damage ({faults[0][:120]}), though what the file holds could be decoded"
-    return "; ".join(said + doubtful) or None
+        doubtful = [f"{len(frames.doubtful)} of {total} frames depend on damaged ones"] if frames.doubtful else []
+    undecodable = [f"{' and '.join(missing)} cannot be decoded"] if missing else []
+    if not undecodable + doubtful and faults:
+        return f"FFmpeg reports damage ({faults[0][:120]}), though everything in the file could be decoded"
+    return "; ".join(undecodable + doubtful) or None

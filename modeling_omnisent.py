@@ -1,7 +1,7 @@
 """OmniForSentimentRegression: the Qwen2.5-Omni Thinker with a regression head on its last non-padding token.
 
-One forward pass gives one score a clip. It loads three forms by one `from_pretrained`: base + `adapter/` + `head.safetensors`
-(what training writes), the same from the Hub, and a merged checkpoint. It does not read media; see processing_omnisent.py.
+One forward pass gives one score per clip. `from_pretrained` loads three forms: base + `adapter/` + `head.safetensors` (what
+training writes), the same from the Hub, and a merged checkpoint. Media are read by processing_omnisent.py.
 """
 
 import copy
@@ -27,11 +27,11 @@ from .thinker_omnisent import (
     HUB_KEYWORDS,
     Thinker,
     ThinkerConfig,
+    copy_loading_info,
     embed_clips,
+    fix_nf4_on_cpu,
     load_thinker,
-    mend_nf4_on_cpu,
     pinned_revision,
-    take_over_loading,
     thinker_config,
 )
 
@@ -68,7 +68,7 @@ class OmniForSentimentRegression(AdaptedThinker):
         thinker: a loaded Thinker to wrap; built from the configuration, with random weights, when not given.
 
     Inputs:
-        What [`OmniSentProcessor`] returns. `position_ids` are required: they alone tell which clip has audio.
+        What [`OmniSentProcessor`] returns. `position_ids` are required: only they tell which clip has audio.
 
     Example:
         >>> model = AutoModel.from_pretrained("org/omnisent", trust_remote_code=True)
@@ -80,7 +80,7 @@ class OmniForSentimentRegression(AdaptedThinker):
     main_input_name = "input_ids"
     input_modalities = ("text", "audio", "video")
     _keep_in_fp32_modules_strict = ("score",)
-    _bundle: Path | None = None  # the folder that it was loaded from
+    _bundle: Path | None = None  # the folder that the model was loaded from
 
     def __init__(self, config: OmniSentConfig, thinker: Thinker | None = None):
         super().__init__(config)
@@ -93,7 +93,7 @@ class OmniForSentimentRegression(AdaptedThinker):
         )
         self.post_init()
         if thinker is not None:
-            take_over_loading(self, thinker)
+            copy_loading_info(self, thinker)
             self.score.to(thinker.language_model.norm.weight.device)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -119,23 +119,23 @@ class OmniForSentimentRegression(AdaptedThinker):
         Args:
             input_ids: (B, T).
             attention_mask: (B, T), 0 for padding, on either side.
-            position_ids: (3, B, T), time, height and width, each clip's own.
+            position_ids: (3, B, T), time, height and width, computed per clip.
             input_features: (A, mel bins, M) log-mel of the A clips that have audio.
             feature_attention_mask: (A, M).
             pixel_values_videos: (P, patch values).
             video_grid_thw: (V, 3).
-            audio_embeds: (audio tokens, H), the audio tower's output where it is known already.
-            video_embeds: (video tokens, H), likewise.
+            audio_embeds: (audio tokens, H), precomputed output of the audio tower, instead of `input_features`.
+            video_embeds: (video tokens, H), likewise, of the vision tower.
             labels: (B,), label units.
             return_dict: `False` for a tuple.
 
         Raises:
-            ValueError: without position ids, or when placeholders and features do not count the same.
-            NotFiniteError: out of training, for a score that would not be a finite number.
+            ValueError: without position ids, or when the numbers of placeholders and features differ.
+            NotFiniteError: in evaluation mode, for a score that is not finite.
         """
         if position_ids is None:
             raise ValueError(
-                "position_ids are missing: make the inputs with OmniSentProcessor, which gives each clip its own"
+                "position_ids are missing: prepare the inputs with OmniSentProcessor, which computes them per clip"
             )
         embeds = embed_clips(
             self.model,
@@ -184,7 +184,7 @@ class OmniForSentimentRegression(AdaptedThinker):
             dtype: the Thinker's.
             device_map: the Thinker's.
             attn_implementation: the Thinker's, e.g. `"sdpa"` or `"flash_attention_2"`.
-            without: parts of the Thinker that are not loaded, e.g. its towers when their outputs are known.
+            without: parts of the Thinker that are not loaded, e.g. its towers when their outputs are cached.
             **config_fields: further fields of [`OmniSentConfig`], e.g. `head="linear"`.
 
         Raises:
@@ -246,7 +246,7 @@ class OmniForSentimentRegression(AdaptedThinker):
         save_file(head, folder / HEAD_FILE)
 
     def _copy_pipeline(self, folder: Path) -> None:
-        """The pipeline's code and its name in the configuration; the code lies beside this file or in the loaded bundle."""
+        """Copy the pipeline's code and name it in the configuration; the code is beside this file or in the loaded bundle."""
         for place in (Path(__file__).parent, self._bundle):
             if place is not None and (place / PIPELINE_FILE).is_file():
                 if place.resolve() != folder.resolve():
@@ -261,12 +261,12 @@ class OmniForSentimentRegression(AdaptedThinker):
 
         Args:
             pretrained_model_name_or_path: Hub id or folder; a folder in it can be named by `subfolder`.
-            *model_args: as in `PreTrainedModel.from_pretrained`; a merged checkpoint's alone.
-            config: an [`OmniSentConfig`] to use in place of the bundle's.
+            *model_args: as in `PreTrainedModel.from_pretrained`; only for a merged checkpoint.
+            config: an [`OmniSentConfig`] to use instead of the bundle's.
             **kwargs: `revision` and other Hub keywords; dtype, quantization_config, device_map, attn_implementation go to the base.
 
         Raises:
-            ValueError: when the bundle's weights and its configuration do not fit, or a weight is not finite, naming the first one.
+            ValueError: when the bundle's weights do not fit its configuration, or a weight is not finite, naming the first one.
             FileNotFoundError: when a file of the bundle is missing.
         """
         for key in AUTO_KEYWORDS:
@@ -307,14 +307,14 @@ class OmniForSentimentRegression(AdaptedThinker):
             )
         for file in sorted(folder.glob("*.safetensors")):
             check_weight_file(file)
-        mend_nf4_on_cpu(model)
+        fix_nf4_on_cpu(model)
         return (model, info) if want_info else model
 
     def load_trained(self, folder: str | os.PathLike) -> None:
         """Load `head.safetensors`, and `adapter/` where there is one, from a bundle or a checkpoint folder, strictly.
 
         Raises:
-            FileNotFoundError: when the head's file is missing, or an adapter that the configuration speaks of.
+            FileNotFoundError: when the head's file, or an adapter that the configuration mentions, is missing.
             ValueError: when a weight is missing, unexpected, not finite or of another shape, naming it.
         """
         folder = Path(folder)
@@ -330,10 +330,10 @@ class OmniForSentimentRegression(AdaptedThinker):
 
 
 def bundle_folder(name: str | os.PathLike, **hub) -> Path:
-    """The folder of a bundle: the one that is named, or the copy of a Hub id in the cache, downloaded when it is missing.
+    """The folder of a bundle: `name` itself, or the cached copy of a Hub id, downloaded if needed.
 
     Raises:
-        FileNotFoundError: for a path where no folder is.
+        FileNotFoundError: for a path that is not a folder.
         OSError: when the Hub has no such repository, or cannot be reached.
     """
     if os.path.isdir(name):

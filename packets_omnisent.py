@@ -7,23 +7,23 @@ from typing import Any
 
 import av
 
-_REORDERED = 16  # frames at most by which orders of decoding and display differ
+_REORDERED = 16  # largest difference between decode order and display order, in frames
 
 
 @dataclass
 class VideoPackets:
     """The video packets of a file or of a part of it, in decode order: their times in ticks, and their flags.
 
-    A *position* counts them from 0.
+    A *position* is the index of a packet in this list.
 
     Attributes:
-        pts, dts: times of presentation and of decoding, int; None where the container gives none.
-        is_key: whether decoding can begin there.
-        is_shown: whether a frame is displayed.
-        last_duration: of the last packet, in ticks; 0 where it is not known.
-        is_from_start: whether nothing of the file comes before.
+        pts, dts: presentation and decode times, int; None where the container has none.
+        is_key: whether decoding can start at the packet.
+        is_shown: whether the packet's frame is displayed.
+        last_duration: of the last packet, in ticks; 0 if unknown.
+        is_from_start: whether the list starts at the start of the file.
         suspects: positions before which the file itself is damaged.
-        lost: presentation times of frames that are missing there.
+        lost: presentation times of frames that are missing from the file.
     """
 
     pts: list[Any] = field(default_factory=list)
@@ -45,21 +45,21 @@ class VideoPackets:
 
     @property
     def total(self) -> int:
-        """How many frames come out of the decoder, with those that the file has lost."""
+        """Number of displayed frames, including lost ones."""
         return sum(self.is_shown) + len(self.lost)
 
     def shown_pts(self) -> list[int]:
-        """Times of these frames, in display order."""
+        """Presentation times of the displayed frames, including lost ones, in display order."""
         shown = [pts for pts, shown in zip(self.pts, self.is_shown, strict=True) if shown and pts is not None]
         return sorted(shown + self.lost)
 
     def positions(self) -> dict[Any, int] | None:
-        """Position by presentation time; None unless each packet has a time of its own."""
+        """Position by presentation time; None unless every packet has its own time."""
         positions = {pts: at for at, pts in enumerate(self.pts)}
         return None if None in positions or len(positions) < len(self.pts) else positions
 
     def find_lost(self) -> None:
-        """Fills `lost`: where the file is damaged, the frames for which the times of the others leave room."""
+        """Fill `lost`: near damage, a gap of several frame durations between two frames means that frames are missing."""
         times, positions = self.shown_pts(), self.positions()
         if not self.suspects or positions is None or len(times) < 3:
             return
@@ -72,24 +72,24 @@ class VideoPackets:
                 self.lost += [time + (later - time) * part // count for part in range(1, count)]
 
     def sources(self, position: int, has_times: bool) -> tuple[set[int], set[int]]:
-        """The positions of the key frames, and of all packets, that the frame at a position may be made of."""
+        """The positions of the key frames, and of all packets, that the frame at a position may depend on."""
         keys = [at for at, is_key in enumerate(self.is_key) if is_key]
         group = bisect_right(keys, position)
         key = keys[group - 1] if group else 0
-        if not has_times:  # then order of display and of decoding agree only from group to group
+        if not has_times:  # then display and decode order agree only between groups of pictures
             return {key}, set(range(key, keys[group] if group < len(keys) else len(self.is_key)))
         is_leading = self.pts[position] < self.pts[key]  # leading frames of an open group need the group before
         first = key if not is_leading else keys[group - 2] if group > 1 else 0
         return {first, key}, {at for at in range(first, position + 1) if self.pts[at] >= self.pts[first]}
 
-    def ranges(self, wanted: set[int]) -> list[tuple[int, int]]:
-        """Ranges (first, last) of positions that start at a keyframe and cover every wanted position."""
+    def ranges(self, needed: set[int]) -> list[tuple[int, int]]:
+        """Ranges (first, last) of positions that start at a key frame and cover every needed position."""
         ranges: list[tuple[int, int]] = []
         key = key_before = 0
         for at, pts in enumerate(self.pts):
             if self.is_key[at]:
                 key_before, key = key, at
-            if at not in wanted:
+            if at not in needed:
                 continue
             first = key_before if pts < self.pts[key] else key  # as in `sources`
             while ranges and first <= ranges[-1][1] + 1:

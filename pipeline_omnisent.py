@@ -1,7 +1,7 @@
 """The transformers pipeline "multimodal-sentiment": a file, a clip, or many of them -> score and label.
 
-It only prepares clips and words the answers; reading and scoring are the processor's and the model's. A repository's config.json
-names it, so that `pipeline(model="org/omnisent", trust_remote_code=True)` finds it.
+It only prepares clips and formats results; the processor reads and the model scores. A repository's config.json names it, so that
+`pipeline(model="org/omnisent", trust_remote_code=True)` finds it.
 """
 
 import math
@@ -22,29 +22,29 @@ ON_ERROR = ("raise", "return")
 
 
 def default_neutral_band(score_max: float) -> float:
-    """How far from 0 a score may lie and still be neutral, label units; `score_max` is the highest score."""
+    """Scores within this distance of 0 are neutral, label units; `score_max` is the highest score."""
     return 0.1 if score_max <= 1 else 0.5
 
 
 class MultimodalSentimentPipeline(Pipeline):
-    """Scores clips and names them.
+    """Scores clips and labels them negative, neutral or positive.
 
     Inputs are a path of a video or audio file, a clip (a mapping with `text`, `video`, `audio`), or a list, a generator or a
     `datasets` column of either. One input gives one result, a list or column a list, a generator an iterator.
 
     A result is `{"score": float, "label": str}`: the score in label units, and the label `"neutral"` within `neutral_band` of 0,
     else `"positive"` or `"negative"`. The band is 0.5 for scores in [-3, 3], where such a score rounds to 0, and 0.1 for scores
-    in [-1, 1], as CH-SIMS has it. `warning` says where a part of the clip's files could not be read.
+    in [-1, 1], as CH-SIMS has it. `warning` is there if part of the clip's files could not be read.
 
     Args, of the pipeline or of a call:
         modalities: which of text, audio and video are used; the processor's own by default.
-        on_error: `"raise"`, or `"return"` to get `{"error": message}` in the place of a clip that cannot be scored.
-        neutral_band: in place of the default, label units.
+        on_error: `"raise"`, or `"return"` to get `{"error": message}` for a clip that cannot be scored.
+        neutral_band: overrides the default, label units.
         interval: a level such as 0.9, to get `low` and `high` too: a prediction interval of that level, calibrated on the
             validation split.
-        batch_size: clips a forward pass; a clip's score does not depend on it.
+        batch_size: clips per forward pass; a clip's score does not depend on it.
         num_workers: processes that read media.
-        stream: `True` for an iterator whatever is given.
+        stream: `True` for an iterator, whatever the input.
 
     Raises:
         OmniSentError: naming the clip that cannot be scored, unless `on_error` is `"return"`.
@@ -54,7 +54,7 @@ class MultimodalSentimentPipeline(Pipeline):
         >>> pipe({"video": "clip.mp4", "text": "I did not expect to like it."})
     """
 
-    processor: Any  # transformers would have it None
+    processor: Any  # transformers types it as optional
     _load_processor = True
     _load_image_processor = False
     _load_feature_extractor = False
@@ -62,7 +62,7 @@ class MultimodalSentimentPipeline(Pipeline):
 
     @property
     def neutral_band(self) -> float:
-        """How far from 0 a score may lie and be neutral, label units, where a call says nothing else."""
+        """Scores within this distance of 0 are neutral, label units; a call may override it."""
         return self._postprocess_params.get("neutral_band", default_neutral_band(self.model.config.score_max))
 
     def _sanitize_parameters(
@@ -74,9 +74,12 @@ class MultimodalSentimentPipeline(Pipeline):
     ) -> tuple[dict, dict, dict]:
         if on_error is not None and on_error not in ON_ERROR:
             raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, not {on_error!r}")
-        reading = {"modalities": modalities, "on_error": on_error}
-        wording = {"neutral_band": neutral_band, "half_width": None if interval is None else self._half_width(interval)}
-        return _given(reading), {}, _given(wording)
+        preprocess_params = {"modalities": modalities, "on_error": on_error}
+        postprocess_params = {
+            "neutral_band": neutral_band,
+            "half_width": None if interval is None else self._half_width(interval),
+        }
+        return _given(preprocess_params), {}, _given(postprocess_params)
 
     def __call__(
         self,
@@ -87,8 +90,11 @@ class MultimodalSentimentPipeline(Pipeline):
         stream: bool = False,
         **kwargs: Any,
     ):
-        reading, _, wording = self._sanitize_parameters(**kwargs)
-        reading, wording = {**self._preprocess_params, **reading}, {**self._postprocess_params, **wording}
+        preprocess_params, _, postprocess_params = self._sanitize_parameters(**kwargs)
+        preprocess_params, postprocess_params = (
+            {**self._preprocess_params, **preprocess_params},
+            {**self._postprocess_params, **postprocess_params},
+        )
         single = isinstance(inputs, str | os.PathLike | Mapping)
         clips = [inputs] if single else inputs
         if not isinstance(clips, Iterable):
@@ -97,31 +103,33 @@ class MultimodalSentimentPipeline(Pipeline):
             clips,
             num_workers if num_workers is not None else self._num_workers or 0,
             batch_size if batch_size is not None else self._batch_size or 1,
-            reading,
-            wording,
+            preprocess_params,
+            postprocess_params,
         )
         if single:
             return next(results)
         return list(results) if hasattr(clips, "__getitem__") and hasattr(clips, "__len__") and not stream else results
 
-    def _results(self, clips: Any, num_workers: int, batch_size: int, reading: dict, wording: dict) -> Iterator[dict]:
+    def _results(
+        self, clips: Any, num_workers: int, batch_size: int, preprocess_params: dict, postprocess_params: dict
+    ) -> Iterator[dict]:
         """Results one by one; media are read ahead, in the workers when there are any."""
-        encode = partial(encode_clip, self.processor, **reading)
-        known = hasattr(clips, "__getitem__") and hasattr(clips, "__len__")
-        dataset = _Encoded(clips, encode) if known else _EncodedStream(clips, encode)
-        workers = num_workers if known else 0  # several workers would each go through the whole stream
+        encode = partial(encode_clip, self.processor, **preprocess_params)
+        is_sized = hasattr(clips, "__getitem__") and hasattr(clips, "__len__")
+        dataset = _Encoded(clips, encode) if is_sized else _EncodedStream(clips, encode)
+        workers = num_workers if is_sized else 0  # each worker would iterate over the whole stream
         for batch in DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=list):
-            yield from self._scored(batch, reading.get("on_error", "raise"), wording)
+            yield from self._scored(batch, preprocess_params.get("on_error", "raise"), postprocess_params)
 
     def score_encoded(self, batch: list[dict], *, on_error: str = "raise", **kwargs: Any) -> list[dict]:
-        """Results of clips that `encode_clip` has read, in one forward pass; keywords as in a call."""
+        """Results of clips from `encode_clip`, in one forward pass; keywords as in a call."""
         return self._scored(batch, on_error, {**self._postprocess_params, **self._sanitize_parameters(**kwargs)[2]})
 
-    def _scored(self, batch: list[dict], on_error: str, wording: dict) -> list[dict]:
-        results = [self.postprocess(scored, **wording) for scored in self.forward(batch)]
-        wrong = next((result["error"] for result in results if "error" in result), None)
-        if wrong is not None and on_error == "raise":
-            raise OmniSentError(wrong)
+    def _scored(self, batch: list[dict], on_error: str, postprocess_params: dict) -> list[dict]:
+        results = [self.postprocess(scored, **postprocess_params) for scored in self.forward(batch)]
+        error = next((result["error"] for result in results if "error" in result), None)
+        if error is not None and on_error == "raise":
+            raise OmniSentError(error)
         return results
 
     def preprocess(
@@ -131,7 +139,7 @@ class MultimodalSentimentPipeline(Pipeline):
         return encode_clip(self.processor, clip, modalities, on_error)
 
     def _forward(self, batch: list[dict]) -> list[dict]:
-        """Scores of the clips that could be read; the others as they came."""
+        """Scores of the clips that could be read; clips with an error are passed through."""
         readable = [clip for clip in batch if "error" not in clip]
         if not readable:
             return batch
@@ -139,7 +147,7 @@ class MultimodalSentimentPipeline(Pipeline):
         return [clip if "error" in clip else next(scored) for clip in batch]
 
     def _scores(self, clips: list[dict]) -> list[dict]:
-        """Score of each clip, with the warning of its reading; an error where the model gives none."""
+        """Score of each clip, with its warning if it has one; an error if the score is not finite."""
         reason = ""
         try:
             scores = self.model(**self.processor.pad(clips).to(self.device)).scores
@@ -159,19 +167,20 @@ class MultimodalSentimentPipeline(Pipeline):
     def _half_width(self, level: float) -> float:
         if not 0 < level < 1:
             raise ValueError(f"interval: expected a level between 0 and 1 such as 0.9, not {level}")
-        known = self.model.config.calibration
-        if known and str(level) in known["half_widths"]:
-            return known["half_widths"][str(level)]
-        if known:
-            available = f"it has those of {', '.join(known['half_widths'])}, from {known['clips']} validation clips"
+        calibration = self.model.config.calibration
+        if calibration and str(level) in calibration["half_widths"]:
+            return calibration["half_widths"][str(level)]
+        if calibration:
+            levels, clips = ", ".join(calibration["half_widths"]), calibration["clips"]
+            advice = f"it has those of levels {levels}, from {clips} validation clips"
         else:
-            available = "it has none; its run, finished again with `--resume_from_checkpoint true`, calibrates it"
-        raise ValueError(f"interval: this bundle has no interval of level {level}; {available}")
+            advice = "it is not calibrated; to calibrate it, finish its run again with `--resume_from_checkpoint true`"
+        raise ValueError(f"interval: this bundle has no interval of level {level}; {advice}")
 
     def postprocess(
         self, scored: dict, neutral_band: float | None = None, half_width: float | None = None
     ) -> dict[str, float | str]:
-        """Score and label of one clip, with its interval where one is asked for, or its error."""
+        """Score and label of one clip, with its interval if requested, or its error."""
         if "error" in scored:
             return scored
         if neutral_band is None:
@@ -188,7 +197,7 @@ class MultimodalSentimentPipeline(Pipeline):
 
 
 def as_clip(given: Any) -> Mapping[str, Any]:
-    """A clip of whatever a user may give for one: a clip, a path, or a row of a `datasets` media column that is not decoded.
+    """The clip that a user means: a clip, a path, or a row of a `datasets` media column that is not decoded.
 
     Raises:
         OmniSentError: for anything else, or for a file that cannot be opened.
@@ -212,7 +221,7 @@ def _given(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode_clip(processor: Any, clip: Any, modalities: Sequence[str] | None = None, on_error: str = "raise") -> dict:
-    """What a processor makes of whatever a user may give for a clip; `{"error": message}` for `on_error="return"`."""
+    """Encode what `as_clip` takes; on failure `{"error": message}` with `on_error="return"`, else an exception."""
     try:
         return processor.encode(as_clip(clip), modalities=modalities)
     except ValueError as error:
@@ -222,7 +231,7 @@ def encode_clip(processor: Any, clip: Any, modalities: Sequence[str] | None = No
 
 
 def _is_a(error: Exception, name: str) -> bool:
-    """By name: transformers may load each file of a bundle with copies of its own of what it imports, error classes among them."""
+    """Compare by name: transformers may load each file of a bundle with its own copies of the error classes."""
     return any(kind.__name__ == name for kind in type(error).__mro__)
 
 

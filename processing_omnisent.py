@@ -1,7 +1,7 @@
 """OmniSentProcessor: clips (text, audio, video) -> the inputs of OmniForSentimentRegression, one clip at a time, then padded.
 
-It has the prompt and the settings, and reads the files; what the Thinker expects of them is in thinker_inputs_omnisent.py. Position
-ids are made per clip, so that clips with and without audio can share a batch. It runs on the CPU, in DataLoader workers.
+It holds the prompt and the settings, and reads the files; the Thinker's input format is in thinker_inputs_omnisent.py. Position ids
+are computed per clip, so that clips with and without audio can share a batch. It runs on the CPU, in DataLoader workers.
 """
 
 import math
@@ -25,7 +25,7 @@ from .thinker_inputs_omnisent import MODEL_INPUTS, InputLayout, audio_tokens, lo
 logger = logging.get_logger(__name__)
 
 MODALITIES = ("text", "audio", "video")
-# Without the first, transformers silently makes an empty tokenizer, and without the last another prompt.
+# Without the first, transformers silently builds an empty tokenizer; without the last, another prompt.
 PROCESSOR_FILES = ("tokenizer.json", "tokenizer_config.json", "processor_config.json", "chat_template.jinja")
 SYSTEM_PROMPT = "You judge the sentiment that a speaker expresses in a short video clip."
 TRANSCRIPT = 'The speaker says: "{text}"'
@@ -33,7 +33,7 @@ CONTEXT = 'Before that, the speaker said: "{text}"'
 
 
 def rating_instruction(low: float = -3.0, high: float = 3.0) -> str:
-    """The sentence that asks for a score in a range; every readout is given the same one."""
+    """The sentence that asks for a score in a range; every readout uses the same one."""
     return (
         f"Rate the speaker's sentiment from {low:g} (strongly negative) over 0 (neutral) to {high:g} (strongly positive)."
         " Answer with a signed number with one decimal."
@@ -57,7 +57,7 @@ class OmniSentProcessor(ProcessorMixin):
     A clip is a mapping with `text`, `video` and `audio` (paths; each may be missing or `None`) and, for messages, `id`. With
     `video` set and `audio` unset, the video's own audio is used, if it has any. `context` may list the transcripts of the clips
     before it in its video, the earliest first. `start` and `end`, in seconds, take a segment of its files; for many segments of
-    one file, give what `open` returns in place of its path.
+    one file, give the result of `open` instead of its path.
 
     Args:
         feature_extractor: the base model's log-mel extractor.
@@ -65,17 +65,17 @@ class OmniSentProcessor(ProcessorMixin):
         chat_template: the base model's Jinja template, kept with the processor.
         system_prompt: the system turn.
         instruction: the sentence that ends the user turn.
-        transcript_template: how the transcript is put, with `{text}` in it.
-        context_template: how the preceding transcripts are put, joined by spaces, with `{text}` in it.
-        context_clips: how many of a clip's preceding transcripts are used, with the text modality; 0 for none.
+        transcript_template: the line with the transcript; contains `{text}`.
+        context_template: the line with the preceding transcripts, joined by spaces; contains `{text}`.
+        context_clips: how many preceding transcripts are used, if the text modality is; 0 for none.
         modalities: which of text, audio and video are used.
         fps: frames per second that are sampled, before `min_frames` and `max_frames`.
         min_frames: fewest frames of a video.
         max_frames: most frames of a video.
         min_pixels: fewest pixels of a frame after resizing.
         max_pixels: most pixels of a frame after resizing.
-        exact_resize: `False` for the faster 8-bit resize, which moves pixels by a few levels.
-        max_sound_seconds: audio beyond is cut; 300 is what the reference extractor keeps.
+        exact_resize: `False` for the faster 8-bit resize, which changes pixels by a few levels.
+        max_sound_seconds: longer audio is cut; the reference extractor keeps 300 s.
         patch_size: of the vision tower, in pixels.
         merge_size: of the vision tower, in patches.
         temporal_patch_size: of the vision tower, in frames.
@@ -128,10 +128,12 @@ class OmniSentProcessor(ProcessorMixin):
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template)
 
     def _check_settings(self) -> None:
-        """Raises a ValueError for a setting that no clip can be read with, naming it."""
+        """Raise a ValueError that names an invalid setting."""
         for name in ("transcript_template", "context_template"):
             if "{text}" not in getattr(self, name):
-                raise ValueError(f"{name} must have {{text}} in it, where the words go; it is {getattr(self, name)!r}")
+                raise ValueError(
+                    f"{name} must contain {{text}}, where the transcript goes; it is {getattr(self, name)!r}"
+                )
         if self.context_clips < 0:
             raise ValueError(f"context_clips must be at least 0, not {self.context_clips}")
         if not 0 < self.max_sound_seconds < math.inf:
@@ -165,9 +167,11 @@ class OmniSentProcessor(ProcessorMixin):
             if not os.path.isdir(pretrained_model_name_or_path):
                 cached_file(pretrained_model_name_or_path, name, **hub)
             elif not os.path.isfile(file):
-                raise FileNotFoundError(f"{file} is missing, and clips would be read otherwise; copy the bundle again")
+                raise FileNotFoundError(
+                    f"{file} is missing; without it, clips would be encoded differently. Copy the bundle again"
+                )
         verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # the tokenizer's loading warns of a model type that it does not know
+        logging.set_verbosity_error()  # loading the tokenizer warns about an unknown model type
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **{"trust_remote_code": False, **kwargs})
         finally:
@@ -175,7 +179,7 @@ class OmniSentProcessor(ProcessorMixin):
 
     @staticmethod
     def open(path: str | os.PathLike) -> LongMedia:
-        """A file of any length, opened once, to stand as `video` or `audio` of clips with `start` and `end`.
+        """Open a file of any length once, to use it as `video` or `audio` of clips with `start` and `end`.
 
         Example:
             >>> with processor.open("talk.mp4") as talk:
@@ -185,7 +189,7 @@ class OmniSentProcessor(ProcessorMixin):
 
     @property
     def video_sampling(self) -> VideoSampling:
-        """The rules by which frames are taken from a file."""
+        """How many frames are sampled from a video, and their size."""
         own = {field.name: getattr(self, field.name) for field in fields(VideoSampling) if field.name in SETTINGS}
         return VideoSampling(size_factor=self.layout.token_size, **own)
 
@@ -211,12 +215,12 @@ class OmniSentProcessor(ProcessorMixin):
 
         Args:
             clips: one clip or a list of B clips.
-            modalities: which of text, audio and video to use, in place of the processor's own.
+            modalities: which of text, audio and video to use, instead of the processor's own.
             padding_side: `"left"` or `"right"`; scores do not depend on it.
             return_tensors: only `"pt"`.
 
         Returns:
-            What [`OmniForSentimentRegression`] takes; see `pad`. Of a file that is read in part, the log has a warning.
+            What [`OmniForSentimentRegression`] takes; see `pad`. A file that is only partly readable is logged as a warning.
 
         Raises:
             ClipError: naming the clip, for a clip with nothing to score or with a file that cannot be read.
@@ -235,25 +239,25 @@ class OmniSentProcessor(ProcessorMixin):
 
         Returns:
             input_ids (T,), position_ids (3, T); with audio input_features (mel bins, M); with video pixel_values_videos
-            (P, patch values) and video_grid_thw (1, 3). And `clip_id`, which messages name it by, and `warning` where a part of a
-            file cannot be read.
+            (P, patch values) and video_grid_thw (1, 3). Also `clip_id`, for messages, and `warning` if part of a file cannot
+            be read.
 
         Raises:
             ClipError: naming the clip.
         """
-        wanted = self.modalities if modalities is None else check_modalities(modalities)
+        used = self.modalities if modalities is None else check_modalities(modalities)
         clip_id = _clip_id(clip)
         try:
-            text, media = _read_clip(clip, wanted, self.video_sampling, self.max_sound_seconds)
+            text, media = _read_clip(clip, used, self.video_sampling, self.max_sound_seconds)
         except OmniSentError as error:
             raise ClipError(str(error), clip_id) from error
-        encoded: dict[str, Any] = self.assemble(text, media, before=self._context(clip) if "text" in wanted else None)
+        encoded: dict[str, Any] = self.assemble(text, media, before=self._context(clip) if "text" in used else None)
         if text is None and not {"input_features", "video_grid_thw"} & encoded.keys():
             have = ", ".join(name for name in MODALITIES if clip.get(name)) or "none"
-            silent = "audio" in wanted and (clip.get("video") or clip.get("audio"))
+            silent = "audio" in used and (clip.get("video") or clip.get("audio"))
             raise ClipError(
-                f"nothing to score: expected at least one of {', '.join(wanted)}, found {have}"
-                f"{' without a sound track' if silent else ''}; give it {' or '.join(wanted)}",
+                f"nothing to score: expected at least one of {', '.join(used)}, found {have}"
+                f"{' without an audio track' if silent else ''}; give it {' or '.join(used)}",
                 clip_id,
             )
         tokens = len(encoded["input_ids"])
@@ -267,10 +271,10 @@ class OmniSentProcessor(ProcessorMixin):
         return encoded
 
     def assemble(self, text: str | None, media: ClipMedia, *, before: str | None = None) -> dict[str, torch.Tensor]:
-        """The inputs, as `encode` returns them, of a transcript and of media that are read already.
+        """The inputs, as from `encode`, of a transcript and media that were already read.
 
         Args:
-            text: transcript, without marks of special tokens.
+            text: transcript, without special tokens.
             media: frames and audio, each `None` where the clip has none.
             before: the preceding transcripts, as one text.
         """
@@ -285,25 +289,25 @@ class OmniSentProcessor(ProcessorMixin):
             encoded["pixel_values_videos"], grid = layout.patches(media.frames)
             encoded["video_grid_thw"] = grid
         ids = self.tokenizer(self.prompt(text, before, video=grid is not None, audio=bool(mel_frames)))["input_ids"]
-        seen = (self.tokenizer, mel_frames, grid, media.seconds_per_frame_pair)
-        input_ids = torch.tensor(layout.expand(ids, *seen))  # (T,)
-        positions = layout.position_ids(input_ids, *seen)
+        sizes = (self.tokenizer, mel_frames, grid, media.seconds_per_frame_pair)
+        input_ids = torch.tensor(layout.expand(ids, *sizes))  # (T,)
+        positions = layout.position_ids(input_ids, *sizes)
         return {"input_ids": input_ids, "position_ids": positions, **encoded}
 
     def pad(self, encoded: Sequence[Mapping[str, Any]], *, padding_side: str = "left") -> BatchFeature:
-        """Join B encoded clips into a batch; `audio_embeds` and `video_embeds` (tokens, H) that are known already are joined too.
+        """Pad B encoded clips to a batch; precomputed `audio_embeds` and `video_embeds` (tokens, H) are joined too.
 
         Returns:
             input_ids, attention_mask (B, T), position_ids (3, B, T); of the A clips with audio input_features (A, mel bins, M)
             and feature_attention_mask (A, M); of the V with video pixel_values_videos (P, patch values), video_grid_thw (V, 3).
 
         Raises:
-            ValueError: when a clip has more or fewer placeholders than features, which clips after it would then get.
+            ValueError: when a clip's numbers of placeholders and features differ; later clips would get the wrong features.
         """
         return BatchFeature(self.layout.pad(encoded, self.tokenizer, padding_side=padding_side))
 
     def prompt(self, text: str | None, before: str | None = None, *, video: bool, audio: bool) -> str:
-        """The chat prompt of a transcript and of those before it, with one placeholder: for video, with any audio, or for audio."""
+        """The chat prompt of a transcript and preceding ones, with one placeholder for video (with or without audio) or audio."""
         content: list[dict[str, str]] = []
         if video:
             content.append({"type": "video", "video": ""})
@@ -343,40 +347,42 @@ def _clip_id(clip: Mapping[str, Any]) -> str:
 
 
 def _read_clip(
-    clip: Mapping[str, Any], wanted: Sequence[str], sampling: VideoSampling, max_sound_seconds: float
+    clip: Mapping[str, Any], modalities: Sequence[str], sampling: VideoSampling, max_sound_seconds: float
 ) -> tuple[str | None, ClipMedia]:
-    """The transcript, and the frames and audio samples that are wanted; each `None` where the clip has none."""
-    text = _plain_text(clip.get("text")) if "text" in wanted else None
+    """The transcript, frames and audio samples of the given modalities; each `None` if the clip has none."""
+    text = _plain_text(clip.get("text")) if "text" in modalities else None
     video, audio = clip.get("video"), clip.get("audio")
-    own_audio = video is not None and audio is None and "audio" in wanted
+    own_audio = video is not None and audio is None and "audio" in modalities
     frames, pair_seconds, samples, duration = None, None, None, 0.0
     warnings: list[str] = []
     segment = (clip.get("start"), clip.get("end"))
-    if video is not None and ("video" in wanted or own_audio):
+    if video is not None and ("video" in modalities or own_audio):
         rules: dict[str, Any] = {"sampling": sampling, "max_sound_seconds": max_sound_seconds}
-        media = _read_file(video, *segment, video="video" in wanted, audio=own_audio, **rules)
+        media = _read_file(video, *segment, video="video" in modalities, audio=own_audio, **rules)
         frames, pair_seconds = media.frames, media.seconds_per_frame_pair
         samples, duration = media.audio, media.duration
         warnings += [media.warning] if media.warning else []
-    if audio is not None and "audio" in wanted:
+    if audio is not None and "audio" in modalities:
         media = _read_file(audio, *segment, video=False, audio=True, max_sound_seconds=max_sound_seconds)
         samples, duration = media.audio, max(duration, media.duration)
         warnings += [media.warning] if media.warning else []
     return text, ClipMedia(frames, pair_seconds, samples, duration, "; ".join(warnings) or None)
 
 
-def _read_file(file: str | os.PathLike | LongMedia, start: float | None, end: float | None, **wanted: Any) -> ClipMedia:
-    """The whole of a file, or a segment of it."""
+def _read_file(
+    file: str | os.PathLike | LongMedia, start: float | None, end: float | None, **options: Any
+) -> ClipMedia:
+    """A whole file, or a segment of it."""
     if isinstance(file, LongMedia):
-        return file.read(start or 0.0, end, **wanted)
+        return file.read(start or 0.0, end, **options)
     if start is None and end is None:
-        return read_media(file, **wanted)
+        return read_media(file, **options)
     with LongMedia(file) as media:
-        return media.read(start or 0.0, end, **wanted)
+        return media.read(start or 0.0, end, **options)
 
 
 def _plain_text(text: str | None) -> str | None:
-    """A transcript without the marks of special tokens, none of which may come from it; `None` when nothing is left."""
+    """A transcript that cannot contain special tokens; `None` if it is empty."""
     if text is not None and not isinstance(text, str):
         raise ClipError(f"text must be a string or None, not {type(text).__name__}")
     try:

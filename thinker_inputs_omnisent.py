@@ -1,7 +1,7 @@
-"""What the Qwen2.5-Omni Thinker is fed with: patches, log-mel, placeholders and position ids of a clip, and batches.
+"""Inputs of the Qwen2.5-Omni Thinker: patches, log-mel, placeholders and position ids of a clip, and batches.
 
-All of it equals what the official processor makes of the same frames and samples. With thinker_omnisent.py the only file that knows
-which family of models the Thinker is of. It works on the CPU, reads no file, and knows no weights.
+They equal those of the official processor for the same frames and samples. Only this file and thinker_omnisent.py know the model
+family. It works on the CPU, reads no file, and knows no weights.
 """
 
 import math
@@ -33,8 +33,8 @@ class InputLayout:
         temporal_patch_size: frames of a patch.
         image_mean: per channel, for pixels in [0, 1].
         image_std: per channel, for pixels in [0, 1].
-        position_id_per_seconds: time positions a second.
-        seconds_per_chunk: length of the turns in which video and audio are interleaved.
+        position_id_per_seconds: time positions per second.
+        seconds_per_chunk: length of the chunks in which video and audio are interleaved.
     """
 
     patch_size: int = 14
@@ -73,17 +73,17 @@ class InputLayout:
     def expand(
         self, ids: list[int], tokenizer: Any, mel_frames: int, grid: torch.Tensor | None, pair_seconds: float | None
     ) -> list[int]:
-        """Token ids with as many placeholders as the towers give features, in the place of each single one.
+        """Token ids of a prompt, with its placeholder repeated once per tower feature.
 
         Args:
-            ids: of the prompt, with one placeholder for video, with or without audio, or for audio alone.
-            tokenizer: which has the ids of the placeholders.
+            ids: of the prompt, with one placeholder for video (with or without audio) or for audio alone.
+            tokenizer: has the ids of the placeholders.
             mel_frames: of the audio; 0 without audio.
             grid: (1, 3), of the video's patches; `None` without video.
             pair_seconds: from one pair of frames to the next.
 
         Raises:
-            ValueError: when the prompt has none or several.
+            ValueError: when the prompt does not have exactly one placeholder.
         """
         of_audio = audio_tokens(mel_frames)
         audio, video = tokenizer.audio_token_id, tokenizer.video_token_id
@@ -98,9 +98,9 @@ class InputLayout:
         chunks: Any = OfficialProcessor.get_chunked_index
         runs = [[end - start for start, end in chunks(None, i, per_chunk)] for i in (times, np.arange(of_audio))]
         inner = [tokenizer.audio_bos_token_id]
-        for turn in range(max(map(len, runs))):
+        for chunk in range(max(map(len, runs))):
             for token, lengths in zip((video, audio), runs, strict=True):
-                inner += [token] * (lengths[turn] if turn < len(lengths) else 0)
+                inner += [token] * (lengths[chunk] if chunk < len(lengths) else 0)
         return _replace(ids, video, [*inner, tokenizer.audio_eos_token_id])
 
     def position_ids(
@@ -132,7 +132,7 @@ class InputLayout:
             rules,
             indices.tolist(),
             per_chunk,
-            int(start),  # it looks at one token after another: slow in a tensor
+            int(start),  # it iterates over the tokens, which is slow in a tensor
         )
         positions, _ = thinker.get_rope_index(
             rules,
@@ -148,7 +148,7 @@ class InputLayout:
     def pad(
         self, encoded: Sequence[Mapping[str, Any]], tokenizer: Any, *, padding_side: str = "left"
     ) -> dict[str, torch.Tensor]:
-        """Join B encoded clips into a batch; see `OmniSentProcessor.pad` for what it returns and raises."""
+        """Pad B encoded clips to a batch; see `OmniSentProcessor.pad` for what it returns and raises."""
         if padding_side not in ("left", "right"):
             raise ValueError(f"padding_side must be 'left' or 'right', not {padding_side!r}")
         if not encoded:
@@ -182,10 +182,10 @@ class InputLayout:
         return batch
 
     def check_placeholders(self, clip: Mapping[str, Any], tokenizer: Any) -> None:
-        """An encoded clip has a placeholder for each feature that the towers give, or have given already.
+        """Check that an encoded clip has one placeholder for each tower feature.
 
         Raises:
-            ValueError: when it has more or fewer, which clips after it would then get.
+            ValueError: when the numbers differ; later clips of the batch would get the wrong features.
         """
         of_audio = clip["audio_embeds"].shape[0] if "audio_embeds" in clip else 0
         if "input_features" in clip:
@@ -200,21 +200,21 @@ class InputLayout:
             places = int((clip["input_ids"] == token).sum())
             if places != features:
                 raise ValueError(
-                    f"clip {clip.get('clip_id', 'without id')}: {features} {kind} features for {places} placeholders; encode it"
-                    " again, with the processor that pads it"
+                    f"clip {clip.get('clip_id', 'without id')}: {features} {kind} features for {places} placeholders; encode and"
+                    " pad it with the same processor"
                 )
 
 
 def audio_tokens(mel_frames: int) -> int:
-    """Tokens that the audio tower makes of a number of log-mel frames: one for each 40 ms, less at the end."""
+    """Number of audio tokens for a number of log-mel frames: about one per 40 ms."""
     return max(0, ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1)
 
 
 def log_mel(extractor: Any, samples: np.ndarray, sample_rate: int) -> torch.Tensor:
-    """Log-mel (mel bins, M) of mono samples (samples,), M = ceil(samples / hop), bit-equal with the official path's.
+    """Log-mel (mel bins, M) of mono samples (samples,), M = ceil(samples / hop), bit-equal to the official path's.
 
-    That one pads to 300 s first. Three hops of silence would give the same values; sixteen keep the matrix product off the kernel
-    that some CPUs take for a few columns, which rounds otherwise.
+    The official path pads to 300 s. Padding with three hops would give the same values; sixteen avoid the kernel that some CPUs use
+    for matrix products with few columns, which rounds differently.
     """
     hop = extractor.hop_length
     frames = math.ceil(len(samples) / hop)
@@ -230,7 +230,7 @@ def log_mel(extractor: Any, samples: np.ndarray, sample_rate: int) -> torch.Tens
 
 
 def official_settings(base_model: str | os.PathLike, *, revision: str | None = None) -> dict[str, Any]:
-    """What the processor of an official checkpoint says of its Thinker's inputs, as arguments of `OmniSentProcessor`."""
+    """Parts and settings of an official checkpoint's processor, as arguments of `OmniSentProcessor`."""
     base = OfficialProcessor.from_pretrained(base_model, revision=revision)
     vision = base.video_processor
     return {
@@ -248,7 +248,7 @@ def official_settings(base_model: str | os.PathLike, *, revision: str | None = N
 def _replace(ids: list[int], token: int, by: list[int]) -> list[int]:
     if ids.count(token) != 1:
         raise ValueError(
-            f"the chat template must put one placeholder {token} for the clip's media, found {ids.count(token)}"
+            f"the chat template must give one placeholder {token} for the clip's media, found {ids.count(token)}"
         )
     at = ids.index(token)
     return [*ids[:at], *by, *ids[at + 1 :]]

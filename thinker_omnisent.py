@@ -1,6 +1,6 @@
 """The Qwen2.5-Omni Thinker: its classes, checkpoint layout and loading, its towers, and the layers that LoRA adapts.
 
-The one file, with thinker_inputs_omnisent.py, that knows which family of models the Thinker is of. It knows no head and no score.
+Only this file and thinker_inputs_omnisent.py know the model family. Knows no head and no score.
 """
 
 import copy
@@ -28,12 +28,12 @@ ThinkerWithLMHead: TypeAlias = Qwen2_5OmniThinkerForConditionalGeneration
 TOWERS = ("audio_tower", "visual")
 LANGUAGE_MODEL = "language_model"
 LORA_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# By preset: suffixes over the whole Thinker, or a pattern of its language model.
+# By preset: suffixes of module names in the whole Thinker, or a pattern for its language model.
 LORA_TARGETS: dict[str, list[str] | str] = {
     "paper": list(LORA_NAMES),
     "llm": rf".*{LANGUAGE_MODEL}\.layers\.\d+\.(self_attn|mlp)\.({'|'.join(LORA_NAMES)})",
 }
-HUB_KEYWORDS = ("token", "cache_dir", "local_files_only")  # that go to the base model too
+HUB_KEYWORDS = ("token", "cache_dir", "local_files_only")  # also passed on to the base model
 _VISION_TOWER = {"hidden_size": 1280, "intermediate_size": 3420}
 PUBLISHED_THINKERS: dict[str, dict[str, Any]] = {  # where they differ from the defaults of ThinkerConfig
     "Qwen/Qwen2.5-Omni-7B": {"vision_config": {**_VISION_TOWER, "out_hidden_size": 3584}},
@@ -64,12 +64,12 @@ def tower_features(
     Args:
         thinker: the headless Thinker.
         input_features: (A, mel bins, M) log-mel of the A clips that have audio, padded to M.
-        feature_attention_mask: (A, M), 1 for mel frames that are no padding.
+        feature_attention_mask: (A, M), 0 for padding.
         pixel_values_videos: (P, patch values), the patches of all videos one after another.
         video_grid_thw: (V, 3), patches in time, height and width of each of the V videos.
 
     Returns:
-        `audio_embeds` (audio tokens, H) and `video_embeds` (video tokens, H), clip after clip; each only where there is any.
+        `audio_embeds` (audio tokens, H) and `video_embeds` (video tokens, H), clip after clip; each only if there is any.
     """
     features = {}
     if input_features is not None:
@@ -91,18 +91,18 @@ def embed_clips(
     video_embeds: torch.Tensor | None = None,
     **media: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Token embeddings (B, T, H) with each tower's output in its placeholders.
+    """Token embeddings (B, T, H) with the towers' outputs in place of the placeholder tokens.
 
     Args:
         thinker: the headless Thinker.
-        input_ids: (B, T), placeholders and all.
-        audio_embeds: (audio tokens, H), where the audio tower's output is known already.
-        video_embeds: (video tokens, H), likewise.
-        **media: else the towers' inputs, as `tower_features` takes them.
+        input_ids: (B, T), with placeholders.
+        audio_embeds: (audio tokens, H), precomputed output of the audio tower.
+        video_embeds: (video tokens, H), likewise, of the vision tower.
+        **media: otherwise the towers' inputs, as `tower_features` takes them.
     """
     embeds = thinker.get_input_embeddings()(input_ids)  # (B, T, H)
-    known = {"audio_embeds": audio_embeds, "video_embeds": video_embeds}
-    features = {name: value for name, value in known.items() if value is not None} | tower_features(thinker, **media)
+    given = {"audio_embeds": audio_embeds, "video_embeds": video_embeds}
+    features = {name: value for name, value in given.items() if value is not None} | tower_features(thinker, **media)
     for name, token in (
         ("audio_embeds", thinker.config.audio_token_id),
         ("video_embeds", thinker.config.video_token_id),
@@ -119,16 +119,16 @@ def _frozen(tower: nn.Module) -> AbstractContextManager[None]:
 
 
 def _fill(embeds: torch.Tensor, placeholders: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    """Features (N, H) in the N places of embeddings (B, T, H) that a mask (B, T) marks.
+    """Embeddings (B, T, H) with features (N, H) in the N positions that a mask (B, T) marks.
 
     Raises:
-        ValueError: when there are more or fewer places than features: clips would get each other's.
+        ValueError: when the numbers of positions and features differ: clips would get each other's features.
     """
     places = int(placeholders.sum())
     if places != len(features):
         raise ValueError(
-            f"{len(features)} audio or video features for {places} placeholders in input_ids; make the inputs of all clips with"
-            " one OmniSentProcessor, that of this model"
+            f"{len(features)} audio or video features for {places} placeholders in input_ids; prepare all clips with the"
+            " OmniSentProcessor of this model"
         )
     features = features.to(embeds.device, embeds.dtype)
     return embeds.masked_scatter(placeholders.unsqueeze(-1).expand_as(embeds), features)
@@ -143,15 +143,15 @@ def load_thinker(
     without: Sequence[str] = (),
     **kwargs,
 ) -> PreTrainedModel:
-    """The Thinker out of an official full checkpoint, headless by default; what its class lacks is never read into memory.
+    """Load the Thinker of an official full checkpoint, headless by default; weights that its class lacks are not read.
 
     Args:
         base_model: Hub id or folder in the layout of Qwen/Qwen2.5-Omni-7B.
         revision: branch, tag or commit of a Hub id.
         config: the Thinker's configuration; read from the checkpoint when not given.
         thinker_class: another class of the Thinker, e.g. the one with its lm_head.
-        without: parts that are neither built nor read and become `None`, of audio_tower, visual and language_model.
-        **kwargs: to its `from_pretrained`: dtype, quantization_config, device_map, attn_implementation, ...
+        without: parts that are not loaded and become `None`: any of audio_tower, visual and language_model.
+        **kwargs: for its `from_pretrained`: dtype, quantization_config, device_map, attn_implementation, ...
 
     Raises:
         ValueError: when the checkpoint lacks weights of the Thinker.
@@ -173,7 +173,7 @@ def load_thinker(
             f"{base_model} is not a Qwen2.5-Omni checkpoint that fits its configuration: {len(wrong)} Thinker weights are"
             f" missing or of another shape, first {wrong[0]}; download it again or correct base_model"
         )
-    mend_nf4_on_cpu(thinker)
+    fix_nf4_on_cpu(thinker)
     for module in thinker.modules():
         module._is_hf_initialized = True
     return thinker
@@ -195,7 +195,7 @@ def _leaving_out(parts: Sequence[str], thinker_class: type[PreTrainedModel]) -> 
 
 
 def thinker_config(base_model: str | os.PathLike, *, revision: str | None = None, **hub) -> ThinkerConfig:
-    """The Thinker's part of an official full configuration, read without any weight."""
+    """The Thinker's part of an official full configuration; reads no weights."""
     config, _ = Qwen2_5OmniConfig.get_config_dict(base_model, revision=revision, **hub)
     if "thinker_config" not in config:
         raise ValueError(
@@ -214,7 +214,7 @@ def pinned_revision(base_model: str | os.PathLike, revision: str | None) -> str 
 
 @contextmanager
 def _quiet_load_report() -> Iterator[None]:
-    """The library reports the lm_head that is left out on purpose; what matters of the report is checked by the caller."""
+    """Silence transformers' load report, which lists the skipped lm_head; the caller checks the loading info."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -223,16 +223,16 @@ def _quiet_load_report() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def mend_nf4_on_cpu(thinker: nn.Module) -> None:
-    """Keeps bitsandbytes from repacking NF4 weights on the CPU: after that, training steps lose their gradients."""
+def fix_nf4_on_cpu(thinker: nn.Module) -> None:
+    """Keep bitsandbytes from repacking NF4 weights on the CPU: after that, training steps lose their gradients."""
     modules: Iterator[Any] = thinker.modules()
     for module in modules:
         if getattr(module, "support_avx512bf16_for_cpu", False) and module.weight.device.type == "cpu":
             module.support_avx512bf16_for_cpu = False
 
 
-def take_over_loading(model: PreTrainedModel, thinker: PreTrainedModel) -> None:
-    """Copy to the outermost model what Trainer and accelerate look for there: the Thinker's quantiser and devices."""
+def copy_loading_info(model: PreTrainedModel, thinker: PreTrainedModel) -> None:
+    """Copy the Thinker's quantiser and device map to the outermost model, where Trainer and accelerate look for them."""
     for name in ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "hf_device_map"):
         if hasattr(thinker, name):
             setattr(model, name, getattr(thinker, name))

@@ -22,10 +22,10 @@ from ..modeling_omnisent import bundle_folder
 from ..thinker_omnisent import (
     ThinkerConfig,
     ThinkerWithLMHead,
+    copy_loading_info,
     embed_clips,
     load_thinker,
     pinned_revision,
-    take_over_loading,
 )
 from .answers import format_answer, numeric_answers, parse_answer
 from .base import Readings, Readout
@@ -57,7 +57,7 @@ class OmniForSentimentGeneration(AdaptedThinker):
         self.model, self.lm_head = thinker.model, thinker.lm_head
         self.base_name, self.base_revision = str(base_name), base_revision
         self.post_init()
-        take_over_loading(self, thinker)
+        copy_loading_info(self, thinker)
 
     @classmethod
     def from_base(

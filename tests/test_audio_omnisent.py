@@ -106,7 +106,7 @@ def test_a_sample_that_no_audio_can_have_is_refused(tmp_path, codec, rate, bad, 
     wave[:, 100] = bad
     path = write_clip(tmp_path / "a.wav", 0, wave=wave, rate=rate, audio_codec=codec)
     reason = fault(path, video=False)
-    assert reason.startswith(f"damaged: its sound has a sample of {named}, expected finite ones of at most 100")
+    assert reason.startswith(f"damaged: its audio has a sample of {named}, expected finite samples of at most 100")
 
 
 def test_loud_float_audio_is_kept_as_it_is(tmp_path):
@@ -129,7 +129,7 @@ def test_a_sample_rate_that_no_audio_has_is_refused(tmp_path):
     data = bytearray(path.read_bytes())
     data[24:28] = (3).to_bytes(4, "little")
     path.write_bytes(data)
-    assert fault(path, video=False).startswith("its sound has a sample rate of 3 Hz, expected 1000 to 1000000")
+    assert fault(path, video=False).startswith("its audio has a sample rate of 3 Hz, expected 1000 to 1000000")
 
 
 @pytest.mark.parametrize(("layout", "codec"), [("5.1", "aac"), ("7.1", "aac"), ("7.1", "flac")])
@@ -171,7 +171,7 @@ def test_audio_that_cannot_be_decoded_is_silence_of_the_same_length_and_a_warnin
         broken = ruin(path, "audio", range(first, first + length))
         assert 0 < marks_of_damage(broken, "audio")[0] <= length
         media = read_media(broken, video=count > 0)
-        stated = re.fullmatch(r"(less than )?(\d+) % of its sound cannot be decoded", media.warning)
+        stated = re.fullmatch(r"(less than )?(\d+) % of its audio cannot be decoded", media.warning)
         assert float(stated[2]) == pytest.approx(100 * length / len(packets), abs=1)
         lasts = packets[0][1] * tick * 16_000  # the last packet may be a part of one
         assert len(media.audio) == pytest.approx(len(whole.audio), abs=20 if first <= 30 else lasts)
@@ -185,7 +185,7 @@ def test_audio_that_cannot_be_decoded_is_silence_of_the_same_length_and_a_warnin
             assert seconds == pytest.approx(length * packets[30][1] * tick, abs=0.03)
     broken = ruin(path, "audio", range(20, 20 + len(packets) // 5))
     assert re.match(
-        r"damaged: [12]\d % of its sound cannot be decoded, at most 10 % may", fault(broken, video=count > 0)
+        r"damaged: [12]\d % of its audio cannot be decoded, at most 10 % may", fault(broken, video=count > 0)
     )
     if count:
         assert read_media(broken, audio=False).warning is None
@@ -196,7 +196,7 @@ def test_all_audio_lost_is_no_silent_clip(tmp_path):
     with av.open(str(path)) as container:
         packets = sum(packet.size > 0 for packet in container.demux(audio=0))
     broken = ruin(path, "audio", range(packets))
-    assert fault(broken).startswith("damaged: 100 % of its sound cannot be decoded")
+    assert fault(broken).startswith("damaged: 100 % of its audio cannot be decoded")
     assert read_media(broken, audio=False).audio is None
 
 
@@ -209,5 +209,5 @@ def test_audio_that_is_marked_as_corrupt_is_missing(tmp_path):
         path.write_bytes(data)
         if marks_of_damage(path, "audio")[1]:
             marked += 1
-            assert "of its sound cannot be decoded" in read_media(path, video=False).warning
+            assert "of its audio cannot be decoded" in read_media(path, video=False).warning
     assert marked > 1

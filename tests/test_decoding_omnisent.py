@@ -50,7 +50,7 @@ def test_what_is_not_a_media_file_is_named_as_what_it_is(tmp_path):
     "address", ["http://example.com/a.mp4", "https://example.com/a.mp4", "file:///a.mp4", "rtmp://x"]
 )
 def test_an_address_is_refused_by_name(address):
-    assert "found an address" in fault(address)
+    assert "found a URL" in fault(address)
 
 
 def test_a_path_may_hold_a_colon_or_a_pattern(tmp_path, clip, monkeypatch):
@@ -177,7 +177,7 @@ def test_damage_to_the_container_is_said(tmp_path):
     data = bytearray(path.read_bytes())
     data[spots[60] - 10 : spots[60]] = bytes(10)
     path.write_bytes(data)
-    assert re.fullmatch(r"\d % of its sound cannot be decoded", read_media(path).warning)
+    assert re.fullmatch(r"\d % of its audio cannot be decoded", read_media(path).warning)
 
 
 @pytest.mark.parametrize("suffix", ["aac", "amr"])

@@ -275,7 +275,7 @@ def test_frames_that_the_decoder_marks_as_corrupt_are_missing(tmp_path):
     assert media.warning == "1 of 4 frames cannot be decoded"
     assert torch.equal(media.frames, whole.frames[[0, 1, 3, 3]])
     later = read_media(broken, sampling=EVERY)
-    assert later.warning == "1 of 50 frames cannot be decoded; 6 of 50 frames build on damaged ones"
+    assert later.warning == "1 of 50 frames cannot be decoded; 6 of 50 frames depend on damaged ones"
 
 
 def test_a_mark_belongs_to_its_frame_though_others_are_decoded_before_it_is_shown(tmp_path):
@@ -291,7 +291,7 @@ def test_a_mark_belongs_to_its_frame_though_others_are_decoded_before_it_is_show
     assert marks_of_damage(path, "video")[1] == 1
     after = len(packets) - 1 - place
     assert after > 1
-    said = f"1 of 48 frames cannot be decoded; {after} of 48 frames build on damaged ones"
+    said = f"1 of 48 frames cannot be decoded; {after} of 48 frames depend on damaged ones"
     assert read_media(path, sampling=EVERY).warning == said
 
 

@@ -270,7 +270,7 @@ def test_parts_can_be_left_out_and_audio_is_limited(talk):
 
 def test_what_cannot_be_read_is_said(talk, tmp_path):
     with LongMedia(talk) as media:
-        with pytest.raises(MediaError, match=r"nothing at 60\.00 s: it is 60\.00 s long"):
+        with pytest.raises(MediaError, match=r"nothing at 60\.00 s: the file is 60\.00 s long"):
             media.read(60, 68)
         for start, end in ((-1, 2), (3, 3), (4, 2)):
             with pytest.raises(ValueError, match="expected a segment with 0 <= start < end"):
@@ -307,7 +307,7 @@ def test_a_damaged_segment_leaves_the_others(talk, tmp_path):
 
 @pytest.fixture(scope="module")
 def half_read(talk, tmp_path_factory) -> Path:
-    """The talk with its sound from 20.5 to 21.0 s and from 40 to 44 s, and the frame at 30.5 s, overwritten."""
+    """The talk with its audio from 20.5 to 21.0 s and from 40 to 44 s, and the frame at 30.5 s, overwritten."""
     path = tmp_path_factory.mktemp("long") / "half_read.mp4"
     data = bytearray(talk.read_bytes())
     with av.open(str(talk)) as container:
@@ -328,7 +328,7 @@ def test_missing_audio_is_silent_in_its_place_and_warned_of_in_its_own_segment(h
         for start in (16, 18.3, 20.6):
             read, true = (one.read(start, start + 8, video=False) for one in (media, whole))
             share = 100 * (21 - max(start, 20.5)) / 8
-            assert float(read.warning.removesuffix(" % of its sound cannot be decoded")) == pytest.approx(share, abs=1)
+            assert float(read.warning.removesuffix(" % of its audio cannot be decoded")) == pytest.approx(share, abs=1)
             assert len(read.audio) == pytest.approx(len(true.audio), abs=2)
             bad = slice(max(0, round((20.55 - start) * 16_000)), round((20.95 - start) * 16_000))
             assert np.abs(read.audio[bad]).max() < 0.02
@@ -338,11 +338,11 @@ def test_missing_audio_is_silent_in_its_place_and_warned_of_in_its_own_segment(h
             read, true = (one.read(start, start + 8, video=False) for one in (media, whole))
             assert read.warning is None
             np.testing.assert_allclose(read.audio[2000:], true.audio[2000:], atol=2e-2)
-        assert media.read(20, 28, sampling=SMALL).warning.startswith("6 % of its sound cannot be decoded")
+        assert media.read(20, 28, sampling=SMALL).warning.startswith("6 % of its audio cannot be decoded")
         assert "frames" in media.read(28, 36, sampling=SMALL).warning
         assert media.read(45, 53, sampling=SMALL).warning is None
         for start in (38, 43):
-            with pytest.raises(MediaError, match=r"damaged: \d\d % of its sound cannot be decoded"):
+            with pytest.raises(MediaError, match=r"damaged: \d\d % of its audio cannot be decoded"):
                 media.read(start, start + 4)
 
 
@@ -419,7 +419,7 @@ def test_a_poisoned_sample_spoils_its_own_segment_alone(tmp_path):
         frame.sample_rate = 16_000
         out.mux(audio.encode(frame))
     with LongMedia(path) as media:
-        with pytest.raises(MediaError, match=r"a sample of 3e\+38, expected finite ones of at most 100"):
+        with pytest.raises(MediaError, match=r"a sample of 3e\+38, expected finite samples of at most 100"):
             media.read(4, 6, video=False)
         np.testing.assert_array_equal(media.read(10, 12, video=False).audio, wave[160_000:192_000])
 

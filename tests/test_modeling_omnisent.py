@@ -291,7 +291,7 @@ def test_a_bundle_without_the_adapter_that_it_was_saved_with_is_refused(tiny_bac
 def test_a_file_that_is_no_whole_safetensors_file_is_named(tiny_backbone, tmp_path):
     _trained(tiny_backbone).save_pretrained(tmp_path)
     (tmp_path / "head.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(ValueError, match=r"head\.safetensors: not a whole safetensors file"):
+    with pytest.raises(ValueError, match=r"head\.safetensors: not a complete safetensors file"):
         OmniForSentimentRegression.from_pretrained(tmp_path)
 
 

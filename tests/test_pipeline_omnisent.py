@@ -148,7 +148,7 @@ def test_an_interval_lies_around_the_score_and_within_the_range(pipe, clips):
     assert -3 <= wide["low"] <= wide["score"] <= wide["high"] <= 3
     assert wide["high"] - wide["low"] < 5.8
     with pytest.raises(
-        ValueError, match=r"no interval of level 0.7; it has those of 0.8, 0.9, from 40 validation clips"
+        ValueError, match=r"no interval of level 0.7; it has those of levels 0.8, 0.9, from 40 validation clips"
     ):
         pipe(clips[0], interval=0.7)
     for level in (0, 1, 90):
@@ -157,7 +157,10 @@ def test_an_interval_lies_around_the_score_and_within_the_range(pipe, clips):
 
 
 def test_a_bundle_without_calibration_says_so(pipe, clips):
-    with pytest.raises(ValueError, match="it has none; its run, finished again with `--resume_from_checkpoint true`"):
+    with pytest.raises(
+        ValueError,
+        match="it is not calibrated; to calibrate it, finish its run again with `--resume_from_checkpoint true`",
+    ):
         pipe(clips[0], interval=0.9)
 
 
@@ -180,5 +183,5 @@ def test_a_score_that_is_no_number_is_an_error_of_its_clip_alone(pipe, model, cl
 def test_what_could_not_be_read_of_a_clip_stands_beside_its_score(pipe, half_read, clips):
     half, whole = pipe([{"audio": half_read, "text": "good"}, clips[0]])
     assert half.keys() == {"score", "warning", "label"}
-    assert "% of its sound" in half["warning"]
+    assert "% of its audio" in half["warning"]
     assert whole.keys() == {"score", "label"}

@@ -181,7 +181,7 @@ def test_a_clip_with_nothing_to_score_is_named(processor, tmp_path):
     with pytest.raises(ClipError, match="clip c7: nothing to score"):
         processor({"id": "c7", "text": "  "})
     silent = _clip(tmp_path / "silent.mp4", 1.0, sound=False)
-    with pytest.raises(ClipError, match=r"clip c8: .*without a sound track"):
+    with pytest.raises(ClipError, match=r"clip c8: .*without an audio track"):
         processor({"id": "c8", "video": silent}, modalities=["audio"])
 
 
@@ -314,7 +314,7 @@ def test_a_text_that_is_no_unicode_is_an_error_of_its_clip(processor):
 
 def test_what_cannot_be_read_of_a_clip_is_kept_with_it_and_logged(processor, half_read, caplog):
     encoded = processor.encode({"id": "c8", "audio": half_read})
-    assert "% of its sound" in encoded["warning"]
+    assert "% of its audio" in encoded["warning"]
     with caplog.at_level("WARNING", logger="omnisent.processing_omnisent"):
         processor([{"id": "c8", "audio": half_read}])
     assert f"clip c8: {encoded['warning']}" in caplog.text

@@ -108,7 +108,7 @@ def _trackers(v: SimpleNamespace) -> list[str]:
     return [name for name in named if name not in ("none", "all", *get_available_reporting_integrations())]
 
 
-_TEMPLATE = "it must have {text} in it, where the words go"
+_TEMPLATE = "it must contain {text}, where the transcript goes"
 _LAUNCHED = "(`accelerate launch --mixed_precision` counts as the first)"
 _NO_WORKERS = "it applies to DataLoader workers; set dataloader_num_workers to at least 1, or leave it out"
 _NO_EVALUATION = "set eval_strategy to steps or epoch"

@@ -115,6 +115,6 @@ def test_a_score_that_is_no_number_is_an_error_in_words(broken_pipe, talk):
 
 def test_a_partly_read_file_has_a_warning(pipe, half_read):
     analysis = analyse_clip(pipe, half_read, WORDS)
-    assert "% of its sound" in analysis.warning
+    assert "% of its audio" in analysis.warning
     shown = analysis_html(analysis, name="half.m4a", score_range=(-3, 3), neutral_band=0.5)
     assert f"Only part of the file could be read: {analysis.warning}." in shown

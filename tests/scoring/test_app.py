@@ -86,7 +86,7 @@ def test_errors_are_sentences_that_name_the_file_and_no_folder(client, tmp_path)
         with pytest.raises(AppError) as raised:
             client.predict(handle_file(tmp_path / path), None, "well", api_name="/score")
         said.append(raised.value.message)
-    assert said[0].startswith("broken.mp4: not media: expected a video or sound file")
+    assert said[0].startswith("broken.mp4: not media: expected a video or audio file")
     assert said[1].startswith("long.mp4: it lasts 0:08, and at most 0:06 are scored here; cut it")
     assert not any("/" in sentence for sentence in said)
     with pytest.raises(AppError, match=r"^Nothing to score: .*; give a clip or a transcript\.$"):

@@ -113,7 +113,7 @@ def test_a_broken_or_large_file_is_answered_by_a_sentence_and_no_score_is_left(p
     upload(page, tmp_path / "broken.mp4")
     page.wait_for_timeout(500)
     page.get_by_role("button", name="Score").click()
-    expect(page.get_by_text("broken.mp4: not media: expected a video or sound file")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("broken.mp4: not media: expected a video or audio file")).to_be_visible(timeout=30_000)
     expect(page.locator(".os-score")).to_have_count(0)
     page.screenshot(path=tmp_path / "broken.png")
     (tmp_path / "large.mp4").write_bytes(bytes(2 << 20))

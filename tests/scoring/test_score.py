@@ -468,7 +468,7 @@ def test_what_is_poisoned_half_read_or_oddly_named_costs_its_own_row_and_is_said
     assert failed == {"poisoned.wav"}
     assert all((row["score"] is None) == (name in failed) for name, row in rows.items())
     assert "poisoned.wav" in rows["poisoned.wav"]["error"]
-    assert "% of its sound" in rows[f"half{Path(half_read).suffix}"]["warning"]
+    assert "% of its audio" in rows[f"half{Path(half_read).suffix}"]["warning"]
     assert [row["warning"] for name, row in rows.items() if not name.startswith("half")] == [None] * 4
     assert code == 1
     assert "1 of them read in part; the column warning says what is missing" in complained
