@@ -171,7 +171,9 @@ def test_intervals_come_from_the_validation_split_by_the_weights_that_are_kept(s
 
 
 def test_an_untrained_head_is_not_evaluated(settings):
-    with pytest.raises(SystemExit, match=r"^train\.py: .*yaml: evaluate_only true .*name a bundle with adapter"):
+    with pytest.raises(
+        SystemExit, match=r"^train\.py: .*yaml: evaluate_only true .*name a trained bundle with adapter"
+    ):
         main([settings(evaluate_only=True)])
 
 

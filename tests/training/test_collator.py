@@ -44,5 +44,9 @@ def test_context_is_what_was_said_before_in_the_same_video_and_split(tiny_backbo
 def test_lengths_follow_seconds_and_words_by_the_header_alone(processor, tmp_path):
     for seconds in (1, 3):
         write_video(tmp_path / f"{seconds}.mp4", np.zeros((10 * seconds, 32, 32, 3), np.uint8), 10)
-    clips = [Clip("long", video=str(tmp_path / "3.mp4")), Clip("short", "yes", video=str(tmp_path / "1.mp4")), CLIPS[0]]
+    clips = [
+        Clip("long", video=str(tmp_path / "3.mp4"), label=0.0),
+        Clip("short", "yes", video=str(tmp_path / "1.mp4"), label=0.0),
+        CLIPS[0],
+    ]
     assert ClipDataset(clips, processor, READOUT).lengths() == [3000, 1003, 12]
