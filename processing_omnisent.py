@@ -239,8 +239,7 @@ class OmniSentProcessor(ProcessorMixin):
 
         Returns:
             input_ids (T,), position_ids (3, T); with audio input_features (mel bins, M); with video pixel_values_videos
-            (P, patch values) and video_grid_thw (1, 3). Also `clip_id`, for messages, and `warning` if part of a file cannot
-            be read.
+            (P, patch values) and video_grid_thw (1, 3). Also `clip_id`, and `warning` if a file is only partly readable.
 
         Raises:
             ClipError: naming the clip.

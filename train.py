@@ -35,7 +35,7 @@ logger = logging.getLogger("omnisent.train")
 
 
 def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrainingArguments) -> dict:
-    """One run: train (unless `evaluate_only`), predict the test split, save; returns what metrics.json holds."""
+    """One run: train (unless `evaluate_only`), predict the test split, save; returns the contents of metrics.json."""
     folder, resumed = args.folder, run_folder.checkpoint_to_resume(args)
     leave_cores_to_workers(args)
     check_adapter(model_args, dataset_facts(data_args.dataset).score_range, training=not args.evaluate_only)
@@ -61,23 +61,23 @@ def train_and_predict(trainer: SentimentTrainer, test: ClipDataset, resumed: str
     """Train (unless `evaluate_only`), calibrate on the validation split, and predict the test split."""
     config, valid, valid_scores = trainer.model.config, trainer.eval_dataset, None
     keeps_calibration = trainer.readout.saves_bundle
-    calibration = config.calibration if keeps_calibration else None  # of the bundle that `adapter` names
+    calibration = config.calibration if keeps_calibration else None  # of the bundle in `adapter`
     if not trainer.args.evaluate_only:
         if keeps_calibration:
-            config.calibration = None  # its residuals are not those of the weights that checkpoints will hold
+            config.calibration = None  # checkpoints will have other weights, so other residuals
         trainer.train(resume_from_checkpoint=resumed)
         trainer.save_state()
-        valid_scores = trainer.readout.scores(trainer.read(valid, "valid"))
+        valid_scores = trainer.readout.scores(trainer.predict_clips(valid, "valid"))
         calibration = calibrate(valid_scores, valid.clips)
         if keeps_calibration:
             config.calibration = calibration
     started = time.perf_counter()
-    readings = trainer.read(test, "test")
-    return Outcome(trainer.readout, test, readings, time.perf_counter() - started, calibration, valid_scores)
+    predictions = trainer.predict_clips(test, "test")
+    return Outcome(trainer.readout, test, predictions, time.perf_counter() - started, calibration, valid_scores)
 
 
 def summary(folder: Path, metrics: dict, labels: np.ndarray, outcome: Outcome, *, trained: bool) -> str:
-    """One line for people: the test MAE beside that of the best constant, and where the results are."""
+    """One line for people: the test MAE next to that of the best constant, and where the results are."""
     constant = float(np.abs(labels_of(outcome.clips) - np.median(labels)).mean())
     bundle = f", bundle {folder / 'model'}" if trained else ""
     return (
@@ -87,14 +87,14 @@ def summary(folder: Path, metrics: dict, labels: np.ndarray, outcome: Outcome, *
 
 
 def start_logging(*, debug: bool = False) -> None:
-    """Log messages on standard error, tracebacks of expected errors with `debug` alone."""
+    """Log messages to standard error; with `debug`, also tracebacks of expected errors."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if debug:
         logger.setLevel(logging.DEBUG)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line: wrong input ends in one clear line and exit code 1; `--log_level debug` shows the traceback."""
+    """Command line: invalid input gives one clear line and exit code 1; `--log_level debug` shows the traceback."""
     argv = sys.argv[1:] if argv is None else argv
     start_logging(debug="--log_level debug" in " ".join(argv).replace("=", " "))
     try:

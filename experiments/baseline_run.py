@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.clip import labels_of
-from ..readouts.base import Readings
+from ..readouts.base import Predictions
 from ..readouts.discriminative import DiscriminativeReadout
 from ..training import run_folder
 from ..training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
@@ -50,16 +50,16 @@ def run_baseline(
     run_folder.write_config(folder, model_args, data_args, args)
     run_folder.write_environment(folder, data.clips)
     readout = DiscriminativeReadout(data.facts.score_range)
-    readings = Readings(baseline.score(data.splits))
+    predictions = Predictions(baseline.score(data.splits))
     references = labels_of(data.splits["test"])
-    run_folder.write_predictions(folder, data.splits["test"], readout.scores(readings))
+    run_folder.write_predictions(folder, data.splits["test"], readout.scores(predictions))
     metrics = {
         "dataset": data.facts.name,
         "split": "test",
         "readout": name,
         "modalities": list(baseline.modalities),
         "n": len(references),
-        **readout.metrics(readings, references, data.facts.convention),
+        **readout.metrics(predictions, references, data.facts.convention),
         "bad_clips": len(data.bad),
         "denoise": data.denoise,
     }

@@ -50,7 +50,7 @@ def arms() -> list[Arm]:
     """
     listed = []
     for name, readout in READOUTS.items():
-        decodings = tuple(DECODINGS) if "decoding" in readout.reading_fields else (None,)
+        decodings = tuple(DECODINGS) if "decoding" in readout.decoding_fields else (None,)
         stages = ("trained", "zero-shot") if readout.uses_lm_head else ("trained",)
         trained_by = None
         for stage, decoding in product(stages, decodings):
@@ -66,7 +66,7 @@ def arms() -> list[Arm]:
 
 def arm_fields() -> list[str]:
     """The settings in which the runs of a comparison may differ."""
-    of_readouts = [field for one in READOUTS.values() for field in (*one.model_fields, *one.reading_fields)]
+    of_readouts = [field for one in READOUTS.values() for field in (*one.model_fields, *one.decoding_fields)]
     return ["readout", "head_learning_rate", "evaluate_only", "seed", *of_readouts]
 
 

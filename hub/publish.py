@@ -28,7 +28,7 @@ from ..training import run_folder
 from ..training.backbone import base_model_path, quantization_config
 from ..training.collator import ClipDataset
 from ..training.data import uses_media
-from ..training.row_check import evenly
+from ..training.row_check import evenly_spaced
 from .card import Drift, dataset_name, eval_results, model_card
 from .upload import PublishError, publish_folder
 
@@ -42,7 +42,7 @@ BUNDLE_FILES = (
     *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
     *(".eval_results/*.yaml", "training_config.yaml"),
 )
-PRIVATE_FIELDS = (  # paths, accounts and machines; left out of training_config.yaml
+PRIVATE_FIELDS = (  # local paths, accounts and machines; left out of training_config.yaml
     *("output_dir", "root", "adapter", "feature_cache", "resume_from_checkpoint", "run_name", "project"),
     *("hub_token", "hub_model_id", "hub_revision", "deepspeed", "fsdp_config", "trackio_space_id", "trackio_bucket_id"),
 )
@@ -96,7 +96,7 @@ def check_run(run: Path, *, merged: bool) -> None:
 
 
 def assemble(run: Path, draft: Path, repo_id: str, *, merged: bool) -> None:
-    """Write the bundle that is published into an empty folder.
+    """Write the bundle to publish into an empty folder.
 
     Raises:
         PublishError: when a file contains a path of this machine or a secret, or merging changes the scores too much.
@@ -159,11 +159,11 @@ def measure_drift(run: Path, folder: Path) -> Drift:
     """
     model_args, data_args, _ = run_folder.read_arguments(run, folder)
     try:
-        known = run_folder.read_predictions(run, split="valid")
+        recorded = run_folder.read_predictions(run, split="valid")
         with_media = uses_media(data_args)
         clips = load_clips(data_args.dataset, root=data_args.root, with_media=with_media, missing_ok=True)
         by_id = {clip.id: clip for clip in clips}
-        clips = [by_id[name] for name in known["id"]]
+        clips = [by_id[name] for name in recorded["id"]]
     except (OSError, ValueError, KeyError) as error:
         raise PublishError(
             f"{run}: a merged model is checked on the run's validation clips, which are missing ({error}); restore the data set and"
@@ -175,10 +175,10 @@ def measure_drift(run: Path, folder: Path) -> Drift:
     ).eval()
     processor = OmniSentProcessor.from_pretrained(folder)
     dataset = ClipDataset(clips, processor, DiscriminativeReadout((model.config.score_min, model.config.score_max)))
-    places = evenly(len(clips), DRIFT_CLIPS)
+    places = evenly_spaced(len(clips), DRIFT_CLIPS)
     with torch.no_grad():
         scores = [model(**processor([dataset.inputs[place]]).to(device)).scores.item() for place in places]
-    changes = np.abs(np.array(scores) - known["score"].to_numpy()[places])
+    changes = np.abs(np.array(scores) - recorded["score"].to_numpy()[places])
     drift = Drift(len(places), float(changes.mean()), float(changes.max()))
     most = MOST_DRIFT[model_args.dtype] * model.config.label_std
     if drift.mean > most:

@@ -1,1 +1,1 @@
-"""How a score is taken from the Thinker: directly out of its hidden state, or as the text that it writes."""
+"""How a score is taken from the Thinker: directly from its hidden state, or from the text that it generates."""

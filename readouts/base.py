@@ -1,6 +1,6 @@
-"""What every readout does: from a model and a batch to predictions, from predictions to scores and their metrics.
+"""The interface of a readout: from a model and a batch to outputs, to predictions, to scores and their metrics.
 
-Backbone, prompt, data, adapter, trainer and metrics are the same for all readouts, so two runs that differ in it compare it alone.
+Backbone, prompt, data, adapter, trainer and metrics are shared, so two runs that differ only in the readout compare just that.
 """
 
 from abc import ABC, abstractmethod
@@ -19,12 +19,33 @@ from ..heads_omnisent import LabelScale
 
 
 @dataclass(frozen=True)
-class Readings:
-    """What was read of n clips.
+class ModelSource:
+    """What the model of a run is built from.
 
     Attributes:
-        raw: (n,) label units, before clipping; nan where no number could be read from an answer.
-        answers: the n texts that the model wrote; `None` when it wrote none, and every value is finite then.
+        base_model: Hub id or folder.
+        revision: branch, tag or commit of a Hub id.
+        bundle: Hub id or folder of a bundle whose adapter, and head, are used; without it they are new.
+        scale: of the run's labels.
+        settings: the values of the readout's `model_fields`.
+        loading: how the Thinker is loaded; see `load_thinker`.
+    """
+
+    base_model: str
+    revision: str | None
+    bundle: str | None
+    scale: LabelScale
+    settings: Mapping[str, Any]
+    loading: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions for n clips.
+
+    Attributes:
+        raw: (n,) label units, before clipping; nan where a generated answer contains no number.
+        answers: the n generated texts; `None` if the readout generates none, and then every value is finite.
     """
 
     raw: np.ndarray
@@ -37,15 +58,15 @@ class Readout(ABC):
 
     Attributes:
         score_range: lowest and highest score, label units.
-        name: that settings, metrics and tables have.
+        name: in settings, metrics and tables.
         summary: a few words for the help.
-        decoding: how a written answer becomes a score; `None` when nothing is written.
-        model_fields: settings of a run that its model is built with, beside backbone and adapter.
-        reading_fields: settings of a run that say how its scores are read.
-        learning_rate_field: the setting with the adapter's learning rate; `learning_rate` where that one is unset.
-        saves_bundle: whether a saved model is a whole bundle, with base, scale and calibration, that anyone can load.
-        uses_lm_head: whether it reads the base model's lm_head, which has something to say before any training, and has no head.
-        gives_loss: whether evaluation has a loss too.
+        decoding: how a generated answer becomes a score; `None` if none is generated.
+        model_fields: settings that its model is built with, besides those of backbone and adapter.
+        decoding_fields: settings that its outputs are decoded with.
+        learning_rate_field: the setting with the adapter's learning rate; if that is unset, `learning_rate` is used.
+        saves_bundle: whether a saved model is a complete bundle, with base model, scale and calibration.
+        uses_lm_head: whether it uses the base model's lm_head instead of a head, so it also works zero-shot.
+        gives_loss: whether evaluation reports a loss.
     """
 
     score_range: tuple[float, float]
@@ -53,7 +74,7 @@ class Readout(ABC):
     summary: ClassVar[str]
     decoding: ClassVar[str | None] = None
     model_fields: ClassVar[tuple[str, ...]] = ()
-    reading_fields: ClassVar[tuple[str, ...]] = ()
+    decoding_fields: ClassVar[tuple[str, ...]] = ()
     learning_rate_field: ClassVar[str] = "learning_rate"
     saves_bundle: ClassVar[bool] = False
     uses_lm_head: ClassVar[bool] = False
@@ -71,40 +92,22 @@ class Readout(ABC):
         Args:
             score_range: label units.
             tokenizer: the base model's.
-            settings: the values of `reading_fields`.
+            settings: the values of `decoding_fields`.
         """
         return cls(score_range)
 
     @classmethod
     @abstractmethod
-    def build_model(
-        cls,
-        base_model: str,
-        *,
-        revision: str | None,
-        bundle: str | None,
-        scale: LabelScale,
-        settings: Mapping[str, Any],
-        loading: Mapping[str, Any],
-    ) -> AdaptedThinker:
-        """The model that a run trains or evaluates.
-
-        Args:
-            base_model: Hub id or folder.
-            revision: branch, tag or commit of a Hub id.
-            bundle: Hub id or folder of a bundle whose adapter, and head, are used; else they are new, or not there yet.
-            scale: of the run's labels.
-            settings: the values of `model_fields`.
-            loading: how the Thinker is loaded; see `load_thinker`.
-        """
+    def build_model(cls, source: ModelSource) -> AdaptedThinker:
+        """The model that a run trains or evaluates; a new adapter is added by the caller."""
 
     @classmethod
     def settings_of_bundle(cls, folder: Path) -> dict[str, Any]:
-        """Settings that a bundle in a folder fixes, by field, and its `score_range`; nothing when it has an adapter alone."""
+        """The settings that a bundle in a folder fixes, by field, and its `score_range`; empty if it has only an adapter."""
         return {}
 
     def training_inputs(self, label: float) -> dict[str, torch.Tensor]:
-        """What a clip is trained on beside its label; nothing unless the readout writes an answer."""
+        """Training inputs of a clip besides its label; empty unless the readout generates an answer."""
         return {}
 
     def collate_training_inputs(self, items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -113,42 +116,42 @@ class Readout(ABC):
 
     @abstractmethod
     def predict(self, model: Any, batch: Mapping[str, Any]) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Loss, where it costs nothing more, and predictions (B, ...) of a batch of B clips."""
+        """Loss, if it comes at no extra cost, and outputs (B, ...) for a batch of B clips."""
 
     @abstractmethod
-    def read(self, predictions: np.ndarray) -> Readings:
-        """The readings of the predictions (n, ...) of n clips."""
+    def decode(self, outputs: np.ndarray) -> Predictions:
+        """The predictions for n clips, from their outputs (n, ...)."""
 
-    def scores(self, readings: Readings) -> np.ndarray:
-        """Scores (n,) in the range; a written answer that cannot be read is neutral.
+    def scores(self, predictions: Predictions) -> np.ndarray:
+        """Scores (n,) in the range; an unparsable answer is neutral.
 
         Raises:
-            ValueError: for a value that is not finite where nothing was written.
+            ValueError: for a value that is not finite, if there are no answers.
         """
-        unreadable = ~np.isfinite(readings.raw)
-        if readings.answers is None and unreadable.any():
+        unparsable = ~np.isfinite(predictions.raw)
+        if predictions.answers is None and unparsable.any():
             raise ValueError(
-                f"{unreadable.sum()} of {len(unreadable)} predictions are not finite; expected numbers alone"
+                f"{unparsable.sum()} of {len(unparsable)} predictions are not finite; expected finite numbers"
             )
-        return np.where(unreadable, 0.0, readings.raw).clip(*self.score_range)
+        return np.where(unparsable, 0.0, predictions.raw).clip(*self.score_range)
 
-    def metrics(self, readings: Readings, labels: Numbers, convention: str) -> dict[str, float | str | None]:
-        """The field's metrics of the scores, and how many answers could not be read or lay outside the range.
+    def metrics(self, predictions: Predictions, labels: Numbers, convention: str) -> dict[str, float | str | None]:
+        """The field's metrics of the scores, and the rates of unparsable answers and of predictions out of range.
 
         Args:
-            readings: of n clips.
+            predictions: for n clips.
             labels: (n,) label units.
             convention: `"mosi"` or `"sims"`.
         """
-        scores, labels = self.scores(readings), np.asarray(labels)
+        scores, labels = self.scores(predictions), np.asarray(labels)
         low, high = self.score_range
         metrics = {
             **msa_metrics(scores, labels, convention=convention),
             "decoding": self.decoding,
-            "out_of_range_rate": float(np.mean((readings.raw < low) | (readings.raw > high))),
+            "out_of_range_rate": float(np.mean((predictions.raw < low) | (predictions.raw > high))),
         }
         if self.decoding is not None:
-            parsable = ~np.isnan(readings.raw)
+            parsable = ~np.isnan(predictions.raw)
             errors = np.abs(scores - labels)[parsable]
             metrics["unparsable_rate"] = float(np.mean(~parsable))
             metrics["mae_parsable"] = float(errors.mean()) if parsable.any() else None

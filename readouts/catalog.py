@@ -1,4 +1,4 @@
-"""The readouts that a run can have, by name. To add one, write a subclass of `Readout` and put it into the table."""
+"""The readouts by name. To add one, write a subclass of `Readout` and add it to the table."""
 
 from .base import Readout
 from .discriminative import DiscriminativeReadout

@@ -1,4 +1,4 @@
-"""The discriminative readout: the regression head's output, from one forward pass. The model is the readout itself."""
+"""The discriminative readout: the regression head's output, from one forward pass."""
 
 import logging
 from collections.abc import Mapping
@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from ..configuration_omnisent import OmniSentConfig
-from ..heads_omnisent import LabelScale
 from ..modeling_omnisent import OmniForSentimentRegression
-from .base import Readings, Readout
+from .base import ModelSource, Predictions, Readout
 
 logger = logging.getLogger("omnisent.readouts")
 
@@ -28,37 +27,29 @@ class DiscriminativeReadout(Readout):
     gives_loss: ClassVar[bool] = True
 
     @classmethod
-    def build_model(
-        cls,
-        base_model: str,
-        *,
-        revision: str | None,
-        bundle: str | None,
-        scale: LabelScale,
-        settings: Mapping[str, Any],
-        loading: Mapping[str, Any],
-    ) -> OmniForSentimentRegression:
-        """A new head on the base model; or a bundle's model, with the loss and the head's dropout of the settings.
+    def build_model(cls, source: ModelSource) -> OmniForSentimentRegression:
+        """A new head on the base model; or a bundle's model, with the loss and head dropout of the settings.
 
-        Where a bundle's scores have another range, its z-scores are kept and take the new scale.
+        If the bundle has another score range, its z-scores are kept and mapped to the new scale.
         """
-        of_labels: dict[str, Any] = {
+        scale, settings, loading = source.scale, source.settings, source.loading
+        label_fields: dict[str, Any] = {
             "label_mean": scale.mean,
             "label_std": scale.std,
             "score_min": scale.low,
             "score_max": scale.high,
         }
-        if bundle is None:
+        if source.bundle is None:
             return OmniForSentimentRegression.from_thinker(
-                base_model, revision=revision, **of_labels, **settings, **loading
+                source.base_model, revision=source.revision, **label_fields, **settings, **loading
             )
-        model = OmniForSentimentRegression.from_pretrained(bundle, **loading)
+        model = OmniForSentimentRegression.from_pretrained(source.bundle, **loading)
         config = model.config
         config.loss, config.head_dropout = settings["loss"], settings["head_dropout"]
         model.score.set_dropout(config.head_dropout)
         if (config.score_min, config.score_max) != (scale.low, scale.high):
-            logger.info("the scores of %s are mapped to another range, %s to %s", bundle, scale.low, scale.high)
-            for name, value in of_labels.items():
+            logger.info("the scores of %s are mapped to another range, %s to %s", source.bundle, scale.low, scale.high)
+            for name, value in label_fields.items():
                 setattr(config, name, value)
             config.calibration = None
         return model
@@ -82,5 +73,5 @@ class DiscriminativeReadout(Readout):
         output = model(**batch)
         return output.loss, model.config.label_scale.to_label_units(output.logits)
 
-    def read(self, predictions: np.ndarray) -> Readings:
-        return Readings(predictions)
+    def decode(self, outputs: np.ndarray) -> Predictions:
+        return Predictions(outputs)

@@ -1,7 +1,7 @@
-"""The generative readout: the Thinker with its own lm_head writes the score as text. The controlled baseline.
+"""The generative readout: the Thinker with its own lm_head generates the score as text. The controlled baseline.
 
-Trained on the answer's tokens alone. Two decodings: `greedy` text that is parsed, and `expected`, the mean of all numeric
-answers, each weighted by the probability that the model gives to its text. Both start from one pass over the prompt.
+It is trained on the answer's tokens only. Two decodings: `greedy` parses the generated text; `expected` is the mean of all numeric
+answers, weighted by the probability of their text. Both start with one pass over the prompt.
 """
 
 import os
@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from ..adapter_omnisent import AdaptedThinker
-from ..heads_omnisent import LabelScale, check_finite
+from ..heads_omnisent import check_finite
 from ..modeling_omnisent import bundle_folder
 from ..thinker_omnisent import (
     ThinkerConfig,
@@ -28,16 +28,16 @@ from ..thinker_omnisent import (
     pinned_revision,
 )
 from .answers import format_answer, numeric_answers, parse_answer
-from .base import Readings, Readout
+from .base import ModelSource, Predictions, Readout
 
 IGNORED = -100
 
 
 class OmniForSentimentGeneration(AdaptedThinker):
-    """The Thinker and its lm_head, fed with what [`OmniSentProcessor`] returns, position ids and all.
+    """The Thinker with its lm_head; its inputs are those of [`OmniSentProcessor`].
 
     `model` and `lm_head` are those of a [`ThinkerWithLMHead`], under the same names. Prompts are padded on
-    the left, so that an answer follows each one directly.
+    the left, so that each is directly followed by its answer.
 
     Args:
         thinker: the loaded Thinker.
@@ -77,7 +77,7 @@ class OmniForSentimentGeneration(AdaptedThinker):
         return cls(thinker, base_model, pinned_revision(base_model, revision)).eval()
 
     def save_pretrained(self, save_directory: str | os.PathLike, *, is_main_process: bool = True, **kwargs) -> None:
-        """Write the adapter to `adapter/`; base weights stay where they are."""
+        """Write the adapter to `adapter/`; the base weights are not saved."""
         if is_main_process:
             self.save_lora(save_directory, self.base_name, self.base_revision)
 
@@ -101,8 +101,8 @@ class OmniForSentimentGeneration(AdaptedThinker):
             attention_mask: (B, T).
             position_ids: (3, B, T).
             answer_ids: (B, A), padded with -100 on the right.
-            labels: (B,), not used: the answers are made of them.
-            **media: the inputs of the towers, as `embed_clips` takes them.
+            labels: (B,), ignored: the answers encode them.
+            **media: inputs of the towers, as for `embed_clips`.
         """
         given = answer_ids != IGNORED  # (B, A)
         answers = answer_ids.clamp(min=0)
@@ -123,9 +123,9 @@ class OmniForSentimentGeneration(AdaptedThinker):
     def read_prompt(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor, **media: torch.Tensor
     ) -> tuple[torch.Tensor, DynamicCache]:
-        """One pass over B prompts: logits (B, vocabulary) of the first answer token, and the cache that the answer continues."""
+        """One pass over B prompts: logits (B, vocabulary) of the first answer token, and the cache to continue from."""
         if not bool(attention_mask[:, -1].all()):
-            raise ValueError("prompts must be padded on the left, so that an answer follows each one directly")
+            raise ValueError("prompts must be padded on the left, so that each is directly followed by its answer")
         cache = DynamicCache(config=self.config.text_config)
         hidden = self.model.language_model(
             inputs_embeds=embed_clips(self.model, input_ids, **media),
@@ -145,30 +145,30 @@ class OmniForSentimentGeneration(AdaptedThinker):
         position_ids: torch.Tensor,
         **inputs: torch.Tensor,
     ) -> torch.Tensor:
-        """The likeliest token at every step: (B, max_new_tokens), filled up with `eos_token_id` after the end.
+        """Greedy decoding: token ids (B, max_new_tokens), filled up with `eos_token_id` after the end.
 
         Raises:
             NotFiniteError: when a clip's logits are not finite.
         """
         logits, cache = self.read_prompt(attention_mask=attention_mask, position_ids=position_ids, **inputs)
         positions = next_positions(position_ids, max_new_tokens)  # (3, B, max_new_tokens)
-        written = torch.full((logits.shape[0], max_new_tokens), eos_token_id, device=logits.device)
+        generated = torch.full((logits.shape[0], max_new_tokens), eos_token_id, device=logits.device)
         ended = torch.zeros(logits.shape[0], dtype=torch.bool, device=logits.device)
         for step in range(max_new_tokens):
-            written[:, step] = torch.where(ended, eos_token_id, check_finite(logits).argmax(-1))
-            ended |= written[:, step] == eos_token_id
+            generated[:, step] = torch.where(ended, eos_token_id, check_finite(logits).argmax(-1))
+            ended |= generated[:, step] == eos_token_id
             if step + 1 == max_new_tokens or bool(ended.all()):
                 break
             attention_mask = F.pad(attention_mask, (0, 1), value=1)
             hidden = self.model.language_model(
-                inputs_embeds=self.get_input_embeddings()(written[:, step : step + 1]),
+                inputs_embeds=self.get_input_embeddings()(generated[:, step : step + 1]),
                 attention_mask=attention_mask,
                 position_ids=positions[:, :, step : step + 1],
                 past_key_values=cache,
                 use_cache=True,
             ).last_hidden_state  # (B, 1, H)
             logits = self.lm_head(hidden[:, -1]).float()
-        return written
+        return generated
 
     def answer_log_probabilities(
         self,
@@ -178,12 +178,12 @@ class OmniForSentimentGeneration(AdaptedThinker):
         position_ids: torch.Tensor,
         **inputs: torch.Tensor,
     ) -> torch.Tensor:
-        """Log-probability (B, N) that the text begins with each of N answers, given as token ids; exact.
+        """Exact log-probabilities (B, N) that the generated text starts with each of N answers, given as token ids.
 
-        Answers that differ in their last token alone share a row, which follows the prompt's cache.
+        Answers that differ only in their last token share a row, computed from the prompt's cache.
 
         Raises:
-            ValueError: when one answer begins another, so that the two would not exclude each other.
+            ValueError: when one answer is a prefix of another, so that both could be true.
             NotFiniteError: when a clip's log-probabilities are not finite.
         """
         _check_exclusive(answers)
@@ -206,10 +206,10 @@ class OmniForSentimentGeneration(AdaptedThinker):
             ).last_hidden_state  # (B * S, L, H)
             table.append(self.lm_head(hidden).float().log_softmax(-1).unflatten(0, (clips, len(stems))))
         steps = torch.cat(table, dim=2)  # (B, S, 1 + L, vocabulary)
-        place = {stem: row for row, stem in enumerate(stems)}
+        row_of = {stem: row for row, stem in enumerate(stems)}
         zeros = steps.new_zeros(clips)
         columns = [
-            sum((steps[:, place[tuple(answer[:-1])], step, token] for step, token in enumerate(answer)), zeros)
+            sum((steps[:, row_of[tuple(answer[:-1])], step, token] for step, token in enumerate(answer)), zeros)
             for answer in answers
         ]
         return check_finite(torch.stack(columns, dim=1))
@@ -223,19 +223,19 @@ def next_positions(position_ids: torch.Tensor, count: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class GenerativeReadout(Readout):
-    """Scores that [`OmniForSentimentGeneration`] writes.
+    """Scores that [`OmniForSentimentGeneration`] generates.
 
     Args:
         score_range: label units.
         tokenizer: the base model's.
-        max_new_tokens: most tokens of a greedy answer.
+        max_new_tokens: token limit of a greedy answer.
     """
 
     tokenizer: PreTrainedTokenizerBase
     max_new_tokens: int = 8
     name: ClassVar[str] = "generative"
     summary: ClassVar[str] = "score written as text"
-    reading_fields: ClassVar[tuple[str, ...]] = ("decoding", "max_new_tokens")
+    decoding_fields: ClassVar[tuple[str, ...]] = ("decoding", "max_new_tokens")
     learning_rate_field: ClassVar[str] = "generative_learning_rate"
     uses_lm_head: ClassVar[bool] = True
 
@@ -249,24 +249,15 @@ class GenerativeReadout(Readout):
         return DECODINGS[settings["decoding"]](score_range, tokenizer, settings["max_new_tokens"])
 
     @classmethod
-    def build_model(
-        cls,
-        base_model: str,
-        *,
-        revision: str | None,
-        bundle: str | None,
-        scale: LabelScale,
-        settings: Mapping[str, Any],
-        loading: Mapping[str, Any],
-    ) -> OmniForSentimentGeneration:
-        """The base model, with a bundle's adapter where one is named; the scale of the labels does not matter to it."""
-        model = OmniForSentimentGeneration.from_base(base_model, revision=revision, **loading)
-        if bundle is not None:
-            model.load_trained(bundle_folder(bundle))
+    def build_model(cls, source: ModelSource) -> OmniForSentimentGeneration:
+        """The base model, with the bundle's adapter if there is one; the label scale is not used."""
+        model = OmniForSentimentGeneration.from_base(source.base_model, revision=source.revision, **source.loading)
+        if source.bundle is not None:
+            model.load_trained(bundle_folder(source.bundle))
         return model
 
     def answer_ids(self, score: float) -> list[int]:
-        """The tokens of a score's text, without the end of the turn."""
+        """The token ids of a score's text, without the end-of-turn token."""
         return self.tokenizer(format_answer(score), add_special_tokens=False)["input_ids"]
 
     def training_inputs(self, label: float) -> dict[str, torch.Tensor]:
@@ -279,7 +270,7 @@ class GenerativeReadout(Readout):
 
 @dataclass(frozen=True)
 class GreedyReadout(GenerativeReadout):
-    """The likeliest token at every step, parsed by `parse_answer`."""
+    """Greedy decoding, parsed by `parse_answer`."""
 
     decoding: ClassVar[str] = "greedy"
 
@@ -287,21 +278,21 @@ class GreedyReadout(GenerativeReadout):
         """Token ids (B, max_new_tokens)."""
         return None, model.write_greedily(self.max_new_tokens, self.tokenizer.eos_token_id, **_inputs(batch))
 
-    def read(self, predictions: np.ndarray) -> Readings:
-        answers = self.tokenizer.batch_decode(predictions, skip_special_tokens=True)
+    def decode(self, outputs: np.ndarray) -> Predictions:
+        answers = self.tokenizer.batch_decode(outputs, skip_special_tokens=True)
         parsed = [parse_answer(answer) for answer in answers]
-        return Readings(np.array([np.nan if score is None else score for score in parsed]), answers)
+        return Predictions(np.array([np.nan if score is None else score for score in parsed]), answers)
 
 
 @dataclass(frozen=True)
 class ExpectedReadout(GenerativeReadout):
-    """The mean of all numeric answers in the range, weighted by their probability; it can neither fail nor leave the range."""
+    """The mean of all numeric answers in the range, weighted by probability; always parsable and in range."""
 
     decoding: ClassVar[str] = "expected"
 
     @cached_property
     def candidates(self) -> list[tuple[float, list[int]]]:
-        """Each score that can be answered, and its tokens."""
+        """Each possible score, and its token ids."""
         return [(score, self.answer_ids(score)) for score in numeric_answers(*self.score_range)]
 
     def predict(self, model: OmniForSentimentGeneration, batch: Mapping[str, Any]):
@@ -310,8 +301,8 @@ class ExpectedReadout(GenerativeReadout):
         log_probabilities = model.answer_log_probabilities(answers, **_inputs(batch))  # (B, N)
         return None, log_probabilities.softmax(-1) @ torch.tensor(scores, device=log_probabilities.device)
 
-    def read(self, predictions: np.ndarray) -> Readings:
-        return Readings(predictions)
+    def decode(self, outputs: np.ndarray) -> Predictions:
+        return Predictions(outputs)
 
 
 DECODINGS: dict[str, type[GenerativeReadout]] = {"greedy": GreedyReadout, "expected": ExpectedReadout}
@@ -322,8 +313,8 @@ def _inputs(batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _check_exclusive(answers: Sequence[Sequence[int]]) -> None:
-    whole = {tuple(answer) for answer in answers}
-    for answer in whole:
+    all_answers = {tuple(answer) for answer in answers}
+    for answer in all_answers:
         for length in range(1, len(answer)):
-            if answer[:length] in whole:
-                raise ValueError(f"answer tokens {answer[:length]} begin {answer}; answers must exclude one another")
+            if answer[:length] in all_answers:
+                raise ValueError(f"answer {answer[:length]} is a prefix of {answer}; answers must exclude each other")

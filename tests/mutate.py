@@ -73,7 +73,7 @@ PARTS = {
     "readouts": Part(
         0.90,
         ("readouts/base.py", "readouts/discriminative.py", "readouts/generative.py"),
-        ("readouts/test_readings.py", "readouts/test_generative.py"),
+        ("readouts/test_predictions.py", "readouts/test_generative.py"),
     ),
     "results": Part(
         0.85,

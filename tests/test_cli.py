@@ -65,15 +65,21 @@ def test_version():
         (("score", "a.mp4", "--modle", "x"), "No such option"),
         (("score", "a.mp4"), "Missing option '--model'"),
         (("score", "a.mp4", "--model", "x", "--windows", "soon"), "soon"),
-        (("plan", "tiny", "--lora_rr", "3"), "omnisent: there is no field 'lora_rr'; is it lora_r?"),
-        (("train", "tiny", "--num-train-epoch=3"), "there is no field 'num_train_epoch'; is it num_train_epochs?"),
+        (("plan", "tiny", "--lora_rr", "3"), "omnisent: there is no field 'lora_rr'; did you mean lora_r?"),
+        (
+            ("train", "tiny", "--num-train-epoch=3"),
+            "there is no field 'num_train_epoch'; did you mean num_train_epochs?",
+        ),
         (
             ("compare", "tiny", "--out", "x", "--zzz"),
             "there is no field 'zzz'; `omnisent train --fields` lists them all",
         ),
-        (("ablate", "tiny", "--out", "x", "--los", "l1"), "there is no field 'los'; is it loss?"),
+        (("ablate", "tiny", "--out", "x", "--los", "l1"), "there is no field 'los'; did you mean loss?"),
         (("probe", "tiny", "--out", "x", "--dropout", "1"), "there is no field 'dropout'"),
-        (("baseline", "constant", "tiny", "--out", "x", "--seeed", "1"), "there is no field 'seeed'; is it seed?"),
+        (
+            ("baseline", "constant", "tiny", "--out", "x", "--seeed", "1"),
+            "there is no field 'seeed'; did you mean seed?",
+        ),
         (("data", "build", "cmu_mosy", "--root", ".", "--out", "x"), "'cmu_mosy' is not one of 'planted', 'cmu_mosi'"),
     ],
 )

@@ -1,7 +1,7 @@
-"""The values that each field of a run may have, as tables, and whether transformers accepts them all together.
+"""The valid values of each field of a run, as tables, and whether transformers accepts them together.
 
-A setting that would end in a traceback, or be silently ignored, is refused by name before a model or a clip is opened. Fields that
-contradict each other are in argument_rules.py.
+A setting that would end in a traceback, or be silently ignored, is refused by name before a model or a clip is opened. For fields
+that contradict each other see argument_rules.py.
 """
 
 import json
@@ -28,7 +28,7 @@ from .field_names import unknown_name
 
 
 class SettingError(ValueError):
-    """A setting that a run cannot have; `fields` are the names that it is about."""
+    """An invalid setting; `fields` are the fields concerned."""
 
     def __init__(self, fields: Sequence[str], message: str):
         super().__init__(message)
@@ -96,13 +96,13 @@ MAY_BE_EMPTY = ("system_prompt", "debug", "fsdp", "optim_args", "run_name", "pro
 
 _AS_LISTS = "evaluation must give one prediction per clip"
 _NOT_YET = "it is not supported yet; adapter and head would be saved empty"
-ONLY: dict[str, tuple[tuple, str]] = {  # the values that our loop can honour, and why no other
+ONLY: dict[str, tuple[tuple, str]] = {  # the only supported values, and why
     "remove_unused_columns": ((False,), "clips become model inputs in the DataLoader workers"),
     "prediction_loss_only": ((False,), "metrics need the predictions"),
     "batch_eval_metrics": ((False,), "correlation and F1 cannot be combined from batches"),
     "eval_do_concat_batches": ((True,), _AS_LISTS),
     "eval_use_gather_object": ((False,), _AS_LISTS),
-    "include_for_metrics": (([],), "metrics need scores and labels alone"),
+    "include_for_metrics": (([],), "metrics need only scores and labels"),
     "label_smoothing_factor": ((0,), "labels are numbers, not classes"),
     "label_names": ((None, ["labels"]), "a clip has one label, and its name is fixed"),
     "bf16_full_eval": ((False,), "the saved head and adapter would be converted to bfloat16"),
@@ -111,7 +111,7 @@ ONLY: dict[str, tuple[tuple, str]] = {  # the values that our loop can honour, a
     "dataloader_in_order": ((True,), "predictions would not be in the order of the clips"),
     "train_sampling_strategy": (
         ("random", "sequential", "group_by_length"),
-        "the others open every clip beforehand, or weigh clips by the size of their batch",
+        "the others open every clip beforehand, or weight clips by the size of their batch",
     ),
     "use_liger_kernel": ((False,), "there are no such kernels for this model"),
     "liger_kernel_config": ((None,), "there are no such kernels for this model"),
@@ -135,7 +135,7 @@ ENVIRONMENT = {  # what `accelerate launch` sets
     "ACCELERATE_USE_MEGATRON_LM": "megatron_lm",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "parallelism_config",
 }
-MAPPINGS = {  # fields that hold a mapping, and the keys that are known beforehand
+MAPPINGS = {  # fields that hold a mapping, and their keys (None: any)
     "accelerator_config": [field.name for field in fields(AcceleratorConfig)],
     "activation_checkpointing_kwargs": [*signature(checkpoint).parameters, "every_n_layers", "offload"],
     "gradient_checkpointing_kwargs": [*signature(checkpoint).parameters, "every_n_layers", "offload"],
@@ -155,22 +155,22 @@ _SCHEDULE = ("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "learni
 _MANY_STEPS = 1_000_000
 
 
-def shown(value: Any) -> str:
-    """A value as a YAML file shows it."""
+def as_yaml(value: Any) -> str:
+    """A value as it is written in YAML."""
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
-def typed(name: str, value: Any, hint: Any, choices: Collection[str] | None = None) -> Any:
-    """A value from a file as its field has it: text that is a number becomes one, and YAML's `no` the word.
+def converted(name: str, value: Any, hint: Any, choices: Collection[str] | None = None) -> Any:
+    """A value from a YAML file, converted to its field's type: text becomes a number, and `no` the word if that is a choice.
 
     Args:
         name: of the field.
-        value: as YAML has it.
+        value: as parsed from YAML.
         hint: the field's type.
-        choices: what it is chosen from, where that is more than its type says.
+        choices: the valid values, if the type does not tell them.
 
     Raises:
-        SettingError: where it is of another type, or not among the choices.
+        SettingError: for a value of another type, or not among the choices.
     """
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     choices = list(choices or (member.value for kind in kinds for member in (kind if _is_enum(kind) else ())))
@@ -192,7 +192,7 @@ def _is_enum(kind: Any) -> bool:
 
 
 def _as(kind: Any, value: Any) -> Any:
-    """The value, if it is of the kind or text that means one; raises a TypeError or what a conversion raises."""
+    """The value converted to a type; raises a TypeError or the error of the conversion."""
     plain = get_origin(kind) or kind
     if plain is Literal and value in get_args(kind):
         return value
@@ -201,40 +201,40 @@ def _as(kind: Any, value: Any) -> Any:
     if plain in (bool, int, float) and isinstance(value, str):
         return {bool: string_to_bool, int: int, float: float}[plain](value)
     if plain is float and isinstance(value, int) and not isinstance(value, bool):
-        float(value)  # a whole number stays one, if a float can hold it
+        float(value)  # an int stays an int, if a float can represent it
         return value
     if plain in (NoneType, bool, int, float, str, dict) and type(value) is plain:
         return value
     raise TypeError
 
 
-def check_honoured(name: str, value: Any) -> None:
-    """The training loop supports the value.
+def check_supported(name: str, value: Any) -> None:
+    """Check that the training loop supports a value.
 
     Raises:
         SettingError: with the supported values, and the reason.
     """
     if name in ONLY and value not in ONLY[name][0]:
         allowed, reason = ONLY[name]
-        wanted = "left out" if None in allowed else " or ".join(shown(one) for one in allowed)
-        raise SettingError([name], f"{name} must be {wanted}, not {shown(value)}: {reason}")
+        expected = "left out" if None in allowed else " or ".join(as_yaml(choice) for choice in allowed)
+        raise SettingError([name], f"{name} must be {expected}, not {as_yaml(value)}: {reason}")
 
 
 def check_value(name: str, value: Any) -> Any:
-    """The value of one field, if it can have it; text that holds a mapping becomes the mapping.
+    """Check the value of one field and return it; a mapping given as text is parsed.
 
     Raises:
-        SettingError: naming the field and what it may hold.
+        SettingError: naming the field and its valid values.
     """
-    check_honoured(name, value)
+    check_supported(name, value)
     if name in MAPPINGS and value is not None:
         value = _mapping(name, value)
     if value == "" and name not in MAY_BE_EMPTY:
         raise SettingError([name], f"{name} is empty; give it a value, or leave it out")
     if name in RANGES and value is not None:
-        words, holds = RANGES[name]
-        if not (isinstance(value, int | float) and -inf < value < inf and holds(value)):
-            raise SettingError([name], f"{name} must be {words}, not {shown(value)}")
+        expected, is_valid = RANGES[name]
+        if not (isinstance(value, int | float) and -inf < value < inf and is_valid(value)):
+            raise SettingError([name], f"{name} must be {expected}, not {as_yaml(value)}")
     return value
 
 
@@ -248,21 +248,21 @@ def _mapping(name: str, value: Any) -> dict:
             ) from error
     if not isinstance(value, dict):
         raise SettingError([name], f"{name} must be a mapping, not {value!r}")
-    known, hints = MAPPINGS[name], get_type_hints(AcceleratorConfig) if name == "accelerator_config" else {}
-    for key, held in value.items():
-        if known is not None and key not in known:
-            raise SettingError([name], f"{name}: {unknown_name(str(key), known)}")
-        if isinstance(held, float) and not -inf < held < inf:
-            raise SettingError([name], f"{name}.{key} must be a finite number, not {held}")
-        check_value(f"{name}.{key}", typed(f"{name}.{key}", held, hints[key]) if key in hints else held)
+    keys, hints = MAPPINGS[name], get_type_hints(AcceleratorConfig) if name == "accelerator_config" else {}
+    for key, item in value.items():
+        if keys is not None and key not in keys:
+            raise SettingError([name], f"{name}: {unknown_name(str(key), keys)}")
+        if isinstance(item, float) and not -inf < item < inf:
+            raise SettingError([name], f"{name}.{key} must be a finite number, not {item}")
+        check_value(f"{name}.{key}", converted(f"{name}.{key}", item, hints[key]) if key in hints else item)
     return value
 
 
 def check_environment() -> None:
-    """What `accelerate launch` was told is supported.
+    """Check that the settings of `accelerate launch` are supported.
 
     Raises:
-        SettingError: naming what is not.
+        SettingError: naming an unsupported one.
     """
     for variable, name in ENVIRONMENT.items():
         if os.environ.get(variable, "").lower() in ("true", "1", "yes"):
@@ -272,8 +272,8 @@ def check_environment() -> None:
 
 
 @contextmanager
-def refusing(names: Sequence[str], label: str) -> Iterator[None]:
-    """Whatever a library raises in here is about these fields; it becomes a SettingError that begins with the label."""
+def as_setting_error(names: Sequence[str], label: str) -> Iterator[None]:
+    """Turn any exception of a library into a SettingError about these fields that starts with the label."""
     try:
         yield
     except SettingError:
@@ -284,12 +284,12 @@ def refusing(names: Sequence[str], label: str) -> Iterator[None]:
 
 
 def try_out(args: TrainingArguments) -> None:
-    """Build optimizer and schedule for a dummy parameter, so that impossible settings are refused before anything is loaded.
+    """Build optimizer and schedule for a dummy parameter, to refuse invalid settings before anything is loaded.
 
     Raises:
         SettingError: naming the optimizer or the schedule, with what is wrong.
     """
-    with refusing(_OPTIMIZER, f"optim {args.optim.value} with optim_args {shown(args.optim_args)}"):
+    with as_setting_error(_OPTIMIZER, f"optim {args.optim.value} with optim_args {as_yaml(args.optim_args)}"):
         kind, options = Trainer.get_optimizer_cls_and_kwargs(args)
         group = {
             "params": [torch.nn.Parameter(torch.zeros(2, 2))],
@@ -297,8 +297,10 @@ def try_out(args: TrainingArguments) -> None:
             "weight_decay": args.weight_decay,
         }
         optimizer = kind([group], **options)
-    kwargs = shown(args.lr_scheduler_kwargs)
-    with refusing(_SCHEDULE, f"lr_scheduler_type {args.lr_scheduler_type.value} with lr_scheduler_kwargs {kwargs}"):
+    kwargs = as_yaml(args.lr_scheduler_kwargs)
+    with as_setting_error(
+        _SCHEDULE, f"lr_scheduler_type {args.lr_scheduler_type.value} with lr_scheduler_kwargs {kwargs}"
+    ):
         steps = args.max_steps if args.max_steps > 0 else _MANY_STEPS
         get_scheduler(
             args.lr_scheduler_type,
@@ -310,10 +312,10 @@ def try_out(args: TrainingArguments) -> None:
 
 
 def check_devices(args: TrainingArguments) -> None:
-    """One process computes on one GPU.
+    """Check that this process uses one GPU.
 
     Raises:
-        SettingError: for several, saying how to start.
+        SettingError: for several GPUs, saying how to start.
     """
     if args.n_gpu > 1:
         raise SettingError(

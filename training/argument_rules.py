@@ -1,7 +1,7 @@
-"""Which fields of a run contradict each other, as a table of rules that each name the fields and what to do.
+"""Rules about settings that contradict each other; each names the fields and what to do.
 
-The values of a single field are checked in argument_checks.py. Whether data set, base model and bundle fit is checked where
-they are first read.
+Values of single fields are checked in argument_checks.py; whether data set, base model and bundle fit is checked where they are
+first read.
 """
 
 import math
@@ -21,20 +21,20 @@ from transformers.training_args import DebugOption
 from ..data.catalog import dataset_facts
 from ..evaluation.metrics import METRICS
 from ..processing_omnisent import MODALITIES
-from ..readouts.base import Readings
+from ..readouts.base import Predictions
 from ..readouts.catalog import READOUTS
-from .argument_checks import SettingError, shown
+from .argument_checks import SettingError, as_yaml
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Fields that must fit together.
+    """A condition on several fields.
 
     Attributes:
-        fields: that it is about; the message shows their values.
-        broken: whether the values, by name, break it.
+        fields: the fields concerned; the message shows their values.
+        broken: whether the values, by name, break the rule.
         reason: what is wrong and what to do, or a function of the values that returns it.
-        of_machine: whether it asks what this machine has, which does not matter to a plan.
+        of_machine: whether it depends on this machine, so that a plan for another one ignores it.
     """
 
     fields: tuple[str, ...]
@@ -43,24 +43,24 @@ class Rule:
     of_machine: bool = False
 
     def check(self, values: SimpleNamespace) -> None:
-        """Raises a SettingError where it is broken."""
+        """Raise a SettingError if the rule is broken."""
         if self.broken(values):
             reason = self.reason if isinstance(self.reason, str) else self.reason(values)
-            held = " with ".join(f"{name} {shown(getattr(values, name))}" for name in self.fields)
-            raise SettingError(self.fields, f"{held}: {reason}")
+            settings = " with ".join(f"{name} {as_yaml(getattr(values, name))}" for name in self.fields)
+            raise SettingError(self.fields, f"{settings}: {reason}")
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether a metric of an evaluation is an error or a rate of failures; it may have the prefix `eval_`."""
-    name = metric.removeprefix("eval_")
-    known = METRICS.get(name.removesuffix("_parsable"))
-    return known.better == "lower" if known else name == "loss" or name.endswith("_rate")
+def lower_is_better(metric_name: str) -> bool:
+    """Whether lower values of an evaluation metric are better; the name may have the prefix `eval_`."""
+    name = metric_name.removeprefix("eval_")
+    metric = METRICS.get(name.removesuffix("_parsable"))
+    return metric.better == "lower" if metric else name == "loss" or name.endswith("_rate")
 
 
 def metric_names(readout: str, decoding: str, convention: str) -> list[str]:
-    """The metrics that an evaluation of a readout gives, of which one may say which checkpoint is best."""
+    """The metrics of a readout's evaluation, any of which can select the best checkpoint."""
     built = READOUTS[readout].build((-1.0, 1.0), None, {"decoding": decoding, "max_new_tokens": 1})
-    metrics = built.metrics(Readings(np.array([-0.5, 0.5])), [-0.5, 0.5], convention)
+    metrics = built.metrics(Predictions(np.array([-0.5, 0.5])), [-0.5, 0.5], convention)
     return [name for name, value in metrics.items() if isinstance(value, float)] + ["loss"] * built.gives_loss
 
 
@@ -137,12 +137,12 @@ RULES = (
     Rule(
         ("attn_implementation", "dtype"),
         lambda v: v.attn_implementation == "flash_attention_2" and v.dtype == "float32",
-        "flash_attention_2 computes in bfloat16 or float16 alone",
+        "flash_attention_2 computes only in bfloat16 or float16",
     ),
     Rule(
         ("attn_implementation", "use_cpu"),
         lambda v: v.attn_implementation == "flash_attention_2" and _on_cpu(v),
-        "flash_attention_2 needs a GPU; sdpa is for the CPU too",
+        "flash_attention_2 needs a GPU; sdpa also works on the CPU",
         of_machine=True,
     ),
     Rule(
@@ -170,7 +170,7 @@ RULES = (
         lambda v: _resumes(v) and v.save_only_model,
         "its checkpoints hold no optimizer state to resume from",
     ),
-    Rule(("bf16", "fp16"), lambda v: v.bf16 and v.fp16, "at most one of the two"),
+    Rule(("bf16", "fp16"), lambda v: v.bf16 and v.fp16, "set at most one of the two"),
     Rule(
         ("bf16", "dtype"),
         lambda v: v.bf16 and v.dtype == "float16",
@@ -184,7 +184,7 @@ RULES = (
     Rule(
         ("fp16", "use_cpu"),
         lambda v: v.fp16 and _on_cpu(v),
-        f"fp16 needs a GPU {_LAUNCHED}; bf16 is for the CPU too",
+        f"fp16 needs a GPU {_LAUNCHED}; bf16 also works on the CPU",
         of_machine=True,
     ),
     Rule(
@@ -231,7 +231,7 @@ RULES = (
     Rule(
         ("metric_for_best_model",),
         lambda v: v.metric_for_best_model is None and (_wants_best(v) or _follows_metric(v)),
-        "there must be one; leave it out for mae",
+        "a metric is needed; leave the field out for mae",
     ),
     Rule(
         ("metric_for_best_model", "readout"),
@@ -305,21 +305,21 @@ RULES = (
     Rule(
         ("report_to",),
         _trackers,
-        f"name trackers that are installed, or none; known are {', '.join(INTEGRATION_TO_CALLBACK)}",
+        f"name installed trackers, or none; supported are {', '.join(INTEGRATION_TO_CALLBACK)}",
         of_machine=True,
     ),
 )
 
 
 def check_together(values: Mapping[str, Any], *, on_this_machine: bool) -> None:
-    """The values of all fields fit together.
+    """Check that the values of all fields fit together.
 
     Args:
-        values: by field, each of which is right by itself.
-        on_this_machine: `False` for settings that are run elsewhere.
+        values: by field, each valid by itself.
+        on_this_machine: `False` for settings of a run on another machine.
 
     Raises:
-        SettingError: with the values of the fields that do not, and what to do.
+        SettingError: with the values of fields that contradict each other, and what to do.
     """
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     precision = {name: values[name] or launched == name for name in ("fp16", "bf16")}

@@ -21,13 +21,13 @@ from ..readouts.generative import DECODINGS
 from ..thinker_omnisent import LORA_TARGETS
 from .argument_checks import (
     SettingError,
+    as_setting_error,
     check_devices,
     check_environment,
-    check_honoured,
+    check_supported,
     check_value,
-    refusing,
+    converted,
     try_out,
-    typed,
 )
 from .argument_rules import check_together, lower_is_better
 from .choices import ATTENTION, DTYPES, QUANTIZATIONS
@@ -36,7 +36,7 @@ from .field_names import config_path, field_names, shipped_configs, unknown_name
 
 
 def _one_of(choices: Collection[str], default: str | None, text: str):
-    """A field with one of some values; the keys of a table are read when a value is, so that it may grow."""
+    """A field with fixed choices; those of a table are looked up when a value is parsed, so that the table may grow."""
     return field(default=default, metadata={"help": text, "choices": choices})
 
 
@@ -48,7 +48,7 @@ def _field(default, text: str):
 class ModelArguments:
     """The backbone, its adapter and its head."""
 
-    _argument_group_name = "model"  # HfArgumentParser's name for the title of a group in the help
+    _argument_group_name = "model"  # title of the group in the help, read by HfArgumentParser
 
     base_model: str = _field(
         "Qwen/Qwen2.5-Omni-7B", "Hub id or folder of a full Qwen2.5-Omni checkpoint; `tiny` builds a small random one"
@@ -89,7 +89,7 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """The clips and how they are given to the model."""
+    """The clips, and how they are presented to the model."""
 
     _argument_group_name = "data"
 
@@ -99,7 +99,8 @@ class DataArguments:
     )
     root: str | None = _field(None, "folder of a named data set")
     modalities: list[str] = field(
-        default_factory=lambda: list(MODALITIES), metadata={"help": "which of text, audio and video are used"}
+        default_factory=lambda: list(MODALITIES),
+        metadata={"help": "modalities that are used: any of text, audio, video"},
     )
     complete_clips: bool = _field(False, "use only clips that have text, audio and video")
     on_bad_clip: str = _one_of(
@@ -161,11 +162,11 @@ class OmniSentTrainingArguments(TrainingArguments):
         self.label_names = ["labels"]
         self.activation_checkpointing_kwargs = {"use_reentrant": False, **(self.activation_checkpointing_kwargs or {})}
         if self.ddp_find_unused_parameters is None:
-            self.ddp_find_unused_parameters = True  # a batch without sound leaves an adapter in the audio tower unused
+            self.ddp_find_unused_parameters = True  # a batch without audio does not use an adapter in the audio tower
         if self.greater_is_better is None and self.metric_for_best_model is not None:
             self.greater_is_better = not lower_is_better(self.metric_for_best_model)
         if not torch.cuda.is_available():
-            self.dataloader_pin_memory = False  # it serves a GPU alone, and warns without one
+            self.dataloader_pin_memory = False  # only for GPUs; it warns without one
         super().__post_init__()
 
     @property
@@ -189,13 +190,13 @@ def parse_arguments(
     """`CONFIG [--field value ...]`, with a YAML file or the name of a shipped one; the command line wins over the file.
 
     Args:
-        argv: in place of the program's own.
-        on_this_machine: `False` for settings of a run on another machine; this one's devices and packages are not checked.
+        argv: instead of the program's own.
+        on_this_machine: `False` for a run on another machine; devices and packages of this one are not checked.
 
     Raises:
         FileNotFoundError: when the file is missing.
-        ValueError: in one line, for a field that does not exist, has a value that it cannot have, or contradicts others, naming the
-            field, and the file where it comes from one.
+        ValueError: in one line, for a field that does not exist, has an invalid value, or contradicts others; it names the field,
+            and the file if it comes from one.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = _Parser(ARGUMENTS, description="Train a sentiment readout.", allow_abbrev=False, formatter_class=_Help)
@@ -213,7 +214,7 @@ def parse_arguments(
         values = {name: check_value(name, value) for name, value in values.items()}
         check_together(values, on_this_machine=on_this_machine)
         check_environment()
-        with refusing((), "these settings cannot be used"):
+        with as_setting_error((), "these settings cannot be used"):
             model, data, training = (
                 _filled(ModelArguments, values),
                 _filled(DataArguments, values),
@@ -240,7 +241,7 @@ def print_fields() -> None:
 
 
 class _Parser(HfArgumentParser):
-    """Says what is wrong in an exception of one line, in place of 200 lines of usage and an exit."""
+    """Raises an exception with a one-line message, instead of printing 200 lines of usage and exiting."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         names = " | ".join(shipped_configs())
@@ -264,7 +265,7 @@ def _not_understood(rest: list[str]) -> str:
 
 
 class _Help(ArgumentDefaultsHelpFormatter):
-    """One spelling of every option, and its default once."""
+    """Shows one spelling of every option, and its default once."""
 
     def _format_action_invocation(self, action: Action) -> str:
         if action.nargs == 0:
@@ -277,11 +278,11 @@ class _Help(ArgumentDefaultsHelpFormatter):
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """The fields of a YAML file, of the types that they have.
+    """The fields of a YAML file, converted to their types.
 
     Raises:
         FileNotFoundError: when it is missing.
-        ValueError: when it is not a mapping, names a field twice or one that no argument class has, or has a value of another type.
+        ValueError: when it is not a mapping, or has a repeated field, an unknown field, or a value of the wrong type.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; give a YAML file, or one of {', '.join(shipped_configs())}")
@@ -305,18 +306,18 @@ def read_config(path: str | Path) -> dict[str, Any]:
     for name, value in config.items():
         if name not in choices:
             raise ValueError(f"{path}: {unknown_name(str(name), list(choices))}")
-        if name == "resume_from_checkpoint" and isinstance(value, bool):  # a folder, or the word
+        if name == "resume_from_checkpoint" and isinstance(value, bool):  # the field takes a folder, or this word
             value = str(value).lower()
         try:
-            check_honoured(name, value)
-            read[name] = typed(name, value, hints[name], choices[name])
+            check_supported(name, value)
+            read[name] = converted(name, value, hints[name], choices[name])
         except SettingError as error:
             raise SettingError(error.fields, f"{path}: {error}") from error
     return read
 
 
 class _Loader(yaml.SafeLoader):
-    """A mapping that names a key twice is an error; YAML itself would keep the last."""
+    """Refuses a mapping with a repeated key; YAML itself would keep the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()

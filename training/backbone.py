@@ -12,7 +12,7 @@ from ..adapter_omnisent import ADAPTER_CONFIG_FILE, ADAPTER_DIR, AdaptedThinker
 from ..configuration_omnisent import OmniSentConfig
 from ..heads_omnisent import LabelScale
 from ..modeling_omnisent import bundle_folder
-from ..readouts.base import Readout
+from ..readouts.base import ModelSource, Readout
 from ..readouts.catalog import READOUTS
 from ..thinker_omnisent import LANGUAGE_MODEL, LORA_TARGETS, TOWERS, load_thinker
 from .arguments import ModelArguments
@@ -23,12 +23,12 @@ TINY_FOLDER = Path("runs/tiny-backbone")
 
 
 def base_model_path(name: str) -> str:
-    """A Hub id or folder as it is; `tiny` becomes the folder of the random backbone, made when missing."""
+    """A Hub id or folder unchanged; for `tiny`, the folder of the random backbone, created if missing."""
     return str(make_tiny_backbone(TINY_FOLDER)) if name == TINY else name
 
 
 def base_of(arguments: ModelArguments) -> tuple[str, str | None]:
-    """Base model and revision; those of the bundle that `adapter` names, where it says them."""
+    """Base model and revision; those of the bundle in `adapter`, if it records them."""
     if arguments.adapter and READOUTS[arguments.readout].saves_bundle:
         config = OmniSentConfig.from_pretrained(arguments.adapter)
         return config.base_model or arguments.adapter, config.base_revision
@@ -36,7 +36,7 @@ def base_of(arguments: ModelArguments) -> tuple[str, str | None]:
 
 
 def lora_config(arguments: ModelArguments) -> LoraConfig:
-    """The configuration of the adapter to train further, or of a new one, by the preset."""
+    """The configuration of the bundle's adapter, or of a new one from the preset."""
     if arguments.adapter:
         return LoraConfig.from_pretrained(bundle_folder(arguments.adapter) / ADAPTER_DIR)
     return LoraConfig(
@@ -65,7 +65,7 @@ def build_readout(
 ) -> Readout:
     """How this run takes a score from the Thinker; `score_range` is in label units."""
     readout = READOUTS[arguments.readout]
-    settings = {name: getattr(arguments, name) for name in readout.reading_fields}
+    settings = {name: getattr(arguments, name) for name in readout.decoding_fields}
     return readout.build(score_range, tokenizer, settings)
 
 
@@ -78,24 +78,24 @@ def build_model(
     device: str | torch.device = "cpu",
     towers: bool = True,
 ) -> AdaptedThinker:
-    """The model to train, with its adapter and head trainable and all else frozen.
+    """The model to train: adapter and head are trainable, everything else is frozen.
 
-    A bundle that `adapter` names is trained further with the losses and dropouts of the arguments. Where its scores have another
-    range, its z-scores are kept and take the mean, standard deviation and range given here.
+    With `adapter`, training continues from that bundle, with the loss and dropouts of the arguments. If the bundle has another
+    score range, its z-scores are kept and mapped to the mean, standard deviation and range given here.
 
     Args:
         arguments: base model, readout, quantisation, adapter and head.
-        label_mean: of the training labels, label units; used by the head alone.
-        label_std: of the training labels, label units; used by the head alone.
-        score_range: lowest and highest score, label units; used by the head alone.
-        device: where it is loaded to.
-        towers: `False` to load neither tower, where their outputs are known.
+        label_mean: of the training labels, label units; only the head uses it.
+        label_std: of the training labels, label units; only the head uses it.
+        score_range: lowest and highest score, label units; only the head uses it.
+        device: where the model is loaded.
+        towers: `False` to load neither tower, if their outputs are cached.
 
     Raises:
         ValueError: when `adapter` names a bundle without an adapter.
     """
     readout = READOUTS[arguments.readout]
-    model = readout.build_model(
+    source = ModelSource(
         base_model_path(arguments.base_model),
         revision=arguments.base_revision,
         bundle=arguments.adapter,
@@ -103,7 +103,8 @@ def build_model(
         settings={name: getattr(arguments, name) for name in readout.model_fields},
         loading=_loading(arguments, device) | {"without": () if towers else TOWERS},
     )
-    if not model.has_adapter:  # a new adapter adds exactly nothing until it is trained
+    model = readout.build_model(source)
+    if not model.has_adapter:  # a new adapter changes nothing until it is trained
         model.add_lora(lora_config(arguments))
     elif arguments.adapter:
         model.set_lora_dropout(arguments.lora_dropout)
@@ -112,16 +113,16 @@ def build_model(
 
 
 def check_adapter(arguments: ModelArguments, score_range: tuple[float, float], *, training: bool) -> None:
-    """The bundle that `adapter` names fits the other arguments; reads its configuration, and no weight.
+    """Check that the bundle in `adapter` fits the other arguments; reads its configuration, no weights.
 
     Args:
         arguments: of the run.
         score_range: of the run's data set, label units.
-        training: whether the run trains; its scores may then have another range than the bundle's.
+        training: whether the run trains; its score range may then differ from the bundle's.
 
     Raises:
         FileNotFoundError: when there is no such bundle, or it has no adapter.
-        ValueError: naming the field that the bundle contradicts, and what it should be.
+        ValueError: naming the field that contradicts the bundle, and the value that it needs.
     """
     if not arguments.adapter:
         return
@@ -139,24 +140,24 @@ def check_adapter(arguments: ModelArguments, score_range: tuple[float, float], *
     if not training and (low, high) != tuple(score_range):
         raise ValueError(
             f"adapter: {arguments.adapter} scores from {low:g} to {high:g}, but the labels of this data set lie in"
-            f" {list(score_range)}: no metric would mean anything; train on it first"
+            f" {list(score_range)}, so metrics would be meaningless; train on it first"
         )
     for field, value in of_bundle.items():
         if getattr(arguments, field) != value:
             raise ValueError(
-                f"{field} is {getattr(arguments, field)!r}, but {value!r} in the bundle that adapter names; give {value!r}"
+                f"{field} is {getattr(arguments, field)!r}, but {value!r} in the bundle of `adapter`; give {value!r}"
             )
 
 
 def _check_same_base(arguments: ModelArguments, recorded: str) -> None:
-    """Whether an adapter belongs to the base model; a recorded folder that is not here any more cannot be judged."""
+    """Check that an adapter belongs to the base model; a recorded folder that no longer exists is accepted."""
     given = base_model_path(arguments.base_model)
     same = recorded == given
     if os.path.isdir(given):
         same = os.path.samefile(given, recorded) if os.path.isdir(recorded) else os.path.isabs(recorded)
     if not same:
         raise ValueError(
-            f"base_model is {arguments.base_model}, but the bundle that adapter names belongs to {recorded}; give that"
+            f"base_model is {arguments.base_model}, but the bundle of `adapter` belongs to {recorded}; give that as base_model"
         )
 
 
@@ -165,7 +166,7 @@ def _as_set(targets: str | list[str] | set[str]) -> set[str]:
 
 
 def load_towers(arguments: ModelArguments, device: str | torch.device) -> PreTrainedModel:
-    """The Thinker without its language model: what computes tower outputs, loaded as `build_model` would load it."""
+    """The towers of the Thinker, without its language model, loaded as `build_model` would load them."""
     base, revision = base_of(arguments)
     return load_thinker(base, revision=revision, without=(LANGUAGE_MODEL,), **_loading(arguments, device)).eval()
 

@@ -1,4 +1,4 @@
-"""Finds the clips of a data set that cannot be used, by encoding each one once before training starts, or that lack a modality."""
+"""Finds clips that cannot be used, by encoding each one before training, and clips that lack a modality."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ class _Reasons(Dataset):
 
     def __getitem__(self, index: int) -> str | None:
         try:
-            warn_of_part(self.processor.encode(self.clips[index].to_dict()))
+            warn_if_partial(self.processor.encode(self.clips[index].to_dict()))
         except OmniSentError as error:
             return str(error)
         return None
@@ -39,14 +39,14 @@ def find_bad_clips(
     return [(clip.id, clip.split or "", why) for clip, why in zip(clips, reasons, strict=True) if why is not None]
 
 
-def warn_of_part(encoded: Mapping[str, Any]) -> None:
-    """Say of an encoded clip that it is used although a part of it cannot be read, where that is so."""
+def warn_if_partial(encoded: Mapping[str, Any]) -> None:
+    """Log a warning if part of an encoded clip could not be read."""
     if "warning" in encoded:
-        logger.warning("clip %s is used in part: %s", encoded["clip_id"], encoded["warning"])
+        logger.warning("clip %s is only partly readable: %s", encoded["clip_id"], encoded["warning"])
 
 
 def is_complete(clip: Clip) -> bool:
-    """Whether a clip has text, sound and picture.
+    """Whether a clip has text, audio and video.
 
     Raises:
         MediaError: for a video that is missing or cannot be opened.

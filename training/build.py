@@ -1,9 +1,9 @@
-"""Puts a run together: readout, data sets, model and trainer."""
+"""Builds a run: readout, data sets, model and trainer."""
 
 from transformers import set_seed
 
 from ..data.clip import SPLITS
-from .argument_checks import refusing
+from .argument_checks import as_setting_error
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .backbone import build_model, build_readout
 from .collator import ClipCollator, ClipDataset
@@ -25,11 +25,11 @@ def build_trainer(
     cache = open_cache(data_args.feature_cache, model_args, processor) if data_args.feature_cache else None
     datasets = {name: ClipDataset(data.splits[name], processor, readout, cache) for name in SPLITS}
     if cache is not None:
-        wanted = SPLITS[-1:] if args.evaluate_only else SPLITS
-        fill_cache(cache, model_args, [clip for name in wanted for clip in datasets[name].inputs], processor, args)
-    set_seed(args.seed)  # here, so that a run does not depend on what the cache already holds
+        used = SPLITS[-1:] if args.evaluate_only else SPLITS
+        fill_cache(cache, model_args, [clip for name in used for clip in datasets[name].inputs], processor, args)
+    set_seed(args.seed)  # here, so that a run does not depend on what is already cached
     model = build_model(model_args, **data.scale, device=args.device, towers=cache is None)
-    with refusing((), "these settings cannot be used together"):
+    with as_setting_error((), "these settings cannot be used together"):
         trainer = SentimentTrainer(
             model=model,
             args=args,

@@ -1,4 +1,4 @@
-"""Values that loading a model takes, for commands and configs alike; imports nothing, so that help can list them at once."""
+"""Choices for loading a model, shared by commands and configs; imports nothing, so that help is fast."""
 
 QUANTIZATIONS = ("nf4", "none")
 DTYPES = ("bfloat16", "float16", "float32")

@@ -12,12 +12,12 @@ from ..data.neighbours import preceding_texts
 from ..media_omnisent import longest_seconds, read_header
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.base import Readout
-from .bad_clips import warn_of_part
+from .bad_clips import warn_if_partial
 from .feature_cache import FeatureCache
 
 
 class ClipDataset(Dataset):
-    """Encoded clips with their labels; nothing is read before an item is asked for. With a cache, tower outputs come from it."""
+    """Encoded clips with their labels; a clip is read when its item is requested. With a cache, tower outputs come from it."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class ClipDataset(Dataset):
         return len(self.clips)
 
     def lengths(self) -> list[int]:
-        """About how long each clip is, to put like beside like: milliseconds by its files' headers, and characters of its text."""
+        """Approximate lengths, for grouping similar clips: duration in ms by the files' headers, plus characters of the text."""
         return [round(1000 * _seconds(clip)) + len(clip.text or "") for clip in self.clips]
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
@@ -48,7 +48,7 @@ class ClipDataset(Dataset):
         own = {"labels": torch.tensor(label, dtype=torch.float32), "clip_index": torch.tensor(index)}
         encoded = read(self.inputs[index])
         if index not in self._warned:
-            warn_of_part(encoded)
+            warn_if_partial(encoded)
             self._warned.add(index)
         return {**encoded, **self.readout.training_inputs(label), **own}
 
@@ -59,7 +59,7 @@ def _seconds(clip: Clip) -> float:
 
 @dataclass(frozen=True)
 class ClipCollator:
-    """Pads encoded clips; `labels` becomes (B,) float32, and `clip_index` (B,) the clips' places in their data set."""
+    """Pads encoded clips; `labels` becomes (B,) float32, and `clip_index` (B,) the clips' indices in their data set."""
 
     processor: OmniSentProcessor
     readout: Readout

@@ -101,10 +101,10 @@ def build_processor(
 
 
 def check_labels(clips: Sequence[Clip], score_range: tuple[float, float]) -> None:
-    """Every clip of a split has a label in the score range.
+    """Check that every clip of a split has a label in the score range.
 
     Raises:
-        ValueError: naming the first clip that has not, and how many there are.
+        ValueError: naming the first clip that has none, and how many there are.
     """
     low, high = score_range
     wrong = [c for c in clips if c.split in SPLITS and (c.label is None or not low <= c.label <= high)]
@@ -118,7 +118,7 @@ def check_labels(clips: Sequence[Clip], score_range: tuple[float, float]) -> Non
 def drop_bad_clips(
     clips: list[Clip], processor: OmniSentProcessor, data_args: DataArguments, args: OmniSentTrainingArguments
 ) -> tuple[list[Clip], list[tuple[str, str, str]]]:
-    """With `on_bad_clip: skip`, the usable clips and the reasons of the others; the main process checks, all read its list."""
+    """With `on_bad_clip: skip`, the usable clips, and the reasons of the others; the main process checks for all."""
     folder = args.folder
     clips = [clip for clip in clips if clip.split in SPLITS]
     if data_args.on_bad_clip == "error":
@@ -128,5 +128,5 @@ def drop_bad_clips(
     bad = run_folder.read_bad_clips(folder)
     if bad:
         logger.warning("%d clips left out, listed in %s", len(bad), folder / "bad_clips.csv")
-    left_out = {clip_id for clip_id, _, _ in bad}
-    return [clip for clip in clips if clip.id not in left_out], bad
+    bad_ids = {clip_id for clip_id, _, _ in bad}
+    return [clip for clip in clips if clip.id not in bad_ids], bad

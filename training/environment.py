@@ -1,4 +1,4 @@
-"""The machine and the code that a run uses: cores, versions, commit, memory; what environment.json records of them."""
+"""The machine and code of a run, as recorded in environment.json: cores, versions, commit, memory."""
 
 import importlib.metadata
 import os
@@ -17,7 +17,7 @@ PACKAGES = (
 
 
 def leave_cores_to_workers(args: TrainingArguments) -> None:
-    """On a CPU, compute with the cores that DataLoader workers do not need; more threads than cores are slower for both."""
+    """On a CPU, compute only with the cores that DataLoader workers leave free; more threads than cores slow both down."""
     if args.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) - args.dataloader_num_workers))
 
@@ -33,7 +33,7 @@ def process_count() -> int:
 
 
 def code_versions() -> dict:
-    """Python, platform, versions of the packages that figures depend on, and the commit of this one."""
+    """Python, platform, versions of the packages that results depend on, and the commit of this one."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -51,9 +51,9 @@ def installed_version(name: str) -> str | None:
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit of a git checkout, with `-dirty` after it where files differ; `None` for any other folder.
+    """The commit of a git checkout, with `-dirty` appended if files differ; `None` for any other folder.
 
-    A folder *inside* somebody's checkout, such as an installed package in a virtual environment, is not one.
+    A folder *inside* a checkout, such as a package in a virtual environment, does not count as one.
     """
     git = ["git", "-C", str(folder)]
     try:
@@ -67,17 +67,16 @@ def commit_of(folder: Path) -> str | None:
 
 
 def peak_memory_bytes() -> int:
-    """Peak of the device's memory where there is a GPU, else of this process."""
+    """Peak memory of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return process_peak_bytes()
 
 
 def process_peak_bytes() -> int:
-    """Most bytes of memory that this process has held.
+    """Peak memory of this process, in bytes.
 
-    Linux counts them for the process itself. `ru_maxrss` is the second choice: in a program that was just started it begins with
-    the memory of the program that started it.
+    Linux reports it per process. `ru_maxrss` is the fallback: in a new process it starts at the peak of its parent.
     """
     status = Path("/proc/self/status")
     if status.is_file():

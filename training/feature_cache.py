@@ -1,7 +1,7 @@
-"""Tower outputs and token layout of clips on disk, computed once: for runs whose towers do not change.
+"""A disk cache of tower outputs and token layout of clips, for runs whose towers are frozen.
 
-Every entry is a safetensors file named by the content that it depends on: the clip's files and words, the processor's settings, the
-base model and how it is loaded. Whatever changes leads to another name, so an entry is never wrong, only unused.
+Every entry is a safetensors file whose name is a hash of what it depends on: the clip's files and text, the processor's settings,
+the base model and how it is loaded. Any change gives another name, so an entry is never stale, only unused.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ from ..thinker_inputs_omnisent import TOWER_INPUTS
 from ..thinker_omnisent import TOWERS, Thinker, pinned_revision, thinker_config, tower_features
 from .arguments import ModelArguments, OmniSentTrainingArguments
 from .backbone import base_of, load_towers, lora_config
-from .bad_clips import warn_of_part
+from .bad_clips import warn_if_partial
 from .environment import installed_version
 
 VERSION = 2  # raise when the same clip and settings would give another entry
-# What reads files and computes towers; another version of one may give another entry.
+# Packages that read files or compute tower outputs; another version may give another entry.
 PACKAGES = ("omnisent", "torch", "transformers", "bitsandbytes", "numpy", "av", "soxr", "qwen-omni-utils")
 LAYOUT = ("input_ids", "position_ids")
 SUFFIX = ".safetensors"
@@ -40,7 +40,7 @@ logger = logging.getLogger("omnisent.feature_cache")
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """What a cache folder holds; `size` is in bytes."""
+    """Contents of a cache folder; `size` is in bytes."""
 
     entries: int
     size: int
@@ -48,21 +48,23 @@ class CacheInfo:
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Entries of one way to see clips.
+    """The entries for one backbone and processor.
 
     Args:
-        folder: where entries lie; several runs, and several ways, may share it.
-        way: what an entry depends on beside its clip.
+        folder: of the entries; several runs, with any settings, may share it.
+        settings: what an entry depends on besides its clip, as JSON.
     """
 
     folder: Path
-    way: str
+    settings: str
 
     def path(self, clip: Mapping[str, Any]) -> Path:
-        """Where the entry of a clip lies, or would lie."""
-        seen = {name: clip.get(name) for name in ("text", "context")}
-        seen |= {name: clip.get(name) and _file_digest(clip[name], _stamp(clip[name])) for name in ("video", "audio")}
-        name = hashlib.sha256(f"{self.way}{json.dumps(seen)}".encode()).hexdigest()
+        """The path of a clip's entry, whether it exists or not."""
+        content = {name: clip.get(name) for name in ("text", "context")}
+        content |= {
+            name: clip.get(name) and _file_digest(clip[name], _stamp(clip[name])) for name in ("video", "audio")
+        }
+        name = hashlib.sha256(f"{self.settings}{json.dumps(content)}".encode()).hexdigest()
         return self.folder / name[:2] / f"{name}{SUFFIX}"
 
     def load(self, clip: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -70,16 +72,18 @@ class FeatureCache:
 
         Raises:
             FileNotFoundError: when there is none.
-            ValueError: when it is not whole.
+            ValueError: when it is incomplete.
         """
         path = self.path(clip)
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path}: not a whole cache entry ({error}); start the run again to rebuild it") from error
+            raise ValueError(
+                f"{path}: not a complete cache entry ({error}); start the run again to rebuild it"
+            ) from error
 
     def has(self, clip: Mapping[str, Any]) -> bool:
-        """Whether a clip has a whole entry; one that is not is removed."""
+        """Whether a clip has a complete entry; an incomplete one is removed."""
         path = self.path(clip)
         if not path.is_file():
             return False
@@ -87,13 +91,13 @@ class FeatureCache:
             with safe_open(path, "pt"):  # compares the header with the file's length
                 pass
         except SafetensorError:
-            logger.warning("%s is not whole and is made again", path)
+            logger.warning("%s is incomplete and is computed again", path)
             path.unlink(missing_ok=True)
             return False
         return True
 
     def store(self, clip: Mapping[str, Any], entry: Mapping[str, torch.Tensor]) -> None:
-        """Write an entry, whole or not at all; two processes may write the same one."""
+        """Write an entry atomically; two processes may write the same one."""
         path = self.path(clip)
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".part-{os.getpid()}")
@@ -105,14 +109,14 @@ def open_cache(folder: str | Path, model_args: ModelArguments, processor: OmniSe
     """The cache in a folder, for this backbone and this processor.
 
     Raises:
-        ValueError: when an adapter changes the towers, so that their outputs cannot be kept.
+        ValueError: when an adapter changes the towers, so that their outputs cannot be cached.
     """
     if _changes_towers(model_args):
         raise ValueError(
-            "feature_cache: the adapter changes the audio and vision towers, so their outputs cannot be kept; train with"
+            "feature_cache: the adapter changes the audio and vision towers, so their outputs cannot be cached; train with"
             " lora_preset llm, or leave feature_cache out"
         )
-    way = {
+    settings = {
         "version": VERSION,
         "packages": {name: installed_version(name) for name in PACKAGES},
         "processor": processor.to_dict(),
@@ -124,7 +128,7 @@ def open_cache(folder: str | Path, model_args: ModelArguments, processor: OmniSe
             for name in ("dtype", "quantization", "quantize_towers", "attn_implementation")
         },
     }
-    return FeatureCache(Path(folder), json.dumps(way, sort_keys=True, default=str))
+    return FeatureCache(Path(folder), json.dumps(settings, sort_keys=True, default=str))
 
 
 def fill_cache(
@@ -134,14 +138,14 @@ def fill_cache(
     processor: OmniSentProcessor,
     args: OmniSentTrainingArguments,
 ) -> None:
-    """Compute the entries that are missing; each of several processes computes its part. The towers are loaded for it alone.
+    """Compute the missing entries, split among the processes of the run. The towers are loaded only while this runs.
 
     Args:
         cache: of this backbone and processor.
         model_args: the backbone.
         clips: as the processor takes them.
         processor: with the run's settings.
-        args: workers, and the processes there are.
+        args: workers and processes.
     """
     missing = [clip for clip in clips if not cache.has(clip)]
     logger.info("feature cache %s: %d of %d clips found", cache.folder, len(clips) - len(missing), len(clips))
@@ -170,9 +174,9 @@ def _compute(
         for name, values in features.items():
             if not bool(values.isfinite().all()):
                 raise ValueError(
-                    f"clip {encoded['clip_id']}: {name} of the towers have NaN or infinite values; nothing is kept of it"
+                    f"clip {encoded['clip_id']}: {name} of the towers have NaN or infinite values; it is not cached"
                 )
-        warn_of_part(encoded)
+        warn_if_partial(encoded)
         cache.store(clip, {**{name: encoded[name] for name in LAYOUT}, **features})
 
 
@@ -187,7 +191,7 @@ def cache_info(folder: str | Path) -> CacheInfo:
 
 
 def clear_cache(folder: str | Path) -> CacheInfo:
-    """Remove every entry, and nothing else; returns what was removed.
+    """Remove every entry, and no other file; returns what was removed.
 
     Raises:
         FileNotFoundError: when there is no such folder.
@@ -200,7 +204,7 @@ def clear_cache(folder: str | Path) -> CacheInfo:
 
 def _entries(folder: str | Path) -> list[Path]:
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f"{folder}: there is no such cache folder")
+        raise FileNotFoundError(f"{folder}: no such cache folder")
     return sorted(Path(folder).glob(f"[0-9a-f][0-9a-f]/{'[0-9a-f]' * 64}{SUFFIX}"))
 
 
@@ -219,7 +223,7 @@ def _changes_towers(arguments: ModelArguments) -> bool:
 
 
 def _base(arguments: ModelArguments) -> str:
-    """The base model: a commit of a Hub id, or a folder's weights by their names, sizes and times."""
+    """Identifies the base model: a Hub id with its commit, or the names, sizes and times of a folder's weights."""
     base, revision = base_of(arguments)
     if not os.path.isdir(base):
         return f"{base}@{pinned_revision(base, revision)}"
@@ -234,7 +238,7 @@ def _stamp(path: str | Path) -> tuple[int, int]:
 
 @cache
 def _file_digest(path: str, stamp: tuple[int, int]) -> str:
-    """Of a file's bytes, read again when its size or time changes."""
+    """Digest of a file; it is read again when its size or time changes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
 

@@ -1,4 +1,4 @@
-"""The names of a run's fields, read from source text: a mistyped one is refused before torch and transformers are imported."""
+"""The names of a run's fields, parsed from source code, so that a typo is reported before torch and transformers are imported."""
 
 import ast
 import importlib.util
@@ -15,12 +15,12 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def config_path(config: str) -> str:
-    """The file of a shipped config that is named, else the path as it is."""
+    """The file of a shipped config, given by name; any other path unchanged."""
     return str(shipped_configs().get(config, config))
 
 
 def field_names() -> list[str]:
-    """All fields of a run, its own and those of transformers' TrainingArguments, in no particular order."""
+    """All fields of a run, including those of transformers' TrainingArguments, in no particular order."""
     package = importlib.util.find_spec("transformers")
     if package is None or package.origin is None:
         raise ImportError("transformers is not installed")
@@ -31,22 +31,22 @@ def field_names() -> list[str]:
 
 
 def check_names(arguments: Sequence[str]) -> None:
-    """Every option `--field` on a command line names a field.
+    """Check that every option `--field` on a command line is a field.
 
     Raises:
-        ValueError: naming the first that does not, and the field that was perhaps meant.
+        ValueError: naming the first unknown one, and a similar field.
     """
-    known = set(field_names())
+    names = set(field_names())
     for argument in arguments:
         if argument.startswith("--"):
             name = argument[2:].split("=")[0].replace("-", "_")
-            if name not in known and name.removeprefix("no_") not in known:
-                raise ValueError(unknown_name(name, known))
+            if name not in names and name.removeprefix("no_") not in names:
+                raise ValueError(unknown_name(name, names))
 
 
-def unknown_name(name: str, known: Collection[str]) -> str:
-    """That there is no such field, and the one that was perhaps meant."""
-    near = get_close_matches(name, sorted(known), n=1)
+def unknown_name(name: str, names: Collection[str]) -> str:
+    """The error message for an unknown field, with a similar one if there is any."""
+    near = get_close_matches(name, sorted(names), n=1)
     return f"there is no field {name!r}; " + (
-        f"is it {near[0]}?" if near else "`omnisent train --fields` lists them all"
+        f"did you mean {near[0]}?" if near else "`omnisent train --fields` lists them all"
     )

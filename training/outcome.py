@@ -1,4 +1,4 @@
-"""What a run predicts: its metrics, its files, and the check that the saved bundle gives the same scores."""
+"""The predictions of a run: its metrics, its files, and the check that the saved bundle gives the same scores."""
 
 import gc
 import logging
@@ -14,14 +14,14 @@ from ..data.clip import Clip, labels_of
 from ..evaluation.intervals import LEVEL, calibration, coverage
 from ..evaluation.metrics import Numbers
 from ..processing_omnisent import OmniSentProcessor
-from ..readouts.base import Readings, Readout
+from ..readouts.base import Predictions, Readout
 from . import run_folder
 from .arguments import ModelArguments, OmniSentTrainingArguments
 from .backbone import build_model
 from .collator import ClipDataset
 from .data import PreparedData
 from .environment import peak_memory_bytes
-from .plan import adapter_share
+from .plan import adapter_parameters
 from .row_check import TOLERANCES, check_rows
 
 logger = logging.getLogger("omnisent.train")
@@ -29,20 +29,20 @@ logger = logging.getLogger("omnisent.train")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run predicts.
+    """The predictions of a run.
 
     Attributes:
-        readout: how a score is read from the model.
-        dataset: the test split, as it was predicted on.
-        readings: of the test split, in its order.
-        seconds: that the test split took.
-        calibration: the intervals of the kept weights; `None` where there are none.
+        readout: how a score is taken from the model.
+        dataset: the test split.
+        predictions: for the test split, in its order.
+        seconds: time to predict the test split.
+        calibration: of the intervals, for the final weights; `None` if not calibrated.
         valid_scores: of the validation split, label units; `None` without training.
     """
 
     readout: Readout
     dataset: ClipDataset
-    readings: Readings
+    predictions: Predictions
     seconds: float
     calibration: dict | None
     valid_scores: np.ndarray | None
@@ -55,7 +55,7 @@ class Outcome:
     @property
     def scores(self) -> np.ndarray:
         """Scores (n,) of the test split, label units."""
-        return self.readout.scores(self.readings)
+        return self.readout.scores(self.predictions)
 
 
 def run_metrics(
@@ -68,7 +68,7 @@ def run_metrics(
     """The values of metrics.json, of the test split."""
     labels, scores = labels_of(outcome.clips), outcome.scores
     zero_shot = args.evaluate_only and not model_args.adapter
-    lora, percent = (0, 0.0) if zero_shot else adapter_share(model.model.config, model_args)
+    lora, percent = (0, 0.0) if zero_shot else adapter_parameters(model.model.config, model_args)
     return {
         "dataset": data.facts.name,
         "split": "test",
@@ -76,7 +76,7 @@ def run_metrics(
         "modalities": data.processor.modalities,
         "seed": args.seed,
         "n": len(labels),
-        **outcome.readout.metrics(outcome.readings, labels, data.facts.convention),
+        **outcome.readout.metrics(outcome.predictions, labels, data.facts.convention),
         "bad_clips": len(data.bad),
         "denoise": data.denoise,
         "interval_coverage": interval_coverage(outcome.calibration, scores, labels),
@@ -89,25 +89,25 @@ def run_metrics(
 
 
 def calibrate(scores: Numbers, clips: Sequence[Clip]) -> dict:
-    """Prediction intervals from the scores of the validation split, by the weights that are kept."""
-    known = calibration(scores, labels_of(clips))
-    if str(LEVEL) not in known["half_widths"]:
+    """Prediction intervals, from the scores of the validation split by the final weights."""
+    calibrated = calibration(scores, labels_of(clips))
+    if str(LEVEL) not in calibrated["half_widths"]:
         logger.warning(
             "%d validation clips are too few for intervals of level %s; interval_coverage stays null",
-            known["clips"],
+            calibrated["clips"],
             LEVEL,
         )
-    return known
+    return calibrated
 
 
-def interval_coverage(known: dict | None, scores: Numbers, labels: Numbers) -> float | None:
-    """Fraction of the test split's labels within their intervals of level 0.9; `None` where there are none."""
-    width = (known or {}).get("half_widths", {}).get(str(LEVEL))
+def interval_coverage(calibrated: dict | None, scores: Numbers, labels: Numbers) -> float | None:
+    """Fraction of the test labels within their intervals of level 0.9; `None` without a calibration."""
+    width = (calibrated or {}).get("half_widths", {}).get(str(LEVEL))
     return None if width is None else coverage(scores, labels, width)
 
 
 def save_bundle(folder: Path, model: PreTrainedModel, processor: OmniSentProcessor) -> None:
-    """`model/`: what AutoModel and AutoProcessor load, and what a repository on the Hub holds."""
+    """Write the bundle to `model/`, for AutoModel, AutoProcessor and the Hub."""
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
     (folder / "model" / "training_config.yaml").write_bytes((folder / "config.yaml").read_bytes())
@@ -116,12 +116,12 @@ def save_bundle(folder: Path, model: PreTrainedModel, processor: OmniSentProcess
 def check_saved_bundle(
     folder: Path, outcome: Outcome, data: PreparedData, model_args: ModelArguments, args: OmniSentTrainingArguments
 ) -> None:
-    """Load the run's bundle as anyone would, and compare its scores with the rows; without training, what was evaluated.
+    """Load the saved bundle (without training: the evaluated model) and compare its scores with those of the run.
 
     Raises:
         ValueError: naming a clip whose row has another score.
     """
-    gc.collect()  # there need not be memory for two models
+    gc.collect()  # there may not be enough memory for two models
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     bundle, processor = folder / "model", data.processor
@@ -129,15 +129,15 @@ def check_saved_bundle(
         model_args, processor = replace(model_args, adapter=str(bundle)), OmniSentProcessor.from_pretrained(bundle)
     model = build_model(model_args, **data.scale, device=args.device)
     tolerance = TOLERANCES[model_args.dtype] * float(data.labels.std())
-    check_rows(model, processor, outcome.readout, outcome.dataset, outcome.readings, tolerance=tolerance)
+    check_rows(model, processor, outcome.readout, outcome.dataset, outcome.predictions, tolerance=tolerance)
 
 
 def write_results(folder: Path, outcome: Outcome, data: PreparedData, metrics: dict) -> dict:
-    """The files of a finished run, metrics.json last; returns what it holds."""
+    """Write the files of a finished run, metrics.json last; returns its contents."""
     run_folder.write_predictions(folder, outcome.clips, outcome.scores)
     run_folder.write_clip_facts(folder, outcome.clips)
     if outcome.valid_scores is not None:
         run_folder.write_predictions(folder, data.splits["valid"], outcome.valid_scores, split="valid")
-    if outcome.readings.answers is not None:
-        run_folder.write_answers(folder, outcome.clips, outcome.readings)
+    if outcome.predictions.answers is not None:
+        run_folder.write_answers(folder, outcome.clips, outcome.predictions)
     return run_folder.write_metrics(folder, metrics)

@@ -1,4 +1,4 @@
-"""What a run would take, before anything is downloaded: parameters, weight bytes and an expected peak, on the meta device.
+"""Estimates what a run needs, before any download: parameters, bytes of weights and peak memory, on the meta device.
 
     omnisent plan configs/mosi.yaml --json
 
@@ -56,7 +56,7 @@ class Plan:
 
 
 def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments) -> Plan:
-    """What training with these arguments takes.
+    """The parameters and memory of training with these arguments.
 
     Raises:
         ValueError: when an adapter name matches no layer.
@@ -74,7 +74,7 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
         )
     head = sum(p.numel() for p in module.parameters())
     weights = _weight_bytes(thinker.model, model, towers=data.feature_cache is None)
-    if READOUTS[model.readout].uses_lm_head:  # unquantised, and there is no head
+    if READOUTS[model.readout].uses_lm_head:  # which is not quantised; there is no head
         weights += lm_head * torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
         head = 0
     optimizer = (lora + head) * (4 + 4 + 8)  # float32 weights, gradients, two moments
@@ -98,14 +98,14 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
 
 
 def read_thinker_config(model: ModelArguments) -> ThinkerConfig:
-    """The Thinker's configuration: known for the published sizes, else read from the folder or the Hub (config.json alone)."""
+    """The Thinker's configuration: built in for the published sizes, else read from config.json in the folder or on the Hub."""
     if model.base_model in PUBLISHED_THINKERS and not os.path.isdir(model.base_model):
         return ThinkerConfig(**PUBLISHED_THINKERS[model.base_model])
     return thinker_config(base_model_path(model.base_model), revision=model.base_revision)
 
 
-def adapter_share(config: ThinkerConfig, model: ModelArguments) -> tuple[int, float]:
-    """LoRA parameters, and their percentage of the Thinker with lm_head plus LoRA."""
+def adapter_parameters(config: ThinkerConfig, model: ModelArguments) -> tuple[int, float]:
+    """Number of LoRA parameters, and their percentage of the Thinker with lm_head plus LoRA."""
     thinker, lora, _ = _build_on_meta(config, model)
     return lora, 100 * lora / sum(p.numel() for p in thinker.parameters())
 
@@ -137,10 +137,11 @@ def _weight_bytes(thinker: nn.Module, model: ModelArguments, *, towers: bool) ->
 def _activation_bytes(
     config: ThinkerConfig, model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments
 ) -> tuple[int, int]:
-    """Tokens of a clip at the frame and pixel caps with ten seconds of audio, and what a step keeps of its activations.
+    """Tokens of a clip at the frame and pixel caps with ten seconds of audio, and bytes of activations that a step keeps.
 
-    With gradient checkpointing: the input of every layer, plus one layer's inside (queries, keys, values, attention output, three
-    MLP tensors, and the same for LoRA's input), plus the largest weight dequantised. Without: the inside of every layer.
+    With activation checkpointing: the input of every layer, plus the activations within one layer (queries, keys, values,
+    attention output, three MLP tensors, and inputs of LoRA), plus the largest weight, dequantised. Without: the
+    activations within every layer.
     """
     width = torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
     text, vision = config.text_config, config.vision_config
@@ -150,10 +151,10 @@ def _activation_bytes(
     tokens = PROMPT_TOKENS + of_video + of_audio
 
     def stack(rows: int, layers: int, hidden: int, intermediate: int) -> int:
-        inside = rows * (6 * hidden + 4 * intermediate) * width
+        within = rows * (6 * hidden + 4 * intermediate) * width
         if training.activation_checkpointing:
-            return layers * rows * hidden * width + inside
-        return layers * inside
+            return layers * rows * hidden * width + within
+        return layers * within
 
     batch = training.per_device_train_batch_size
     total = stack(batch * tokens, text.num_hidden_layers, text.hidden_size, text.intermediate_size)

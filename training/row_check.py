@@ -1,4 +1,4 @@
-"""A row of results belongs to its clip: checked when predictions come back, and again with the saved bundle, clip by clip."""
+"""Checks that each row of results belongs to its clip: by the order of predictions, and by scoring clips again."""
 
 import numpy as np
 import torch
@@ -6,24 +6,24 @@ from transformers import PreTrainedModel
 
 from ..data.clip import labels_of
 from ..processing_omnisent import OmniSentProcessor
-from ..readouts.base import Readings, Readout
+from ..readouts.base import Predictions, Readout
 from .collator import ClipDataset
 
 CHECKED_CLIPS = 8
-# How far a clip's score by itself may lie from its row, in standard deviations of the training labels: what number formats round.
+# Largest rounding difference between a row and the clip scored alone, in standard deviations of the training labels.
 TOLERANCES = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.25}
 
 
 def check_order(places: np.ndarray, labels: np.ndarray, dataset: ClipDataset) -> None:
-    """Predictions came back one a clip, in the order of the clips.
+    """Check that there is one prediction per clip, in the order of the clips.
 
     Args:
-        places: (n,) of each prediction's clip in the data set.
-        labels: (n,) that came back with the predictions, label units.
-        dataset: that was predicted on.
+        places: (n,) index of each prediction's clip in the data set.
+        labels: (n,) returned with the predictions, label units.
+        dataset: of the predicted clips.
 
     Raises:
-        ValueError: naming the first row where they did not.
+        ValueError: naming the first wrong row.
     """
     advice = "; nothing is written. Remove settings of Trainer or accelerate that reorder or split evaluation"
     if len(places) != len(dataset):
@@ -36,8 +36,8 @@ def check_order(places: np.ndarray, labels: np.ndarray, dataset: ClipDataset) ->
         raise ValueError(f"evaluation gave clip {dataset.clips[wrong[0]].id} the label {labels[wrong[0]]}{advice}")
 
 
-def evenly(count: int, most: int) -> np.ndarray:
-    """At most `most` of `count` places, spread evenly from the first to the last."""
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """At most `most` of `count` indices, evenly spaced from the first to the last."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 
@@ -46,38 +46,38 @@ def check_rows(
     processor: OmniSentProcessor,
     readout: Readout,
     dataset: ClipDataset,
-    readings: Readings,
+    predictions: Predictions,
     *,
     tolerance: float,
 ) -> None:
-    """Some clips, read again from their files and scored one by one, have the scores of their rows.
+    """Read some clips again, score them one by one, and check that the scores equal those of their rows.
 
     Args:
-        model: what a saved bundle is loaded to, or the model that was evaluated.
-        processor: that of the bundle.
+        model: the loaded bundle, or the model that was evaluated.
+        processor: of the bundle.
         readout: of the run.
         dataset: the clips.
-        readings: of these clips, in their order.
-        tolerance: how far the two scores may lie apart, label units.
+        predictions: for these clips, in their order.
+        tolerance: largest difference of the two scores, label units.
 
     Raises:
-        ValueError: naming the clip that has another score. Written text may differ for up to half of the clips, since rounding
-            can tip a token.
+        ValueError: naming the clip with another score. Generated text may differ for up to half of the clips, since rounding can
+            change a token.
     """
-    places = evenly(len(dataset), CHECKED_CLIPS)
+    places = evenly_spaced(len(dataset), CHECKED_CLIPS)
     model.eval()
     device = next(model.parameters()).device
     again = []
     for place in places:
         with torch.no_grad():
-            _, predictions = readout.predict(model, processor([dataset.inputs[place]]).to(device))
-        again.append(readout.scores(readout.read(predictions.cpu().numpy()))[0])
-    rows = readout.scores(readings)[places]
-    apart = np.abs(rows - np.array(again))
-    wrong = int((apart > tolerance).sum())
-    if wrong > (0 if readings.answers is None else len(places) // 2):
-        worst = int(apart.argmax())
+            _, outputs = readout.predict(model, processor([dataset.inputs[place]]).to(device))
+        again.append(readout.scores(readout.decode(outputs.cpu().numpy()))[0])
+    rows = readout.scores(predictions)[places]
+    differences = np.abs(rows - np.array(again))
+    wrong = int((differences > tolerance).sum())
+    if wrong > (0 if predictions.answers is None else len(places) // 2):
+        worst = int(differences.argmax())
         raise ValueError(
-            f"clip {dataset.clips[places[worst]].id}: its row has {rows[worst]:.4f}, but by itself the saved model gives"
-            f" {again[worst]:.4f}; no metrics are written, since rows and clips may not belong together"
+            f"clip {dataset.clips[places[worst]].id}: its row has {rows[worst]:.4f}, but scored alone the saved model gives"
+            f" {again[worst]:.4f}; no metrics are written, since rows may belong to other clips"
         )

@@ -1,6 +1,6 @@
 """The run folder: config.yaml, environment.json, metrics.json, predictions.csv of test and validation, clip_facts.csv, ...
 
-All later figures are read from it. metrics.json is written last: a folder that has it holds a finished run.
+All later results are read from it. metrics.json is written last, so a folder that has it holds a finished run.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from ..data.clip import SPLITS, Clip, labels_of
 from ..data.tables import read_columns, write_table
 from ..evaluation.metrics import METRICS, Numbers
 from ..media_omnisent import longest_seconds, read_header
-from ..readouts.base import Readings
+from ..readouts.base import Predictions
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .environment import code_versions, device_name, process_count
 
@@ -28,7 +28,7 @@ PREDICTIONS = {"valid": "valid_predictions.csv", "test": "predictions.csv"}
 PREDICTION_COLUMNS = {"id": str, "label": float, "score": float}
 CLIP_FACTS = {"id": str, "text": int, "audio": int, "video": int, "seconds": float}
 BAD_CLIP_COLUMNS = {"id": str, "split": str, "reason": str}
-KEYS_BEFORE = ("dataset", "split", "readout", "modalities", "seed", "n")  # of metrics.json, before those of METRICS
+KEYS_BEFORE = ("dataset", "split", "readout", "modalities", "seed", "n")  # keys of metrics.json before those of METRICS
 KEYS_AFTER = (
     *("decoding", "unparsable_rate", "mae_parsable", "out_of_range_rate", "bad_clips", "denoise", "interval_coverage"),
     *("seconds_per_clip", "peak_memory_bytes", "trainable_parameters", "trainable_percent", "head_parameters"),
@@ -38,35 +38,35 @@ logger = logging.getLogger("omnisent.run_folder")
 
 
 def begin(folder: Path) -> None:
-    """Remove the figures of an earlier run: a metrics.json beside other settings would make them look like a finished run's."""
+    """Remove metrics.json of an earlier run; next to new settings it would look like the result of a finished run."""
     (folder / "metrics.json").unlink(missing_ok=True)
 
 
 def checkpoint_to_resume(args: OmniSentTrainingArguments) -> str | None:
-    """The checkpoint that `resume_from_checkpoint` names: a folder, or `true` for the run folder's last; `None` for a new run.
+    """The checkpoint to resume from: the folder given, or for `true` the last one of the run folder; `None` for a new run.
 
     Raises:
         FileNotFoundError: for `true` when the run folder has no complete checkpoint.
         ValueError: for a new run in a folder that holds checkpoints of another run.
     """
-    folder, wanted = args.folder, str(args.resume_from_checkpoint)
+    folder, requested = args.folder, str(args.resume_from_checkpoint)
     last = last_checkpoint(folder)
-    if wanted.lower() in ("none", "false"):
+    if requested.lower() in ("none", "false"):
         if last is not None and not args.evaluate_only:
             raise ValueError(
                 f"output_dir: {folder} holds checkpoints of another run; add --resume_from_checkpoint true to continue from the"
                 " last one, remove them, or give another output_dir"
             )
         return None
-    if wanted.lower() != "true":
-        return wanted
+    if requested.lower() != "true":
+        return requested
     if last is None:
         raise FileNotFoundError(f"resume_from_checkpoint: there is no complete checkpoint in {folder}")
     return str(last)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint of a run folder that was written completely: Trainer writes its state last."""
+    """The last complete checkpoint of a run folder: Trainer writes its state last."""
     for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
             TrainerState.load_from_json(str(path / "trainer_state.json"))
@@ -78,12 +78,12 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def config_dict(model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments) -> dict:
-    """Every argument of a run, as config.yaml holds it."""
+    """Every argument of a run, as in config.yaml."""
     return json.loads(json.dumps({**asdict(model), **asdict(data), **training.to_dict()}, default=str))
 
 
 def write_config(folder: Path, model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments) -> None:
-    """config.yaml: every argument of the run as it was used."""
+    """Write config.yaml: every argument of the run."""
     text = yaml.safe_dump(config_dict(model, data, training), sort_keys=False, allow_unicode=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
@@ -95,7 +95,7 @@ def read_config(folder: Path) -> dict:
 
 
 def read_arguments(folder: Path, out: Path) -> tuple[ModelArguments, DataArguments, OmniSentTrainingArguments]:
-    """Arguments to score with a finished run's bundle as the run did; what they write goes to `out`."""
+    """Arguments to score with the bundle of a finished run as the run did; output goes to `out`."""
     config = read_config(folder)
     model, data = (
         {f.name: config[f.name] for f in fields(kind) if f.name in config} for kind in (ModelArguments, DataArguments)
@@ -121,7 +121,7 @@ def read_predictions(folder: Path, *, split: str = "test") -> pd.DataFrame:
 
 
 def write_environment(folder: Path, clips: Sequence[Clip]) -> None:
-    """environment.json: versions, commit, device, and what clips the run was given."""
+    """Write environment.json: versions, commit, device, and a fingerprint of the clips."""
     environment = {
         "device": device_name(),
         "processes": process_count(),
@@ -134,10 +134,10 @@ def write_environment(folder: Path, clips: Sequence[Clip]) -> None:
 
 
 def write_metrics(folder: Path, values: dict) -> dict:
-    """metrics.json with every key there is; what was not measured is null.
+    """Write metrics.json with every key; values that were not measured are null.
 
     Raises:
-        KeyError: for a value that no key is kept for.
+        KeyError: for an unknown key.
     """
     metrics = dict.fromkeys((*KEYS_BEFORE, *(key for key in METRICS if key in values), *KEYS_AFTER))
     unknown = values.keys() - metrics.keys()
@@ -149,7 +149,7 @@ def write_metrics(folder: Path, values: dict) -> dict:
 
 
 def write_predictions(folder: Path, clips: Sequence[Clip], scores: Numbers, *, split: str = "test") -> None:
-    """predictions.csv, or valid_predictions.csv: id, label, score; both in label units, in the order of the split."""
+    """Write predictions.csv or valid_predictions.csv: id, label and score in label units, in the order of the split."""
     rows = [(clip.id, clip.label, float(score)) for clip, score in zip(clips, scores, strict=True)]
     write_table(folder / PREDICTIONS[split], PREDICTION_COLUMNS, rows)
 
@@ -160,7 +160,7 @@ def constant_mae(folder: Path) -> float:
 
 
 def write_clip_facts(folder: Path, clips: Sequence[Clip]) -> None:
-    """clip_facts.csv: id, and which modalities a clip has and how long it is, by its file's header; 1 and 0, seconds."""
+    """Write clip_facts.csv: id, which modalities a clip has (1 or 0), and its duration in seconds, by its files' headers."""
     rows = []
     for clip in clips:
         headers = [read_header(path) for path in (clip.video, clip.audio) if path]
@@ -171,24 +171,24 @@ def write_clip_facts(folder: Path, clips: Sequence[Clip]) -> None:
 
 
 def read_clip_facts(folder: Path) -> pd.DataFrame | None:
-    """What `write_clip_facts` wrote, an unknown length as NaN; `None` for a run without the file."""
+    """What `write_clip_facts` wrote, an unknown duration as NaN; `None` for a run without the file."""
     if not (folder / "clip_facts.csv").is_file():
         return None
     rows = read_columns(folder / "clip_facts.csv", CLIP_FACTS, empty={"seconds": math.nan})
     return pd.DataFrame(rows, columns=list(CLIP_FACTS))
 
 
-def write_answers(folder: Path, clips: Sequence[Clip], readings: Readings) -> None:
-    """answers.csv of a generative run: id, label, answer as it was written, and the number read from it, if any."""
+def write_answers(folder: Path, clips: Sequence[Clip], predictions: Predictions) -> None:
+    """Write answers.csv of a generative run: id, label, generated answer, and the number parsed from it, if any."""
     rows = [
         (clip.id, clip.label, answer, None if math.isnan(value) else float(value))
-        for clip, answer, value in zip(clips, readings.answers or (), readings.raw, strict=True)
+        for clip, answer, value in zip(clips, predictions.answers or (), predictions.raw, strict=True)
     ]
     write_table(folder / "answers.csv", {"id": str, "label": float, "answer": str, "parsed": float}, rows)
 
 
 def write_bad_clips(folder: Path, rows: Sequence[tuple[str, str, str]]) -> None:
-    """bad_clips.csv: id, split, reason of each clip that was left out."""
+    """Write bad_clips.csv: id, split and reason of each clip that was left out."""
     write_table(folder / "bad_clips.csv", BAD_CLIP_COLUMNS, rows)
 
 
@@ -211,6 +211,6 @@ def read_json(path: Path) -> dict:
 
 
 def _fingerprint(clips: Sequence[Clip]) -> str:
-    """Of ids, transcripts, labels and splits, in their order; media are known by their clips' ids."""
+    """Hash of ids, transcripts, labels and splits, in their order; media are identified by the ids of their clips."""
     rows = [[clip.id, clip.text, clip.label, clip.split] for clip in clips]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

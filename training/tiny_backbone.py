@@ -1,7 +1,7 @@
 """Writes a tiny Qwen2.5-Omni checkpoint: the real classes, processor and file layout, random weights, a few megabytes.
 
-It stands in for the 7B checkpoint where no weights are available, so that the real loading and training code runs on it. It has
-learnt nothing: no score made with it says anything about sentiment.
+It replaces the 7B checkpoint where no weights are available, and runs through the real loading and training code. Its scores say
+nothing about sentiment.
 
     python -m omnisent.training.tiny_backbone runs/tiny-backbone [TEXT_FILE]
 
@@ -31,7 +31,7 @@ from ..thinker_inputs_omnisent import OfficialProcessor
 from ..thinker_omnisent import ThinkerConfig, ThinkerWithLMHead, official_config, official_weights
 
 VOCABULARY = 2048
-# One of each part of a full checkpoint that loading the Thinker must leave unread.
+# Weights of a full checkpoint that loading the Thinker must not read, one of each part.
 UNREAD_WEIGHTS = ("talker.thinker_to_talker_proj.weight", "token2wav.code2wav_dit_model.input_embed.proj.weight")
 MEDIA_TOKENS = {
     "audio_token": "<|AUDIO|>",
@@ -60,8 +60,8 @@ def make_tiny_backbone(folder: str | Path, *, texts: Sequence[str] | None = None
 
     Args:
         folder: where config.json, model.safetensors, tokenizer and processor files go.
-        texts: what the tokenizer learns its words from; sentences of the planted clips when not given.
-        seed: of the random weights; same seed, same bytes.
+        texts: training texts of the tokenizer; by default sentences of the planted clips.
+        seed: of the random weights; the same seed gives the same bytes.
 
     Returns:
         The folder.
@@ -86,8 +86,8 @@ def make_tiny_backbone(folder: str | Path, *, texts: Sequence[str] | None = None
         thinker = ThinkerWithLMHead(config)
     weights = official_weights(thinker.state_dict()) | {name: torch.zeros(8, 8) for name in UNREAD_WEIGHTS}
     save_file(weights, draft / "model.safetensors", metadata={"format": "pt"})
-    whole = json.dumps(official_config(config), indent=2, default=str)
-    (draft / "config.json").write_text(f"{whole}\n", encoding="utf-8")
+    config_json = json.dumps(official_config(config), indent=2, default=str)
+    (draft / "config.json").write_text(f"{config_json}\n", encoding="utf-8")
     draft.replace(folder)
     return folder
 

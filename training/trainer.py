@@ -1,7 +1,6 @@
-"""transformers' Trainer with two learning rates, checkpoints of adapter and head alone, and the field's metrics.
+"""transformers' Trainer with two learning rates, checkpoints of adapter and head only, and the field's metrics.
 
-Two things that Trainer leaves to luck are checked here: that a prediction belongs to its clip, and that every loss and gradient is
-a finite number.
+It also checks what Trainer does not: that every prediction belongs to its clip, and that every loss and gradient is finite.
 """
 
 import logging
@@ -19,7 +18,7 @@ from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ..heads_omnisent import NotFiniteError
-from ..readouts.base import Readings, Readout
+from ..readouts.base import Predictions, Readout
 from .collator import ClipDataset
 from .row_check import check_order
 
@@ -29,12 +28,12 @@ logger = logging.getLogger("omnisent.trainer")
 
 
 class SentimentTrainer(Trainer):
-    """Trains the model of a readout; a checkpoint holds adapter, head, processor and Trainer's own state."""
+    """Trains the model of a readout; a checkpoint holds adapter, head, processor and the state of Trainer."""
 
     def __init__(self, *args, readout: Readout, convention: str = "mosi", **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
         self.readout, self.convention = readout, convention
-        self._step_clips: list[torch.Tensor] = []  # places of the clips since the last optimizer step
+        self._step_clips: list[torch.Tensor] = []  # indices of the clips since the last optimizer step
         if self.args.early_stopping_patience:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
         if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
@@ -46,7 +45,7 @@ class SentimentTrainer(Trainer):
     optimizer: torch.optim.Optimizer | None
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """Adapter and head in groups of their own; weight decay on neither biases nor norms."""
+        """Parameter groups for adapter and head, each with its learning rate; no weight decay on biases and norms."""
         if self.optimizer is not None:
             return self.optimizer
         model = self.model if model is None else model
@@ -66,17 +65,16 @@ class SentimentTrainer(Trainer):
         )
         return self.optimizer
 
-    def read(self, dataset: ClipDataset, name: str) -> Readings:
-        """What the model predicts for the clips of a data set, in their order.
+    def predict_clips(self, dataset: ClipDataset, name: str) -> Predictions:
+        """The predictions for the clips of a data set, in their order.
 
         Raises:
-            ValueError: when predictions come back in another order, or not one a clip.
-            NotFiniteError: naming the clips that have none.
+            ValueError: when there is not one prediction per clip, in this order; or naming clips without a finite one.
         """
-        return self.readout.read(self.predict(dataset, metric_key_prefix=name).predictions)
+        return self.readout.decode(self.predict(dataset, metric_key_prefix=name).predictions)
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
-        """Trainer's own would encode every clip to learn its length; a header tells enough."""
+        """Group by the duration in the files' headers; Trainer would encode every clip to get its length."""
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         clips = self.train_dataset if train_dataset is None else train_dataset
@@ -86,14 +84,14 @@ class SentimentTrainer(Trainer):
         )
 
     def _get_eval_sampler(self, eval_dataset: ClipDataset) -> Sampler:
-        """The clips in their order, always: Trainer's own follows `train_sampling_strategy`."""
+        """Always the order of the clips; that of Trainer follows `train_sampling_strategy`."""
         return SequentialSampler(eval_dataset)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss of a training batch.
 
         Raises:
-            ValueError: when it is not finite, in whichever process, with the clips and the first module that has a bad value.
+            ValueError: when it is not finite in any process, with the clips and the first module with a bad value.
         """
         inputs = dict(inputs)
         clips = inputs.pop("clip_index")
@@ -108,12 +106,12 @@ class SentimentTrainer(Trainer):
             where = first_bad_value(self.accelerator.unwrap_model(model), inputs)
             raise ValueError(
                 f"step {self.state.global_step + 1}: the loss is {loss.item()} on clips {self._names([clips])}; {where}."
-                " Training stops; the last checkpoint is as it was. on_bad_clip: skip finds damaged clips beforehand"
+                " Training stops; the last checkpoint is unchanged. `on_bad_clip: skip` finds damaged clips beforehand"
             )
         return (loss, outputs) if return_outputs else loss
 
     def _get_grad_norm(self, model, grad_norm=None):
-        """The norm before a step of the optimizer; one that is not finite stops the run, unless fp16's scaler skips the step."""
+        """The gradient norm before an optimizer step; a non-finite one stops the run, unless the scaler of fp16 skips the step."""
         norm = super()._get_grad_norm(model, grad_norm)
         clips, self._step_clips = self._step_clips, []
         if math.isfinite(norm):
@@ -122,38 +120,38 @@ class SentimentTrainer(Trainer):
             bad = (name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
             raise ValueError(
                 f"step {self.state.global_step + 1}: the gradient norm is {norm} on clips {self._names(clips)}; first bad gradient:"
-                f" {next(bad, 'only their sum')}. Training stops; the last checkpoint is as it was. Try a lower learning rate"
+                f" {next(bad, 'only their sum')}. Training stops; the last checkpoint is unchanged. Try a lower learning rate"
             )
-        return None  # of a step that is not made; the log would hold it as invalid JSON
+        return None  # the step is skipped; NaN would be invalid JSON in the log
 
     def _names(self, places: Sequence[torch.Tensor]) -> str:
         ids = [self.train_dataset.clips[place].id for batch in places for place in batch.tolist()]
         return ", ".join(ids[:SHOWN_CLIPS]) + (f" and {len(ids) - SHOWN_CLIPS} more" if len(ids) > SHOWN_CLIPS else "")
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Loss (`None` for the generative readout), predictions, and labels with the clips' places, of a batch."""
+        """Loss (`None` for the generative readout), outputs, and labels with the clips' indices, of a batch."""
         batch = self._prepare_inputs(inputs)
         clips = batch.pop("clip_index")
         plain = self.accelerator.unwrap_model(model)
         with torch.no_grad(), _without_autocast(plain):
             try:
-                loss, predictions = self.readout.predict(plain, batch)
+                loss, outputs = self.readout.predict(plain, batch)
             except NotFiniteError as error:
                 dataset = self.callback_handler.eval_dataloader.dataset
                 ids = ", ".join(dataset.clips[clips[row]].id for row in error.rows)
                 raise ValueError(f"clips {ids}: {error}") from error
-        return loss, predictions, (batch["labels"], clips)
+        return loss, outputs, (batch["labels"], clips)
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Metrics of the scores; those that are undefined here are left out, for Trainer logs numbers only."""
+        """Metrics of the scores; undefined ones are left out, since Trainer logs only numbers."""
         labels, places = prediction.label_ids
         check_order(places, labels, self.callback_handler.eval_dataloader.dataset)
-        readings = self.readout.read(prediction.predictions)
-        metrics = self.readout.metrics(readings, labels, self.convention)
+        predictions = self.readout.decode(prediction.predictions)
+        metrics = self.readout.metrics(predictions, labels, self.convention)
         return {key: value for key, value in metrics.items() if isinstance(value, float)}
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """A metric that is undefined in an evaluation, such as the correlation of equal scores, makes no checkpoint the best."""
+        """Never select a checkpoint whose metric is undefined, such as the correlation of constant scores."""
         name = (self.args.metric_for_best_model or "").removeprefix("eval_")
         if name and f"eval_{name}" not in metrics:
             logger.warning("%s is undefined at step %d, which cannot be the best", name, self.state.global_step)
@@ -168,7 +166,7 @@ class SentimentTrainer(Trainer):
 
 
 class _GroupedByLength(LengthGroupedSampler):
-    """Like lengths together; each epoch's order follows from seed and epoch alone, so all processes and a resumed run agree."""
+    """Groups similar lengths; the order depends only on seed and epoch, so all processes and a resumed run agree."""
 
     def __init__(self, batch_size: int, lengths: list[int], *, seed: int):
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
@@ -180,24 +178,24 @@ class _GroupedByLength(LengthGroupedSampler):
 
 
 def first_bad_value(model: nn.Module, inputs: Mapping[str, Any]) -> str:
-    """Where NaN or infinity first appears in a forward pass: an input by name, or the module that gives it out."""
+    """Where NaN or infinity first appears in a forward pass: the name of an input, or of the module that outputs it."""
     for name, value in inputs.items():
         if value.is_floating_point() and not value.isfinite().all():
             return f"first bad value: the input {name}"
-    found: list[str] = []
+    bad_modules: list[str] = []
 
-    def look(name: str):
+    def check_output(name: str):
         def hook(module: nn.Module, args: tuple, output: Any) -> None:
             values = (
                 output if isinstance(output, Sequence) else output.values() if isinstance(output, Mapping) else [output]
             )
             tensors = (value for value in values if isinstance(value, torch.Tensor) and value.is_floating_point())
-            if not found and not all(bool(tensor.isfinite().all()) for tensor in tensors):
-                found.append(name)
+            if not bad_modules and not all(bool(tensor.isfinite().all()) for tensor in tensors):
+                bad_modules.append(name)
 
         return hook
 
-    hooks = [module.register_forward_hook(look(name)) for name, module in model.named_modules() if name]
+    hooks = [module.register_forward_hook(check_output(name)) for name, module in model.named_modules() if name]
     try:
         with torch.no_grad():
             model(**inputs)
@@ -205,15 +203,15 @@ def first_bad_value(model: nn.Module, inputs: Mapping[str, Any]) -> str:
         for hook in hooks:
             hook.remove()
     return (
-        f"first bad value: the output of {found[0]}"
-        if found
+        f"first bad value: the output of {bad_modules[0]}"
+        if bad_modules
         else "no module's output is non-finite when the batch is run again"
     )
 
 
 @contextmanager
 def _without_autocast(model: nn.Module) -> Iterator[None]:
-    """Scores are computed as a loaded bundle computes them; accelerate puts autocast around the forward of a model in training."""
+    """Compute scores as a loaded bundle does; during training, accelerate wraps the forward in autocast."""
     wrapped = model.__dict__.pop("forward", None)
     try:
         yield

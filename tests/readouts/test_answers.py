@@ -46,7 +46,7 @@ def test_a_number_too_long_for_a_float_is_unparsable(text):
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_finite_has_no_answer(score):
-    with pytest.raises(ValueError, match=f"no answer says {score}"):
+    with pytest.raises(ValueError, match=f"found {score}"):
         format_answer(score)
 
 

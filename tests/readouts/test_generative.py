@@ -125,13 +125,13 @@ def test_the_expected_score_is_the_mean_of_the_answers_weighted_by_their_probabi
     assert scores.tolist() == pytest.approx(((p * values).sum(1) / p.sum(1)).tolist(), abs=1e-5)
 
 
-def test_answers_of_unequal_length_are_read_exactly_and_one_may_not_begin_another(generator, processor, whole_clips):
+def test_answers_of_unequal_length_are_scored_exactly_and_none_may_be_a_prefix(generator, processor, whole_clips):
     batch = processor(whole_clips[0].to_dict())
     with torch.no_grad():
         alone = [generator.answer_log_probabilities([ids], **batch).item() for ids in ([7], [9, 4], [9, 5, 3])]
         together = generator.answer_log_probabilities([[7], [9, 4], [9, 5, 3]], **batch)[0].tolist()
         assert together == pytest.approx(alone, abs=1e-5)
-        with pytest.raises(ValueError, match=r"\(9,\) begin \(9, 4\)"):
+        with pytest.raises(ValueError, match=r"\(9,\) is a prefix of \(9, 4\)"):
             generator.answer_log_probabilities([[9], [9, 4]], **batch)
 
 
@@ -201,17 +201,17 @@ def test_it_learns_under_nf4_and_goes_on_after_an_evaluation(tiny_backbone, proc
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_unreadable_and_far_answers_are_counted_and_the_error_is_given_both_ways(processor):
+def test_unparsable_and_out_of_range_answers_are_counted_and_mae_is_given_with_and_without_them(processor):
     tokenizer = processor.tokenizer
     readout = GreedyReadout(RANGE, tokenizer)
     answers = ["+1.0", "well", "-9", "2", "good"]
     ids = [tokenizer(answer)["input_ids"] for answer in answers]
     longest = max(map(len, ids))
-    predictions = np.array([[*row, *[tokenizer.eos_token_id] * (longest - len(row))] for row in ids])
-    readings = readout.read(predictions)
-    assert readings.answers == answers
-    assert readout.scores(readings).tolist() == [1.0, 0.0, -3.0, 2.0, 0.0]
-    metrics = readout.metrics(readings, [2.0, 1.0, -3.0, 2.0, -2.0], "mosi")
+    outputs = np.array([[*row, *[tokenizer.eos_token_id] * (longest - len(row))] for row in ids])
+    predictions = readout.decode(outputs)
+    assert predictions.answers == answers
+    assert readout.scores(predictions).tolist() == [1.0, 0.0, -3.0, 2.0, 0.0]
+    metrics = readout.metrics(predictions, [2.0, 1.0, -3.0, 2.0, -2.0], "mosi")
     assert metrics["unparsable_rate"] == pytest.approx(2 / 5)
     assert metrics["out_of_range_rate"] == pytest.approx(1 / 5)
     assert metrics["mae"] == pytest.approx((1 + 1 + 0 + 0 + 2) / 5)
@@ -219,15 +219,15 @@ def test_unreadable_and_far_answers_are_counted_and_the_error_is_given_both_ways
     assert metrics["decoding"] == "greedy"
 
 
-def test_when_no_answer_can_be_read_there_is_no_error_over_the_readable_ones(processor):
+def test_mae_parsable_is_none_when_no_answer_is_parsable(processor):
     readout = GreedyReadout(RANGE, processor.tokenizer)
-    readings = readout.read(np.array([processor.tokenizer("well")["input_ids"]] * 2))
+    predictions = readout.decode(np.array([processor.tokenizer("well")["input_ids"]] * 2))
     with pytest.warns(UserWarning, match="correlation is undefined"):
-        metrics = readout.metrics(readings, [1.0, -1.0], "mosi")
+        metrics = readout.metrics(predictions, [1.0, -1.0], "mosi")
     assert (metrics["unparsable_rate"], metrics["mae_parsable"]) == (1.0, None)
 
 
-def test_answers_of_unequal_length_are_padded_where_the_loss_does_not_look(processor):
+def test_answers_of_unequal_length_are_padded_and_padding_is_ignored_by_the_loss(processor):
     readout = GreedyReadout(RANGE, processor.tokenizer)
     items = [{"answer_ids": torch.tensor([4, 5])}, {"answer_ids": torch.tensor([6])}]
     assert readout.collate_training_inputs(items)["answer_ids"].tolist() == [[4, 5], [6, IGNORED]]

@@ -65,7 +65,7 @@ def test_a_bundle_of_another_base_is_refused(arguments, bundle, generative_bundl
     adapter = str(bundle if readout == "discriminative" else generative_bundle)
     wanted = replace(arguments, adapter=adapter, readout=readout, base_model=str(other))
     with pytest.raises(
-        ValueError, match=rf"base_model is {other}, but the bundle that adapter names belongs to {tiny_backbone}"
+        ValueError, match=rf"base_model is {other}, but the bundle of `adapter` belongs to {tiny_backbone}"
     ):
         check_adapter(wanted, MOSI, training=True)
     with pytest.raises(ValueError, match="base_model is org/other"):

@@ -451,10 +451,10 @@ def test_a_run_of_a_resolved_config_is_the_same_run(pytestconfig, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--learning_rat", "1"], "there is no field 'learning_rat'; is it learning_rate?"),
-        (["--learning-rat=1"], "there is no field 'learning_rat'; is it learning_rate?"),
-        (["--lora", "8"], "there is no field 'lora'; is it lora_r?"),
-        (["--max_pix", "3136"], "there is no field 'max_pix'; is it max_pixels?"),
+        (["--learning_rat", "1"], "there is no field 'learning_rat'; did you mean learning_rate?"),
+        (["--learning-rat=1"], "there is no field 'learning_rat'; did you mean learning_rate?"),
+        (["--lora", "8"], "there is no field 'lora'; did you mean lora_r?"),
+        (["--max_pix", "3136"], "there is no field 'max_pix'; did you mean max_pixels?"),
         (["--zzz"], "there is no field 'zzz'; `omnisent train --fields` lists them all"),
         (["configs/tiny"], "'configs/tiny' is neither a field nor a config"),
         (["--lora_r", "8", "run.yaml"], "'run.yaml' is neither a field nor a config"),
@@ -470,7 +470,7 @@ def test_a_misspelt_field_is_named_with_the_one_that_is_near(refused, argv, mess
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("learning_rat: 1", "there is no field 'learning_rat'; is it learning_rate?"),
+        ("learning_rat: 1", "there is no field 'learning_rat'; did you mean learning_rate?"),
         ("1: 2", "there is no field '1'"),
         ("lora_r: 8\nhead: mlp\nlora_r: 16", "line 3: lora_r is given twice"),
         ("accelerator_config: {split_batches: true, split_batches: false}", "line 1: split_batches is given twice"),

@@ -148,10 +148,10 @@ def test_an_entry_that_is_cut_off_is_found_and_made_again(opened, whole_clips, c
     whole = {name: tensor.clone() for name, tensor in cache.load(clips[0]).items()}
     path = cache.path(clips[0])
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match=rf"{path}: not a whole cache entry .*start the run again"):
+    with pytest.raises(ValueError, match=rf"{path}: not a complete cache entry .*start the run again"):
         cache.load(clips[0])
     cache = opened(clips)
-    assert f"{path} is not whole and is made again" in caplog.text
+    assert f"{path} is incomplete and is computed again" in caplog.text
     found = cache.load(clips[0])
     assert found.keys() == whole.keys() == {"input_ids", "position_ids", "audio_embeds", "video_embeds"}
     assert all(torch.equal(found[name], whole[name]) for name in whole)
@@ -188,5 +188,5 @@ def test_it_is_looked_at_and_emptied_from_the_command_line(opened, whole_clips, 
         assert not stopped.value.code
         assert capsys.readouterr().out.startswith(said)
     assert (tmp_path / "cache" / "notes.txt").read_text() == "mine"
-    with pytest.raises(FileNotFoundError, match="there is no such cache folder"):
+    with pytest.raises(FileNotFoundError, match="no such cache folder"):
         clear_cache(tmp_path / "nowhere")

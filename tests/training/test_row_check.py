@@ -59,6 +59,6 @@ def test_a_run_whose_saved_bundle_gives_other_scores_is_not_finished(settings, t
         save(folder, model, processor)
 
     monkeypatch.setattr(train, "save_bundle", save_another)
-    with pytest.raises(SystemExit, match=r"clip planted-\S+: its row has \S+, but by itself the saved model gives"):
+    with pytest.raises(SystemExit, match=r"clip planted-\S+: its row has \S+, but scored alone the saved model gives"):
         main([settings(readout=readout, decoding="expected", max_steps=2)])
     assert not (tmp_path / "run" / "metrics.json").exists()
