@@ -1,7 +1,6 @@
 """The `omnisent` command. It parses, calls one function and prints.
 
-A command imports what it runs inside its own function, so that help, --version and a mistyped option are answered without
-importing torch.
+Commands import what they run inside their functions, so that help, --version and errors about options do not import torch.
 
     omnisent --help
 """
@@ -26,7 +25,7 @@ from .training.error_line import error_line
 from .training.field_names import check_names, config_path, shipped_configs
 
 HELP = "Multimodal sentiment scores, read directly out of an omni-modal LLM's hidden state."
-EPILOG = "With --debug, on any command, an error shows its traceback."
+EPILOG = "Add --debug to any command to see the traceback of an error."
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=HELP
@@ -43,22 +42,22 @@ Config = Annotated[
 Seeds = Annotated[list[int], typer.Option(help="one training run per seed, e.g. --seeds 0 1 2")]
 Out = Annotated[Path, typer.Option(help="folder to write; finished runs in it are not repeated")]
 Folder = Annotated[Path, typer.Option(help="folder to write")]
-Model = Annotated[str, typer.Option(help="a bundle: folder, or id on the Hub")]
+Model = Annotated[str, typer.Option(help="folder or Hub id of a bundle (a trained model)")]
 Device = Annotated[str | None, typer.Option(help="such as cuda, cuda:1 or cpu; by default the first GPU, else the CPU")]
 Dtype = Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}; by default bfloat16 on a GPU, else float32")]
 Quantize = Annotated[str | None, typer.Option(help=f"{' or '.join(QUANTIZATIONS)}; nf4 is 4-bit")]
-CacheFolder = Annotated[Path, typer.Argument(help="the folder that feature_cache names in a config")]
+CacheFolder = Annotated[Path, typer.Argument(help="the feature_cache folder of a config")]
 RepoId = Annotated[str, typer.Argument(help="owner/name on the Hub")]
 if TYPE_CHECKING:
     BaselineName: TypeAlias = str
     DatasetName: TypeAlias = str
 else:  # the choices are those of the tables
     BaselineName, DatasetName = Literal[tuple(BASELINES)], Literal[tuple(DATASETS)]
-Private = Annotated[bool, typer.Option("--private", help="make a new repository private")]
+Private = Annotated[bool, typer.Option("--private", help="create the repository as private")]
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(__version__)
         raise typer.Exit
 
@@ -134,8 +133,8 @@ def _with_unit(name: str, value: float | str) -> str:
 def compare(context: typer.Context, config: Config, out: Out, seeds: Seeds = [0, 1, 2]) -> None:  # noqa: B006
     """Compare the readouts over several seeds.
 
-    All readouts share backbone, data, prompt, adapter and budget; zero-shot runs and simple baselines stand beside them. An
-    interrupted command resumes when it is started again.
+    All readouts share backbone, data, prompt, adapter and budget. Zero-shot runs and simple baselines are included. An
+    interrupted command resumes when started again.
     """
     check_names(context.args)
     from .experiments.comparison import compare as run_comparison
@@ -150,14 +149,14 @@ def ablate(context: typer.Context, config: Config, out: Out, seeds: Seeds = [0, 
     """Measure what each modality adds.
 
     Trains and tests on all seven subsets of text, audio and video, and tests the full model on each subset. An
-    interrupted command resumes when it is started again.
+    interrupted command resumes when started again.
     """
     check_names(context.args)
     from .experiments.ablation import ablate as run_ablation
     from .experiments.ablation import conclusion
 
-    found = run_ablation([config_path(config), *context.args], seeds, out)
-    typer.echo(f"{conclusion(found)}\nSee {out / 'ablation.md'} and ablation.png.")
+    result = run_ablation([config_path(config), *context.args], seeds, out)
+    typer.echo(f"{conclusion(result)}\nSee {out / 'ablation.md'} and ablation.png.")
 
 
 @app.command(context_settings=FIELDS)
@@ -189,27 +188,27 @@ def probe(
 ) -> None:
     """Fit ridge regression on hidden states, by layer.
 
-    Uses the last token's state of the untrained Thinker: how much of the score can be read without training?
+    Shows how well the untrained Thinker's state of the last token predicts the score.
     """
     check_names(context.args)
     from .experiments.probe import conclusion
     from .experiments.probe import probe as run_probe
 
-    found = run_probe([config_path(config), *context.args], out, run)
-    typer.echo(f"{conclusion(found)}\nSee {out / 'probe.md'} and probe.png.")
+    result = run_probe([config_path(config), *context.args], out, run)
+    typer.echo(f"{conclusion(result)}\nSee {out / 'probe.md'} and probe.png.")
 
 
 @app.command()
 def geometry(run: Annotated[Path, typer.Argument(help="a finished run folder")], out: Folder) -> None:
-    """Plot how clips lie in hidden space.
+    """Plot the clips in hidden space.
 
     PCA, t-SNE, and a permutation test of the labels of nearest neighbours.
     """
     from .experiments.geometry import conclusion
     from .experiments.geometry import geometry as run_geometry
 
-    found = run_geometry(run, out)
-    typer.echo(f"{conclusion(found)}\nSee {out / 'geometry.md'}, pca.png and tsne.png.")
+    result = run_geometry(run, out)
+    typer.echo(f"{conclusion(result)}\nSee {out / 'geometry.md'}, pca.png and tsne.png.")
 
 
 @app.command()
@@ -265,13 +264,15 @@ def score(
     dtype: Dtype = None,
     quantize: Quantize = None,
     batch_size: Annotated[int, typer.Option(help="clips per forward pass", min=1)] = 8,
-    workers: Annotated[int, typer.Option(help="processes that read media", min=0)] = 0,
-    engine: Annotated[Engine, typer.Option(help="ray runs on a cluster (RAY_ADDRESS)")] = Engine.LOCAL,
+    workers: Annotated[int, typer.Option(help="processes that read media; 0: the main process", min=0)] = 0,
+    engine: Annotated[
+        Engine, typer.Option(help="local: this machine; ray: a Ray cluster (RAY_ADDRESS)")
+    ] = Engine.LOCAL,
 ) -> None:
     """Score clips.
 
     Gives one row per clip. A failed clip gets an error, and the exit code is then 1. With --out, an interrupted
-    command resumes when it is started again.
+    command resumes when started again.
     """
     options = ScoreOptions(
         model=model,
@@ -293,9 +294,9 @@ def score(
     options.check()
     from .scoring.job import score as score_files
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is scored is written down
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that finished rows are saved
     result = score_files(options, notify=_warn)
-    if result is None:  # the first of several processes speaks for all
+    if result is None:  # of several processes, only the first prints
         return
     typer.echo(result.message)
     for warning in result.warnings:
@@ -399,7 +400,7 @@ for _command in (*app.registered_commands, *data_app.registered_commands, *cache
 
 
 def main() -> None:
-    """Run the command; an error that the user can mend is one line and exit code 1."""
+    """Run the command; an error that the user can fix is one line, with exit code 1."""
     arguments, debug = without_debug(one_flag_per_seed(sys.argv[1:]))
     sys.argv[1:] = arguments
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -412,16 +413,18 @@ def main() -> None:
 
 
 def without_debug(arguments: list[str]) -> tuple[list[str], bool]:
-    """The arguments without --debug, and whether it was there; transformers' own field `--debug VALUE` stays."""
+    """The arguments without --debug, and whether it was given; transformers' field `--debug VALUE` is kept."""
     rest = list(arguments)
-    flags = [i for i, one in enumerate(rest) if one == "--debug" and rest[i + 1 : i + 2] != ["underflow_overflow"]]
-    for place in reversed(flags):
-        del rest[place]
+    flags = [
+        i for i, argument in enumerate(rest) if argument == "--debug" and rest[i + 1 : i + 2] != ["underflow_overflow"]
+    ]
+    for index in reversed(flags):
+        del rest[index]
     return rest, bool(flags)
 
 
 def one_flag_per_seed(arguments: list[str]) -> list[str]:
-    """`--seeds 0 1 2` as `--seeds 0 --seeds 1 --seeds 2`, the form that the parser knows."""
+    """`--seeds 0 1 2` as `--seeds 0 --seeds 1 --seeds 2`, the form that the parser takes."""
     spread: list[str] = []
     in_seeds = False
     for argument in arguments:

@@ -44,11 +44,11 @@ def build_dataset(
     """Builds a `datasets` DatasetDict that `read_clips` and `datasets.load_from_disk` read, with a report of every row.
 
     A clip whose video cannot be read keeps its audio or its text (`repaired`); a row without a usable label, or with
-    nothing left to read, is left out. The columns `defect` and `duration` say which and how long.
+    nothing left to read, is left out. The columns `defect` and `duration` name the defect and the length in seconds.
 
     Args:
         name: a name in the catalog.
-        root: the folder with label.csv and Raw/; for `planted`, the folder that the clips are made in.
+        root: the folder with label.csv and Raw/; for `planted`, the folder to create the clips in.
         out: the folder to write; it appears when the build is complete. An earlier build in it is replaced.
         with_media: `False` builds from the table alone.
         strict: any defect is an error, and nothing is built.
@@ -60,10 +60,10 @@ def build_dataset(
         The report, also written as build_report.json, .md and .png, with every row in build_rows.csv.
 
     Raises:
-        FileNotFoundError: without the root or its table, or without the denoiser.
+        FileNotFoundError: when the root, its table or the denoiser is missing.
         FileExistsError: when `out` holds something that is not a built data set.
-        ValueError: for a name that is not in the catalog, a table that cannot be read, a path out of the root, or a
-            defect under `strict`.
+        ValueError: for a name that is not in the catalog, a table that cannot be read, a path outside the root, or a
+            defect with `strict`.
     """
     if name not in DATASETS:
         raise ValueError(f"{name!r} is not a data set that can be built; expected {', '.join(DATASETS)}")
@@ -128,11 +128,11 @@ def _with_media(
     rows: Sequence[TableRow], media: MediaFiles | None, defects: list[Defect], checks: "_Checks"
 ) -> list[BuiltRow]:
     """Each row with the result of opening its file."""
-    known = {row.clip.id for row in rows} | {defect.id for defect in defects}
+    listed = {row.clip.id for row in rows} | {defect.id for defect in defects}
     if media is not None:
         rows = [replace(row, clip=replace(row.clip, video=media.find(row.video_id, row.clip_id))) for row in rows]
         for (video_id, clip_id), path in media.paths.items():
-            if f"{video_id}_{clip_id}" not in known:
+            if f"{video_id}_{clip_id}" not in listed:
                 reason = f"{path}: no row of the table names it"
                 defects.append(
                     Defect("clip without a row", "not in the table", reason, f"{video_id}_{clip_id}", None, path)
@@ -205,7 +205,7 @@ def _without_empty(built: Iterable[BuiltRow], defects: list[Defect]) -> list[Bui
 
 
 class _Checks:
-    """Opens files, and stores the results in `<out>.checks.jsonl`, by path, size and time of change."""
+    """Opens files, and stores the results in `<out>.checks.jsonl`, by path, size and modification time."""
 
     def __init__(self, out: Path, workers: int, time_limit: float) -> None:
         self.store = out.with_name(f"{out.name}.checks.jsonl")
@@ -225,7 +225,7 @@ class _Checks:
         with bar, closing(running), self.store.open("a", encoding="utf-8") as store:
             for task, result in running:
                 path = task["path"]
-                if "died" in result:  # may be the machine's fault, so the next build tries again
+                if "died" in result:  # perhaps the machine's fault, so the next build tries again
                     checks[path] = FileCheck(result["kind"], result["died"], False, False, None)
                 else:
                     checks[path] = FileCheck(**result)
@@ -239,16 +239,16 @@ class _Checks:
         return f"{CHECK_VERSION} {status.st_size} {status.st_mtime_ns} {path}"
 
     def _stored(self) -> dict[str, FileCheck]:
-        known = {}
+        stored = {}
         if self.store.is_file():
             for line in self.store.read_text(encoding="utf-8", errors="replace").split("\n"):
                 try:
                     result = json.loads(line)
                     key = result.pop("key")
-                    known[key] = FileCheck(**result)
+                    stored[key] = FileCheck(**result)
                 except (ValueError, KeyError, TypeError, AttributeError):
-                    continue  # a line that was cut off when the build was stopped
-        return known
+                    continue  # an incomplete line of an interrupted build
+        return stored
 
 
 def _denoised(

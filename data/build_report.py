@@ -1,6 +1,6 @@
 """The report of a built data set: counts against the official ones, defects and statistics.
 
-Opens no media and decides nothing, which `build.py` does; `build_report_files.py` writes it.
+`build.py` opens the media and decides about rows; `build_report_files.py` writes the report.
 """
 
 from collections import Counter, defaultdict
@@ -46,7 +46,7 @@ class BuiltRow:
 
 @dataclass(frozen=True)
 class SplitCount:
-    """Clips of a split: `official` number (None where there is none), rows of the `table`, and rows that were `built`."""
+    """Numbers of clips of a split: the `official` one (None if there is none), rows in the `table`, and rows `built`."""
 
     official: int | None
     table: int
@@ -63,7 +63,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Difference:
-    """How many clips a split lacks of its official number (below 0: has too many), and the clips that may explain it."""
+    """How many clips a split is missing compared with its official number (below 0: too many), and clips that may explain it."""
 
     missing: int
     rows: tuple[Explanation, ...]
@@ -71,7 +71,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Videos with clips in both of two splits, and the number of these clips."""
+    """Videos with clips in two splits, and the number of these clips."""
 
     videos: tuple[str, ...]
     clips: int
@@ -87,7 +87,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class LabelFigures:
-    """Of the labels of a split, label units; `zeros` counts the labels that are 0."""
+    """Statistics of the labels of a split, label units; `zeros` counts the labels that are 0."""
 
     mean: float
     sd: float
@@ -100,7 +100,7 @@ class LabelFigures:
 
 @dataclass(frozen=True)
 class DurationFigures:
-    """Of the clips with a known duration: their number, all together in hours, and seconds of one."""
+    """Durations of the clips: number of clips with a known one, total hours, and seconds per clip."""
 
     clips: int
     hours: float
@@ -112,7 +112,7 @@ class DurationFigures:
 
 @dataclass(frozen=True)
 class MissingModalities:
-    """Numbers of clips without text, audio and video; None where no media was looked for."""
+    """Numbers of clips without text, audio and video; None if no media was checked."""
 
     text: int
     audio: int | None
@@ -121,7 +121,7 @@ class MissingModalities:
 
 @dataclass(frozen=True)
 class SplitFigures:
-    """Rows and videos of a split with its figures; `duration` is None where no duration is known."""
+    """Statistics of a split; `duration` is None if no duration is known."""
 
     rows: int
     videos: int
@@ -136,10 +136,10 @@ class BuildReport:
 
     Attributes:
         name, root, with_media, denoise: the options of the build.
-        rows, videos: rows built, and the videos that they come from.
+        rows, videos: numbers of built rows, and of their videos.
         counts: by split.
-        is_complete: whether every split has its official count; None where there is none.
-        differences: by split that does not have its official count.
+        is_complete: whether every split has its official count; None if there is none.
+        differences: by split, where the count is not the official one.
         overlap: by pair of splits, such as `train-valid`.
         statistics: by split; None for one without rows.
         outcomes, defect_counts: numbers of rows by outcome, and of defects by kind.
@@ -162,7 +162,7 @@ class BuildReport:
     defects: tuple[Defect, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As build_report.json has it."""
+        """The contents of build_report.json."""
         values = asdict(self)
         return {**values, "statistics": {split: part or {"rows": 0} for split, part in values["statistics"].items()}}
 
@@ -176,7 +176,7 @@ def make_report(
     with_media: bool,
     denoise: str,
 ) -> BuildReport:
-    """Counts and measures what was built."""
+    """The report of what was built."""
     left_out = [defect for defect in defects if defect.outcome == "left out"]
     counts = {}
     for at, split in enumerate(SPLITS):
@@ -228,7 +228,7 @@ def _differences(
 
 
 def _gaps(built: Sequence[BuiltRow]) -> dict[str | None, list[str]]:
-    """Ids of the clips that lie between two clips of the same video and are not there, by split."""
+    """Ids of missing clips between two clips of the same video, by split."""
     indices: dict[tuple[str | None, str], list[int]] = defaultdict(list)
     for item in built:
         clip = item.row.clip
@@ -249,10 +249,10 @@ def _overlap(built: Sequence[BuiltRow]) -> dict[str, Overlap]:
         if item.row.clip.video_id is not None:
             clips[item.row.clip.split][item.row.clip.video_id] += 1
     overlap = {}
-    for one, other in combinations(SPLITS, 2):
-        videos = sorted(clips[one].keys() & clips[other].keys())
-        number = sum(clips[one][video] + clips[other][video] for video in videos)
-        overlap[f"{one}-{other}"] = Overlap(tuple(videos), number)
+    for first, second in combinations(SPLITS, 2):
+        videos = sorted(clips[first].keys() & clips[second].keys())
+        number = sum(clips[first][video] + clips[second][video] for video in videos)
+        overlap[f"{first}-{second}"] = Overlap(tuple(videos), number)
     return overlap
 
 

@@ -27,7 +27,7 @@ def _markdown(report: BuildReport) -> str:
     lines = [f"# {report.name}: build report", "", f"From `{report.root}`; denoise: {report.denoise}."]
     lines += [f"{report.rows:,} rows of {report.videos:,} videos built: {outcomes}.", ""]
     if not report.with_media:
-        lines += ["Built from the table alone; no media was looked for.", ""]
+        lines += ["Built from the table alone; no media was checked.", ""]
     lines += ["## Splits", ""]
     lines += _table(
         ("split", "official", "in the table", "built"),
@@ -35,12 +35,12 @@ def _markdown(report: BuildReport) -> str:
     )
     lines.append("")
     if report.is_complete is not None:
-        verdict = (
+        summary = (
             "All counts are the official ones."
             if report.is_complete
             else "**The counts differ from the official ones.**"
         )
-        lines += [verdict, ""]
+        lines += [summary, ""]
     for split, difference in report.differences.items():
         number = difference.missing
         lines += [f"{split}: {abs(number):,} rows {'fewer' if number > 0 else 'more'} than the official count."]
@@ -53,7 +53,7 @@ def _markdown(report: BuildReport) -> str:
     for pair, overlap in overlaps.items():
         names = ", ".join(overlap.videos[:20]) + (", ..." if len(overlap.videos) > 20 else "")
         lines.append(f"- {pair}: {len(overlap.videos):,} videos with {overlap.clips:,} clips: {names}")
-    lines += [*([] if overlaps else ["None."]), "", "## Figures", "", *_figures(report)]
+    lines += [*([] if overlaps else ["None."]), "", "## Statistics", "", *_figures(report)]
     lines += ["![labels and durations](build_report.png)", "", "## Defects", ""]
     if not report.defects:
         return "\n".join([*lines, "None.", ""])
@@ -100,7 +100,7 @@ def _shortened(lines: list[str], key: str, most: int = 50) -> list[str]:
 
 
 def _plot(path: Path, report: BuildReport, built: Sequence[BuiltRow]) -> None:
-    """Labels and durations of each split, as fractions, so that splits of different size can be compared."""
+    """Labels and durations of each split, as fractions, so that splits of different sizes can be compared."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     parts = {split: part for split, part in report.statistics.items() if part is not None}

@@ -1,4 +1,4 @@
-"""What is recorded of a built data set: its name, and how its audio was denoised. Reads only its report."""
+"""The record of a built data set: its name, and how its audio was denoised. Reads only its report."""
 
 import json
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class BuildRecord:
     Attributes:
         name: its name in the catalog, which gives score range and metric convention.
         denoise: `none`, `deepfilternet` or `spectral`.
-        with_media: whether its media were looked for.
+        with_media: whether its media were checked.
     """
 
     name: str

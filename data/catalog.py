@@ -1,7 +1,7 @@
 """The one table of data sets: DATASETS. Everything that depends on a data set's name is read from it.
 
-Only facts: nothing is loaded here, and only the standard library is imported, so that the command line can list the names at
-once. To add a data set in the MMSA layout, add one `research_set` to DATASETS.
+Only the standard library is imported and nothing is loaded, so that the command line can list the names quickly. To add a data set
+in the MMSA layout, add one `research_set` to DATASETS.
 """
 
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ RESEARCH_MEDIA = (
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What is known of a data set before it is read.
+    """Facts about a data set.
 
     Attributes:
-        name: its key in DATASETS; for a table of one's own, its path.
-        title: as people write it.
+        name: its key in DATASETS; for a user's own table, its path.
+        title: its name in text.
         about: one sentence for a data set card.
-        paper: the paper to cite; `None` where there is none.
+        paper: the paper to cite; `None` if there is none.
         language: of the transcripts, ISO 639-1.
         score_range: lowest and highest label, label units.
         convention: metric convention, `mosi` or `sims`.
-        split_counts: official numbers of train, valid and test clips; `None` where there are none.
-        media_terms: why its media must not be redistributed; `None` where nothing forbids it.
-        license: of the published rows, as the Hub writes it.
-        published_results: figures of the paper that this package reproduces, for orientation.
-        synthetic: this package makes its clips; all others are read from a folder in the MMSA or the CMU layout.
+        split_counts: official numbers of train, valid and test clips; `None` if there are none.
+        media_terms: why its media must not be redistributed; `None` if they may be.
+        license: of the published rows, in the Hub's spelling.
+        published_results: results of the paper that this package reproduces, for orientation.
+        synthetic: whether this package creates its clips; all others are read from a folder in the MMSA or the CMU layout.
     """
 
     name: str
@@ -82,7 +82,7 @@ DATASETS = {
             "MOSI: Multimodal Corpus of Sentiment Intensity and Subjectivity Analysis in Online Opinion Videos (2016)",
             (1284, 229, 686),
             published_results="the controlled comparison, MAE .667, Corr .824 (discriminative) and 1.521, .197 (generative,"
-            " trained); headline, best seed, denoised sound, MAE .551, Corr .888, mean of four seeds .570",
+            " trained); headline, best seed, denoised audio, MAE .551, Corr .888, mean of four seeds .570",
         ),
         research_set(
             "cmu_mosei",
@@ -110,7 +110,7 @@ DATASETS = {
 
 
 def dataset_facts(name_or_path: str) -> DatasetFacts:
-    """The facts of a named or built data set; for a table of one's own, scores in [-3, 3] and the convention of MOSI."""
+    """The facts of a named or built data set; for a user's own table, scores in [-3, 3] and the convention of MOSI."""
     record = build_record(name_or_path)
     name = name_or_path if record is None else record.name
     return DATASETS.get(name) or DatasetFacts(name, Path(name).stem)

@@ -1,4 +1,4 @@
-"""A clip, as a row everywhere: transcript, media files, label and split. Reads nothing."""
+"""A clip: transcript, media files, label and split. Reads no files."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -21,7 +21,7 @@ class Clip:
     Attributes:
         id: unique in its table.
         text: transcript.
-        video: path of the video file; its own audio is used where `audio` is unset.
+        video: path of the video file; its own audio is used if `audio` is unset.
         audio: path of an audio file.
         label: sentiment, label units.
         split: `"train"`, `"valid"` or `"test"`.
@@ -39,7 +39,7 @@ class Clip:
     clip_index: int | None = None
 
     def to_dict(self) -> dict:
-        """The clip as the processor takes it."""
+        """The clip as a mapping, for the processor."""
         return asdict(self)
 
 

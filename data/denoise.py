@@ -1,6 +1,6 @@
-"""Reduces noise in the clips' audio, and keeps the results beside the data set, named by their content.
+"""Reduces noise in the clips' audio, and keeps the results beside the data set, named by a hash of their content.
 
-`deepfilternet` calls the program `deepFilter`, which needs an environment of its own; `spectral` is spectral gating
+`deepfilternet` calls the program `deepFilter`, which needs its own environment; `spectral` is spectral gating
 by the noisereduce library and needs no weights. Both start from the audio that the model gets: mono at 16 kHz.
 """
 
@@ -24,8 +24,8 @@ from .media_check import run_tasks
 VERSION = 1  # raise when the same audio would give another result
 FILES_A_CALL = 64
 _INSTALL_DEEPFILTER = (
-    "denoise: deepfilternet needs the program deepFilter on PATH, and none is there. It wants numpy < 2, so give"
-    " it an environment of its own:"
+    "denoise: deepfilternet needs the program deepFilter, which is not on PATH. It requires numpy < 2, so install"
+    " it in its own environment:"
     " python3.11 -m venv ~/deepfilternet && ~/deepfilternet/bin/pip install deepfilternet 'torch==2.1.2'"
     " 'torchaudio==2.1.2' 'numpy<2'"
     ' && export PATH="$PATH:$HOME/deepfilternet/bin"; its first call downloads the weights. Or choose denoise: spectral'
@@ -34,7 +34,7 @@ _INSTALL_SPECTRAL = "denoise: spectral needs the noisereduce library: pip instal
 
 
 def check_denoiser(method: str) -> None:
-    """Refuse a method that cannot be used here.
+    """Check that a method can be used here.
 
     Raises:
         ValueError: for a method that does not exist.
@@ -51,11 +51,11 @@ def check_denoiser(method: str) -> None:
 def denoise_files(
     paths: Sequence[str], folder: str | Path, method: Denoise, *, workers: int = 2, time_limit: float = 120.0
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Writes each file's audio with less noise, unless it is there already.
+    """Write the denoised audio of each file, unless it already exists.
 
     Args:
         paths: video or audio files; one without audio has no result.
-        folder: gets `<method>/<key>.wav`, the key being that of the file's content, the method and its version.
+        folder: gets `<method>/<key>.wav`, where the key is a hash of the file's content, the method and its version.
         method: `none` gives no results.
         workers: processes that read audio.
         time_limit: seconds that one file may take.
@@ -107,14 +107,14 @@ def _deepfilter(outs: dict[str, str], method: str, workers: int, time_limit: flo
         failures = _write_audio(extracted, method, workers, time_limit)
         ready = [path for path in outs if os.path.isfile(extracted[path])]
         for part in tqdm(list(_parts(ready)), desc="deepFilter", unit="call"):
-            made = Path(tempfile.mkdtemp(dir=draft))
-            fault = _call_deepfilter([extracted[path] for path in part], made, time_limit * len(part))
+            result_folder = Path(tempfile.mkdtemp(dir=draft))
+            fault = _call_deepfilter([extracted[path] for path in part], result_folder, time_limit * len(part))
             for path in part:
-                results = sorted(made.glob(f"{Path(outs[path]).stem}*.wav"))
+                results = sorted(result_folder.glob(f"{Path(outs[path]).stem}*.wav"))
                 if results and results[0].stat().st_size:
                     os.replace(results[0], outs[path])
                 else:
-                    failures[path] = f"deepFilter left no result: {fault or 'and gave no reason'}"
+                    failures[path] = f"deepFilter wrote no result: {fault or 'no reason given'}"
     return failures
 
 
@@ -124,7 +124,7 @@ def _parts(paths: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _call_deepfilter(files: Sequence[str], out: Path, time_limit: float) -> str | None:
-    """What went wrong, or None."""
+    """Run deepFilter; returns the error, or None."""
     command = [shutil.which("deepFilter") or "deepFilter", *files, "--output-dir", str(out)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True

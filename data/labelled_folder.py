@@ -1,6 +1,6 @@
 """Reads any table of clips: CSV, JSONL, Parquet, a folder with one of them, or a built data set. Opens no media.
 
-Two kinds of columns are known by their header: this project's (id, text, video, audio, label, split, video_id,
+Two kinds of tables are recognised by their header: this project's (id, text, video, audio, label, split, video_id,
 clip_index) and the MMSA layout's (video_id, clip_id, text, label, mode, ...; media in Raw/<video_id>/<clip_id>.mp4).
 """
 
@@ -41,14 +41,14 @@ def read_clips(path: str | Path, *, with_media: bool = True, missing_ok: bool = 
         path: a table; a folder that holds clips.csv, clips.jsonl, clips.parquet or label.csv; or a folder that
             `datasets` saved.
         with_media: `False` leaves media paths out, for work on the text alone.
-        missing_ok: `True` keeps paths where no file lies, for a caller that finds and lists them itself.
+        missing_ok: `True` keeps paths of missing files, for a caller that reports them itself.
 
     Returns:
-        Clips with absolute media paths; a relative path in the table starts at the table's folder.
+        Clips with absolute media paths; relative paths in the table start at its folder.
 
     Raises:
         FileNotFoundError: when the table, or media that it names, does not exist.
-        ValueError: naming file, line and column, for what cannot be read as a clip.
+        ValueError: naming file, line and column, for an invalid cell or row.
     """
     table = _find_table(Path(path))
     root = table if table.is_dir() else table.parent
@@ -59,7 +59,7 @@ def read_clips(path: str | Path, *, with_media: bool = True, missing_ok: bool = 
         read = read or _reader(where, row)
         clip = read(where, row, root, with_media)
         if clip.id in clips:
-            raise ValueError(f"{where}: column {_id_columns(read)}: {clip.id!r} is there twice; ids must be unique")
+            raise ValueError(f"{where}: column {_id_columns(read)}: {clip.id!r} appears twice; ids must be unique")
         clips[clip.id] = clip
     if not clips:
         raise ValueError(f"{table}: the table has no clips")
@@ -102,7 +102,7 @@ def _check_names(where: str, row: Row) -> None:
     for name in row.keys() - KNOWN_COLUMNS:
         meant = name.strip().lower()
         if meant in KNOWN_COLUMNS and meant not in row:
-            raise ValueError(f"{where}: column {name!r} is not known; write {meant!r}")
+            raise ValueError(f"{where}: unknown column {name!r}; write {meant!r}")
 
 
 def _reader(where: str, row: Row) -> Callable[[str, Row, Path, bool], Clip]:
@@ -159,20 +159,20 @@ def _text(where: str, row: Row, column: str) -> str | None:
         raise ValueError(f"{where}: column {column}: expected text or a number, found {type(value).__name__}")
     if isinstance(value, float) and math.isinf(value):
         raise ValueError(f"{where}: column {column}: {value} is not finite")
-    # Whole numbers become fractions in a column with gaps, and an id of 7 must not turn into 7.0.
+    # Integers become floats in a column with gaps, and an id of 7 must not turn into 7.0.
     whole = isinstance(value, float) and value.is_integer()
     text = str(int(value) if whole else value)
     if "\0" in text:
-        raise ValueError(f"{where}: column {column}: a NUL character, which no text or path has")
+        raise ValueError(f"{where}: column {column}: a NUL character; the file is damaged")
     if half := re.search("[\ud800-\udfff]", text):
         raise ValueError(
-            f"{where}: column {column}: half a character (the surrogate U+{ord(half.group()):X}), which is no text in UTF-8"
+            f"{where}: column {column}: half a character (the surrogate U+{ord(half.group()):X}), which is not valid in UTF-8"
         )
     return text.strip() or None
 
 
 def _number(where: str, row: Row, column: str) -> float | None:
-    # NaN passes for an empty cell anywhere else; as a label it is more likely a sum that went wrong.
+    # In other columns NaN is an empty cell; as a label it is more likely a failed computation.
     value = row.get(column)
     text = str(value) if isinstance(value, float) else _text(where, row, column)
     if text is None:
@@ -181,7 +181,7 @@ def _number(where: str, row: Row, column: str) -> float | None:
         raise ValueError(f"{where}: column {column}: {text!r} is not a number")
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{where}: column {column}: {text!r} is not finite; leave the cell empty where there is none")
+        raise ValueError(f"{where}: column {column}: {text!r} is not finite; leave the cell empty if there is no label")
     return number
 
 
@@ -204,15 +204,15 @@ def _split(where: str, row: Row, column: str) -> str | None:
 
 
 def check_media(where: str | Path, clips: Iterable[Clip]) -> None:
-    """Refuse clips whose media files do not exist.
+    """Check that the media files of clips exist.
 
     Raises:
-        FileNotFoundError: with the number of those that are not, and the first three with their clips.
+        FileNotFoundError: with the number of missing files, and the first three with their clips.
     """
     named = [(clip.id, path) for clip in clips for path in (clip.video, clip.audio) if path is not None]
     missing = [f"{path} (clip {clip_id})" for clip_id, path in named if not Path(path).is_file()]
     if missing:
         raise FileNotFoundError(
             f"{where}: {len(missing)} of {len(named)} media files do not exist: {', '.join(missing[:3])}"
-            f"{', ...' if len(missing) > 3 else ''}; put them there, or use the text alone"
+            f"{', ...' if len(missing) > 3 else ''}; add them, or use the text alone"
         )

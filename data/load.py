@@ -19,10 +19,10 @@ def load_clips(
 
     Args:
         name_or_path: a name in the catalog, or what `read_clips` takes.
-        root: the folder of a named data set, in the MMSA or the CMU layout; for `planted`, the folder that the clips are
-            made in, by default runs/planted.
+        root: the folder of a named data set, in the MMSA or the CMU layout; for `planted`, the folder to create
+            the clips in, by default runs/planted.
         with_media: `False` leaves media paths out.
-        missing_ok: `True` keeps paths where no file lies, for a caller that finds and lists them itself.
+        missing_ok: `True` keeps paths of missing files, for a caller that reports them itself.
 
     Raises:
         FileNotFoundError: when there is neither such a name nor such a path, or the root or media are missing.

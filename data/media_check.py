@@ -1,8 +1,7 @@
-"""Opens media files in workers that may hang or crash without harm: does a file decode to its end, how long is it?
+"""Checks media files in worker processes, which may hang or crash: does a file decode to its end, and how long is it?
 
-A worker is a Python process of its own that reads tasks from its standard input and ends with it, so that none
-outlives the build, whatever happens to the process that started it. One that takes too long is ended by the kernel's
-alarm; one that dies is replaced.
+A worker is a separate Python process that reads tasks from its standard input and exits when it closes, so none outlives
+the build, even if the build is killed. One that takes too long is ended by the kernel's alarm; one that dies is replaced.
 
     python -m omnisent.data.media_check < tasks.jsonl > results.jsonl
 """
@@ -34,7 +33,7 @@ from ..media_omnisent import ClipMedia, read_media
 
 VERSION = 2  # raise when the same file would get another result
 STARTING_SECONDS = 120.0
-# As many frames as training asks for by default, as it is by these that a damaged file is read or refused.
+# Training's default number of frames, since whether a damaged file is accepted depends on it.
 _SMALL = VideoSampling(min_pixels=28 * 28, max_pixels=4 * 28 * 28, exact_resize=False)
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 _KINDS = {
@@ -48,15 +47,15 @@ TOOK_TOO_LONG, CRASHED = "took too long", "crashed the reader"
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What opening one file showed.
+    """The result of checking one file.
 
     Attributes:
-        kind: None for a file that is good, else a fixed word: missing clip, zero bytes, truncated, audio only, zero
-            length, unreadable (as are frames of which too many are missing), damaged (its frames can be read, but not
-            without faults), took too long, crashed the reader.
-        reason: what was found.
+        kind: None for a good file, else a fixed word: missing clip, zero bytes, truncated, audio only, zero
+            length, unreadable (also if too many frames are missing), damaged (its frames can be read, but with
+            faults), took too long, crashed the reader.
+        reason: details for people.
         has_video, has_sound: whether frames and audio can be read.
-        duration: seconds; of the video, else of the sound; None where neither can be read.
+        duration: seconds; of the video, else of the audio; None if neither can be read.
     """
 
     kind: str | None
@@ -67,7 +66,7 @@ class FileCheck:
 
 
 def check_file(path: str) -> FileCheck:
-    """Reads the audio and the frames as training does, then decodes all frames with the strictest error detection."""
+    """Read the audio and the frames as training does, then decode all frames with the strictest error detection."""
     with av.logging.Capture() as log:
         try:
             media = read_media(path, sampling=_SMALL)
@@ -77,10 +76,10 @@ def check_file(path: str) -> FileCheck:
     fault = media.warning or fault or _cut_box(path)
     errors = [text.strip() for level, _, text in log if level <= av.logging.ERROR]
     if errors and not fault:
-        fault = f"the decoder complains: {errors[0][:120]}"
-    has_sound = _is_heard(media)
-    found = f"{frames} frames, {media.duration:.2f} s, {'sound' if has_sound else 'no sound'}"
-    reason = f"{found}; {fault}" if fault else found
+        fault = f"the decoder reports: {errors[0][:120]}"
+    has_sound = _has_audio(media)
+    contents = f"{frames} frames, {media.duration:.2f} s, {'audio' if has_sound else 'no audio'}"
+    reason = f"{contents}; {fault}" if fault else contents
     return FileCheck("damaged" if fault else None, reason, True, has_sound, media.duration)
 
 
@@ -90,7 +89,7 @@ def _check_without_video(path: str, error: MediaError) -> FileCheck:
         media = read_media(path, video=False)
     except MediaError:
         return FileCheck(kind, reason, False, False, None)
-    has_sound = _is_heard(media)
+    has_sound = _has_audio(media)
     if has_sound and error.kind == MediaFault.NO_VIDEO:
         kind = "audio only"
     elif not has_sound and media.duration <= 0 and kind == "unreadable":
@@ -98,12 +97,12 @@ def _check_without_video(path: str, error: MediaError) -> FileCheck:
     return FileCheck(kind, reason, False, has_sound, media.duration if has_sound else None)
 
 
-def _is_heard(media: ClipMedia) -> bool:
+def _has_audio(media: ClipMedia) -> bool:
     return media.audio is not None and len(media.audio) > 0
 
 
 def _decode_frames(path: str) -> tuple[int, str]:
-    """Number of video frames, and what the decoder stopped at or marked."""
+    """Number of decoded video frames, and the fault that the decoder reports, if any."""
     frames, corrupt = 0, 0
     with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
         art = av.stream.Disposition.attached_pic
@@ -121,38 +120,38 @@ def _decode_frames(path: str) -> tuple[int, str]:
 
 
 def _cut_box(path: str) -> str:
-    """Says so of an MP4 or MOV whose last box ends past the end of the file; its frames may all be there."""
+    """The fault of an MP4 or MOV whose last box ends after the file; all its frames may still be there."""
     size, boxes = os.path.getsize(path), list(mp4_boxes(path))
     if not boxes or boxes[0][0] != b"ftyp" or boxes[-1][1] <= size:
         return ""
-    return f"truncated: its boxes promise {boxes[-1][1]} bytes, the file has {size}"
+    return f"truncated: its boxes need {boxes[-1][1]} bytes, the file has {size}"
 
 
 def extract_audio(path: str, out: str, method: str) -> dict:
-    """Writes the audio of a file as 16-bit mono wav at 16 kHz, for `spectral` with its noise reduced.
+    """Write the audio of a file as 16-bit mono wav at 16 kHz; for `spectral`, denoised.
 
     Returns:
-        `{"written": bool}`, False where the file has no audio, or `{"error": reason}`.
+        `{"written": bool}`, False if the file has no audio, or `{"error": reason}`.
     """
     try:
         media: ClipMedia = read_media(path, video=False)
     except MediaError as error:
         return {"error": error.reason}
-    if media.audio is None or not _is_heard(media):
+    if media.audio is None or not _has_audio(media):
         return {"written": False}
     samples = media.audio  # (samples,)
     if method == "spectral":
         import noisereduce
 
         quiet = _quietest(samples)
-        # windows of 32 ms: with the library's own, of 64 ms, the gaps between its harmonics pull a voice down by half
+        # windows of 32 ms: with the default of 64 ms, speech is attenuated by half
         samples = noisereduce.reduce_noise(y=samples, sr=SAMPLE_RATE, y_noise=quiet, stationary=True, n_fft=512)
     write_wav(out, np.nan_to_num(samples))
     return {"written": True}
 
 
 def _quietest(samples: np.ndarray) -> np.ndarray:
-    """The quietest fifth of (samples,), in pieces of 50 ms and 200 ms at least: what is heard when nobody speaks."""
+    """The quietest fifth of (samples,), in pieces of 50 ms and at least 200 ms in total: the background noise."""
     size = SAMPLE_RATE // 20
     if len(samples) < 8 * size:
         return samples
@@ -162,7 +161,7 @@ def _quietest(samples: np.ndarray) -> np.ndarray:
 
 
 def write_wav(path: str | Path, samples: np.ndarray) -> None:
-    """Writes (samples,) float32 in [-1, 1] as 16-bit mono wav at 16 kHz; the file appears when it is whole."""
+    """Write (samples,) float32 in [-1, 1] as 16-bit mono wav at 16 kHz, atomically."""
     draft = f"{path}.{os.getpid()}.part"
     with wave.open(draft, "wb") as file:
         file.setnchannels(1)
@@ -173,11 +172,11 @@ def write_wav(path: str | Path, samples: np.ndarray) -> None:
 
 
 def run_tasks(tasks: Iterable[dict], *, workers: int, time_limit: float) -> Generator[tuple[dict, dict], None, None]:
-    """Each task with its result, as they are done; `{"died": reason, "kind": kind}` where it ended the worker.
+    """Each task with its result, as they finish; `{"died": reason, "kind": kind}` if the worker died.
 
     Args:
         tasks: `{"do": "check", "path": ...}` or `{"do": "audio", "path": ..., "out": ..., "method": ...}`; further
-            keys are carried along.
+            keys are kept.
         workers: processes.
         time_limit: seconds a task may take.
 
@@ -194,13 +193,13 @@ def run_tasks(tasks: Iterable[dict], *, workers: int, time_limit: float) -> Gene
                 ):
                     pool.append(_Worker(time_limit, selector))
                 now = time.monotonic()
-                patience = max(0.0, min(worker.deadline for worker in pool) - now)
-                for key, _ in selector.select(patience):
+                timeout = max(0.0, min(worker.deadline for worker in pool) - now)
+                for key, _ in selector.select(timeout):
                     worker = key.data
                     task = worker.task
                     for result in worker.results():
                         yield task, result
-                    if worker.is_over:
+                    if worker.has_ended:
                         pool.remove(worker)
                     elif worker.task is None and waiting:
                         worker.give(waiting.popleft())
@@ -220,12 +219,12 @@ def _died(kind: str, reason: str) -> dict:
 
 
 class _Worker:
-    """A worker process with the task that it is at."""
+    """A worker process with its current task."""
 
     def __init__(self, time_limit: float, selector: selectors.BaseSelector) -> None:
         self.time_limit, self.selector = time_limit, selector
         self.task: dict | None = None
-        self.is_ready = self.is_over = False
+        self.is_ready = self.has_ended = False
         self.deadline = time.monotonic() + STARTING_SECONDS
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `end`)
         command = [sys.executable, "-P", "-m", "omnisent.data.media_check", str(time_limit)]
@@ -233,22 +232,22 @@ class _Worker:
         self.process: Any = subprocess.Popen(  # its pipes are not None
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env=environment
         )
-        self.last_words, self._unread = "", b""
+        self.last_error, self._unread = "", b""
         assert self.process.stdout is not None
         selector.register(self.process.stdout, selectors.EVENT_READ, self)
 
     def give(self, task: dict) -> None:
         self.task = task
         self.deadline = time.monotonic() + self.time_limit + 5.0  # the worker's own alarm comes first
-        with suppress(BrokenPipeError):  # its end is noticed at the next reading
+        with suppress(BrokenPipeError):  # its death is noticed at the next read
             self.process.stdin.write(json.dumps(task).encode() + b"\n")
             self.process.stdin.flush()
 
     def results(self) -> Iterator[dict]:
-        """What the worker has said since; the result of its task, or how it died."""
+        """New results of the worker: that of its task, or how it died."""
         piece = os.read(self.process.stdout.fileno(), 1 << 16)
         if not piece:
-            yield from self._obituary()
+            yield from self._death()
             return
         *lines, self._unread = (self._unread + piece).split(b"\n")
         for line in lines:
@@ -258,10 +257,10 @@ class _Worker:
                 yield json.loads(line)
             self.is_ready = True
 
-    def _obituary(self) -> Iterator[dict]:
-        was_busy, code = self.task is not None, self.end(patience=5.0)
+    def _death(self) -> Iterator[dict]:
+        was_busy, code = self.task is not None, self.end(timeout=5.0)
         if not self.is_ready:
-            raise RuntimeError(f"a worker process could not start (exit code {code}): {self.last_words}")
+            raise RuntimeError(f"a worker process could not start (exit code {code}): {self.last_error}")
         if not was_busy:
             return
         if code == -signal.SIGALRM:
@@ -269,24 +268,24 @@ class _Worker:
         elif code < 0:
             yield _died(CRASHED, f"the reader crashed with {signal.Signals(-code).name}")
         else:
-            yield _died(CRASHED, f"the reader ended with code {code}: {self.last_words}")
+            yield _died(CRASHED, f"the reader ended with code {code}: {self.last_error}")
 
-    def end(self, patience: float = 0.0) -> int:
-        """Ends the process, at once when it is busy, and returns its exit code."""
-        if self.is_over:
+    def end(self, timeout: float = 0.0) -> int:
+        """End the process, immediately if it is busy, and return its exit code."""
+        if self.has_ended:
             return self.process.returncode
-        self.is_over = True
+        self.has_ended = True
         self.selector.unregister(self.process.stdout)
         with suppress(BrokenPipeError):
             self.process.stdin.close()
         try:
-            self.process.wait(patience if self.task is not None or not self.is_ready else 5.0)
+            self.process.wait(timeout if self.task is not None or not self.is_ready else 5.0)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         self.process.stdout.close()
         self.errors.seek(0)
-        self.last_words = (self.errors.read()[-4000:].decode(errors="replace").strip() or "no message").splitlines()[-1]
+        self.last_error = (self.errors.read()[-4000:].decode(errors="replace").strip() or "no message").splitlines()[-1]
         self.errors.close()
         return self.process.returncode
 
@@ -294,22 +293,22 @@ class _Worker:
 def main() -> None:
     """The worker: a line "ready", then one JSON result for each JSON task on standard input."""
     time_limit = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever else prints must not stand among the answers
+    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # other output must not mix with the results
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     av.logging.set_level(av.logging.ERROR)
-    print(json.dumps("ready"), file=answers, flush=True)
+    print(json.dumps("ready"), file=results, flush=True)
     for line in sys.stdin:
         task = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, time_limit)
         try:
             result = _do(task)
-        except Exception as error:  # a fault of the reader is a fact about the file, and must not end the build
+        except Exception as error:  # a bug of the reader is a result about the file, and must not end the build
             result = _died(CRASHED, f"{type(error).__name__}: {error}")
         signal.setitimer(signal.ITIMER_REAL, 0)
-        print(json.dumps(result), file=answers, flush=True)
-    os._exit(0)  # at once: the libraries' own teardown takes a second
+        print(json.dumps(result), file=results, flush=True)
+    os._exit(0)  # immediately: the teardown of libraries takes a second
 
 
 def _do(task: dict) -> dict:

@@ -1,7 +1,7 @@
 """Reads the label tables of CMU-MOSI, CMU-MOSEI and CH-SIMS, and finds each row's media file. Opens no media.
 
-The table is `<root>/label.csv` (or `meta.csv`) as the MMSA toolkit lays it out. Media lie in
-`Raw/<video_id>/<clip_id>.mp4`, or as CMU gives them out in `Raw/Video(s)/Segmented[/Combined]/<video_id>_<clip_id>.mp4`
+The table is `<root>/label.csv` (or `meta.csv`) in the format of the MMSA toolkit. Media are in
+`Raw/<video_id>/<clip_id>.mp4`, or as distributed by CMU in `Raw/Video(s)/Segmented[/Combined]/<video_id>_<clip_id>.mp4`
 with transcripts in `Raw/Transcript/Segmented[/Combined]`.
 """
 
@@ -45,11 +45,11 @@ class TableRow:
     """One row of a label table.
 
     Attributes:
-        clip: `id` is `<video_id>_<clip_id>`; `video` is the absolute path of its file, None where there is none;
-            `clip_index` is the clip id as a number, None where it is not one.
-        clip_id: as the table writes it, leading zeros included.
-        unimodal: labels of text, audio and video alone, None where the table has none.
-        line: where the row starts in the table, from 1 on.
+        clip: `id` is `<video_id>_<clip_id>`; `video` is the absolute path of its file, None if there is none;
+            `clip_index` is the clip id as a number, None if it is not one.
+        clip_id: as in the table, leading zeros included.
+        unimodal: labels of text, audio and video alone, None if the table has none.
+        line: line of the table where the row starts, counted from 1.
     """
 
     clip: Clip
@@ -59,7 +59,7 @@ class TableRow:
 
     @property
     def video_id(self) -> str:
-        """Of the clip; every row of a label table has one."""
+        """The video id of the clip; every row of a label table has one."""
         return self.clip.video_id or ""
 
     def to_dict(self) -> dict[str, str | float | int | None]:
@@ -75,7 +75,7 @@ class Defect:
         kind: one of a few fixed words, such as `duplicate id`.
         outcome: `kept`, `repaired` or `left out`, or `not in the table` for media without a row.
         reason: what is wrong and where.
-        id, split, path: the clip, its split and its file, as far as known.
+        id, split, path: the clip, its split and its file, if known.
     """
 
     kind: str
@@ -87,7 +87,7 @@ class Defect:
 
 
 def refuse(defect: Defect) -> None:
-    """Raise a defect as ValueError: what `read_table` does with a defective row by default."""
+    """Raise a defect as ValueError; the default of `read_table`."""
     raise ValueError(defect.reason)
 
 
@@ -98,24 +98,23 @@ def read_table(
     with_media: bool = True,
     on_defect: Callable[[Defect], None] = refuse,
 ) -> list[TableRow]:
-    """The rows of a label table, those of one video together and in the order of their clip index.
+    """The rows of a label table, grouped by video and sorted by clip index.
 
     With or without a header (then in the order of MMSA or of its MOSEI file), with or without a BOM, LF or CRLF,
-    quoted commas and line breaks. Ids stay strings. A text that the table lacks is taken from the CMU transcripts
-    where these are.
+    quoted commas and line breaks. Ids stay strings. Missing texts are taken from the CMU transcripts, if present.
 
     Args:
         root: the folder with the table and Raw/.
         label_range: lowest and highest label; one outside is a defect.
-        with_media: `False` looks for no media and leaves `video` unset.
-        on_defect: gets each row with a duplicate id, a label that is missing, not a number or out of range, or no
-            split. Such a row is left out; only a defective unimodal label is unset and its row kept. By default it
-            raises.
+        with_media: `False` ignores media and leaves `video` unset.
+        on_defect: called for each row with a duplicate id, a label that is missing, not a number or out of range, or no
+            split. Such a row is left out; if only a unimodal label is defective, it is unset and the row kept. By
+            default it raises.
 
     Raises:
         FileNotFoundError: without a root or a table.
         ValueError: naming file, line and column, for anything else that cannot be read, and for an id or a link that
-            leads out of the root.
+            leads outside the root.
     """
     table = find_table(root)
     media = MediaFiles(root) if with_media else None
@@ -152,7 +151,7 @@ def find_table(root: str | Path) -> Path:
             return Path(root) / name
     raise FileNotFoundError(
         f"{root}: expected {' or '.join(TABLE_NAMES)} in this folder, with columns {', '.join(MMSA_ORDER)};"
-        " labels and splits stand there"
+        " it has the labels and splits"
     )
 
 
@@ -160,7 +159,7 @@ class MediaFiles:
     """The mp4 files under a root's Raw/, listed once, by (video_id, clip_id).
 
     Raises:
-        ValueError: for a file or folder that is a link out of the root.
+        ValueError: for a link that leads outside the root.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -184,7 +183,7 @@ class MediaFiles:
         return self.find(video_id, clip_id) or str(self.root / self.expected_path(video_id, clip_id))
 
     def expected_path(self, video_id: str, clip_id: str) -> str:
-        """Where a clip that has no file was looked for, relative to the root."""
+        """Where the file of a clip should be, relative to the root."""
         if not self.is_cmu:
             return f"Raw/{video_id}/{clip_id}.mp4"
         folder = next(name for name in CMU_FOLDERS if (self.root / name).is_dir())
@@ -220,13 +219,13 @@ class MediaFiles:
         target = os.path.realpath(path)
         if os.path.commonpath([target, self._bounds]) != self._bounds:
             raise ValueError(
-                f"{path}: leads out of the root {self.root} (to {target}); give the folder that really holds the"
+                f"{path}: leads outside the root {self.root} (to {target}); give the folder that contains the"
                 " media as root"
             )
 
 
 class _Transcripts:
-    """Texts from CMU's transcript files, read when the first one of a video is asked for."""
+    """Texts from CMU's transcript files, read when the first one of a video is needed."""
 
     def __init__(self, root: Path) -> None:
         self.folders = [root / name for name in TRANSCRIPT_FOLDERS if (root / name).is_dir()]
@@ -246,7 +245,7 @@ def read_transcript(path: str | Path) -> Iterator[tuple[str, str]]:
     """Clip number (without leading zeros) and text of each line: `id___clip___start___end___text` or `clip_DELIM_text`.
 
     Raises:
-        ValueError: naming file, line and column, for a line of neither form, or one of another video.
+        ValueError: naming file, line and column, for a line in neither format, or of another video.
     """
     path = Path(path)
     for number, line in enumerate(io.StringIO(read_text(path), newline=None), 1):
@@ -277,26 +276,26 @@ def _cells(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
         row = by_column(table, line, order, cells)
         for name, cell in row.items():
             if "\0" in cell:
-                raise ValueError(f"{table}, line {line}, column {name}: holds a NUL byte; the file is damaged")
+                raise ValueError(f"{table}, line {line}, column {name}: contains a NUL byte; the file is damaged")
         yield line, row
     if order is None:
         raise ValueError(f"{table}, line 1, column 1: expected {', '.join(MMSA_ORDER)}, found an empty file")
 
 
 def _header(table: Path, line: int, cells: Sequence[str]) -> list[str] | None:
-    """Column names in the table's order, or None where the first row is not a header."""
-    known = {name.lower(): name for name in MMSA_ORDER} | {"split": "mode"}
+    """Column names in the table's order, or None if the first row is not a header."""
+    columns = {name.lower(): name for name in MMSA_ORDER} | {"split": "mode"}
     if not {"video_id", "clip_id"} & {cell.lower() for cell in cells}:
         return None
     names = []
     for column, cell in enumerate(cells, 1):
-        name = known.get(cell.lower())
+        name = columns.get(cell.lower())
         if name is None:
             raise ValueError(
                 f"{table}, line {line}, column {column}: unknown column {cell!r}; expected {', '.join(MMSA_ORDER)}"
             )
         if name in names:
-            raise ValueError(f"{table}, line {line}, column {column}: column {cell!r} is there twice")
+            raise ValueError(f"{table}, line {line}, column {column}: column {cell!r} appears twice")
         names.append(name)
     for name in REQUIRED:
         if name not in names:
@@ -323,7 +322,7 @@ def _table_row(
     label_range: tuple[float, float],
     on_defect: Callable[[Defect], None],
 ) -> TableRow | None:
-    """The row, or None when a defect leaves it out."""
+    """The row, or None if it is left out because of a defect."""
     video_id, clip_id = (_safe_id(table, line, column, cells[column]) for column in ("video_id", "clip_id"))
     row_id = f"{video_id}_{clip_id}"
     split = None
@@ -360,14 +359,13 @@ def _safe_id(table: Path, line: int, column: str, value: str) -> str:
         raise ValueError(f"{table}, line {line}, column {column}: empty; every clip needs one")
     if value in (".", "..") or re.search(r"[/\\:]", value):
         raise ValueError(
-            f"{table}, line {line}, column {column}: {value!r} is refused: an id names one file or folder and"
-            " may not lead anywhere else"
+            f"{table}, line {line}, column {column}: {value!r} is refused: an id must be a plain file or folder name"
         )
     return value
 
 
 def _label(text: str, label_range: tuple[float, float]) -> tuple[float | None, tuple[str, str] | None]:
-    """A label, or None with the kind of defect and what was found."""
+    """A label, or None with the kind and description of the defect."""
     low, high = label_range
     try:
         value = float(text) if "_" not in text else math.nan
@@ -381,7 +379,7 @@ def _label(text: str, label_range: tuple[float, float]) -> tuple[float | None, t
 
 
 def _in_order(rows: Sequence[TableRow]) -> list[TableRow]:
-    """Videos in the order of their first row, their clips by index, those without an index last."""
+    """Videos in the order of their first row, clips by index, those without an index last."""
     first: dict[str, int] = {}
     for at, row in enumerate(rows):
         first.setdefault(row.video_id, at)

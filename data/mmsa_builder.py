@@ -1,4 +1,4 @@
-"""A `datasets` builder of any data set of the catalog in the MMSA or the CMU layout. Opens no media.
+"""A `datasets` builder for any data set of the catalog in the MMSA or the CMU layout. Opens no media.
 
 A loading script may import only the files beside it, and datasets 3 copies only those that the script itself names, on
 lines without a comment: hence each builder file imports every module that is needed here.
@@ -22,17 +22,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class MmsaConfig(datasets.BuilderConfig):
-    """Which rows and paths a builder gives.
+    """Configuration of a builder.
 
     Attributes:
         data_dir: the folder that holds label.csv and Raw/.
-        with_media: `False` looks for no media; `video` is then null everywhere.
+        with_media: `False` ignores media; `video` is then null everywhere.
     """
 
     with_media: bool = True
 
     def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
-        """The name in the cache; it changes with the table and the list of media, so nothing outdated comes back."""
+        """The name in the cache; it changes with the table and the list of media, so nothing outdated is reused."""
         if self.data_dir is None:
             raise ValueError(f"{self.name}: expected data_dir, the folder that holds label.csv and Raw/")
         state = hashlib.sha256(find_table(self.data_dir).read_bytes())
@@ -42,19 +42,19 @@ class MmsaConfig(datasets.BuilderConfig):
 
 
 class MmsaBuilder(datasets.GeneratorBasedBuilder):
-    """A data set from a folder in the MMSA or the CMU layout; what is known of it is read from the catalog.
+    """A data set from a folder in the MMSA or the CMU layout, with its facts from the catalog.
 
     Args:
-        config_name: a name in the catalog; a subclass may have names of its own for it (`NAMES`).
+        config_name: a name in the catalog; a subclass may define its own names (`NAMES`).
         data_dir: the folder that holds label.csv and Raw/.
         with_media: `False` leaves `video` null.
 
-    Columns: id, text, video (absolute path, null where there is no file), audio (null: the video's own sound), label,
+    Columns: id, text, video (absolute path, null if there is no file), audio (null: the video's own audio), label,
     split, video_id, clip_index, label_T, label_A, label_V; the splits are train, valid and test, and one without rows
     is left out.
 
     Raises:
-        FileNotFoundError: without the folder or its table.
+        FileNotFoundError: when the folder or its table is missing.
         ValueError: naming file, line and column, for a table that cannot be read or a row with a defect; `omnisent
             data build` lists all defects and builds without them.
     """
@@ -65,7 +65,7 @@ class MmsaBuilder(datasets.GeneratorBasedBuilder):
 
     @property
     def facts(self) -> DatasetFacts:
-        """What the catalog knows of the data set."""
+        """The facts of the data set in the catalog."""
         name = self.NAMES.get(self.config.name, self.config.name)
         if name not in DATASETS:
             raise ValueError(f"{name!r} is not a data set; expected {', '.join(self.NAMES or DATASETS)}")

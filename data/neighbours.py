@@ -9,7 +9,7 @@ from .clip import Clip
 def preceding_texts(clips: Sequence[Clip], count: int) -> dict[str, tuple[str, ...]]:
     """For each clip id, the transcripts of up to `count` clips before it, the earliest first.
 
-    A clip of another split is never looked at, so no test text reaches training. Clips without a transcript
+    Clips of other splits are ignored, so no test text reaches training. Clips without a transcript
     are skipped; a clip without video_id or clip_index has no neighbours.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Planted clips: real mp4 files whose text, voice and face each carry a known fraction of the label. All is made here.
+"""Planted clips: real mp4 files whose text, voice and face each carry a known fraction of the label. All are generated here.
 
-Words, pitch and picture follow three independent latents in [-1, 1]; the label is 3 * (0.5 text + 0.3 voice + 0.2
-face), and a modality that a clip lacks adds nothing, so every ablation has a known right answer.
+Words, pitch and face follow three independent latents in [-1, 1]; the label is 3 * (0.5 text + 0.3 voice + 0.2 face).
+A modality that a clip lacks adds nothing, so every ablation has a known correct result.
 
     python -m omnisent.data.planted runs/planted
 """
@@ -24,7 +24,7 @@ from .labelled_folder import read_clips
 from .tables import write_table
 
 VERSION = 2  # raise when the same settings would give other clips
-SHARES = {"text": 0.5, "audio": 0.3, "video": 0.2}
+LABEL_FRACTIONS = {"text": 0.5, "audio": 0.3, "video": 0.2}
 MISSING_RATE = 0.06
 FPS = 12
 SAMPLE_RATE = 16_000
@@ -48,7 +48,7 @@ OPENINGS = ("well", "so", "you know", "to me", "this time", "honestly", "I saw i
 
 @dataclass(frozen=True)
 class Latents:
-    """What a planted clip was made from, each in [-1, 1]; `None` for a modality that it lacks."""
+    """The latents of a planted clip, each in [-1, 1]; `None` for a modality that it lacks."""
 
     text: float | None
     audio: float | None
@@ -57,19 +57,19 @@ class Latents:
     @property
     def label(self) -> float:
         """Sentiment in [-3, 3], in steps of 0.1."""
-        parts = [SHARES[name] * (getattr(self, name) or 0.0) for name in SHARES]
+        parts = [LABEL_FRACTIONS[name] * (getattr(self, name) or 0.0) for name in LABEL_FRACTIONS]
         return round(3 * sum(parts), 1) + 0.0
 
 
 def make_planted_clips(
     out: str | Path, *, n_train: int = 320, n_valid: int = 64, n_test: int = 128, seed: int = 0
 ) -> list[Clip]:
-    """Make the clips, or read them where the folder already holds the same.
+    """Create the clips, or read them if the folder already contains the same.
 
-    The folder appears when all is made. Planted clips of other settings in it are replaced; anything else is refused.
+    The folder appears when it is complete. Planted clips with other settings are replaced; any other content is refused.
 
     Args:
-        out: gets clips.csv, planted.json (settings and latents) and media/.
+        out: folder for clips.csv, planted.json (settings and latents) and media/.
         n_train: clips of the train split.
         n_valid: clips of the valid split.
         n_test: clips of the test split.
@@ -79,7 +79,7 @@ def make_planted_clips(
         The clips with absolute media paths, in the order train, valid, test.
 
     Raises:
-        FileExistsError: when the folder holds files, but no planted clips.
+        FileExistsError: when the folder contains other files.
     """
     out = Path(out)
     settings = {"version": VERSION, "n_train": n_train, "n_valid": n_valid, "n_test": n_test, "seed": seed}
@@ -98,12 +98,12 @@ def make_planted_clips(
 
 def read_latents(out: str | Path) -> dict[str, Latents]:
     """The latents of each clip, by id."""
-    made = json.loads((Path(out) / "planted.json").read_text(encoding="utf-8"))
-    return {clip_id: Latents(**values) for clip_id, values in made["latents"].items()}
+    saved = json.loads((Path(out) / "planted.json").read_text(encoding="utf-8"))
+    return {clip_id: Latents(**values) for clip_id, values in saved["latents"].items()}
 
 
 def planted_sentences(count: int = 400) -> list[str]:
-    """Sentences as the clips have them, for training a small tokenizer."""
+    """Sentences like those of the clips, for training a small tokenizer."""
     generator = np.random.default_rng(0)
     return [_sentence(generator, value) for value in np.linspace(-1, 1, count)]
 
@@ -124,7 +124,7 @@ def write_video(
         fps: frames per second.
         audio: (samples,) float32 in [-1, 1], or `None` for a video without an audio stream.
         sample_rate: samples per second.
-        preset: of x264; `"medium"` is what files from people mostly have, and takes longer to write and to read.
+        preset: of x264; `"medium"`, as in most real files, takes longer to write and to read.
     """
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
@@ -161,15 +161,15 @@ def _write_samples(container, stream, audio: np.ndarray) -> None:
 
 
 def _holds(out: Path, settings: dict) -> bool:
-    made = out / "planted.json"
-    if not made.is_file():
+    settings_file = out / "planted.json"
+    if not settings_file.is_file():
         if out.exists() and any(out.iterdir()):
             raise FileExistsError(f"{out}: holds files that are not planted clips; give a new or an empty folder")
         return False
     try:
-        same = json.loads(made.read_text(encoding="utf-8"))["settings"] == settings
+        same = json.loads(settings_file.read_text(encoding="utf-8"))["settings"] == settings
         return same and len(read_clips(out)) > 0
-    except (ValueError, KeyError, FileNotFoundError):  # damaged or incomplete, so to be made anew
+    except (ValueError, KeyError, FileNotFoundError):  # damaged or incomplete, so create it again
         return False
 
 
@@ -180,29 +180,29 @@ def _write(out: Path, settings: dict) -> None:
     plan = _plan(generator, settings)
     for index, (split, video_id, clip_index) in enumerate(tqdm(plan, desc="planted clips", unit="clip")):
         clip_id = f"{video_id}_{clip_index}"
-        made = _draw_latents(generator, index)
+        drawn = _draw_latents(generator, index)
         row: dict[str, Any] = dict.fromkeys(COLUMNS, "")
-        row |= {"id": clip_id, "split": split, "video_id": video_id, "clip_index": clip_index, "label": made.label}
+        row |= {"id": clip_id, "split": split, "video_id": video_id, "clip_index": clip_index, "label": drawn.label}
         seconds = float(generator.uniform(1.0, 2.4))
-        sentence, audio = _sentence(generator, made.text or 0.0), _voice(generator, made.audio or 0.0, seconds)
-        frames = _face(generator, made.video or 0.0, seconds)
-        if made.text is not None:
+        sentence, audio = _sentence(generator, drawn.text or 0.0), _voice(generator, drawn.audio or 0.0, seconds)
+        frames = _face(generator, drawn.video or 0.0, seconds)
+        if drawn.text is not None:
             row["text"] = sentence
-        if made.video is not None:
+        if drawn.video is not None:
             row["video"] = f"media/{clip_id}.mp4"
-            write_video(out / row["video"], frames, FPS, None if made.audio is None else audio)
+            write_video(out / row["video"], frames, FPS, None if drawn.audio is None else audio)
         else:
             row["audio"] = f"media/{clip_id}.m4a"
             write_audio(out / row["audio"], audio)
         rows.append(row)
-        latents[clip_id] = {name: getattr(made, name) for name in SHARES}
+        latents[clip_id] = {name: getattr(drawn, name) for name in LABEL_FRACTIONS}
     write_table(out / "clips.csv", COLUMNS, (list(row.values()) for row in rows))
-    text = json.dumps({"settings": settings, "shares": SHARES, "latents": latents}, indent=1, allow_nan=False)
+    text = json.dumps({"settings": settings, "shares": LABEL_FRACTIONS, "latents": latents}, indent=1, allow_nan=False)
     (out / "planted.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _plan(generator: np.random.Generator, settings: dict) -> list[tuple[str, str, int]]:
-    """Split, video and place of every clip; a video has two to five clips and lies in one split."""
+    """Split, video and index of every clip; a video has two to five clips, all in one split."""
     plan, video = [], 0
     for split in SPLITS:
         left = settings[f"n_{split}"]
@@ -216,9 +216,11 @@ def _plan(generator: np.random.Generator, settings: dict) -> list[tuple[str, str
 def _draw_latents(generator: np.random.Generator, index: int) -> Latents:
     """Independent latents; of every fifty clips three lack their text, three their audio and three their video."""
     spread = np.sin(np.pi / 2 * generator.uniform(-1, 1, 3))  # more at the ends than in the middle
-    values: dict[str, float | None] = {name: round(float(value), 3) for name, value in zip(SHARES, spread, strict=True)}
+    values: dict[str, float | None] = {
+        name: round(float(value), 3) for name, value in zip(LABEL_FRACTIONS, spread, strict=True)
+    }
     period = round(3 / MISSING_RATE)
-    for offset, name in enumerate(SHARES):
+    for offset, name in enumerate(LABEL_FRACTIONS):
         if index % period in (offset, offset + period // 3, offset + 2 * period // 3):
             values[name] = None
     return Latents(**values)

@@ -1,6 +1,6 @@
-"""The one reader and writer of tables: CSV, JSONL and Parquet, told apart by their ending. `FORMATS` is the one list of them.
+"""The one reader and writer of tables: CSV, JSONL and Parquet, selected by suffix. `FORMATS` is the one list of them.
 
-It knows cells, lines and columns, not what they mean: see `labelled_folder` for tables of clips and `mmsa` for label tables. Only
+It knows cells, lines and columns, not their meaning: see `labelled_folder` for tables of clips and `mmsa` for label tables. Only
 the standard library and pyarrow are imported, so that the builder files next to this one also work as loading scripts.
 """
 
@@ -25,11 +25,11 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class TableFormat:
-    """A kind of table.
+    """The reader and writer of a table format.
 
     Attributes:
-        read: from a path, and columns that must not be there twice, to each row's place for messages, and its cells.
-        write: to a path, with columns and their types, rows, and the line end of a text format.
+        read: a path, and columns that must be unique, to the position of each row (for messages) and its cells.
+        write: takes a path, columns with their types, rows, and the line end of a text format.
     """
 
     read: Callable[[Path, Collection[str]], Iterator[tuple[str, dict[str, Any]]]]
@@ -37,10 +37,10 @@ class TableFormat:
 
 
 def check_ending(path: str | Path) -> str:
-    """The ending of a table's name, in lower case.
+    """The suffix of a table's name, in lower case.
 
     Raises:
-        ValueError: for an ending that is not one of a table.
+        ValueError: for an unsupported suffix.
     """
     ending = Path(path).suffix.lower()
     if ending not in FORMATS:
@@ -48,20 +48,20 @@ def check_ending(path: str | Path) -> str:
     return ending
 
 
-def read_rows(path: str | Path, known: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row of a table as its place, for messages, and its cells by column name; blank lines are passed over.
+def read_rows(path: str | Path, unique: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row of a table as its position, for messages, and its cells by column name; blank lines are skipped.
 
-    The cells of a CSV are strings as they are written; those of JSONL and Parquet have the types that they have there.
+    The cells of a CSV are unconverted strings; those of JSONL and Parquet have their own types.
 
     Args:
         path: the table.
-        known: columns that must not be there twice.
+        unique: columns that must not appear twice.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: for what is not a table of its kind, naming file and line.
+        ValueError: for an invalid table, naming file and line.
     """
-    return FORMATS[check_ending(path)].read(Path(path), known)
+    return FORMATS[check_ending(path)].read(Path(path), unique)
 
 
 def read_columns(
@@ -71,8 +71,8 @@ def read_columns(
 
     Args:
         path: the table.
-        columns: names and types; further columns are passed over.
-        empty: what an empty cell of a column is; in another column than these it is damage, unless it is of text.
+        columns: names and types; further columns are ignored.
+        empty: the value of an empty cell, by column; without one, only text may be empty.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -95,16 +95,16 @@ def read_columns(
 def write_table(
     path: str | Path, columns: Mapping[str, type], rows: Iterable[Sequence[Any]], *, line_end: str = "\r\n"
 ) -> None:
-    """Write a table, whole or not at all; the rows are taken one after another.
+    """Write a table atomically; the rows are consumed one by one.
 
     Args:
-        path: its ending says which kind; missing folders are made.
+        path: its suffix selects the format; missing folders are created.
         columns: names and types (`str`, `float` or `int`), in their order.
         rows: their cells in the order of the columns; `None` is an empty cell.
         line_end: of a CSV.
 
     Raises:
-        ValueError: for an ending that is not one of a table, and for NaN or infinity in JSONL.
+        ValueError: for an unsupported suffix, and for NaN or infinity in JSONL.
     """
     path = Path(path)
     write = FORMATS[check_ending(path)].write
@@ -121,7 +121,7 @@ def read_text(path: str | Path) -> str:
     """A text file in UTF-8, with or without a byte order mark.
 
     Raises:
-        ValueError: naming line and column of what is not UTF-8.
+        ValueError: naming line and column of the first byte that is not UTF-8.
     """
     content = Path(path).read_bytes()
     try:
@@ -136,10 +136,10 @@ def read_text(path: str | Path) -> str:
 
 
 def read_csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The line that each row of a CSV starts in, from 1 on, and its cells; blank lines are passed over.
+    """The line where each row of a CSV starts, counted from 1, and its cells; blank lines are skipped.
 
     Raises:
-        ValueError: for what is not UTF-8 or not CSV, naming file, line and column.
+        ValueError: for text that is not UTF-8 or not CSV, naming file, line and column.
     """
     text = read_text(path)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -165,7 +165,7 @@ def by_column(path: Path, line: int, names: Sequence[str], cells: Sequence[str])
         column = min(len(cells), len(names)) + 1
         raise ValueError(
             f"{path}, line {line}, column {column}: expected {len(names)} columns, found {len(cells)};"
-            " is a comma not quoted?"
+            " is a comma unquoted?"
         )
     return dict(zip(names, cells, strict=True))
 
@@ -177,22 +177,22 @@ def _converted(place: str, name: str, cell: str, kind: type) -> Any:
         raise ValueError(f"{place}: column {name}: expected {_KINDS[kind]}, found {cell!r}") from None
 
 
-def _csv_rows(path: Path, known: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv_rows(path: Path, unique: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     lines = read_csv_lines(path)
     names = [name.strip() for name in next(lines, (1, []))[1]]
     for name in names:
-        if name in known and names.count(name) > 1:
-            raise ValueError(f"{path}, line 1: column {name!r} is there twice")
+        if name in unique and names.count(name) > 1:
+            raise ValueError(f"{path}, line 1: column {name!r} appears twice")
     for line, cells in lines:
         yield f"{path}, line {line}", by_column(path, line, names, cells)
 
 
-def _jsonl_rows(path: Path, known: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _jsonl_rows(path: Path, unique: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     def columns(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         for name in names:
-            if name in known and names.count(name) > 1:
-                raise ValueError(f"column {name!r} is there twice")
+            if name in unique and names.count(name) > 1:
+                raise ValueError(f"column {name!r} appears twice")
         return dict(pairs)
 
     for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
@@ -210,7 +210,7 @@ def _jsonl_rows(path: Path, known: Collection[str]) -> Iterator[tuple[str, dict[
         yield place, row
 
 
-def _parquet_rows(path: Path, known: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet_rows(path: Path, unique: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         rows = pq.read_table(path).to_pylist()
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # a damaged page is an OSError
@@ -237,9 +237,9 @@ def _write_parquet(draft: Path, columns: Mapping[str, type], rows: Iterable[Sequ
     schema = pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in columns.items()])
     rows = iter(rows)
     with pq.ParquetWriter(draft, schema) as file:
-        while some := list(islice(rows, _ROWS_AT_ONCE)):
+        while chunk := list(islice(rows, _ROWS_AT_ONCE)):
             file.write_table(
-                pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in some], schema=schema)
+                pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in chunk], schema=schema)
             )
 
 

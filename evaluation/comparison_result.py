@@ -11,11 +11,11 @@ from .statistics import Estimate, PairedTest
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One way to score, over its seeds. A baseline has one run, of no seed.
+    """The results of one way to score, over its seeds. A baseline has one run, without a seed.
 
     Attributes:
         label: its name in tables.
-        readout, decoding: of its runs; `decoding` is `None` where no answer is generated.
+        readout, decoding: of its runs; `decoding` is `None` if no answer is generated.
         is_baseline: whether it is a simple baseline (`floor` in comparison.json).
         seeds: of its runs.
         metrics: by key of `METRICS`.
@@ -49,7 +49,7 @@ class ArmResult:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ArmResult":
-        """What `to_dict` gave."""
+        """The inverse of `to_dict`."""
         values = {"is_baseline" if key == "floor" else key: value for key, value in values.items()}
         metrics = {key: Estimate(**estimate) for key, estimate in values["metrics"].items()}
         return cls(**{**values, "metrics": metrics})
@@ -65,13 +65,13 @@ class ArmTest:
     p_clips_holm: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; those of the paired test stand beside the names."""
+        """Plain values, for JSON: the names, and the fields of the paired test."""
         names = {"first": self.first, "second": self.second}
         return {**names, **self.paired.to_dict(), "p_clips_holm": self.p_clips_holm}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ArmTest":
-        """What `to_dict` gave."""
+        """The inverse of `to_dict`."""
         rest = dict(values)
         first, second, p_clips_holm = (rest.pop(key) for key in ("first", "second", "p_clips_holm"))
         return cls(first, second, PairedTest(**rest), p_clips_holm)
@@ -79,7 +79,7 @@ class ArmTest:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of scoring with one arm, from file to score."""
+    """The cost of scoring with one arm, from file to score."""
 
     seconds_per_clip: float
     peak_memory_bytes: int
@@ -127,7 +127,7 @@ class Comparison:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Comparison":
-        """What `to_dict` gave."""
+        """The inverse of `to_dict`."""
         parts = {
             "arms": {name: ArmResult.from_dict(arm) for name, arm in values["arms"].items()},
             "tests": [ArmTest.from_dict(test) for test in values["tests"]],

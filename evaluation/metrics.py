@@ -29,12 +29,12 @@ class Metric:
     Attributes:
         key: its name in metrics.json and every other result.
         title: its name in tables.
-        better: which values are the better ones.
-        formulas: how it is computed, by convention; a convention that is missing here does not have the metric.
+        better: whether higher or lower values are better.
+        formulas: how it is computed, by convention; the metric does not exist in other conventions.
         columns: conventions whose tables of results have a column for it.
-        hub_type: its metric type on the Hub; without one it is left out of model cards and `.eval_results`.
+        hub_type: its metric type on the Hub; without one it is not on model cards and in `.eval_results`.
         panel: whether the plot of a comparison has a panel for it.
-        long_title: its name on model cards and plots, where that is not the title.
+        long_title: its name on model cards and plots, if that differs from the title.
     """
 
     key: str
@@ -48,7 +48,7 @@ class Metric:
 
     @property
     def name(self) -> str:
-        """The long title where it has one, else the title."""
+        """The long title if there is one, else the title."""
         return self.long_title or self.title
 
 
@@ -57,7 +57,7 @@ def _mae(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _corr(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    # A spread at the size of the mean's rounding error says nothing (scipy's pearsonr warns of it); squares of less underflow.
+    # A spread as small as the rounding error of the mean is meaningless (scipy's pearsonr warns too); smaller squares underflow.
     if any(values.std() <= 1e-13 * np.abs(values.mean()) + 1 / LARGEST for values in (scores, labels)):
         warnings.warn("correlation is undefined: predictions or references are constant", stacklevel=3)
         return None
@@ -65,7 +65,7 @@ def _corr(scores: np.ndarray, labels: np.ndarray) -> float | None:
 
 
 def _undefined(scores: np.ndarray, labels: np.ndarray) -> None:
-    """Of a metric whose key a convention has without a value."""
+    """For a metric that is always null in a convention."""
 
 
 def _rounded(limit: int) -> Classes:
@@ -136,15 +136,14 @@ METRICS = {
 def msa_metrics(predictions: Numbers, references: Numbers, convention: str = "mosi") -> dict[str, float | None]:
     """MAE, Pearson correlation, accuracies and F1 of scores against labels.
 
-    `"mosi"` (labels in [-3, 3]): MAE and correlation as they come. Acc-7, Acc-5 and Acc-3 clip both sides to 3, 2 and
-    1, round half to even, and count equal ones; the toolkit computes Acc-3 so but leaves it out of its tables, and the
-    CMU SDK's own seven bins are others, so an Acc-7 made with them does not compare. Acc-2 and F1 come twice: has0 is
-    >= 0 against < 0 over all clips, non0 is > 0 against <= 0 over the clips whose label is not 0. F1 is weighted by the
-    labels' counts.
+    `"mosi"` (labels in [-3, 3]): MAE and correlation use unclipped values. Acc-7, Acc-5 and Acc-3 clip both sides to 3, 2
+    and 1, round half to even, and compare; the toolkit computes Acc-3 like this but omits it from its tables. The CMU SDK uses
+    other bins, so its Acc-7 is not comparable. There are two kinds of Acc-2 and F1: has0 is >= 0 against < 0 over all clips,
+    non0 is > 0 against <= 0 over the clips whose label is not 0. F1 is weighted by the labels' counts.
 
-    `"sims"` (labels in [-1, 1]): both sides are clipped to 1 first. Classes are cut, closed on the right, at 0 (Acc-2,
-    where 0 is negative, and F1), at 0.1 on both sides (Acc-3), and at 0.1 and 0.7 on both sides (Acc-5), in float32 as
-    the toolkit has it. There is no Acc-7.
+    `"sims"` (labels in [-1, 1]): both sides are clipped to 1 first. Class edges, closed on the right, are 0 (Acc-2,
+    where 0 is negative, and F1), +-0.1 (Acc-3), and +-0.1 and +-0.7 (Acc-5), in float32 as in the toolkit. There is no
+    Acc-7.
 
     Args:
         predictions: (n,) scores, label units.
@@ -152,8 +151,8 @@ def msa_metrics(predictions: Numbers, references: Numbers, convention: str = "mo
         convention: `"mosi"` or `"sims"`.
 
     Returns:
-        Fractions in [0, 1], MAE in label units. A value is `None` where it is undefined: correlation (with a warning)
-        when either side is constant or differs by rounding errors alone, the non0 pair when every label is 0.
+        Fractions in [0, 1], MAE in label units. A value is `None` if it is undefined: correlation (with a warning)
+        if either side is constant up to rounding errors, the non0 pair if every label is 0.
 
     Raises:
         ValueError: for empty or unequally long input, or values that are not finite numbers.
@@ -164,7 +163,7 @@ def msa_metrics(predictions: Numbers, references: Numbers, convention: str = "mo
     if convention == "sims":
         scores, labels = scores.clip(-1, 1), labels.clip(-1, 1)
     values: dict[str, float | None] = {}
-    for key, metric in METRICS.items():  # a comprehension would put a frame between the warning and its caller
+    for key, metric in METRICS.items():  # no comprehension: its frame would change the line that the warning names
         if convention in metric.formulas:
             values[key] = metric.formulas[convention](scores, labels)
     return values
@@ -197,14 +196,14 @@ def finite(name: str, values: Numbers, dimensions: int = 1) -> np.ndarray:
 
 
 def paired(name: str, values: Numbers, label_name: str, labels: Numbers) -> tuple[np.ndarray, np.ndarray]:
-    """A value and a label of each of n clips, both (n,) float64.
+    """Values and labels of n clips, both (n,) float64.
 
     Raises:
         ValueError: for no clips, for unequal lengths, and as `finite` does.
     """
     first, second = finite(name, values), finite(label_name, labels)
     if len(first) != len(second):
-        raise ValueError(f"{len(first)} {name} for {len(second)} {label_name}; expected one of each for every clip")
+        raise ValueError(f"{len(first)} {name} for {len(second)} {label_name}; expected one of each per clip")
     if len(second) == 0:
         raise ValueError(f"no {name}: expected at least one clip")
     return first, second

@@ -1,6 +1,6 @@
 """The field's metrics as an `evaluate` module, so that other projects can load this file by its path or from the Hub.
 
-Only wraps `msa_metrics`; no formula stands here. Never imported by the rest of the package.
+Only wraps `msa_metrics`. Never imported by the rest of the package.
 
     evaluate.load("evaluation/msa_metric.py", "mosi").compute(predictions=[2.4, -0.2], references=[2.0, -0.6])
 """

@@ -1,6 +1,6 @@
-"""How certain a result is: bootstrap intervals of the metrics, and paired tests between two systems over clips and seeds.
+"""Uncertainty of results: bootstrap intervals of the metrics, and paired tests of two systems over clips and seeds.
 
-Takes scores and labels only; knows neither model nor data set.
+Uses only scores and labels; knows neither model nor data set.
 """
 
 import warnings
@@ -18,7 +18,7 @@ SIGN_FLIPS = 9999
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric over S seeds; every value is `None` where the metric is undefined.
+    """A metric over S seeds; every value is `None` if the metric is undefined.
 
     Attributes:
         mean: over the seeds.
@@ -34,22 +34,22 @@ class Estimate:
     per_seed: list[float | None]
 
     @property
-    def shown(self) -> str:
-        """For people: the mean, and its standard deviation where there are several seeds; empty where undefined."""
+    def text(self) -> str:
+        """For tables: the mean, with the standard deviation if there are several seeds; empty if undefined."""
         if self.mean is None:
             return ""
         return f"{self.mean:.3f}" + ("" if self.sd is None else f" ± {self.sd:.3f}")
 
     @property
     def interval(self) -> str:
-        """For people: the 95 % interval; empty where there is none."""
+        """For tables: the 95 % interval; empty if there is none."""
         return "" if self.low is None else f"{self.low:.3f} to {self.high:.3f}"
 
     def mean_low_high(self) -> tuple[float, float, float]:
-        """The mean and its interval, for a plot; the mean alone where there is no interval.
+        """The mean and its interval, for plots; without an interval, the mean three times.
 
         Raises:
-            ValueError: where the metric is undefined.
+            ValueError: when the metric is undefined.
         """
         if self.mean is None:
             raise ValueError("the metric is undefined for some seed, so it has no mean")
@@ -80,13 +80,13 @@ class PairedTest:
     p_seeds: float | None
 
     @property
-    def shown(self) -> str:
-        """For people: the difference, with its sign."""
+    def text(self) -> str:
+        """For tables: the difference, with its sign."""
         return f"{self.difference:+.3f}"
 
     @property
     def interval(self) -> str:
-        """For people: the 95 % interval of the difference."""
+        """For tables: the 95 % interval of the difference."""
         return f"{self.low:+.3f} to {self.high:+.3f}"
 
     def to_dict(self) -> dict[str, float | None]:
@@ -114,7 +114,7 @@ def bootstrap_estimates(
     """
     scores, truth = _by_seed("scores", scores), finite("labels", labels)
     if scores.shape[1] != len(truth):
-        raise ValueError(f"{scores.shape[1]} scores for {len(truth)} labels; expected one of each for every clip")
+        raise ValueError(f"{scores.shape[1]} scores for {len(truth)} labels; expected one of each per clip")
     _at_least_one("resamples", resamples)
     per_seed = [_metrics(row, truth, convention) for row in scores]
     generator = np.random.default_rng(seed)
@@ -134,7 +134,7 @@ def paired_test(
 ) -> PairedTest:
     """Compare the absolute errors of two systems, (S, n) each, seed by seed and clip by clip.
 
-    A system whose scores no seed changes may be given as (1, n).
+    A system that does not depend on the seed may be given as (1, n).
 
     Raises:
         ValueError: when the numbers of clips differ, or those of seeds, unless one of them is 1; for no seed or fewer
@@ -143,7 +143,7 @@ def paired_test(
     first, second = _by_seed("first", first), _by_seed("second", second)
     for name, errors in (("first", first), ("second", second)):
         if (errors < 0).any():
-            raise ValueError(f"{name} holds errors below 0; expected absolute errors")
+            raise ValueError(f"{name} has errors below 0; expected absolute errors")
     if first.shape[1] != second.shape[1] or (len(first) != len(second) and 1 not in (len(first), len(second))):
         raise ValueError(f"paired errors must be of the same seeds and clips, not {first.shape} and {second.shape}")
     if first.shape[1] < 2:
@@ -197,9 +197,9 @@ def _by_seed(name: str, values: Numbers) -> np.ndarray:
 
 
 def _defined(values: Sequence[float | None]) -> list[float]:
-    """The values where all are defined; else none."""
-    known = [value for value in values if value is not None]
-    return known if len(known) == len(values) else []
+    """The values if all are defined, else an empty list."""
+    defined = [value for value in values if value is not None]
+    return defined if len(defined) == len(values) else []
 
 
 def _at_least_one(name: str, count: int) -> None:

@@ -1,1 +1,1 @@
-"""Studies: what is only there to find something out about readouts, modalities and hidden states."""
+"""Studies of readouts, modalities and hidden states."""

@@ -2,8 +2,8 @@
 
     omnisent ablate configs/tiny.yaml --seeds 0 1 2 --out runs/ablation
 
-At training time, a model is trained and tested on the subset. At test time, the model that was trained on all three gets the
-subset alone. All subsets use the same clips, those with text, audio and video, so that no clip is empty in any of them.
+At training time, a model is trained and tested on the subset. At test time, the model that was trained on all three is tested on
+the subset. All subsets use the same clips, those with text, audio and video, so that no clip is empty in any of them.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class SubsetResult:
 
 @dataclass(frozen=True)
 class Drop:
-    """The paired test of the errors without a modality against those with all; above 0, the error rises without it."""
+    """The paired test of the errors without a modality against those with all; above 0, the error increases without it."""
 
     time: str
     modality: str
@@ -62,10 +62,10 @@ class Ablation:
         dataset, split, readout, decoding, n, denoise, bad_clips: as in metrics.json; the same for every run.
         seeds: of the trained models.
         convention: of the metrics.
-        constant_mae: of the training median on the same clips, label units.
+        constant_mae: MAE of always predicting the training median, label units.
         subsets: each subset at each time.
         drops: each modality at each time.
-        settings: those of the runs that matter most.
+        settings: the most important ones of the runs.
         environment: of the first run, as in environment.json.
     """
 
@@ -85,21 +85,24 @@ class Ablation:
     environment: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """What ablation.json holds."""
-        parts = {"subsets": [asdict(one) for one in self.subsets], "drops": [drop.to_dict() for drop in self.drops]}
+        """The contents of ablation.json."""
+        parts = {
+            "subsets": [asdict(subset) for subset in self.subsets],
+            "drops": [drop.to_dict() for drop in self.drops],
+        }
         return {**vars(self), **parts}
 
 
 def ablate(argv: Sequence[str], seeds: Sequence[int], out: str | Path) -> Ablation:
-    """Run what is left of an ablation and write ablation.json, .md and .png.
+    """Run the unfinished runs of an ablation, and write ablation.json, .md and .png.
 
     Args:
         argv: arguments of train.py: a config file and fields that override it; either readout.
         seeds: of the trained models.
-        out: folder of the ablation; each run lies in `<train or test>/<subset>/seed-<seed>`.
+        out: folder of the ablation; each run is in `<train or test>/<subset>/seed-<seed>`.
 
     Raises:
-        ValueError: for settings that an ablation cannot have, or runs in the folder with other settings, naming the field.
+        ValueError: for settings that an ablation does not support, or runs in the folder with other settings, naming the field.
     """
     out = Path(out)
     seeds = list(dict.fromkeys(seeds))
@@ -184,26 +187,26 @@ def _name(subset: Sequence[str]) -> str:
 
 
 def conclusion(ablation: Ablation) -> str:
-    """How much the MAE rises without each modality, the largest rise first, in two sentences."""
+    """The increase of the MAE without each modality, the largest first, in two sentences."""
     parts = []
     for time, when in (("train", "left out of training and testing"), ("test", "left out at test time only")):
         drops = sorted((d for d in ablation.drops if d.time == time), key=lambda drop: -drop.paired.difference)
-        rises = ", ".join(f"{drop.modality} {drop.paired.shown} ({drop.paired.interval})" for drop in drops)
+        rises = ", ".join(f"{drop.modality} {drop.paired.text} ({drop.paired.interval})" for drop in drops)
         parts.append(f"Change in MAE when a modality is {when}: {rises}.")
     return " ".join(parts)
 
 
 def markdown(ablation: Ablation) -> str:
-    """What ablation.md holds."""
+    """The contents of ablation.md."""
     rows = {}
     for time in TIMES:
-        for subset in (one for one in ablation.subsets if one.time == time):
+        for subset in (subset for subset in ablation.subsets if subset.time == time):
             mae = subset.metrics["mae"]
             when = "training and testing" if time == "train" else "testing only"
             rows[f"{_name(subset.modalities)}, {when}"] = {
-                "MAE": mae.shown,
+                "MAE": mae.text,
                 "95 % interval": mae.interval,
-                "Corr": subset.metrics["corr"].shown,
+                "Corr": subset.metrics["corr"].text,
                 "MAE / constant": f"{mae.mean_low_high()[0] / ablation.constant_mae:.2f}",
             }
     parts = (
@@ -219,7 +222,7 @@ def markdown(ablation: Ablation) -> str:
 
 
 def plot(ablation: Ablation, path: Path) -> None:
-    """MAE of every subset, and how much it rises without each modality."""
+    """MAE of every subset, and its increase without each modality."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     names = [_name(subset) for subset in SUBSETS][::-1]
@@ -247,7 +250,7 @@ def plot(ablation: Ablation, path: Path) -> None:
 
 
 def _bars(axes: Axes, figures: list[tuple[float, float, float]], shift: float, time: str, label: str | None) -> None:
-    """Horizontal bars of (value, low, high), one a row."""
+    """Horizontal bars of (value, low, high), one per row."""
     rows = [row + shift for row in range(len(figures))]
     values = [value for value, _, _ in figures]
     reach = [[value - low for value, low, _ in figures], [high - value for value, _, high in figures]]

@@ -1,4 +1,4 @@
-"""A run folder of a simple baseline, on the clips that a training run with the same arguments would use.
+"""Runs a simple baseline on the clips that a training run with the same arguments would use, and writes a run folder.
 
 omnisent baseline constant configs/mosi.yaml --out runs/constant
 omnisent baseline tfidf-ridge configs/mosi.yaml --out runs/tfidf
@@ -19,7 +19,7 @@ from .baselines import BASELINES
 
 @dataclass(frozen=True)
 class BaselineRun:
-    """A finished run of a baseline; `metrics` is what metrics.json in its folder holds."""
+    """A finished run of a baseline; `metrics` are the contents of its metrics.json."""
 
     name: str
     folder: Path
@@ -27,11 +27,11 @@ class BaselineRun:
 
     @property
     def mae(self) -> float:
-        """On the test split, label units."""
+        """MAE on the test split, label units."""
         return self.metrics["mae"]
 
     def to_dict(self) -> dict[str, Any]:
-        """What metrics.json holds."""
+        """The contents of metrics.json."""
         return self.metrics
 
 

@@ -1,4 +1,4 @@
-"""The simple baselines that every comparison shows beside the readouts. `BASELINES` is the one list of them.
+"""The simple baselines of every comparison. `BASELINES` is the one list of them.
 
 Importing this file is cheap: the command's help reads the list.
 """
@@ -15,13 +15,13 @@ RIDGE_PENALTIES = tuple(float(penalty) for penalty in np.geomspace(0.1, 100, 13)
 
 @dataclass(frozen=True)
 class Baseline:
-    """A way to score that needs no Thinker.
+    """A way to score without the Thinker.
 
     Attributes:
         label: its name in tables.
         description: what it does, in a few words.
-        modalities: that it reads.
-        score: the clips of each split to a score for every test clip (n,), label units.
+        modalities: the modalities that it uses.
+        score: maps the clips of each split to scores (n,) of the test clips, label units.
     """
 
     label: str
@@ -43,7 +43,7 @@ def tfidf_ridge_scores(splits: dict[str, list[Clip]]) -> np.ndarray:
     Raises:
         ValueError: when no training clip has a word.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer  # importing it takes seconds
+    from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import
     from sklearn.linear_model import Ridge
 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)

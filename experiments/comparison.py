@@ -1,9 +1,9 @@
-"""Is the discriminative readout really better? Every readout on the same backbone, data, prompt, adapter and budget, over seeds.
+"""Compares the readouts over seeds, with the same backbone, data, prompt, adapter and budget.
 
     omnisent compare configs/tiny.yaml --seeds 0 1 2 --out runs/compare
 
-Each run has a folder of its own. comparison.json, .md and .png are computed from those folders alone, and an interrupted
-comparison resumes. The cost of scoring is measured apart from training, in one process for each readout.
+Each run has its own folder. comparison.json, .md and .png are computed only from these folders, and an interrupted comparison
+resumes. The cost of scoring is measured separately from training, in one process per readout.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from .tables import shared_settings
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to score; `trained_by` names the arm whose adapter it uses, where it does not train its own."""
+    """One way to score; `trained_by` names the arm whose adapter it uses, if it does not train its own."""
 
     name: str
     label: str
@@ -38,17 +38,17 @@ class Arm:
     trained_by: str | None = None
 
     def own_seeds(self, seeds: Sequence[int]) -> Sequence[int]:
-        """The seeds that it is run with: the first alone where no seed changes anything, as of the base model's own answers."""
+        """The seeds of its runs; only the first if it does not depend on the seed, such as zero-shot answers."""
         return seeds if self.trains or self.trained_by else seeds[:1]
 
 
 def arms() -> list[Arm]:
     """Every way to score that a comparison runs, from `READOUTS`.
 
-    A readout is trained once, with its first decoding; its other decodings score with that adapter. One that needs no training to
-    give scores is also run zero-shot.
+    A readout is trained once, with its first decoding; its other decodings score with that adapter. One that
+    works without training is also run zero-shot.
     """
-    listed = []
+    all_arms = []
     for name, readout in READOUTS.items():
         decodings = tuple(DECODINGS) if "decoding" in readout.decoding_fields else (None,)
         stages = ("trained", "zero-shot") if readout.uses_lm_head else ("trained",)
@@ -60,26 +60,28 @@ def arms() -> list[Arm]:
             argv += () if trains else ("--evaluate_only", "true")
             arm = Arm("-".join(parts), ", ".join(parts), argv, trains, trained_by if stage == "trained" else None)
             trained_by = arm.name if trains else trained_by
-            listed.append(arm)
-    return listed
+            all_arms.append(arm)
+    return all_arms
 
 
 def arm_fields() -> list[str]:
     """The settings in which the runs of a comparison may differ."""
-    of_readouts = [field for one in READOUTS.values() for field in (*one.model_fields, *one.decoding_fields)]
-    return ["readout", "head_learning_rate", "evaluate_only", "seed", *of_readouts]
+    readout_fields = [
+        field for readout in READOUTS.values() for field in (*readout.model_fields, *readout.decoding_fields)
+    ]
+    return ["readout", "head_learning_rate", "evaluate_only", "seed", *readout_fields]
 
 
 def compare(argv: Sequence[str], seeds: Sequence[int], out: str | Path) -> Comparison:
-    """Run what is left of a comparison and write comparison.json, .md and .png.
+    """Run the unfinished runs of a comparison, and write comparison.json, .md and .png.
 
     Args:
         argv: arguments of train.py: a config file and fields that override it.
         seeds: of the trained readouts.
-        out: folder of the comparison; each run lies in `<arm>/seed-<seed>`.
+        out: folder of the comparison; each run is in `<arm>/seed-<seed>`.
 
     Raises:
-        ValueError: for settings that a comparison cannot have, or when runs in the folder differ in data, prompt, adapter or
+        ValueError: for settings that a comparison does not support, or when runs in the folder differ in data, prompt, adapter or
             budget, naming the field.
     """
     out = Path(out)
@@ -101,7 +103,7 @@ def compare(argv: Sequence[str], seeds: Sequence[int], out: str | Path) -> Compa
 
 
 def planned_runs(argv: Sequence[str], seeds: Sequence[int], out: Path) -> list[PlannedRun]:
-    """Every run of a comparison: first those that others need, last those that measure the cost of scoring."""
+    """Every run of a comparison: those that others depend on first, those that measure the cost of scoring last."""
     runs = []
     for arm in arms():
         for seed in arm.own_seeds(seeds):
@@ -144,8 +146,10 @@ def summarise(out: Path, seeds: Sequence[int], convention: str) -> Comparison:
     """The comparison of the finished runs in a folder."""
     folders = {arm.name: [_folder(out, arm.name, seed) for seed in arm.own_seeds(seeds)] for arm in arms()}
     folders |= {name: [out / name] for name in BASELINES}
-    arm_labels = {arm.name: arm.label for arm in arms()} | {name: one.label for name, one in BASELINES.items()}
-    predictions = {name: [run_folder.read_predictions(one) for one in runs] for name, runs in folders.items()}
+    arm_labels = {arm.name: arm.label for arm in arms()} | {
+        name: baseline.label for name, baseline in BASELINES.items()
+    }
+    predictions = {name: [run_folder.read_predictions(run) for run in runs] for name, runs in folders.items()}
     labels = predictions["constant"][0]["label"].to_numpy()
     scores = {name: np.stack([table["score"].to_numpy() for table in tables]) for name, tables in predictions.items()}
     constant = float(np.mean(np.abs(scores["constant"] - labels)))
@@ -158,12 +162,12 @@ def summarise(out: Path, seeds: Sequence[int], convention: str) -> Comparison:
             readout=metrics[0]["readout"],
             decoding=metrics[0]["decoding"],
             is_baseline=name in BASELINES,
-            seeds=[one["seed"] for one in metrics],
+            seeds=[run["seed"] for run in metrics],
             metrics=estimates,
             mae_over_constant=estimates["mae"].mean_low_high()[0] / constant,
-            unparsable_rate=[one["unparsable_rate"] for one in metrics],
-            mae_parsable=[one["mae_parsable"] for one in metrics],
-            out_of_range_rate=[one["out_of_range_rate"] for one in metrics],
+            unparsable_rate=[run["unparsable_rate"] for run in metrics],
+            mae_parsable=[run["mae_parsable"] for run in metrics],
+            out_of_range_rate=[run["out_of_range_rate"] for run in metrics],
             trainable_parameters=metrics[0]["trainable_parameters"],
             trainable_percent=metrics[0]["trainable_percent"],
             head_parameters=metrics[0]["head_parameters"],

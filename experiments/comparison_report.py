@@ -1,4 +1,4 @@
-"""A comparison for people: comparison.md with its tables and conclusion, and comparison.png. Decides nothing but the wording."""
+"""Writes a comparison for people: comparison.md with tables and conclusion, and comparison.png."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
 
 
 def conclusion(comparison: Comparison) -> str:
-    """Which trained readout has the lower error, by how much and how certain that is, in two or three sentences."""
+    """Which trained readout has the lower error, by how much and with what certainty, in two or three sentences."""
     arms = comparison.arms
     others = [name for name, arm in arms.items() if arm.readout != "discriminative" and arm.trainable_parameters]
     best = min(others, key=lambda name: arms[name].mae)
@@ -31,7 +31,7 @@ def conclusion(comparison: Comparison) -> str:
     test = next(test.paired for test in comparison.tests if test.second == best)
     winner = "discriminative" if ours < theirs else arms[best].label
     certain = test.low > 0 or test.high < 0
-    verdict = f"The {winner} readout has the lower MAE" if certain else "Neither is clearly better"
+    result = f"The {winner} readout has the lower MAE" if certain else "Neither is clearly better"
     over_seeds = "" if test.p_seeds is None else f", {test.p_seeds:.2g} over seeds"
     weak = [arms[name].label for name in others if arms[name].mae_over_constant > WEAK]
     caution = (
@@ -40,7 +40,7 @@ def conclusion(comparison: Comparison) -> str:
     )
     return (
         f"The discriminative readout has MAE {ours:.3f}; the best other trained readout ({arms[best].label}) has"
-        f" {theirs:.3f}. {verdict}: difference {test.shown}, 95 % interval {test.interval}, p {test.p_clips:.2g} over clips"
+        f" {theirs:.3f}. {result}: difference {test.text}, 95 % interval {test.interval}, p {test.p_clips:.2g} over clips"
         f"{over_seeds}.{caution if weak else ''}"
     )
 
@@ -52,7 +52,7 @@ def metric_table(comparison: Comparison) -> pd.DataFrame:
     for arm in comparison.arms.values():
         row: dict[str, int | str] = {"seeds": 0 if arm.is_baseline else len(arm.seeds)}
         for metric in columns:
-            row[metric.title] = arm.metrics[metric.key].shown
+            row[metric.title] = arm.metrics[metric.key].text
             if metric.key == "mae":
                 row["95 % interval"] = arm.metrics["mae"].interval
                 row["MAE / constant"] = f"{arm.mae_over_constant:.2f}"
@@ -61,13 +61,13 @@ def metric_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def answer_table(comparison: Comparison) -> pd.DataFrame:
-    """A row for each generative arm: how often its answers could not be used. Means over seeds."""
+    """A row for each generative arm: rates of unparsable and out-of-range answers. Means over seeds."""
     rows = {}
     for arm in comparison.arms.values():
         if arm.decoding is not None:
             rows[arm.label] = {
                 "unparsable": _percent(_mean(arm.unparsable_rate)),
-                "MAE, unparsable as 0": arm.metrics["mae"].shown,
+                "MAE, unparsable as 0": arm.metrics["mae"].text,
                 "MAE, parsable only": "" if (mae := _mean(arm.mae_parsable)) is None else f"{mae:.3f}",
                 "out of range": _percent(_mean(arm.out_of_range_rate)),
             }
@@ -78,7 +78,7 @@ def paired_test_table(comparison: Comparison) -> pd.DataFrame:
     """A row for each paired test of the discriminative readout."""
     rows = {
         comparison.arms[test.second].label: {
-            "difference in MAE": test.paired.shown,
+            "difference in MAE": test.paired.text,
             "95 % interval": test.paired.interval,
             "p over clips (Holm)": f"{test.p_clips_holm:.2g}",
             "p over seeds": "" if test.paired.p_seeds is None else f"{test.paired.p_seeds:.2g}",
@@ -103,7 +103,7 @@ def cost_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def markdown(comparison: Comparison) -> str:
-    """What comparison.md holds."""
+    """The contents of comparison.md."""
     parts = (
         f"# Readouts on {comparison.dataset}",
         f"{comparison.n} {comparison.split} clips ({', '.join(comparison.modalities)}); seeds"
@@ -124,7 +124,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def plot(comparison: Comparison, path: Path) -> None:
-    """Bars with intervals, a panel for each metric of `METRICS` that asks for one."""
+    """Bars with intervals, one panel for each metric of `METRICS` with `panel`."""
     panels = [metric for metric in METRICS.values() if metric.panel and comparison.convention in metric.formulas]
     arms = list(comparison.arms.values())[::-1]
     figure = Figure(figsize=(11, 0.9 + 0.42 * len(arms)), layout="constrained")
@@ -157,8 +157,8 @@ def _colour(arm: ArmResult) -> str:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if len(defined) == len(values) else None
 
 
 def _percent(rate: float | None) -> str:

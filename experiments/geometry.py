@@ -1,4 +1,4 @@
-"""How do hidden states arrange clips? PCA and t-SNE of the last token's state, and how similar the labels of neighbours are.
+"""The geometry of hidden states: PCA and t-SNE of the last token's state, and the similarity of neighbours' labels.
 
     omnisent geometry RUN_DIR --out DIR
 
@@ -37,7 +37,7 @@ class NeighbourDifference:
         k: how many neighbours.
         difference: mean over clips and neighbours.
         permuted: the same with permuted labels, mean over permutations.
-        p: fraction of permutations, the labels as they are counted in, with a difference as small.
+        p: fraction of permutations (counting the true labels) with a difference at least as small.
     """
 
     k: int
@@ -54,9 +54,9 @@ class Geometry:
         dataset, split, readout, modalities, seed, n: of the run, as in metrics.json.
         neighbours: for each k.
         permutations: of the labels.
-        settings: those of the run that matter most.
+        settings: the most important ones of the run.
         environment: of the run, as in environment.json.
-        explained_variance: fractions, of the two principal components.
+        explained_variance: fraction explained by each of the two principal components.
         tsne_perplexity: of the t-SNE plot.
     """
 
@@ -75,11 +75,11 @@ class Geometry:
 
     @property
     def title(self) -> str:
-        """What was looked at, in a line."""
+        """Data set, readout and seed, in one line."""
         return f"{self.dataset}, {self.n} {self.split} clips, {self.readout}, seed {self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
-        """What geometry.json holds."""
+        """The contents of geometry.json."""
         return {**vars(self), "neighbours": [asdict(one) for one in self.neighbours]}
 
 
@@ -129,7 +129,7 @@ def geometry(run: str | Path, out: str | Path) -> Geometry:
 def neighbour_differences(
     states: np.ndarray, labels: np.ndarray, *, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> list[NeighbourDifference]:
-    """For each k of `NEIGHBOURS`: how much the labels of neighbours differ; a k that n clips do not have is left out.
+    """For each k of `NEIGHBOURS`: how much the labels of neighbours differ. A k that is too large for n clips is left out.
 
     Args:
         states: (n, H).
@@ -140,18 +140,18 @@ def neighbour_differences(
     Raises:
         ValueError: when there are too few clips for any k.
     """
-    known = [k for k in NEIGHBOURS if k < len(labels)]
-    if not known:
+    possible = [k for k in NEIGHBOURS if k < len(labels)]
+    if not possible:
         raise ValueError(
             f"{len(labels)} clips have no {min(NEIGHBOURS)} neighbours each; at least {min(NEIGHBOURS) + 1} are needed"
         )
     nearest = (
-        NearestNeighbors(n_neighbors=known[-1]).fit(states).kneighbors(return_distance=False)
-    )  # (n, k), without itself
+        NearestNeighbors(n_neighbors=possible[-1]).fit(states).kneighbors(return_distance=False)
+    )  # (n, k), without the clip itself
     generator = np.random.default_rng(seed)
     shuffled = np.stack([labels, *(generator.permutation(labels) for _ in range(permutations))])  # (1 + P, n)
     differences = []
-    for k in known:
+    for k in possible:
         means = np.array([np.abs(row[:, None] - row[nearest[:, :k]]).mean() for row in shuffled])
         p = float(np.mean(means <= means[0]))
         differences.append(NeighbourDifference(k, float(means[0]), float(means[1:].mean()), p))
@@ -159,7 +159,7 @@ def neighbour_differences(
 
 
 def conclusion(result: Geometry) -> str:
-    """Whether clips with similar labels lie close together, in one sentence."""
+    """Whether clips with similar labels are close to each other, in one sentence."""
     differences = ", ".join(
         f"{one.difference:.3f} against {one.permuted:.3f} for k = {one.k} (p {one.p:.2g})" for one in result.neighbours
     )
@@ -171,7 +171,7 @@ def conclusion(result: Geometry) -> str:
 
 
 def markdown(result: Geometry) -> str:
-    """What geometry.md holds."""
+    """The contents of geometry.md."""
     rows = {
         f"k = {one.k}": {
             "label difference": f"{one.difference:.3f}",
@@ -199,7 +199,7 @@ def plot(
     title: str,
     path: Path,
 ) -> None:
-    """Points (n, 2) coloured by their label, white at 0."""
+    """Points (n, 2) coloured by label, white at 0."""
     figure = Figure(figsize=(6.5, 5), layout="constrained")
     axes = figure.subplots()
     drawn = axes.scatter(

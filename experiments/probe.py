@@ -40,10 +40,10 @@ class LayerFit:
     """Ridge regression on one layer; errors are MAE, label units.
 
     Attributes:
-        layer: 0 is the token embeddings, L the state that readouts read.
+        layer: 0 for the token embeddings, L for the states that the readouts use.
         alpha: the penalty with the lowest validation error.
-        valid_mae, test_mae: of scores that are clipped to the range.
-        valid_corr, test_corr: Pearson correlation of the same; `None` where the scores are constant.
+        valid_mae, test_mae: of scores clipped to the range.
+        valid_corr, test_corr: Pearson correlation of the same scores; `None` if they are constant.
         scores: (n,) of the test clips; not in probe.json.
     """
 
@@ -62,7 +62,7 @@ class LayerFit:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """The test results of a finished run that is shown beside the probe."""
+    """The test results of a finished run, to compare with the probe."""
 
     readout: str
     decoding: str | None
@@ -80,9 +80,9 @@ class Probe:
         layers: a fit for each layer, the token embeddings first.
         chosen_layer: the one with the lowest validation error.
         metrics: of the chosen layer's test scores.
-        constant_mae: of the training median on the same clips, label units.
-        run: a trained run beside it, where one was given.
-        settings: those that matter most.
+        constant_mae: MAE of always predicting the training median, label units.
+        run: a trained run to compare with, if one was given.
+        settings: the most important ones.
         environment: as in environment.json.
     """
 
@@ -104,7 +104,7 @@ class Probe:
         return self.layers[self.chosen_layer]
 
     def to_dict(self) -> dict[str, Any]:
-        """What probe.json holds."""
+        """The contents of probe.json."""
         parts = {"layers": [fit.to_dict() for fit in self.layers], "run": asdict(self.run) if self.run else None}
         return {**vars(self), **parts}
 
@@ -115,7 +115,7 @@ def probe(argv: Sequence[str], out: str | Path, run: str | Path | None = None) -
     Args:
         argv: arguments of train.py: a config file and fields that override it.
         out: folder to write.
-        run: a finished run on the same clips, base and prompt to show beside it.
+        run: a finished run with the same clips, base model and prompt, to compare with.
 
     Raises:
         ValueError: when the run's data, prompt or base differ, naming the field; or when the run has no trained adapter.
@@ -167,25 +167,25 @@ def fit_layers(
     Args:
         states: (L + 1, n, H) for train, valid and test.
         labels: (n,) for each, label units.
-        score_range: what scores are clipped to.
+        score_range: scores are clipped to it.
     """
     fits = []
     for layer in range(len(states["train"])):
-        tried = []
+        candidates = []
         for alpha in ALPHAS:
             ridge = make_pipeline(StandardScaler(), Ridge(alpha=alpha)).fit(states["train"][layer], labels["train"])
             scores = {name: ridge.predict(states[name][layer]).clip(*score_range) for name in ("valid", "test")}
             maes = {name: float(np.mean(np.abs(scores[name] - labels[name]))) for name in scores}
             corrs = {name: _corr(scores[name], labels[name]) for name in scores}
-            tried.append(
+            candidates.append(
                 LayerFit(layer, alpha, maes["valid"], maes["test"], corrs["valid"], corrs["test"], scores["test"])
             )
-        fits.append(min(tried, key=lambda fit: fit.valid_mae))
+        fits.append(min(candidates, key=lambda fit: fit.valid_mae))
     return fits
 
 
 def conclusion(result: Probe) -> str:
-    """How far the untrained states take a linear readout, between the constant and the trained run, in one sentence."""
+    """The MAE of the probe compared with the constant and the trained run, in one sentence."""
     mae, constant, run = result.chosen.test_mae, result.constant_mae, result.run
     start = (
         f"Ridge regression on the untrained states of layer {result.chosen_layer} of {len(result.layers) - 1} has MAE"
@@ -204,7 +204,7 @@ def conclusion(result: Probe) -> str:
 
 
 def _corr(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """Pearson correlation; `None` for scores that differ by rounding alone, as those of the token embeddings do."""
+    """Pearson correlation; `None` for scores that are constant up to rounding, as those of the token embeddings are."""
     constant = np.allclose(scores, scores[0]) or np.ptp(labels) == 0
     return None if constant else float(np.corrcoef(scores, labels)[0, 1])
 
@@ -236,7 +236,7 @@ def _trained_run(run: Path) -> TrainedRun:
 
 
 def markdown(result: Probe) -> str:
-    """What probe.md holds."""
+    """The contents of probe.md."""
     rows = {
         ("token embeddings" if fit.layer == 0 else f"layer {fit.layer}"): {
             "MAE, valid": f"{fit.valid_mae:.3f}",

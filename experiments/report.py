@@ -1,9 +1,8 @@
-"""One self-contained HTML file out of result folders: what they say, their plots, their worst clips, settings and versions.
+"""Writes one self-contained HTML file from result folders: tables, plots, worst clips, settings and versions.
 
     omnisent report runs/compare runs/ablation --out report.html
 
-Every number in it stands in a file of the folders: the .md and .json of a study, or metrics.json and predictions.csv of a run.
-It measures and decides nothing.
+Every number is read from files in the folders: the .md and .json of a study, or metrics.json and predictions.csv of a run.
 """
 
 import base64
@@ -50,7 +49,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
         The file.
 
     Raises:
-        FileNotFoundError: for a folder that holds no finished study or run.
+        FileNotFoundError: for a folder without a finished study or run.
     """
     sections = [section for folder in folders for section in _sections(Path(folder))]
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -70,8 +69,10 @@ def _sections(folder: Path) -> list[Section]:
         return [_study(folder, name) for name in studies]
     if (folder / "metrics.json").is_file():
         return [_run(folder)]
-    wanted = ", ".join(f"{name}.json" for name in STUDIES)
-    raise FileNotFoundError(f"{folder}: expected {wanted} or the metrics.json of a finished run; run that study first")
+    expected = ", ".join(f"{name}.json" for name in STUDIES)
+    raise FileNotFoundError(
+        f"{folder}: expected {expected} or the metrics.json of a finished run; run that study first"
+    )
 
 
 def _study(folder: Path, name: str) -> Section:
@@ -90,9 +91,9 @@ def _study(folder: Path, name: str) -> Section:
 def _run(folder: Path) -> Section:
     metrics = run_folder.read_metrics(folder)
     table = run_folder.read_predictions(folder)
-    shown = {key: _figure(value) for key, value in metrics.items() if value is not None}
+    values = {key: _formatted(value) for key, value in metrics.items() if value is not None}
     scores = table.rename(columns={"score": "run"})
-    body = _html(markdown_table(pd.DataFrame({"": shown}))) + _html(_worst_clips(scores, {"run": "score"}))
+    body = _html(markdown_table(pd.DataFrame({"": values}))) + _html(_worst_clips(scores, {"run": "score"}))
     images = [("errors", _error_plot(scores["label"], scores["run"]))]
     details = _details(run_folder.read_config(folder), run_folder.read_environment(folder))
     return Section(f"Run {folder.name}: {metrics['readout']} on {metrics['dataset']}", body, images, details)
@@ -114,20 +115,20 @@ def _mean_scores(folder: Path, arms: dict[str, ArmResult]) -> pd.DataFrame:
 
 
 def _worst_clips(scores: pd.DataFrame, labels: dict[str, str]) -> str:
-    """The clips with the largest error of the first arm, with the score of every arm; `labels` are the arms' by name."""
+    """The clips with the largest error of the first arm, with the score of every arm; `labels` are titles by arm name."""
     first = next(iter(labels))
     errors = (scores[first] - scores["label"]).abs()
     worst = scores.assign(error=errors).sort_values("error", ascending=False, kind="stable").head(WORST)
-    shown = pd.DataFrame({"label": worst["label"].map("{:+.2f}".format), "error": worst["error"].map("{:.2f}".format)})
+    rows = pd.DataFrame({"label": worst["label"].map("{:+.2f}".format), "error": worst["error"].map("{:.2f}".format)})
     for name, label in labels.items():
-        shown[label] = worst[name].map("{:+.2f}".format)
-    shown.index = worst["id"]
+        rows[label] = worst[name].map("{:+.2f}".format)
+    rows.index = worst["id"]
     caption = f"The {len(worst)} clips with the largest error of {labels[first]} (mean score over seeds, label units):"
-    return f"{caption}\n\n{markdown_table(shown)}"
+    return f"{caption}\n\n{markdown_table(rows)}"
 
 
 def _error_plot(labels: pd.Series, scores: pd.Series) -> str:
-    """Score against label, and how the errors are spread."""
+    """Scatter plot of score against label, and histogram of the errors."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     low, high = min(labels.min(), scores.min()), max(labels.max(), scores.max())
@@ -151,21 +152,21 @@ def _details(settings: dict | None, environment: dict | None) -> str:
     parts = []
     for title, values in (("Settings", settings), ("Made with", environment)):
         if values:
-            shown = pd.DataFrame(
-                {"": {key: _figure(value) for key, value in _flat(values).items() if value is not None}}
+            rows = pd.DataFrame(
+                {"": {key: _formatted(value) for key, value in _flat(values).items() if value is not None}}
             )
-            parts.append(f"### {title}\n\n{markdown_table(shown)}")
+            parts.append(f"### {title}\n\n{markdown_table(rows)}")
     return _html("\n\n".join(parts))
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= {f"{key}: {inner}": one for inner, one in value.items()} if isinstance(value, dict) else {key: value}
+        flat |= {f"{key}: {inner}": item for inner, item in value.items()} if isinstance(value, dict) else {key: value}
     return flat
 
 
-def _figure(value: object) -> str:
+def _formatted(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""Runs a list of training runs one after another, each in a process of its own, and resumes after an interruption.
+"""Runs a list of training runs one after another, each in its own process, and resumes after an interruption.
 
-A finished run is not repeated, an unfinished one continues from its last complete checkpoint, and a folder that holds a run with
-other settings is an error that names the field. Nothing here knows what the runs are compared for.
+A finished run is not repeated, an unfinished one continues from its last complete checkpoint, and a folder with a run with other
+settings is an error that names the field.
 """
 
 import multiprocessing
@@ -19,7 +19,7 @@ from ..training import run_folder
 from ..training.arguments import parse_arguments
 from ..training.error_line import error_line
 
-IGNORED_FIELDS = (  # paths and output; two runs that differ in these alone give the same scores
+IGNORED_FIELDS = (  # paths and output; two runs that differ only in these give the same scores
     *("output_dir", "adapter", "feature_cache", "resume_from_checkpoint", "disable_tqdm", "run_name"),
 )
 
@@ -38,15 +38,15 @@ class PlannedRun:
         return (self.folder / "metrics.json").is_file()
 
     def config(self) -> dict:
-        """What config.yaml of this run holds."""
+        """The contents of config.yaml of this run."""
         return run_folder.config_dict(*parse_arguments([*self.argv, "--output_dir", str(self.folder)]))
 
 
 def run_all(runs: Sequence[PlannedRun]) -> None:
-    """Do the runs that are not finished, in their order, with a line on standard error for each.
+    """Execute the unfinished runs in order, with a line on standard error for each.
 
     Raises:
-        ValueError: for invalid settings, or a folder that holds a run with other settings, before anything is run.
+        ValueError: for invalid settings, or a folder with a run with other settings, before any run starts.
         RuntimeError: when a run fails, with its own message.
     """
     for run in runs:
@@ -62,7 +62,7 @@ def run_all(runs: Sequence[PlannedRun]) -> None:
 
 
 def differing_field(first: dict, second: dict, ignored: Iterable[str] = ()) -> str | None:
-    """The first field in which two configurations differ, paths aside; `None` when there is none."""
+    """The first field in which two configurations differ, ignoring paths; `None` if there is none."""
     for field in sorted((first.keys() | second.keys()) - {*IGNORED_FIELDS, *ignored}):
         if first.get(field) != second.get(field):
             return field
@@ -70,21 +70,21 @@ def differing_field(first: dict, second: dict, ignored: Iterable[str] = ()) -> s
 
 
 def _check_settings(run: PlannedRun) -> None:
-    """Raises a ValueError where the settings are invalid, or the folder holds a run with other settings."""
-    wanted = run.config()
+    """Raise a ValueError if the settings are invalid, or the folder has a run with other settings."""
+    requested = run.config()
     if not (run.folder / "config.yaml").is_file():
         return
     present = run_folder.read_config(run.folder)
-    field = differing_field(wanted, present)
+    field = differing_field(requested, present)
     if field:
         raise ValueError(
-            f"{run.folder} holds a run with {field} {present.get(field)!r}, but {wanted.get(field)!r} is asked for;"
+            f"{run.folder} holds a run with {field} {present.get(field)!r}, but {requested.get(field)!r} is requested;"
             " runs with other settings cannot be compared: give another --out, or remove that folder"
         )
 
 
 def _run_in_fresh_process(name: str, argv: list[str]) -> None:
-    """One run in a new process, so that neither memory nor random state of the runs before it reaches it."""
+    """Execute a run in a new process, so that memory and random state of earlier runs do not affect it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["omnisent.train"])
     receiver, sender = context.Pipe(duplex=False)
@@ -116,7 +116,7 @@ def _child(argv: list[str], sender: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """End when the parent process was killed: the next start would write to the same folder."""
+    """Exit when the parent process was killed, since the next start would write to the same folder."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

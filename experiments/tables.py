@@ -1,4 +1,4 @@
-"""What all studies show the same way: tables as Markdown, and the settings that matter most."""
+"""Shared by all studies: tables as Markdown, and the most important settings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..training import run_folder
 
-SHOWN_SETTINGS = (
+MAIN_SETTINGS = (
     "base_model",
     "base_revision",
     "quantization",
@@ -42,9 +42,9 @@ SHOWN_SETTINGS = (
 
 
 def shared_settings(folder: Path) -> dict[str, Any]:
-    """The settings of a run that its figures depend on most, for people to read."""
+    """The most important settings of a run, for people to read."""
     config = run_folder.read_config(folder)
-    return {name: config.get(name) for name in SHOWN_SETTINGS}
+    return {name: config.get(name) for name in MAIN_SETTINGS}
 
 
 def markdown_table(table: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""The model card of a run: model_card.md, filled in from the run's result files. Where a file is missing, its line is left out.
+"""The model card of a run: model_card.md, filled in from the run's result files. Lines without a file are left out.
 
 Nothing is measured here.
 """
@@ -53,7 +53,7 @@ def model_card(
         repo_id: the repository's name on the Hub.
         base_model: Hub id of the base model that is loaded with it; `None` for a merged repository.
         base_revision: the base model's commit.
-        drift: how much merging changed the scores; of a merged repository.
+        drift: how much merging changed the scores; only for a merged repository.
     """
     config, metrics = run_folder.read_config(run), run_folder.read_metrics(run)
     environment = run_folder.read_environment(run)
@@ -123,7 +123,7 @@ def dataset_name(name_or_path: str) -> str:
 
 
 def find_comparison(run: Path) -> Comparison | None:
-    """The comparison that a run is part of, when it lies in `<comparison>/<arm>/<seed>`."""
+    """The comparison that a run is part of, if its folder is `<comparison>/<arm>/<seed>`."""
     file = run.resolve().parents[1] / "comparison.json"
     return Comparison.from_dict(run_folder.read_json(file)) if file.is_file() else None
 
@@ -170,7 +170,7 @@ def _results(run: Path, metrics: dict, comparison: Comparison | None) -> tuple[l
         return columns, [this, ["constant (train median)", f"{constant:.3f}", *[""] * (len(keys) - 1)]]
     rows = [[*this, "1"]]
     for arm in comparison.arms.values():
-        figures = [arm.metrics[key].shown for key in keys]
+        figures = [arm.metrics[key].text for key in keys]
         figures[0] += f" ({arm.metrics['mae'].interval})"
         rows.append([arm.label, *figures, "" if arm.is_baseline else str(len(arm.seeds))])
     columns[0] = "MAE (95 % interval)"
@@ -178,7 +178,7 @@ def _results(run: Path, metrics: dict, comparison: Comparison | None) -> tuple[l
 
 
 def _interval(run: Path, metrics: dict) -> str | None:
-    """The width and the measured coverage of the bundle's intervals, in a sentence; `None` without a calibration."""
+    """Width and measured coverage of the bundle's intervals, in two sentences; `None` without a calibration."""
     calibration = run_folder.read_json(run / "model" / "config.json").get("calibration")
     if calibration is None or metrics["interval_coverage"] is None:
         return None

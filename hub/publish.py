@@ -2,8 +2,8 @@
 
     omnisent publish RUN_DIR org/name [--merged]
 
-A bundle contains adapter, head, processor, code, card and results, and nothing else of the run: no optimiser state, no path of the
-machine it was made on, no pickle. A merged bundle contains all weights, with the adapter merged into the base model's dequantised
+A bundle contains adapter, head, processor, code, card and results, and nothing else of the run: no optimiser state, no local
+path, no pickle. A merged bundle contains all weights, with the adapter merged into the base model's dequantised
 weights; how much that changes the scores is measured on validation clips.
 """
 
@@ -90,7 +90,7 @@ def check_run(run: Path, *, merged: bool) -> None:
     base = OmniSentConfig.from_pretrained(run / "model").base_model
     if not merged and base is not None and os.path.isdir(base):
         raise PublishError(
-            f"{run}: its base model is a folder of this machine, which nobody else can load; publish it with --merged, or train"
+            f"{run}: its base model is a local folder, which nobody else can load; publish it with --merged, or train"
             " on a base model from the Hub"
         )
 
@@ -99,7 +99,7 @@ def assemble(run: Path, draft: Path, repo_id: str, *, merged: bool) -> None:
     """Write the bundle to publish into an empty folder.
 
     Raises:
-        PublishError: when a file contains a path of this machine or a secret, or merging changes the scores too much.
+        PublishError: when a file contains a local path or a secret, or merging changes the scores too much.
     """
     bundle, drift = run / "model", None
     if merged:
@@ -125,7 +125,7 @@ def assemble(run: Path, draft: Path, repo_id: str, *, merged: bool) -> None:
 
 
 def merge(run: Path, folder: Path) -> None:
-    """Write the run's model as one merged checkpoint: merged in float32, and kept in the dtype of its arguments.
+    """Write the run's model as one merged checkpoint: merged in float32, and saved in the run's dtype.
 
     The adapter was trained on the base as it was quantised, so it is merged into those weights, dequantised.
     """
@@ -202,7 +202,7 @@ def check_bundle(folder: Path, *, forbidden: tuple[str, ...] = ()) -> None:
         text = file.read_bytes() if file.suffix != ".safetensors" else _header(file)
         for path in () if name in VOCABULARIES else forbidden:
             if len(path) > 1 and _contains_path(text, path):
-                raise PublishError(f"{name} contains the path {path} of this machine; remove it and publish again")
+                raise PublishError(f"{name} contains the local path {path}; remove it and publish again")
         if SECRET.search(text):
             raise PublishError(
                 f"{name} contains what looks like a Hub token; remove it, and revoke the token if it is one"

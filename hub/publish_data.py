@@ -1,4 +1,4 @@
-"""Publishes a built data set: Parquet and a card in one commit; media only on request, and with a warning where they are protected.
+"""Publishes a built data set: Parquet and a card in one commit; media only on request, with a warning for protected ones.
 
 omnisent data publish DIR REPO_ID
 """
@@ -16,11 +16,11 @@ from ..data.built import REPORT_NAME, build_record
 from ..data.catalog import DatasetFacts, dataset_facts
 from .upload import PublishError, publish_folder
 
-OURS = ("README.md", ".gitattributes", "data/", "media/")
+OWN_PATHS = ("README.md", ".gitattributes", "data/", "media/")
 
 
 def media_warning(folder: str | Path) -> str | None:
-    """Why the media of a built data set must not be redistributed; `None` where nothing forbids it."""
+    """Why the media of a built data set must not be redistributed; `None` if they may be."""
     return _facts(folder).media_terms
 
 
@@ -53,7 +53,7 @@ def publish_dataset(
         repo_id,
         repo_type="dataset",
         assemble=lambda draft: _assemble(Path(folder), draft, repo_id, with_media),
-        is_ours=lambda path: path.startswith(OURS),
+        is_ours=lambda path: path.startswith(OWN_PATHS),
         replaced=("data/*", "media/*"),
         message=f"Publish {_facts(folder).title}",
         private=private,
@@ -68,7 +68,7 @@ def _facts(folder: str | Path) -> DatasetFacts:
 
 
 def _assemble(folder: Path, draft: Path, repo_id: str, with_media: bool) -> None:
-    """The folder that is uploaded: data/<split>.parquet, media/ when asked for, README.md."""
+    """Write the files to upload: data/<split>.parquet, README.md and, if requested, media/."""
     (draft / "data").mkdir()
     for split, part in load_from_disk(str(folder)).items():
         rows = [_published(row, draft, with_media) for row in part]
@@ -77,7 +77,7 @@ def _assemble(folder: Path, draft: Path, repo_id: str, with_media: bool) -> None
 
 
 def _published(row: Mapping, draft: Path, with_media: bool) -> dict:
-    """A row whose paths lead to copies in the draft, or nowhere."""
+    """A row whose media paths refer to copies in the draft, or are null."""
     row = dict(row)
     for name in ("video", "audio"):
         if row[name] is not None and with_media:
@@ -97,7 +97,7 @@ def _card(folder: Path, repo_id: str, with_media: bool) -> str:
     if facts.synthetic:
         without, licence = "Not included.", "Made by a program; no rights are claimed."
     else:
-        without = f"Not included; `omnisent data build {facts.name}` joins these rows with clips that you hold."
+        without = f"Not included; `omnisent data build {facts.name}` joins these rows with your copies of the clips."
         licence = facts.media_terms or ""
     template = Template(
         Path(__file__).with_name("dataset_card.md").read_text(encoding="utf-8"), keep_trailing_newline=True
@@ -124,11 +124,11 @@ def _card(folder: Path, repo_id: str, with_media: bool) -> str:
 
 def _split_figures(split: str, figures: Mapping, with_media: bool) -> dict:
     label, without = figures["label"], figures["missing"]
-    shown = without if with_media else {**without, "audio": "-", "video": "-"}
+    missing = without if with_media else {**without, "audio": "-", "video": "-"}
     return {
         "name": split,
         "clips": figures["rows"],
         "mean": f"{label['mean']:.4f}",
         "sd": f"{label['sd']:.4f}",
-        **{name: shown[name] for name in ("text", "audio", "video")},
+        **{name: missing[name] for name in ("text", "audio", "video")},
     }

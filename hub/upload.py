@@ -1,4 +1,4 @@
-"""The one way of uploading to the Hub: assemble a folder, check what the repository has, and upload everything in one commit."""
+"""Uploads to the Hub: assemble a folder, check the contents of the repository, and upload everything in one commit."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -9,12 +9,12 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 
-# The base classes of the Hub's own error are OSError and that of its HTTP client, which a lost connection raises.
+# The base classes of the Hub's error are OSError and the HTTP client's error, which a lost connection raises.
 FAULTS = cast(tuple[type[Exception], ...], (*HfHubHTTPError.__bases__, HFValidationError, SafetensorError))
 
 
 class PublishError(ValueError):
-    """A publication that did not happen; nothing of it is on the Hub."""
+    """Publishing failed; nothing was committed to the Hub."""
 
 
 def publish_folder(
@@ -33,12 +33,12 @@ def publish_folder(
     Args:
         repo_id: `owner/name` on the Hub; created when it does not exist.
         repo_type: `"model"` or `"dataset"`.
-        assemble: writes the files into the empty folder that it is given.
+        assemble: writes the files into a given empty folder.
         is_ours: whether a file of the repository may be replaced; any other file is an error.
-        replaced: patterns of files that are deleted when they are not uploaded again.
+        replaced: patterns of files to delete unless they are uploaded again.
         message: of the commit.
         private: make the repository private, when it is created.
-        token: of the Hub, instead of the saved one.
+        token: Hub token, instead of the saved one.
 
     Returns:
         The URL of the commit.

@@ -234,7 +234,7 @@ class GenerativeReadout(Readout):
     tokenizer: PreTrainedTokenizerBase
     max_new_tokens: int = 8
     name: ClassVar[str] = "generative"
-    summary: ClassVar[str] = "score written as text"
+    summary: ClassVar[str] = "score generated as text"
     decoding_fields: ClassVar[tuple[str, ...]] = ("decoding", "max_new_tokens")
     learning_rate_field: ClassVar[str] = "generative_learning_rate"
     uses_lm_head: ClassVar[bool] = True

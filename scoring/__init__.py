@@ -1,1 +1,1 @@
-"""Scores of people's own files: which clips, their transcripts, rows of scores, and scores over time."""
+"""Scoring users' own files: finding clips and transcripts, writing rows of scores, and scores over time."""

@@ -1,6 +1,6 @@
 """Analyses one clip: its score, what text, audio and video each contribute, and the score over time of a long one.
 
-Every number is the pipeline's; analysis_page.py shows them.
+The pipeline computes every number; analysis_page.py renders them.
 """
 
 import os
@@ -27,9 +27,9 @@ class ClipAnalysis:
         label: `"negative"`, `"neutral"` or `"positive"`.
         seconds: length of the file; `None` for a transcript alone.
         modalities: which of text, audio and video the clip has and the model used.
-        without: the score with a modality left out, by its name; empty where there is only one.
-        windows: the score over time of a file that is longer than a window; else empty.
-        warning: what of the file could not be read, or `None`.
+        without: the score with a modality left out, by its name; empty if there is only one.
+        windows: scores over time of a file that is longer than a window; else empty.
+        warning: which part of the file could not be read, or `None`.
     """
 
     score: float
@@ -64,10 +64,10 @@ def analyse_clip(
         window: seconds of one window of a long file.
         stride: seconds from one window's start to the next.
         max_seconds: a longer file is refused before anything is scored.
-        on_step: called with the number of passes done, and of all passes.
+        on_step: called with the number of finished passes and the total.
 
     Raises:
-        OmniSentError: for a file or transcript that cannot be read, for a file that is too long, and for nothing to score.
+        OmniSentError: for a file or transcript that cannot be read, a file that is too long, or nothing to score.
     """
     text, cues = read_transcript(transcript)
     seconds, clip, present = None, {"text": text}, {"text"} if text else set()
@@ -98,12 +98,12 @@ def analyse_clip(
     if path is not None and seconds is not None and spans:
         cues = cues or ([Cue(0.0, seconds, text)] if text else [])
         scored = score_timeline(pipeline, path, window=window, stride=stride, cues=cues)
-        windows = [count.after(one) for one in scored]
+        windows = [count.after(window_score) for window_score in scored]
     return ClipAnalysis(result["score"], result["label"], seconds, used, without, windows, result.get("warning"))
 
 
 def read_transcript(transcript: str) -> tuple[str | None, list[Cue]]:
-    """The text of a transcript, and its cues where it has times as in a .srt or .vtt file.
+    """The text of a transcript, and its cues if it has timestamps as in a .srt or .vtt file.
 
     Raises:
         OmniSentError: naming the line that is not a cue.
@@ -122,7 +122,7 @@ def read_transcript(transcript: str) -> tuple[str | None, list[Cue]]:
 
 
 def _modalities_of(pipeline: MultimodalSentimentPipeline) -> Sequence[str]:
-    """The modalities that the pipeline was made with, else its processor's."""
+    """The modalities of the pipeline, else those of its processor."""
     return pipeline._preprocess_params.get("modalities") or pipeline.processor.modalities
 
 

@@ -1,6 +1,6 @@
-"""The analysis of a clip as a piece of a web page: the score on its scale, what each modality contributes, and the plot over time.
+"""The analysis of a clip as HTML: the score on its scale, what each modality contributes, and the plot over time.
 
-Self-contained HTML that fetches nothing; it draws what it is given and escapes what people typed. See analysis.py for the numbers.
+The HTML is self-contained and fetches nothing; user input is escaped. analysis.py computes the numbers.
 """
 
 import base64
@@ -53,7 +53,7 @@ def signed(score: float) -> str:
     return "0.00" if text in ("+0.00", "-0.00") else text.replace("-", "\N{MINUS SIGN}")
 
 
-def whole(score: float) -> str:
+def scale_end(score: float) -> str:
     """An end of the scale, e.g. `"+3"`."""
     return f"{score:+g}".replace("-", "\N{MINUS SIGN}")
 
@@ -64,10 +64,10 @@ def analysis_html(
     """The result as HTML.
 
     Args:
-        analysis: what is shown.
-        name: the file's, without folder; `None` for a transcript alone.
-        score_range: lowest and highest score that there can be, label units.
-        neutral_band: how far from 0 is neutral, label units.
+        analysis: the analysis to render.
+        name: of the file, without its folder; `None` for a transcript alone.
+        score_range: lowest and highest possible score, label units.
+        neutral_band: scores within this distance of 0 are neutral, label units.
     """
     parts = [_score(analysis, name, score_range, neutral_band)]
     if "text" not in analysis.modalities:
@@ -84,10 +84,10 @@ def analysis_html(
 def _score(analysis: ClipAnalysis, name: str | None, score_range: tuple[float, float], neutral_band: float) -> str:
     low, high = score_range
 
-    def place(score: float) -> float:
+    def percent(score: float) -> float:
         return 100 * min(max((score - low) / (high - low), 0.0), 1.0)
 
-    left, right = place(-neutral_band), place(neutral_band)
+    left, right = percent(-neutral_band), percent(neutral_band)
     source = "the transcript alone"
     if name is not None and analysis.seconds is not None:
         source = f"{escape(name)}, {_length(analysis.seconds)}"
@@ -95,8 +95,9 @@ def _score(analysis: ClipAnalysis, name: str | None, score_range: tuple[float, f
         f'<div class="os-head"><span class="os-score" title="{analysis.score:.6f}">{signed(analysis.score)}</span>'
         f'<span class="os-label">{analysis.label}</span></div>'
         f'<div class="os-scale"><i class="os-band" style="left:{left:.2f}%;width:{right - left:.2f}%"></i>'
-        f'<i class="os-mark" style="left:{place(analysis.score):.2f}%"></i></div>'
-        f'<div class="os-ends"><span>{whole(low)} negative</span><span>neutral</span><span>positive {whole(high)}</span></div>'
+        f'<i class="os-mark" style="left:{percent(analysis.score):.2f}%"></i></div>'
+        f'<div class="os-ends"><span>{scale_end(low)} negative</span><span>neutral</span>'
+        f"<span>positive {scale_end(high)}</span></div>"
         f'<p class="os-small">{source}</p>'
     )
 
@@ -129,7 +130,7 @@ def _modalities(analysis: ClipAnalysis, neutral_band: float) -> str:
 def timeline_html(
     analysis: ClipAnalysis, *, name: str | None, score_range: tuple[float, float], neutral_band: float
 ) -> str:
-    """The plot over time as HTML, empty for a clip that has none; takes what `analysis_html` takes."""
+    """The plot over time as HTML, empty for a clip without windows; same arguments as `analysis_html`."""
     if not analysis.windows:
         return ""
     first = analysis.windows[0]
@@ -142,7 +143,7 @@ def timeline_html(
     return (
         '<div class="os-result"><h3>Over time</h3>'
         f'<div class="os-plot"><img alt="Score over time, {scored} windows" src="data:image/png;base64,{data}"></div>'
-        f'<p class="os-small">Each window of {first.end - first.start:g} s is scored by itself'
+        f'<p class="os-small">Each window of {first.end - first.start:g} s is scored separately'
         f"{words if any(window.text for window in analysis.windows) else ''}. The score above is from one pass over the whole"
         " clip, which uses only a few frames of a long clip.</p></div>"
     )

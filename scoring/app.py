@@ -1,7 +1,7 @@
-"""The page on which a person scores a clip: upload or record it, type the transcript, and read the score.
+"""The web page that scores a clip: upload or record it, type the transcript, and see the score.
 
-It listens on this machine only, fetches nothing from others, and keeps clips for about an hour at most. analysis.py computes the
-numbers, and analysis_page.py shows them.
+By default it listens on this machine only. It loads nothing from other servers, and keeps clips for about an hour. analysis.py
+computes the numbers, and analysis_page.py renders them.
 
     omnisent app --model runs/demo/model
 """
@@ -26,7 +26,7 @@ from ..data.planted import make_planted_clips
 from ..errors_omnisent import OmniSentError
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from .analysis import analyse_clip
-from .analysis_page import STYLE, analysis_html, timeline_html, whole
+from .analysis_page import STYLE, analysis_html, scale_end, timeline_html
 from .windows import windows_of
 
 CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds
@@ -47,7 +47,7 @@ PAGE_STYLE = """
 .gradio-container video { max-height: 240px; }
 .gradio-container .progress-level { padding-top: 48px; }
 """
-CLEAR = """() => ['<div style="height: 120px"></div>', '']"""  # room for the progress bar
+CLEAR = """() => ['<div style="height: 120px"></div>', '']"""  # space for the progress bar
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 
 logger = logging.getLogger(__name__)
@@ -59,9 +59,9 @@ def build_app(
     """The page, not yet served; one clip is scored at a time, others wait in a queue.
 
     Args:
-        pipeline: what scores.
-        max_seconds: longer clips are refused.
-        window: seconds of one window of a clip that is longer than it.
+        pipeline: computes the scores.
+        max_seconds: longer clips are rejected.
+        window: seconds of one window; longer clips are also scored over time.
         stride: seconds from one window's start to the next.
 
     Raises:
@@ -80,7 +80,7 @@ def build_app(
     ) -> tuple[str, str]:
         chosen = (
             audio if tab == "audio" else video if tab == "video" else video or audio
-        )  # only what is in sight is scored
+        )  # only the visible tab is scored
         try:
             analysis = analyse_clip(
                 pipeline,
@@ -102,7 +102,7 @@ def build_app(
 
     with gr.Blocks(title="omnisent", analytics_enabled=False, delete_cache=(CLEAN_EVERY, KEEP_FOR)) as app:
         gr.HTML(f"<style>{PAGE_STYLE}{STYLE}</style>", padding=False)
-        gr.Markdown(INTRODUCTION.format(low=whole(score_range[0]), high=whole(score_range[1])))
+        gr.Markdown(INTRODUCTION.format(low=scale_end(score_range[0]), high=scale_end(score_range[1])))
         tab = gr.State()
         with gr.Row(equal_height=False):
             with gr.Column():
@@ -153,7 +153,7 @@ def running(
     max_megabytes: int = 200,
     **limits: float,
 ) -> Iterator[str]:
-    """Serves the page while the block runs; gives its address. Takes the arguments of `serve`."""
+    """Serve the page while the block runs; yields its address. Same arguments as `serve`."""
     with tempfile.TemporaryDirectory(prefix="omnisent-app-") as folder, _upload_folder(folder):
         app = build_app(pipeline, **limits)
         try:
@@ -172,7 +172,7 @@ def running(
                     theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=("ui-monospace", "monospace")),
                 )
             except OSError as error:
-                raise OSError(f"cannot listen on {host}:{port}: is the port taken? give another one") from error
+                raise OSError(f"cannot listen on {host}:{port}: is the port in use? Give another --port") from error
             yield address
         finally:
             app.close(verbose=False)
@@ -191,16 +191,16 @@ def serve(
     """Serve the page until Ctrl-C or SIGTERM, then delete every uploaded file. For the main thread.
 
     Args:
-        pipeline: what scores.
+        pipeline: computes the scores.
         host: the address to listen on; by default only this machine can reach the page. It asks for no password.
         port: the port to listen on.
-        max_megabytes: larger files are refused.
-        max_seconds: longer clips are refused.
-        window: seconds of one window of a clip that is longer than it.
+        max_megabytes: larger files are rejected.
+        max_seconds: longer clips are rejected.
+        window: seconds of one window; longer clips are also scored over time.
         stride: seconds from one window's start to the next.
 
     Raises:
-        OSError: when the port is taken.
+        OSError: when the port is in use.
         ValueError: when `window` or `stride` is not above 0.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -224,13 +224,13 @@ def _as_sentence(error: OmniSentError, path: str | None) -> gr.Error:
 
 
 def _show_examples(inputs: list[gr.components.Component]) -> None:
-    """The most positive and the most negative of a few planted clips; Gradio copies them to where it keeps files."""
+    """Offer the most positive and the most negative of a few planted clips; Gradio copies their files."""
     with tempfile.TemporaryDirectory() as folder:
         clips = make_planted_clips(Path(folder, "clips"), n_train=16, n_valid=0, n_test=0)
-        whole_clips = [clip for clip in clips if clip.video and clip.text]
+        complete_clips = [clip for clip in clips if clip.video and clip.text]
         ends = (
-            max(whole_clips, key=lambda clip: clip.label or 0.0),
-            min(whole_clips, key=lambda clip: clip.label or 0.0),
+            max(complete_clips, key=lambda clip: clip.label or 0.0),
+            min(complete_clips, key=lambda clip: clip.label or 0.0),
         )
         gr.Examples(
             [[clip.video, clip.text] for clip in ends],

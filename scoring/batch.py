@@ -1,6 +1,6 @@
 """Scores clips on one machine, from a loaded bundle to rows: in order, in batches and with progress.
 
-It adds nothing to a score: the pipeline computes it.
+The pipeline computes the scores.
 """
 
 import hashlib
@@ -38,8 +38,8 @@ class Loading:
 
     Attributes:
         model: Hub id or folder.
-        device: such as `"cuda:1"` or `"cpu"`; by default the process's own GPU where there is one.
-        dtype: bfloat16, float16 or float32; bfloat16 on a GPU and float32 elsewhere.
+        device: such as `"cuda:1"` or `"cpu"`; by default the process's own GPU, else the CPU.
+        dtype: bfloat16, float16 or float32; by default bfloat16 on a GPU, else float32.
         quantize: `"nf4"` for 4-bit weights.
     """
 
@@ -74,16 +74,16 @@ class ResolvedLoading:
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of clips: all, without a score, scored without a transcript, and scored though a part of a file cannot be read."""
+    """Counts of clips: all, failed, scored without a transcript, and scored although a file is only partly readable."""
 
     clips: int
     failed: int
     without_text: int
-    in_part: int
+    partial: int
 
 
 def load_pipeline(loading: Loading) -> MultimodalSentimentPipeline:
-    """A bundle, ready to score; the code is this package's, none of the bundle's is run.
+    """Load a bundle for scoring, with the code of this package; none of the bundle's code runs.
 
     Raises:
         FileNotFoundError: for a folder that does not exist or holds no bundle.
@@ -104,7 +104,7 @@ def load_pipeline(loading: Loading) -> MultimodalSentimentPipeline:
 
 
 def settings_of(loading: Loading, clips: Sequence[Clip], batch_size: int, **others: Any) -> dict[str, Any]:
-    """What all rows depend on: a command resumes only where all of it is the same; see `sources` for each row's own."""
+    """The settings that all rows depend on; a command resumes only if they are the same. See `sources` for each row's own."""
     resolved = loading.resolved()
     return {
         **asdict(resolved),
@@ -117,7 +117,7 @@ def settings_of(loading: Loading, clips: Sequence[Clip], batch_size: int, **othe
 
 
 def sources(loading: Loading, batches: Sequence[Sequence[Clip]]) -> list[list[Source]]:
-    """What each clip's row depends on: its transcript, its files by size and time of change, and the bundle. Opens no file."""
+    """What each clip's row depends on: its transcript, the size and time of its files, and the bundle. Opens no file."""
     bundle = _weights(loading.model)
 
     def digest(clip: Clip) -> str:
@@ -136,14 +136,14 @@ def score_clips(
     transcriber: Transcriber | None = None,
     interval: float | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One row a clip, in order: id, score, label, seconds, text, a warning where a part of a file cannot be read, an error where
-    there is no score.
+    """One row per clip, in order: id, score, label, seconds, text, a warning if a file is only partly readable, an error if there
+    is no score.
 
     Args:
         pipeline: its modalities and neutral band are used.
         clips: with paths of media, transcripts or both; a transcript file beside a media file is used.
-        batch_size: clips a forward pass.
-        workers: processes that read media; with 0 this process does.
+        batch_size: clips per forward pass.
+        workers: processes that read media; 0: this process.
         transcriber: transcribes clips without a transcript.
         interval: a level such as 0.9, for `low` and `high` beside the score.
     """
@@ -159,7 +159,7 @@ def score_clips(
 
 
 def write_rows(rows: Iterator[dict[str, Any]], writer: ResumableWriter) -> None:
-    """Keeps the rows of the batches that a writer lacks, in their order."""
+    """Write the rows of the batches that a writer is missing, in their order."""
     hidden = None if writer.process.rank == 0 else True
     total = sum(map(len, writer.batches))
     with tqdm(total=total, initial=writer.kept, desc="scoring", unit="clip", disable=hidden) as progress:
@@ -170,30 +170,30 @@ def write_rows(rows: Iterator[dict[str, Any]], writer: ResumableWriter) -> None:
 
 
 def batches_of(clips: Sequence[Clip], batch_size: int, process: Process) -> list[list[Clip]]:
-    """The batches of one process: rank r of world size W has the batches r, r + W, r + 2 W, ..."""
+    """The batches of one process: with world size W, rank r has the batches r, r + W, r + 2 W, ..."""
     starts = range(process.rank * batch_size, len(clips), process.world_size * batch_size)
     return [list(clips[start : start + batch_size]) for start in starts]
 
 
 def summary(rows: Iterable[Mapping[str, Any]]) -> Summary:
     """Counts of rows."""
-    clips = failed = without_text = in_part = 0
+    clips = failed = without_text = partial = 0
     for row in rows:
         clips += 1
         failed += row.get("error") is not None
         without_text += row.get("error") is None and not row.get("text")
-        in_part += row.get("warning") is not None
-    return Summary(clips, failed, without_text, in_part)
+        partial += row.get("warning") is not None
+    return Summary(clips, failed, without_text, partial)
 
 
 def as_row(clip: Clip, result: Mapping[str, Any], error: str | None) -> dict[str, Any]:
-    """The row of a clip: the pipeline's result, or why its transcript cannot be read."""
+    """The row of a clip: the pipeline's result, or the error of reading its transcript."""
     row = {"id": clip.id, **result, "seconds": _seconds(clip), "text": clip.text}
     return {**row, "error": error} if error else row
 
 
 def with_text(clip: Clip, transcriber: Transcriber | None) -> tuple[Clip, str | None]:
-    """The clip with its transcript, and an error where that cannot be read."""
+    """The clip with its transcript, and an error if that cannot be read."""
     try:
         text = transcript_of(clip)
     except (ValueError, OSError) as error:
@@ -212,7 +212,7 @@ def _seconds(clip: Clip) -> float | None:
 
 
 def _weights(model: str) -> str:
-    """Identifies a bundle: the commit of an id on the Hub; of a folder, the names, sizes and times of its files."""
+    """Identifies a bundle: the commit of a Hub id, or the names, sizes and times of a folder's files."""
     folder = bundle_folder(model)
     if not os.path.isdir(model):
         return folder.name
@@ -221,7 +221,7 @@ def _weights(model: str) -> str:
 
 
 def _stamp(path: str | os.PathLike) -> tuple[int, int] | None:
-    """Size and time of change; `None` where there is no such file."""
+    """Size and modification time; `None` if there is no such file."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

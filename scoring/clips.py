@@ -19,11 +19,11 @@ VIDEO = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".flv", ".wmv", ".mpg"
 
 
 def find_clips(files: Sequence[str], table: str | os.PathLike | None = None, text: str | None = None) -> list[Clip]:
-    """The clips that a user names, in order; ids are those of the table, or the paths as given (bytes that are not UTF-8 escaped).
+    """The clips that a user names, in order; ids are those of the table, or the paths as given, with non-UTF-8 bytes escaped.
 
     Args:
         files: files, folders (their media files at any depth, sorted) and patterns such as `talks/*.mp4`.
-        table: a table of clips, in place of files; labels and splits are not needed.
+        table: a table of clips, instead of files; labels and splits are not needed.
         text: the transcript of a single file.
 
     Raises:
@@ -34,7 +34,7 @@ def find_clips(files: Sequence[str], table: str | os.PathLike | None = None, tex
         if files or text is not None:
             raise ValueError("give either files or --table; a table has its own transcripts")
         return read_clips(Path(table), missing_ok=True)
-    paths = [path for given in files for path in _media(given)]
+    paths = [path for pattern in files for path in _media(pattern)]
     if not paths:
         raise ValueError("nothing to score: give files, folders or patterns, or --table")
     for path, count in Counter(paths).items():
@@ -54,10 +54,10 @@ def _clip(path: str, text: str | None) -> Clip:
 
 
 def transcript_of(clip: Clip) -> str | None:
-    """A clip's own text, or that of the .txt, .srt or .vtt file beside its media under the same name; `None` without one.
+    """A clip's own text, or that of the .txt, .srt or .vtt file of the same name beside its media; `None` if there is none.
 
     Raises:
-        ValueError: for a file that cannot be read as what it is.
+        ValueError: for a file that cannot be read.
     """
     beside = transcript_file(clip)
     return clip.text if beside is None else _read(beside)
@@ -78,17 +78,19 @@ def _read(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8-sig").strip() or None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected a transcript in UTF-8 ({error}); save it so") from error
+        raise ValueError(f"{path}: expected a transcript in UTF-8 ({error}); save it as UTF-8") from error
 
 
-def _media(given: str) -> Iterator[str]:
-    if os.path.isdir(given):
-        known = AUDIO | VIDEO
-        paths = sorted(str(path) for path in Path(given).rglob("*") if path.suffix.lower() in known and path.is_file())
-    elif glob.has_magic(given) and not os.path.exists(given):
-        paths = sorted(path for path in glob.glob(given, recursive=True) if os.path.isfile(path))
+def _media(pattern: str) -> Iterator[str]:
+    if os.path.isdir(pattern):
+        suffixes = AUDIO | VIDEO
+        paths = sorted(
+            str(path) for path in Path(pattern).rglob("*") if path.suffix.lower() in suffixes and path.is_file()
+        )
+    elif glob.has_magic(pattern) and not os.path.exists(pattern):
+        paths = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
     else:
-        paths = [given]
+        paths = [pattern]
     if not paths:
-        raise ValueError(f"{given}: no video or audio file found there")
+        raise ValueError(f"{pattern}: no video or audio file found there")
     yield from paths

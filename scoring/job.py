@@ -1,6 +1,6 @@
-"""One `omnisent score`: finds the clips, scores them here, in several processes or on Ray, and keeps the rows.
+"""Runs `omnisent score`: finds the clips, scores them in this process, in several or on Ray, and writes the rows.
 
-It arranges and adds nothing to a score; `batch.py` and `ray_engine.py` make the rows, `timeline.py` those of a long file.
+`batch.py` and `ray_engine.py` compute the rows, `timeline.py` those of a long file.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from .transcribe import Transcriber
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """What there is to say when all is scored.
+    """What the command prints at the end.
 
     Attributes:
         message: the scores as a table, or where they were written.
@@ -51,17 +51,17 @@ def score(options: ScoreOptions, notify: Callable[[str], None] = print) -> Score
 
     Args:
         options: see there.
-        notify: gets what is to be said before scoring begins.
+        notify: called with a message before scoring starts.
 
     Returns:
-        The result; `None` in every process but the first of several, which speaks for all.
+        The result; of several processes, `None` in all but the first.
 
     Raises:
-        ValueError: for options that exclude each other, unusable clips or tables, and a file of rows begun with other settings.
-        FileNotFoundError, FileExistsError: for a bundle or table that does not exist; for an output that does.
+        ValueError: for options that exclude each other, unusable clips or tables, or a part file with other settings.
+        FileNotFoundError, FileExistsError: for a bundle or table that does not exist; for an output that already exists.
     """
     options.check()
-    logging.set_verbosity_error()  # what matters of loading is said here
+    logging.set_verbosity_error()  # the errors of this package say what matters
     loading = Loading(options.model, options.device, options.dtype, options.quantize)
     return _score_clips(options, loading, notify) if options.windows is None else _score_windows(options, loading)
 
@@ -82,21 +82,21 @@ def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str]
         if writer.changed:
             notify(f"{writer.changed} clips changed since they were scored, and are scored again")
     missing = writer.missing if writer else range(len(batches))
-    rest = [clip for number in missing for clip in batches[number]]
+    remaining = [clip for number in missing for clip in batches[number]]
     common: dict[str, Any] = {
         "batch_size": options.batch_size,
         "workers": options.workers,
         "interval": options.interval,
     }
     if options.engine is Engine.RAY:
-        rows = score_on_ray(loading, rest, transcribe=options.transcribe, **common)
+        rows = score_on_ray(loading, remaining, transcribe=options.transcribe, **common)
     else:
         transcriber = Transcriber(options.transcribe, loading.resolved().device) if options.transcribe else None
-        rows = score_clips(load_pipeline(loading), rest, transcriber=transcriber, **common)
+        rows = score_clips(load_pipeline(loading), remaining, transcriber=transcriber, **common)
     if writer is None:
-        shown = list(rows)
-        counts = summary(shown)
-        message = _as_text(pd.DataFrame(shown, columns=list(row_columns(options.interval))))
+        all_rows = list(rows)
+        counts = summary(all_rows)
+        message = _as_text(pd.DataFrame(all_rows, columns=list(row_columns(options.interval))))
     else:
         write_rows(rows, writer)
         wait_for_all(process)
@@ -114,10 +114,10 @@ def _score_windows(options: ScoreOptions, loading: Loading) -> ScoreResult:
     out = options.out or Path(f"{Path(path).stem}.timeline.csv")
     pipeline = load_pipeline(loading)
     scored = write_timeline(path, pipeline, out, window=window, stride=stride, batch_size=options.batch_size)
-    failed = sum(one.error is not None for one in scored)
+    failed = sum(window_score.error is not None for window_score in scored)
     message = f"{len(scored) - failed} of {len(scored)} windows scored; see {out} and {out.with_suffix('.png')}"
     warnings: tuple[str, ...] = ()
-    if not any(one.text for one in scored):
+    if not any(window_score.text for window_score in scored):
         warnings = ("no transcript, which carries most of the signal; put a .srt or .vtt file beside the media file",)
     return ScoreResult(message, warnings, failed)
 
@@ -132,9 +132,13 @@ def _warnings(counts: Summary, options: ScoreOptions) -> tuple[str, ...]:
     lines = []
     if counts.without_text:
         hint = "" if options.transcribe else "; use a .txt beside each file, --text or --transcribe MODEL"
-        lines.append(f"{counts.without_text} of them without a transcript, which carries most of the signal{hint}")
-    if counts.in_part:
-        lines.append(f"{counts.in_part} of them read in part; the column warning says what is missing")
+        lines.append(
+            f"{counts.without_text} of {counts.clips} clips without a transcript, which carries most of the signal{hint}"
+        )
+    if counts.partial:
+        lines.append(
+            f"{counts.partial} of {counts.clips} clips partly unreadable; the column warning says what is missing"
+        )
     if counts.failed:
         lines.append(f"{counts.failed} of {counts.clips} clips have no score; the column error says why")
     return tuple(lines)

@@ -1,6 +1,6 @@
-"""What `omnisent score` is asked to do, and the mistakes in it that can be seen before anything is loaded.
+"""The options of `omnisent score`, and the checks of them that need nothing loaded.
 
-Only the standard library is imported, so that a wrong option is answered at once.
+Only the standard library is imported, so that an error about an option is immediate.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .windows import parse_seconds, windows_of
 
 
 class Engine(StrEnum):
-    """What scores: this process, or actors of a Ray cluster."""
+    """Where clips are scored: in this process, or by actors of a Ray cluster."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -24,9 +24,9 @@ def check_number_formats(dtype: str | None, quantize: str | None) -> None:
     Raises:
         ValueError: with the values that exist.
     """
-    for name, value, known in (("dtype", dtype, DTYPES), ("quantize", quantize, QUANTIZATIONS)):
-        if value is not None and value not in known:
-            raise ValueError(f"--{name} must be one of {', '.join(known)}, not {value!r}")
+    for name, value, choices in (("dtype", dtype, DTYPES), ("quantize", quantize, QUANTIZATIONS)):
+        if value is not None and value not in choices:
+            raise ValueError(f"--{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class ScoreOptions:
     Attributes:
         model: a bundle: folder, or id on the Hub.
         files: files, folders and patterns.
-        table: a table of clips, in place of files.
+        table: a table of clips, instead of files.
         text: the transcript of one file.
         out: the table to write; without it the scores are in the result's message.
         transcribe: a speech recognition model for clips without a transcript.
         windows: length of a window, such as `8s`, to score one file over time.
-        stride: from one window's start to the next; half a window by default.
+        stride: time from one window's start to the next; half a window by default.
         interval: a level such as 0.9, for the columns low and high.
         device, dtype, quantize: how the bundle is loaded, see `batch.Loading`.
-        batch_size: clips a forward pass.
+        batch_size: clips per forward pass.
         workers: processes that read media.
-        engine: what scores.
+        engine: where clips are scored.
     """
 
     model: str
@@ -69,7 +69,7 @@ class ScoreOptions:
         """Refuse options that exclude each other, and values that no model can be loaded with.
 
         Raises:
-            ValueError: naming the options, or what is not a length of time.
+            ValueError: naming the options, or an invalid duration.
         """
         check_number_formats(self.dtype, self.quantize)
         if self.windows is None:
@@ -87,7 +87,7 @@ class ScoreOptions:
         """Seconds of a window, and from one window's start to the next; for options with `windows`.
 
         Raises:
-            ValueError: for what is not a length of time.
+            ValueError: for an invalid duration.
         """
         window = parse_seconds(self.windows or "")
         return window, parse_seconds(self.stride) if self.stride else window / 2

@@ -1,4 +1,4 @@
-"""Which process this is of those that `accelerate launch` started, and waiting for the others."""
+"""Rank and world size under `accelerate launch`, and waiting for the other processes."""
 
 import os
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from datetime import timedelta
 
 from accelerate import PartialState
 
-LONGEST = timedelta(days=7)  # a process may have much more to do than another, and by default half an hour is too long
+LONGEST = timedelta(days=7)  # a process may wait long for another one; the default is half an hour
 
 
 @dataclass(frozen=True)
 class Process:
-    """One of `world_size` processes that do the same work together; `rank` is its number from 0 on."""
+    """One of `world_size` processes that share the work; `rank` counts from 0."""
 
     rank: int = 0
     world_size: int = 1
 
 
 def current_process() -> Process:
-    """This process, by the variables that a launcher sets."""
+    """This process, from the environment variables of the launcher."""
     return Process(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 

@@ -1,7 +1,7 @@
 """Scores clips on a Ray cluster: actors that read media feed actors that hold the model; rows come back in order.
 
 Needs `pip install 'omnisent[scale]'` on every node, and paths that every node can read. A file that cannot be read, or a process
-that dies, leaves its own rows without a score; all others are scored.
+that dies, leaves only its own rows without a score.
 """
 
 import os
@@ -18,12 +18,12 @@ from .transcribe import Transcriber
 DEATHS: dict[str, Any] = {
     "max_restarts": 20,
     "max_task_retries": 2,
-}  # of an actor, and of one batch, before that is given up
-DIED = "the process that read or scored it died; score it again by itself"
+}  # limits for an actor, and for one batch
+DIED = "the process that read or scored it died; score it again alone"
 
 
 class _Reader:
-    """Reads the clips of a batch: on CPUs."""
+    """Reads and encodes the clips of a batch, on CPUs."""
 
     def __init__(self, model: str, transcribe: str | None) -> None:
         self.processor = OmniSentProcessor.from_pretrained(model)
@@ -38,7 +38,7 @@ class _Reader:
 
 
 class _Scorer:
-    """Scores a batch that was read: on a GPU where there is one."""
+    """Scores an encoded batch, on a GPU if there is one."""
 
     def __init__(self, loading: Loading, interval: float | None) -> None:
         self.pipeline, self.interval = load_pipeline(loading), interval
@@ -59,13 +59,13 @@ def score_on_ray(
     transcribe: str | None = None,
     interval: float | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One row a clip, in order, as `score_clips` gives them; the same batches, so the same scores.
+    """One row per clip, in order, as from `score_clips`; the same batches, so the same scores.
 
     Args:
         loading: a bundle that every node can read.
         clips: with paths that every node can read.
-        batch_size: clips a forward pass.
-        workers: actors that read media; by default one for each CPU that no scorer needs.
+        batch_size: clips per forward pass.
+        workers: actors that read media; by default one per CPU that no scorer needs.
         transcribe: a speech recognition model for clips without a transcript; it runs on the readers' CPUs.
         interval: a level such as 0.9, for `low` and `high`.
 
@@ -85,7 +85,7 @@ def score_on_ray(
     readers = workers or max(1, cpus - scorers)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
-    context.max_errored_blocks = -1  # missing batches are noticed below, by their positions
+    context.max_errored_blocks = -1  # missing batches are detected below, by their positions
     batches = [clips[start : start + batch_size] for start in range(0, len(clips), batch_size)]
     rows = [{"position": position, "batch": pickle.dumps(list(batch))} for position, batch in enumerate(batches)]
     blocks = min(len(rows), 4 * readers + len(rows) // 4)

@@ -1,8 +1,8 @@
-"""Writes rows of scores so that an interrupted command resumes: kept in NAME.part as they come, made into a table at the end.
+"""Writes rows of scores so that an interrupted command resumes: appended to NAME.part, and converted to a table at the end.
 
-NAME.part has one line a batch, with a digest of what each row was made of. An interrupted command resumes from it, even after a
-power cut: only batches that are missing, or that have a clip which changed since, are scored. Of several processes each writes a
-file of its own, NAME.part-RANK.
+NAME.part has one line per batch, with a digest of what each row depends on. An interrupted command resumes from it, even after a
+power cut: only batches that are missing, or that have a changed clip, are scored. Each of several processes writes its own file,
+NAME.part-RANK.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from ..data.tables import check_ending, write_table
 from .processes import Process
 
-VERSION = 2  # raise when lines are written in another way
+VERSION = 2  # raise when the format of lines changes
 
 
 def row_columns(interval: float | None = None) -> dict[str, type]:
@@ -29,29 +29,29 @@ def row_columns(interval: float | None = None) -> dict[str, type]:
 
 @dataclass(frozen=True)
 class Source:
-    """What a row is made of: the clip's id, and a digest of its words, its files and the bundle that scores it."""
+    """What a row depends on: the clip's id, and a digest of its transcript, its files and the bundle."""
 
     id: str
     digest: str
 
 
 class ResumableWriter:
-    """Keeps rows batch by batch, and makes them into a table when all are there.
+    """Saves rows batch by batch, and converts them to a table when all are there.
 
     Args:
-        out: the table to make; its ending says which of CSV, JSONL and Parquet.
-        settings: what all rows depend on; a part file with other settings is refused by the name of the first that differs.
+        out: the table to write; its suffix selects CSV, JSONL or Parquet.
+        settings: what all rows depend on; a part file with other settings is refused, naming the first that differs.
         batches: the sources of this process's rows, batch by batch.
         columns: of the rows, with their types.
-        process: rank r of world size W has the batches r, r + W, r + 2 W, ...
+        process: with world size W, rank r has the batches r, r + W, r + 2 W, ...
 
     Attributes:
         missing: numbers of the batches that are still to be scored, ascending.
-        changed: how many clips have a row that was made of something else.
+        changed: how many saved rows are outdated because their clip changed.
 
     Raises:
-        ValueError: for another ending, or a part file of other clips or settings.
-        FileExistsError: when the file is there already.
+        ValueError: for an unsupported suffix, or a part file of other clips or settings.
+        FileExistsError: when `out` already exists.
     """
 
     def __init__(
@@ -65,59 +65,57 @@ class ResumableWriter:
         self.out, self.batches, self.columns, self.process = Path(out), batches, columns, process
         check_ending(self.out)
         if self.out.exists():
-            raise FileExistsError(f"{out} is there already; remove it or give another --out")
+            raise FileExistsError(f"{out} already exists; remove it or give another --out")
         self.path = self._path(process.rank)
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "a+b")  # noqa: SIM115 (open as long as rows come)
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this kind, workers that outlive us hold none
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this kind of lock is not inherited by workers
         except BlockingIOError as error:
             raise ValueError(
                 f"{self.path} is being written by another process; wait for it or give another --out"
             ) from error
         header = {"journal": VERSION, **settings, "processes": process.world_size, "batches": len(batches)}
         kept = self._resume(json.loads(json.dumps(header)))
-        wanted = [[source.digest for source in batch] for batch in batches]
-        self.missing = [number for number, digests in enumerate(wanted) if kept.get(number) != digests]
+        current = [[source.digest for source in batch] for batch in batches]
+        self.missing = [number for number, digests in enumerate(current) if kept.get(number) != digests]
         self.changed = sum(
             before != now
             for number in self.missing
-            for before, now in zip(kept.get(number, ()), wanted[number], strict=False)
+            for before, now in zip(kept.get(number, ()), current[number], strict=False)
         )
 
     @property
     def kept(self) -> int:
-        """Rows that were there when it was opened, and are up to date."""
+        """Number of saved rows that were up to date when the file was opened."""
         return sum(map(len, self.batches)) - sum(len(self.batches[number]) for number in self.missing)
 
     def add(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the rows of a batch: they are on the disk when this returns.
+        """Save the rows of a batch; they are on disk when this returns.
 
         Raises:
-            ValueError: for rows that are not those of the batch's clips, in their order.
+            ValueError: for rows of other clips, or in another order.
         """
         expected, given = [source.id for source in self.batches[number]], [row["id"] for row in rows]
         if given != expected:
-            raise ValueError(
-                f"{self.out}: expected rows of the clips {expected}, got those of {given}; none of them is kept"
-            )
+            raise ValueError(f"{self.out}: expected rows of the clips {expected}, got those of {given}; none is saved")
         kept = [{name: row.get(name) for name in self.columns} for row in rows]
         digests = [source.digest for source in self.batches[number]]
         self._write({"batch": number, "made of": digests, "rows": kept})
 
     def finish(self) -> None:
-        """Make the table, whole or not at all, of the part files of all processes, and remove them; one process does it for all."""
+        """Write the table atomically from the part files of all processes, and remove these; only one process does so."""
         write_table(self.out, self.columns, ([row[name] for name in self.columns] for row in self.rows()))
         self.close()
         for rank in range(self.process.world_size):
             self._path(rank).unlink()
 
     def close(self) -> None:
-        """Leave the part file as it is."""
+        """Close the part file."""
         self._file.close()
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """All rows, of every process, in order; of a batch that was scored twice, the later ones.
+        """The rows of all processes, in order; of a batch that was scored twice, the later rows.
 
         Raises:
             ValueError: when a batch is missing.
@@ -125,13 +123,13 @@ class ResumableWriter:
         with ExitStack() as opened:
             files = [opened.enter_context(open(self._path(rank), "rb")) for rank in range(self.process.world_size)]
             batches = sum(json.loads(file.readline())["batches"] for file in files)
-            places = [_places(file) for file in files]
+            offsets = [_batch_offsets(file) for file in files]
             for number in range(batches):
-                which, batch = number % len(files), number // len(files)
-                if batch not in places[which]:
-                    raise ValueError(f"{self._path(which)}: batch {batch} is missing; start the command again")
-                files[which].seek(places[which][batch])
-                yield from json.loads(files[which].readline())["rows"]
+                rank, batch = number % len(files), number // len(files)
+                if batch not in offsets[rank]:
+                    raise ValueError(f"{self._path(rank)}: batch {batch} is missing; start the command again")
+                files[rank].seek(offsets[rank][batch])
+                yield from json.loads(files[rank].readline())["rows"]
 
     def _path(self, rank: int) -> Path:
         suffix = "" if self.process.world_size == 1 else f"-{rank}"
@@ -143,7 +141,7 @@ class ResumableWriter:
         os.fsync(self._file.fileno())
 
     def _resume(self, header: Mapping[str, Any]) -> dict[int, list[str]]:
-        """Cut off what is not a whole line; returns what the rows of each batch that is left were made of."""
+        """Truncate an incomplete last line; returns the digests of the rows of each saved batch."""
         self._file.seek(0)
         first = self._file.readline()
         if not first.endswith(b"\n"):
@@ -159,7 +157,7 @@ class ResumableWriter:
         for name, value in header.items():
             if before.get(name) != value:
                 raise ValueError(
-                    f"{self.path} was begun with other {name} ({before.get(name)}, now {value}); remove it or give another --out"
+                    f"{self.path} was started with {name} {before.get(name)}, now it is {value}; remove it or give another --out"
                 )
         kept, end = {}, self._file.tell()
         for line in self._file:
@@ -167,7 +165,7 @@ class ResumableWriter:
                 entry = json.loads(line) if line.endswith(b"\n") else None
             except ValueError:
                 entry = None
-            if entry is None:  # cut off, here or by a power cut
+            if entry is None:  # incomplete, e.g. after a power cut
                 break
             kept[entry["batch"]] = entry["made of"]
             end += len(line)
@@ -175,11 +173,11 @@ class ResumableWriter:
         return kept
 
 
-def _places(file: BinaryIO) -> dict[int, int]:
-    """Where in a part file the last line of each batch begins."""
+def _batch_offsets(file: BinaryIO) -> dict[int, int]:
+    """Offset in a part file of the last line of each batch."""
     file.seek(0)
-    places, place = {}, len(file.readline())
+    offsets, offset = {}, len(file.readline())
     for line in file:
-        places[json.loads(line)["batch"]] = place
-        place += len(line)
-    return places
+        offsets[json.loads(line)["batch"]] = offset
+        offset += len(line)
+    return offsets

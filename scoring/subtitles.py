@@ -23,7 +23,7 @@ _WORD = re.compile(rf"\s*(?:[{_SPACELESS}]|[^\s{_SPACELESS}]+)")
 
 @dataclass(frozen=True)
 class Cue:
-    """What is said from `start` to `end`, in seconds; one line without markup."""
+    """The words spoken from `start` to `end`, in seconds; one line without markup."""
 
     start: float
     end: float
@@ -38,7 +38,7 @@ def read_cues(path: str | os.PathLike[str]) -> list[Cue]:
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: naming file and line, for what is not a cue.
+        ValueError: naming file and line, for an invalid cue.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -47,22 +47,22 @@ def read_cues(path: str | os.PathLike[str]) -> list[Cue]:
     lines = _decode(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     if is_vtt and not re.match(r"WEBVTT(\s|$)", lines[0]):
         raise ValueError(f"{path}, line 1: expected WEBVTT, found {lines[0][:40]!r}; is it a .srt file?")
-    spoken = sorted(_spoken(path, lines, is_vtt), key=lambda one: one[:2])
+    spoken = sorted(_spoken(path, lines, is_vtt), key=lambda cue: cue[:2])
     cues = [Cue(start, end, " ".join(lines)) for start, end, lines in _without_repeats(spoken)]
     return [cue for cue in cues if cue.text]
 
 
 def cues_beside(path: str | os.PathLike[str]) -> list[Cue]:
-    """The cues of the .srt or .vtt file of the same name beside a media file; none where there is no such file."""
+    """The cues of the .srt or .vtt file of the same name beside a media file; empty if there is no such file."""
     beside = (Path(path).with_suffix(suffix) for suffix in SUFFIXES)
     return next((read_cues(file) for file in beside if file.is_file()), [])
 
 
 def text_within(cues: Sequence[Cue], start: float, end: float) -> str | None:
-    """The words spoken in [start, end), in seconds; `None` where there are none.
+    """The words spoken in [start, end), in seconds; `None` if there are none.
 
-    Word i of n spans the i-th of n equal parts of its cue and counts where its middle lies, so that adjacent windows share no word
-    and lose none.
+    Word i of n spans the i-th of n equal parts of its cue, and belongs where its middle is; so adjacent windows neither share nor
+    lose a word.
     """
     parts = (_words_within(cue, start, end) for cue in cues if cue.start <= end and cue.end >= start)
     return " ".join(text for text in parts if text) or None
@@ -100,7 +100,7 @@ def _spoken(path: Path, lines: Sequence[str], is_vtt: bool) -> Iterator[tuple[fl
             if len(names) > 1:
                 raise _no_time(path, *names[0])
             cue, skipping, names = (*_times(path, number, line), []), False, []
-        elif not (line if cue else line.strip()):  # automatic captions have lines of one blank within their cues
+        elif not (line if cue else line.strip()):  # automatic captions have lines with a single space within their cues
             if cue is not None:
                 yield cue
             elif names:
@@ -140,7 +140,7 @@ def _no_time(path: Path, number: int, line: str) -> ValueError:
 def _without_repeats(
     cues: Sequence[tuple[float, float, list[str]]],
 ) -> list[tuple[float, float, list[str]]]:
-    """Cues without the lines that the cue before ended with, where at least half of the cues repeat lines so."""
+    """Cues without the lines repeated from the end of the previous cue, if at least half of the cues repeat lines."""
     kept: list[tuple[float, float, list[str]]] = []
     repeats, before = 0, list[str]()
     for start, end, lines in cues:

@@ -1,4 +1,4 @@
-"""Scores a file of any length over time: one row a window, as a table and as a plot.
+"""Scores a file of any length over time: one row per window, as a table and as a plot.
 
 The file is opened once; windows are read one after another and scored in batches, so memory holds a batch, not the file.
 """
@@ -33,7 +33,7 @@ def score_timeline(
     cues: Sequence[Cue] = (),
     batch_size: int = 1,
 ) -> Iterator[WindowScore]:
-    """Scores a sliding window over a video or audio file, in memory that does not grow with its length.
+    """Score a sliding window over a video or audio file, in memory that does not grow with its length.
 
     Args:
         pipeline: its modalities are used.
@@ -41,7 +41,7 @@ def score_timeline(
         window: seconds of one window.
         stride: seconds from one window's start to the next.
         cues: the transcript; each window is given the words spoken in it.
-        batch_size: windows a forward pass; a window's score does not depend on it.
+        batch_size: windows per forward pass; a window's score does not depend on it.
 
     Returns:
         The windows in order of time, as they are scored; one that cannot be scored has an error.
@@ -64,7 +64,7 @@ def write_timeline(
     cues: Sequence[Cue] | None = None,
     batch_size: int = 1,
 ) -> list[WindowScore]:
-    """Scores a file over time and writes the table, and the plot beside it with the ending .png.
+    """Score a file over time, and write the table and, with the suffix .png, the plot beside it.
 
     Args:
         path: a local file.
@@ -73,14 +73,14 @@ def write_timeline(
         window: seconds of one window.
         stride: seconds from one window's start to the next.
         cues: the transcript; by default that of a .srt or .vtt file beside the video, if there is one.
-        batch_size: windows a forward pass.
+        batch_size: windows per forward pass.
 
     Returns:
         All windows; those with an `error` have no score.
 
     Raises:
         OmniSentError: when the file cannot be opened.
-        ValueError: for a wrong ending, window, stride, or transcript file.
+        ValueError: for an invalid suffix, window, stride, or transcript file.
     """
     out = Path(out)
     check_ending(out)

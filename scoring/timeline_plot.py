@@ -1,6 +1,6 @@
 """Plots a timeline: score over time, the neutral band, and the strongest windows with the words spoken in them.
 
-It draws what it is given; see timeline.py for where the scores come from.
+timeline.py computes the scores.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from .windows import WindowScore
 
-NEGATIVE, POSITIVE = "#b35806", "#542788"  # the ends of the colour scale that other plots give to scores
+NEGATIVE, POSITIVE = "#b35806", "#542788"  # the ends of the colour scale of scores in other plots
 TICK_SECONDS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
 QUOTE_CHARACTERS = 36
 LABEL_WIDTH = 0.28  # of the axes, for a quote of that length
-MANY = 150  # windows, from which on their mean over a while is drawn as well
-# What DejaVu Sans has no letters for.
+MANY = 150  # from this number of windows on, a moving mean is drawn as well
+# For characters that DejaVu Sans lacks.
 OTHER_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
@@ -32,7 +32,7 @@ OTHER_FONTS = (
 
 
 def clock(seconds: float, _: object = None) -> str:
-    """`"2:05"`, `"1:02:05"` from an hour on, `"2:05.5"` where seconds are broken."""
+    """`"2:05"`, `"1:02:05"` from an hour on, `"2:05.5"` for fractions of a second."""
     tenths = round(seconds * 10)
     whole, tenth = divmod(tenths, 10)
     hours, minutes, left = whole // 3600, whole // 60 % 60, whole % 60
@@ -43,16 +43,16 @@ def clock(seconds: float, _: object = None) -> str:
 def strongest(windows: Sequence[WindowScore], sign: int, neutral_band: float, most: int = 3) -> list[WindowScore]:
     """The windows with the highest (sign 1) or lowest (sign -1) scores, apart from each other, in order of time.
 
-    They lie outside the neutral band; where none does, it is the strongest one on that side of 0.
+    They are outside the neutral band; if none is, it is the strongest one on that side of 0.
     """
     scored = ((w.score * sign, w) for w in windows if w.score is not None and w.score * sign > 0)
     side = sorted(scored, key=lambda pair: -pair[0])
     chosen = [window for _, window in side[:1]]
-    for strength, one in side:
-        apart = max(one.end - one.start, 0.08 * windows[-1].end)
-        far = all(abs(one.start - other.start) >= apart for other in chosen)
-        if far and len(chosen) < most and strength > neutral_band:
-            chosen.append(one)
+    for strength, window in side:
+        distance = max(window.end - window.start, 0.08 * windows[-1].end)
+        is_apart = all(abs(window.start - other.start) >= distance for other in chosen)
+        if is_apart and len(chosen) < most and strength > neutral_band:
+            chosen.append(window)
     return sorted(chosen, key=lambda w: w.start)
 
 
@@ -69,9 +69,9 @@ def plot_timeline(
     Args:
         windows: in order of time; those without a score are gaps, marked at the lower edge.
         out: the PNG file.
-        title: stands above it.
-        neutral_band: how far from 0 is neutral, label units.
-        score_range: lowest and highest score that there can be, label units.
+        title: above the plot.
+        neutral_band: scores within this distance of 0 are neutral, label units.
+        score_range: lowest and highest possible score, label units.
     """
     times = np.array([(w.start + w.end) / 2 for w in windows])
     scores = np.array([np.nan if w.score is None else w.score for w in windows])
@@ -104,9 +104,9 @@ def plot_timeline(
     gaps = f"; {len(missing)} of {len(windows)} windows have no score (x)" if len(missing) else ""
     axes.set_xlabel(f"time{gaps}")
     axes.set_ylabel("score (label units)")
-    shown = "".join(letter if letter in letters else "?" for letter in title)
-    shown = shown if len(shown) <= 90 else f"{shown[:89]}…"
-    axes.set_title(shown, loc="left", fontsize=11, parse_math=False, fontfamily=families)
+    title = "".join(letter if letter in letters else "?" for letter in title)
+    title = title if len(title) <= 90 else f"{title[:89]}…"
+    axes.set_title(title, loc="left", fontsize=11, parse_math=False, fontfamily=families)
     figure.savefig(out, dpi=150)
 
 
@@ -120,10 +120,10 @@ def _draw_scores(axes: Axes, times: np.ndarray, scores: np.ndarray) -> None:
     if not many:
         return
     width = max(5, len(times) // 60) | 1
-    known = np.isfinite(scores).astype(float)
-    sums = np.convolve(np.where(known > 0, scores, 0), np.ones(width), "same")
-    counts = np.convolve(known, np.ones(width), "same")
-    mean = np.where(known > 0, sums / np.maximum(counts, 1), np.nan)
+    is_scored = np.isfinite(scores).astype(float)
+    sums = np.convolve(np.where(is_scored > 0, scores, 0), np.ones(width), "same")
+    counts = np.convolve(is_scored, np.ones(width), "same")
+    mean = np.where(is_scored > 0, sums / np.maximum(counts, 1), np.nan)
     span = clock(round((times[width] - times[0]) or 1))
     axes.plot(times, mean, color="0.1", linewidth=1.6, label=f"mean over {span}")
     axes.legend(loc="upper right", bbox_to_anchor=(1, 1.1), frameon=False, fontsize=8)
@@ -157,7 +157,7 @@ def _label(
 
 
 def _placed(windows: Sequence[WindowScore], last: float) -> list[tuple[WindowScore, float]]:
-    """Each window with the middle of its label, in [0, 1] of the width, moved as little as keeps labels apart and within."""
+    """Each window with the centre of its label, in [0, 1] of the width; labels are moved so that they do not overlap."""
     half, places = LABEL_WIDTH / 2, [(w.start + w.end) / 2 / last for w in windows]
     for i, place in enumerate(places):
         places[i] = max(place, half if i == 0 else places[i - 1] + LABEL_WIDTH)
@@ -167,7 +167,7 @@ def _placed(windows: Sequence[WindowScore], last: float) -> list[tuple[WindowSco
 
 
 def _quote(text: str, letters: set[str]) -> str:
-    """The start of a text; nothing where the fonts at hand cannot write it."""
+    """The start of a text; empty if the available fonts cannot write it."""
     if not text or not set(text) <= letters | {" "}:
         return ""
     most = (

@@ -1,4 +1,4 @@
-"""Transcribes clips with a speech recognition model of the user's choice: any that transformers has a pipeline for.
+"""Transcribes clips with any speech recognition model that transformers has a pipeline for.
 
 This package reads the audio, so that no other program is needed.
 """
@@ -41,7 +41,9 @@ class Transcriber:
         if audio is None:
             return None
         options: dict[str, Any] = {}
-        if len(audio) > AT_ONCE_SECONDS * SAMPLE_RATE:  # Whisper continues by its own timestamps, others in chunks
+        if (
+            len(audio) > AT_ONCE_SECONDS * SAMPLE_RATE
+        ):  # Whisper continues at its own timestamps, other models in chunks
             is_whisper = self._recognize.type == "seq2seq_whisper"
             options = {"return_timestamps": True} if is_whisper else {"chunk_length_s": AT_ONCE_SECONDS}
         result = self._recognize({"raw": audio, "sampling_rate": SAMPLE_RATE}, **options)

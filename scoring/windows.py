@@ -1,4 +1,4 @@
-"""The windows of a long file: their lengths as people write them, where they lie, and the score of each. Knows no model."""
+"""The windows of a long file: parsing of durations, start and end of each window, and its score. Knows no model."""
 
 import math
 import re
@@ -14,11 +14,11 @@ class WindowScore:
     Attributes:
         start: seconds.
         end: seconds.
-        score: label units; `None` where the window could not be scored.
+        score: label units; `None` if the window could not be scored.
         label: `"negative"`, `"neutral"` or `"positive"`, or `None`.
         text: the words of the transcript in the window, or `None`.
         error: why there is no score, or `None`.
-        warning: what of the window could not be read, or `None`.
+        warning: which part of the window could not be read, or `None`.
     """
 
     start: float
@@ -45,14 +45,14 @@ def parse_seconds(text: str) -> float:
             raise ValueError
         return sum(float(n) * unit for n, unit in zip(match.groups(), _UNITS.values(), strict=True) if n is not None)
     except ValueError:
-        raise ValueError(f"{text!r} is not a length of time; expected e.g. 8s, 1.5, 1m30s or 500ms") from None
+        raise ValueError(f"{text!r} is not a duration; expected e.g. 8s, 1.5, 1m30s or 500ms") from None
 
 
 def windows_of(duration: float, window: float, stride: float) -> list[tuple[float, float]]:
     """Start and end of each window, in seconds, the last one ending with the file.
 
-    Windows start at 0, stride, 2 * stride, ... A rest of half a window or more is a window of its own; a shorter one is covered by
-    a last window that is shifted back. A file shorter than a window is one window.
+    Windows start at 0, stride, 2 * stride, ... A remainder of half a window or more is a window of its own; a shorter one is
+    covered by a last window that is shifted back. A file shorter than a window is one window.
 
     Raises:
         ValueError: when `window` or `stride` is not above 0.

@@ -62,7 +62,7 @@ class ModelArguments:
     decoding: str = _one_of(
         DECODINGS,
         "greedy",
-        "generative readout; greedy: parse the written text; expected: probability-weighted mean of all answers",
+        "generative readout; greedy: parse the generated text; expected: probability-weighted mean of all answers",
     )
     max_new_tokens: int = _field(8, "generative readout: token limit of a greedy answer")
     adapter: str | None = _field(

@@ -112,5 +112,5 @@ def test_what_the_program_refuses_is_a_failure_with_its_words(tmp_path, deepfilt
     short = make_clip(tmp_path / "short.mp4", seconds=0.5)
     done, failures = denoise_files([short], tmp_path / "out", "deepfilternet", workers=1)
     assert done == {}
-    assert failures[short] == "deepFilter left no result: exit code 1: too short for me"
+    assert failures[short] == "deepFilter wrote no result: exit code 1: too short for me"
     assert list((tmp_path / "out/deepfilternet").iterdir()) == []

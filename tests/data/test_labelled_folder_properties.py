@@ -86,7 +86,7 @@ def test_a_duplicate_id_is_refused(rows, data):
         for suffix in (".csv", ".jsonl", ".parquet"):
             path = Path(name, f"clips{suffix}")
             write([*rows, again], path)
-            with pytest.raises(ValueError, match=re.escape(f"column id: {twice['id'].strip()!r} is there twice")):
+            with pytest.raises(ValueError, match=re.escape(f"column id: {twice['id'].strip()!r} appears twice")):
                 read_clips(path, missing_ok=True)
 
 

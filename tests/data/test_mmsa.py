@@ -101,7 +101,7 @@ def test_clips_of_a_video_come_together_in_the_order_of_their_numbers(tmp_path):
         ("video_id,clip_id,label,label,mode\n", "line 1, column 4", "twice"),
         ("video_id\tclip_id\tlabel\tmode\n", "line 1, column 1", "neither a header"),
         ("v,1,a,0,,,,P,holdout\n", "line 1, column 1", "neither a header"),
-        (f"{HEADER}\nv,1,well, so,0,,,,P,train\n", "line 2, column 10", "is a comma not quoted?"),
+        (f"{HEADER}\nv,1,well, so,0,,,,P,train\n", "line 2, column 10", "is a comma unquoted?"),
         (f"{HEADER}\nv,1,a,0,,,\n", "line 2, column 8", "expected 9 columns, found 7"),
         (f"{HEADER}\n{ROW}\nv,2,a,0,,,,P,holdout\n", "line 3, column mode", "'holdout' is not a split"),
         (f"{HEADER}\n,2,a,0,,,,P,train\n", "line 2, column video_id", "empty"),
@@ -154,7 +154,7 @@ def test_a_link_out_of_the_root_is_refused_by_name(tmp_path, link):
     touch(outside, "Raw/v/0001.mp4")
     (root / link).parent.mkdir(parents=True)
     (root / link).symlink_to(outside / link)
-    with pytest.raises(ValueError, match="leads out of the root") as caught:
+    with pytest.raises(ValueError, match="leads outside the root") as caught:
         read(root_with(root, f"{HEADER}\n{ROW}\n"))
     assert str(root / link) in str(caught.value)
 

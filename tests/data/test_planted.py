@@ -11,7 +11,15 @@ from sklearn.linear_model import Ridge
 
 from omnisent.data.clip import MODALITIES, SPLITS, Clip
 from omnisent.data.labelled_folder import read_clips
-from omnisent.data.planted import FPS, SAMPLE_RATE, SHARES, WORDS, make_planted_clips, read_latents, write_video
+from omnisent.data.planted import (
+    FPS,
+    LABEL_FRACTIONS,
+    SAMPLE_RATE,
+    WORDS,
+    make_planted_clips,
+    read_latents,
+    write_video,
+)
 
 SIZES = {"n_train": 60, "n_valid": 50, "n_test": 60, "seed": 5}
 GRADES = {word: grade for grade, words in enumerate(WORDS) for word in words}
@@ -58,11 +66,11 @@ def warmth(frames: np.ndarray) -> float:
 
 
 def test_the_label_is_the_shares_of_what_the_clip_has(clips, latents):
-    assert SHARES == {"text": 0.5, "audio": 0.3, "video": 0.2}
+    assert LABEL_FRACTIONS == {"text": 0.5, "audio": 0.3, "video": 0.2}
     for clip in clips:
         values = vars(latents[clip.id])
         assert clip.label == pytest.approx(
-            3 * sum(SHARES[name] * (values[name] or 0) for name in MODALITIES), abs=0.0501
+            3 * sum(LABEL_FRACTIONS[name] * (values[name] or 0) for name in MODALITIES), abs=0.0501
         )
         assert all(value is None or -1 <= value <= 1 for value in values.values())
 
@@ -202,7 +210,7 @@ def test_nothing_is_left_when_making_breaks_off(tmp_path, monkeypatch):
 def test_the_table_says_nothing_of_the_latents_and_moves_with_its_folder(root, clips, tmp_path):
     header = (root / "clips.csv").read_text().splitlines()[0]
     assert header == "id,text,video,audio,label,split,video_id,clip_index"
-    assert json.loads((root / "planted.json").read_text())["shares"] == SHARES
+    assert json.loads((root / "planted.json").read_text())["shares"] == LABEL_FRACTIONS
     moved = Path(shutil.copytree(root, tmp_path / "moved"))
     assert [clip.id for clip in read_clips(moved)] == [clip.id for clip in clips]
 

@@ -73,9 +73,9 @@ def test_each_row_says_where_it_starts(tmp_path):
     [
         (b"id,text\na,M\xfcller\n", "line 2, column 4: byte 0xfc is not UTF-8; save the file as UTF-8"),
         (b'id,text\na,"never closed\n', "line 2, column 2: not CSV"),
-        (b"id,text\na,b,c\n", "line 2, column 3: expected 2 columns, found 3; is a comma not quoted"),
+        (b"id,text\na,b,c\n", "line 2, column 3: expected 2 columns, found 3; is a comma unquoted"),
         (b"id,text\na\n", "line 2, column 2: expected 2 columns, found 1"),
-        (b"id,id\na,b\n", "line 1: column 'id' is there twice"),
+        (b"id,id\na,b\n", "line 1: column 'id' appears twice"),
     ],
 )
 def test_what_is_no_csv_is_named_by_line_and_column(content, message, tmp_path):

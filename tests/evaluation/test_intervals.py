@@ -34,7 +34,7 @@ def test_new_clips_are_covered_as_often_as_promised(clips, level):
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.5, 90.0, math.nan, math.inf])
 def test_a_level_outside_0_to_1_is_refused(level):
-    with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+    with pytest.raises(ValueError, match="level must be between 0 and 1"):
         half_width([0.1, 0.2], [0.0, 0.0], level)
 
 
@@ -72,7 +72,7 @@ def test_invalid_scores_and_labels_give_no_interval(measure):
 
 @pytest.mark.parametrize("width", [-0.1, math.nan, math.inf])
 def test_coverage_needs_a_finite_width_that_is_not_negative(width):
-    with pytest.raises(ValueError, match="width must be a number from 0 on"):
+    with pytest.raises(ValueError, match="width must be a finite number of at least 0"):
         coverage([0.0], [0.0], width)
 
 

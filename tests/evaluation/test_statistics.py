@@ -115,10 +115,10 @@ def test_an_estimate_is_shown_with_its_spread_where_it_has_one():
     def estimate(mean, sd=None, low=None, high=None):
         return Estimate(mean, sd, low, high, [mean])
 
-    assert estimate(0.98765).shown == "0.988"
-    assert estimate(0.98765, 0.01234).shown == "0.988 ± 0.012"
-    assert estimate(0.0, 0.0).shown == "0.000 ± 0.000"
-    assert estimate(None).shown == estimate(None).interval == ""
+    assert estimate(0.98765).text == "0.988"
+    assert estimate(0.98765, 0.01234).text == "0.988 ± 0.012"
+    assert estimate(0.0, 0.0).text == "0.000 ± 0.000"
+    assert estimate(None).text == estimate(None).interval == ""
     assert estimate(1.0, None, 0.5, 1.5).interval == "0.500 to 1.500"
 
 
@@ -211,9 +211,9 @@ def test_an_estimate_is_of_seeds_by_clips(scores, labels, message):
     [
         ([0.1, math.nan], [0.1, 0.2], r"first: 1 values are not finite.* first at index \(0, 1\)"),
         ([0.1, 0.2], [math.inf, 0.2], r"second: 1 values are not finite.* first at index \(0, 0\)"),
-        ([0.1, -0.2], [0.1, 0.2], "first holds errors below 0"),
+        ([0.1, -0.2], [0.1, 0.2], "first has errors below 0"),
         ([[0.1], [0.2]], [[0.2], [0.1]], "at least two clips"),
-        ([0.1, 0.2], [-0.1, 0.2], "second holds errors below 0"),
+        ([0.1, 0.2], [-0.1, 0.2], "second has errors below 0"),
         (np.zeros((0, 2)), [0.1, 0.2], "at least one seed and one clip"),
         ([[]], [[]], "at least one seed and one clip"),
         (np.zeros((1, 1, 2)), np.zeros((1, 2)), r"first must be \(S, n\) numbers"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from omnisent.data.clip import MODALITIES
-from omnisent.data.planted import SHARES, make_planted_clips
+from omnisent.data.planted import LABEL_FRACTIONS, make_planted_clips
 from omnisent.evaluation.statistics import paired_test
 from omnisent.experiments.ablation import SUBSETS, ablate, conclusion, planned_runs, summarise
 from omnisent.experiments.runs import run_all
@@ -101,7 +101,7 @@ def test_planted_clips_give_the_known_answer(short_config, tmp_path):
         left_out: paired_test(errors[pair], errors[MODALITIES])
         for left_out, pair in zip(MODALITIES, pairs, strict=True)
     }
-    assert sorted(SHARES, key=lambda name: rises[name].difference) == ["video", "audio", "text"]
+    assert sorted(LABEL_FRACTIONS, key=lambda name: rises[name].difference) == ["video", "audio", "text"]
     assert all(rise.low > 0 for rise in rises.values())
 
 

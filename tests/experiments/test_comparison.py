@@ -18,7 +18,7 @@ from omnisent.experiments.comparison import arm_fields, arms, check_comparable, 
 from omnisent.experiments.comparison_report import conclusion
 from omnisent.experiments.probe import SAME_FIELDS
 from omnisent.experiments.runs import IGNORED_FIELDS
-from omnisent.experiments.tables import SHOWN_SETTINGS
+from omnisent.experiments.tables import MAIN_SETTINGS
 from omnisent.hub.publish import PRIVATE_FIELDS
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.run_folder import config_dict, read_metrics, read_predictions
@@ -135,7 +135,7 @@ def test_runs_with_other_data_prompt_adapter_or_budget_are_refused_by_the_field(
         compare([str(short_config), f"--{field}", str(value)], [0, 1], comparison)
 
 
-@pytest.mark.parametrize("names", [arm_fields(), IGNORED_FIELDS, SAME_FIELDS, SHOWN_SETTINGS, PRIVATE_FIELDS])
+@pytest.mark.parametrize("names", [arm_fields(), IGNORED_FIELDS, SAME_FIELDS, MAIN_SETTINGS, PRIVATE_FIELDS])
 def test_lists_of_fields_name_fields_that_a_run_has(short_config, names):
     assert set(names) <= config_dict(*parse_arguments([str(short_config)])).keys()
 

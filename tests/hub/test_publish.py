@@ -239,7 +239,7 @@ def test_no_file_holds_a_path_a_token_or_a_pickle(files, runs, planted_root, tmp
     [
         ("notes.txt", "hello", "notes.txt is not part of a bundle"),
         ("optimizer.pt", "hello", "optimizer.pt is not part of a bundle"),
-        ("training_config.yaml", "root: /data/clips/mosi", "contains the path /data/clips of this machine"),
+        ("training_config.yaml", "root: /data/clips/mosi", "contains the local path /data/clips"),
         ("README.md", "token hf_" + "a1B2" * 8, "looks like a Hub token"),
     ],
 )
@@ -253,7 +253,7 @@ def test_a_bundle_with_a_local_path_a_token_or_another_file_is_not_published(tmp
 
 def test_a_local_base_model_is_refused_with_a_hint(comparison, tmp_path):
     folder = comparison / "discriminative" / "seed-0"
-    with pytest.raises(PublishError, match=r"its base model is a folder of this machine, .* --merged"):
+    with pytest.raises(PublishError, match=r"its base model is a local folder, .* --merged"):
         publish_run(folder, NAME, token=TOKEN)
     check_run(folder, merged=True)
     with pytest.raises(PublishError, match="expected a finished discriminative run"):

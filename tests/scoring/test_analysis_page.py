@@ -64,7 +64,7 @@ def test_a_long_clip_has_a_plot_in_the_page_itself():
     assert source.startswith("data:image/png;base64,")
     picture = matplotlib.image.imread(io.BytesIO(base64.b64decode(source.split(",")[1])))
     assert (picture[..., :3] < 0.5).any()
-    assert "Each window of 4 s is scored by itself, with the words spoken in it;" in text
+    assert "Each window of 4 s is scored separately, with the words spoken in it;" in text
     assert timeline_html(WHOLE, **SHOWN) == ""
 
 

@@ -120,7 +120,7 @@ def test_another_ending_is_refused_before_anything_is_written(name, tmp_path):
 
 def test_a_file_that_is_there_is_not_written_over(tmp_path):
     (tmp_path / "scores.csv").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"scores\.csv is there already; remove it or give another --out"):
+    with pytest.raises(FileExistsError, match=r"scores\.csv already exists; remove it or give another --out"):
         writer(tmp_path / "scores.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
 
@@ -128,15 +128,15 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path):
 @pytest.mark.parametrize(
     ("before", "process", "said"),
     [
-        ({"model": "other"}, Process(0, 1), r"begun with other model \(other, now m\)"),
-        ({}, Process(0, 1), r"begun with other model \(None, now m\)"),
+        ({"model": "other"}, Process(0, 1), r"started with model other, now it is m"),
+        ({}, Process(0, 1), r"started with model None, now it is m"),
         (
             {"model": "m", "journal": VERSION - 1},
             Process(0, 1),
-            rf"begun with other journal \({VERSION - 1}, now {VERSION}\)",
+            rf"started with journal {VERSION - 1}, now it is {VERSION}",
         ),
-        ({"model": "m", "processes": 2}, Process(0, 1), r"begun with other processes \(2, now 1\)"),
-        ({"model": "m", "processes": 1}, Process(0, 2), r"begun with other processes \(1, now 2\)"),
+        ({"model": "m", "processes": 2}, Process(0, 1), r"started with processes 2, now it is 1"),
+        ({"model": "m", "processes": 1}, Process(0, 2), r"started with processes 1, now it is 2"),
     ],
 )
 def test_rows_of_other_settings_are_refused_by_the_field_that_differs(before, process, said, tmp_path):

@@ -82,7 +82,7 @@ def test_rows_are_in_order_with_a_reason_where_there_is_no_score(score, folder, 
     assert "b.mp4" in rows[1]["error"]
     assert code == 1
     assert said.startswith("2 scores in ")
-    assert "1 of them without a transcript" in complained
+    assert "1 of 3 clips without a transcript" in complained
     assert "1 of 3 clips have no score" in complained
     assert not list(tmp_path.glob("*.part*"))
 
@@ -125,7 +125,7 @@ def test_a_table_is_scored_by_its_columns_and_with_workers_alike(score, planted_
         (["--dtype", "float8"], "--dtype must be one of bfloat16, float16, float32, not 'float8'"),
         (["--quantize", "int3"], "--quantize must be one of nf4, none, not 'int3'"),
         (["--windows", "8s", "--text", "fine"], "--text cannot be combined with --windows"),
-        (["--windows", "8 parsecs"], "'8 parsecs' is not a length of time"),
+        (["--windows", "8 parsecs"], "'8 parsecs' is not a duration"),
         (["--table", "nowhere.csv"], "either files or --table"),
     ],
 )
@@ -154,7 +154,7 @@ def test_four_bit_weights_score_nearly_alike(folder, bundle):
 def test_intervals_are_columns_when_asked_for(score, folder, bundle, tmp_path):
     code, _, complained = score(folder / "a.mp4", "--interval", "0.9")
     assert code == 1
-    assert "no interval of level 0.9; it has none" in complained
+    assert "no interval of level 0.9; it is not calibrated" in complained
     config = json.loads((bundle / "config.json").read_text())
     calibrated = tmp_path / "calibrated"
     shutil.copytree(bundle, calibrated)
@@ -171,7 +171,7 @@ def test_a_file_that_is_there_is_not_written_over(score, folder, tmp_path):
     (tmp_path / "scores.csv").write_text("mine")
     code, _, complained = score(folder, "--out", tmp_path / "scores.csv")
     assert code == 1
-    assert "is there already" in complained
+    assert "already exists" in complained
     assert (tmp_path / "scores.csv").read_text() == "mine"
 
 
@@ -365,7 +365,7 @@ def test_a_part_file_of_other_settings_is_refused_by_name(score, folder, tmp_pat
     part.write_text(json.dumps({"journal": VERSION, "model": str(bundle), "device": "cpu", "dtype": "bfloat16"}) + "\n")
     code, _, complained = score(folder, "--out", out)
     assert code == 1
-    assert "was begun with other dtype (bfloat16, now float32)" in complained
+    assert "was started with dtype bfloat16, now it is float32" in complained
 
 
 def _interrupted(score, monkeypatch, after: int, *arguments) -> None:
@@ -471,7 +471,7 @@ def test_what_is_poisoned_half_read_or_oddly_named_costs_its_own_row_and_is_said
     assert "% of its audio" in rows[f"half{Path(half_read).suffix}"]["warning"]
     assert [row["warning"] for name, row in rows.items() if not name.startswith("half")] == [None] * 4
     assert code == 1
-    assert "1 of them read in part; the column warning says what is missing" in complained
+    assert "1 of 5 clips partly unreadable; the column warning says what is missing" in complained
     code, said, _ = score(folder)
     assert {"warning", "error"} <= set(said.splitlines()[0].split())
 

@@ -83,7 +83,7 @@ def test_lengths_of_time_are_read(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "8x", "s", "-3s", "1.2.3s", "30s1m", "nan", "1e3"])
 def test_what_is_no_length_of_time_is_said(text):
-    with pytest.raises(ValueError, match=r"is not a length of time; expected e\.g\. 8s, 1\.5, 1m30s or 500ms"):
+    with pytest.raises(ValueError, match=r"is not a duration; expected e\.g\. 8s, 1\.5, 1m30s or 500ms"):
         parse_seconds(text)
 
 
