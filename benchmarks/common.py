@@ -1,4 +1,4 @@
-"""What every benchmark needs: repeats in turn, medians with their spread, the machine, and JSON results."""
+"""Shared by all benchmarks: alternating repeats, medians with minimum and maximum, the machine, and JSON results."""
 
 import json
 import os
@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def in_turn(tasks: Mapping[str, Callable[[], object]], repeats: int = 5, warmups: int = 1) -> dict[str, list[float]]:
-    """Seconds of each task in each repeat; the tasks take turns, so that a slow spell of the machine meets them all."""
+    """Seconds of each task in each repeat; tasks alternate, so that a slow phase of the machine affects all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for repeat in range(-warmups, repeats):
         for name, task in tasks.items():
@@ -56,12 +56,12 @@ def save(name: str, result: dict) -> Path:
 
 def table(rows: Sequence[Sequence[object]]) -> str:
     """Rows as aligned columns, the first one the header."""
-    cells = [[_shown(cell) for cell in row] for row in rows]
+    cells = [[_formatted(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
 
 
-def _shown(cell: object) -> str:
+def _formatted(cell: object) -> str:
     if not isinstance(cell, float):
         return str(cell)
     return f"{cell:.0f}" if abs(cell) >= 1000 else f"{cell:.3g}"

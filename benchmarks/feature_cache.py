@@ -1,10 +1,10 @@
-"""An epoch of training with tower outputs from the cache against one without, on planted clips and the tiny backbone.
+"""Compares an epoch of training with and without the feature cache, with the tiny backbone.
 
     python benchmarks/feature_cache.py
 
-Preset llm, NF4, float32, batches of 8: what a second or later epoch takes on one core that does everything, and on two, one of them
-reading ahead; for planted clips (112 pixels high) and for 720p files of 5 s seen at the same number of pixels. The tiny backbone's
-towers cost little, so what is saved here is mostly reading media; at 7B the towers count too.
+Preset llm, NF4, float32, batches of 8: the time of a second or later epoch on one core, and on two with a worker that reads
+ahead; for planted clips (112 pixels high) and for 720p files of 5 s resized to the same number of pixels. The tiny backbone's
+towers are fast, so the cache mostly saves reading media here; at 7B the towers matter too.
 """
 
 import tempfile
@@ -39,18 +39,18 @@ def main() -> None:
         for name, clips in (("planted", planted), ("720p", large_clips(root))):
             result[name] = measure(root / name, clips, make_tiny_backbone(root / "tiny"))
     rows = [
-        (f"{name}, {workers}", *found["times_faster"].values())
+        (f"{name}, {workers}", *epoch_result["times_faster"].values())
         for name, points in result.items()
-        for workers, found in points["epochs"].items()
+        for workers, epoch_result in points["epochs"].items()
     ]
     print(table([("times faster with the cache", "median", "min", "max"), *rows]))
-    shares = [(name, *points["parts_of_an_epoch_without"].values()) for name, points in result.items()]
-    print(table([("an epoch without, one core: share of", "reading", "towers"), *shares]))
+    fractions = [(name, *points["parts_of_an_epoch_without"].values()) for name, points in result.items()]
+    print(table([("an epoch without, one core: fraction of", "reading", "towers"), *fractions]))
     print(f"results in {save('feature_cache', result)}")
 
 
 def large_clips(root: Path) -> list[Clip]:
-    """Files as people have them, each under a name of its own."""
+    """Clips with large files, one file each."""
     clips = []
     for index in range(16):
         path = root / f"large-{index}.mp4"
@@ -60,7 +60,7 @@ def large_clips(root: Path) -> list[Clip]:
 
 
 def measure(root: Path, clips: list[Clip], base: Path) -> dict:
-    """Epochs over the clips with and without the cache, and what it takes."""
+    """Time of epochs with and without the cache, and time and size of the cache."""
     processor = OmniSentProcessor.from_base(base, min_pixels=3136, max_pixels=12544)
     model_args = ModelArguments(base_model=str(base), dtype="float32", lora_preset="llm")
     cache = open_cache(root / "cache", model_args, processor)
@@ -91,7 +91,7 @@ def measure(root: Path, clips: list[Clip], base: Path) -> dict:
         "seconds_to_fill": filled,
         "bytes_a_clip": size.size / size.entries,
         "epochs": epochs,
-        "parts_of_an_epoch_without": share_of_parts(plain, whole, collate),
+        "parts_of_an_epoch_without": fractions_of_epoch(plain, whole, collate),
     }
 
 
@@ -104,8 +104,10 @@ def epoch(dataset: ClipDataset, model: OmniForSentimentRegression, collate: Clip
         model.zero_grad()
 
 
-def share_of_parts(dataset: ClipDataset, model: OmniForSentimentRegression, collate: ClipCollator) -> dict[str, float]:
-    """Where the time of an epoch goes that has no cache: reading, towers, and all that a cache leaves."""
+def fractions_of_epoch(
+    dataset: ClipDataset, model: OmniForSentimentRegression, collate: ClipCollator
+) -> dict[str, float]:
+    """Fractions of an epoch without cache that reading and towers take."""
     batches = list(DataLoader(dataset, batch_size=8, collate_fn=collate))
     names = ("input_features", "feature_attention_mask", "pixel_values_videos", "video_grid_thw")
     media = [{name: batch[name] for name in names if name in batch} for batch in batches]

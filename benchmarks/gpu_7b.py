@@ -1,11 +1,11 @@
-"""The true 7B Thinker on one GPU, with random weights made on the spot: QLoRA steps, scoring, and the generative readout.
+"""The 7B Thinker on one GPU, with random weights: QLoRA steps, scoring, and the generative readout.
 
     python benchmarks/gpu_7b.py [--size tiny] [--minutes 7]
 
-Nothing is downloaded or decoded: frames and sound are made up, as 16 frames with 4.2 s of sound (the mean of a CMU-MOSI clip), and
-go through the real processor. Random weights take the time and memory of trained ones. `--size tiny` walks the same path in
-seconds, on a CPU too; its figures mean nothing. What does not fit in memory or in the minutes is written down as such. A table
-comes last.
+Nothing is downloaded or decoded: the real processor encodes 16 random frames with 4.2 s of random audio (the mean length of a
+CMU-MOSI clip). Random weights take the same time and memory as trained ones. `--size tiny` runs the same code in seconds, also on
+a CPU; its results are meaningless. Measurements that do not fit in memory or time are recorded as skipped. A table is printed at
+the end.
 """
 
 import argparse
@@ -39,8 +39,8 @@ from omnisent.thinker_omnisent import (
 )
 from omnisent.training.tiny_backbone import make_tiny_backbone
 
-FRAMES, SOUND_SECONDS = 16, 4.2
-PICTURE = {"7b": (336, 588), "tiny": (56, 84)}
+FRAMES, AUDIO_SECONDS = 16, 4.2
+FRAME_SIZE = {"7b": (336, 588), "tiny": (56, 84)}
 TRAIN_BATCHES, SCORE_BATCHES = (1, 2, 4, 8), (1, 8, 16)
 ANSWER_TOKENS = 5
 REPEATS = 3
@@ -59,10 +59,10 @@ class Bench:
             self.processor = OmniSentProcessor.from_base(base)
             self.config = self._config(thinker_config(base))
         generator = torch.Generator().manual_seed(0)
-        height, width = PICTURE[size]
+        height, width = FRAME_SIZE[size]
         frames = torch.randint(0, 256, (FRAMES, 3, height, width), generator=generator, dtype=torch.uint8)
-        sound = np.random.default_rng(0).normal(0, 0.1, round(SOUND_SECONDS * SAMPLE_RATE)).astype(np.float32)
-        media = ClipMedia(frames, 2 * SOUND_SECONDS / FRAMES, sound, SOUND_SECONDS)
+        audio = np.random.default_rng(0).normal(0, 0.1, round(AUDIO_SECONDS * SAMPLE_RATE)).astype(np.float32)
+        media = ClipMedia(frames, 2 * AUDIO_SECONDS / FRAMES, audio, AUDIO_SECONDS)
         self.clip = self.processor.assemble("I did not expect to like it as much as I did.", media)
 
     def _config(self, tiny: ThinkerConfig) -> ThinkerConfig:
@@ -74,10 +74,10 @@ class Bench:
             setattr(config, name, getattr(tiny, name))
         return config
 
-    def batch(self, clips: int, known: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-        """So many clips on the device; with the towers' output of one where it is known."""
+    def batch(self, clips: int, features: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        """A batch of `clips` copies on the device, with cached tower outputs if given."""
         layout = ("input_ids", "position_ids")
-        clip = self.clip if known is None else {**{name: self.clip[name] for name in layout}, **known}
+        clip = self.clip if features is None else {**{name: self.clip[name] for name in layout}, **features}
         batch = self.processor.pad([clip] * clips).to(self.device)
         floats = {name: value.to(self.dtype) for name, value in batch.items() if value.is_floating_point()}
         return {**batch, **floats}
@@ -101,7 +101,7 @@ class Bench:
         return thinker.requires_grad_(False).eval()
 
     def measure(self, task: Callable[[], object]) -> dict:
-        """Seconds and peak bytes of a task, or why there are none."""
+        """Seconds and peak bytes of a task, or why it was skipped."""
         if time.monotonic() > self.end:
             return {"skipped": "out of time"}
         try:
@@ -124,32 +124,32 @@ class Bench:
         return {"seconds": spread(seconds), "peak_memory_bytes": peak}
 
     def free(self) -> None:
-        """Give back what is not used."""
+        """Release unused memory."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def matmul_rate(self) -> float:
-        """Floating point operations a second of a large product in the computation's dtype."""
+        """Floating point operations per second of a large matrix product in the computation's dtype."""
         side = 8192 if self.device.type == "cuda" else 512
         left, right = (torch.randn(side, side, device=self.device, dtype=self.dtype) for _ in range(2))
-        found = self.measure(lambda: [left @ right for _ in range(10)])
-        return 10 * 2 * side**3 / found["seconds"]["median"]
+        measured = self.measure(lambda: [left @ right for _ in range(10)])
+        return 10 * 2 * side**3 / measured["seconds"]["median"]
 
     def forward_operations(self, *, towers: bool) -> float:
-        """Of one clip's forward pass, in its linear layers and attention scores: two for each multiplication."""
+        """Floating point operations of one clip's forward pass, in linear layers and attention scores: two per multiplication."""
         text, vision, audio = self.config.text_config, self.config.vision_config, self.config.audio_config
         tokens = len(self.clip["input_ids"])
         total = _stack(tokens, text.num_hidden_layers, text.hidden_size, text.intermediate_size, 3, text)
         if towers:
-            patches, sounds = len(self.clip["pixel_values_videos"]), math.ceil(SOUND_SECONDS * 50)
+            patches, audio_frames = len(self.clip["pixel_values_videos"]), math.ceil(AUDIO_SECONDS * 50)
             total += _stack(patches, vision.depth, vision.hidden_size, vision.intermediate_size, 3)
-            total += _stack(sounds, audio.encoder_layers, audio.d_model, audio.encoder_ffn_dim, 2)
+            total += _stack(audio_frames, audio.encoder_layers, audio.d_model, audio.encoder_ffn_dim, 2)
         return total
 
 
 def _stack(tokens: int, layers: int, hidden: int, intermediate: int, mlp: int, text=None) -> float:
-    """Operations of a stack of layers on a sequence; grouped keys and values are counted as they are."""
+    """Operations of a stack of layers on a sequence; grouped keys and values are counted once per group."""
     kv = 1.0 if text is None else text.num_key_value_heads / text.num_attention_heads
     linear = (2 + 2 * kv) * hidden**2 + mlp * hidden * intermediate
     attention = 2 * tokens * hidden if text is not None else 0  # the towers attend within windows
@@ -177,7 +177,7 @@ def training(bench: Bench) -> Iterator[dict]:
     for preset, cached in (("paper", False), ("llm", False), ("llm", True)):
         bench.free()
         thinker = bench.thinker(nf4=True).model
-        known = _features(bench, thinker) if cached else None
+        features = _features(bench, thinker) if cached else None
         if cached:
             thinker.visual = thinker.audio_tower = None
         model = _regression(bench, thinker)
@@ -190,17 +190,19 @@ def training(bench: Bench) -> Iterator[dict]:
             else:
                 model.gradient_checkpointing_disable()
             for clips in TRAIN_BATCHES:
-                batch = {**bench.batch(clips, known), "labels": torch.zeros(clips, device=bench.device)}
+                batch = {**bench.batch(clips, features), "labels": torch.zeros(clips, device=bench.device)}
 
                 def step(model=model, batch=batch, optimizer=optimizer) -> None:
                     model(**batch).loss.backward()
                     optimizer.step()
                     optimizer.zero_grad()
 
-                found = bench.measure(step)
-                operations = clips * bench.forward_operations(towers=not cached) * 2  # forward, and back to the inputs
+                measured = bench.measure(step)
+                operations = (
+                    clips * bench.forward_operations(towers=not cached) * 2
+                )  # forward, and backward to the inputs
                 what = {"what": f"train {preset}{', cached' * cached}", "checkpointing": checkpointing, "clips": clips}
-                yield {**what, **found, **_rate(bench, found, operations)}
+                yield {**what, **measured, **_rate(bench, measured, operations)}
         del model, optimizer, thinker
 
 
@@ -209,18 +211,18 @@ def scoring(bench: Bench) -> Iterator[dict]:
     for nf4 in (False, True):
         bench.free()
         whole = bench.thinker(nf4=nf4)
-        known = _features(bench, whole.model)
+        features = _features(bench, whole.model)
         ways = _ways(bench, whole)
         kind = "NF4" if nf4 else str(bench.dtype).removeprefix("torch.")
         for clips in SCORE_BATCHES:
             for cached in (False, True):
-                batch = bench.batch(clips, known if cached else None)
+                batch = bench.batch(clips, features if cached else None)
                 operations = clips * bench.forward_operations(towers=not cached)
                 for way, task in ways.items():
                     with torch.inference_mode():
-                        found = bench.measure(partial(task, batch))
+                        measured = bench.measure(partial(task, batch))
                     what = {"what": f"{way}, {kind}{', cached' * cached}", "clips": clips}
-                    yield {**what, **found, **_rate(bench, found, operations)}
+                    yield {**what, **measured, **_rate(bench, measured, operations)}
         del whole, ways  # before the next ones are made
 
 
@@ -247,20 +249,22 @@ def _features(bench: Bench, thinker) -> dict[str, torch.Tensor]:
         return tower_features(thinker, **{name: batch[name] for name in names})
 
 
-def _rate(bench: Bench, found: dict, operations: float) -> dict:
-    return {"share_of_matmul_rate": operations / found["seconds"]["median"] / bench.rate} if "seconds" in found else {}
+def _rate(bench: Bench, measured: dict, operations: float) -> dict:
+    if "seconds" not in measured:
+        return {}
+    return {"share_of_matmul_rate": operations / measured["seconds"]["median"] / bench.rate}
 
 
 def main(argv: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=("7b", "tiny"), default="7b")
-    parser.add_argument("--minutes", type=float, default=7.0, help="no measurement is started after so long")
-    parser.add_argument("--name", help="of the result file, in place of gpu_<size>")
-    wanted = parser.parse_args(argv)
-    if wanted.size == "7b" and not torch.cuda.is_available():
-        raise SystemExit("gpu_7b: there is no GPU here; `--size tiny` walks the same path on a CPU")
+    parser.add_argument("--minutes", type=float, default=7.0, help="start no measurement after this many minutes")
+    parser.add_argument("--name", help="name of the result file, instead of gpu_<size>")
+    options = parser.parse_args(argv)
+    if options.size == "7b" and not torch.cuda.is_available():
+        raise SystemExit("gpu_7b: there is no GPU here; `--size tiny` runs the same code on a CPU")
     torch.manual_seed(0)
-    bench = Bench(wanted.size, wanted.minutes)
+    bench = Bench(options.size, options.minutes)
     bench.rate = bench.matmul_rate()
     rows = []
     for part in (training, scoring):
@@ -269,7 +273,7 @@ def main(argv: list[str] | None = None) -> dict:
             print(row["what"], row["clips"], row.get("skipped") or f"{row['seconds']['median']:.4f} s", flush=True)
     device = torch.cuda.get_device_name() if bench.device.type == "cuda" else "cpu"
     result = {
-        "size": wanted.size,
+        "size": options.size,
         "device": device,
         "matmul_operations_per_second": bench.rate,
         "tokens_a_clip": len(bench.clip["input_ids"]),
@@ -277,14 +281,17 @@ def main(argv: list[str] | None = None) -> dict:
     }
     print(
         table(
-            [("what", "checkpointing", "clips", "seconds", "clips/s", "peak GB", "of matmul rate"), *map(_shown, rows)]
+            [
+                ("what", "checkpointing", "clips", "seconds", "clips/s", "peak GB", "of matmul rate"),
+                *map(_table_row, rows),
+            ]
         )
     )
-    print(f"results in {save(wanted.name or f'gpu_{wanted.size}', result)}")
+    print(f"results in {save(options.name or f'gpu_{options.size}', result)}")
     return result
 
 
-def _shown(row: dict) -> tuple:
+def _table_row(row: dict) -> tuple:
     if "skipped" in row:
         return row["what"], row.get("checkpointing", ""), row["clips"], row["skipped"], "", "", ""
     seconds, peak = row["seconds"]["median"], row["peak_memory_bytes"]

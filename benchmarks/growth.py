@@ -1,9 +1,9 @@
-"""How time and memory grow with clips, with a clip's length and with the batch: each point in a process of its own.
+"""Growth of time and memory with the number of clips, their length and the batch size; each point in its own process.
 
     python benchmarks/growth.py
 
-Tiny backbone, float32, one core, no workers; made clips of 112 x 112 pixels with sound. Seconds are the median of five repeats up
-to 500 clips, and of one beyond. Peak memory is the process's, imports and all.
+Tiny backbone, float32, one core, no workers; synthetic clips of 112 x 112 pixels with audio. Seconds are the median of five
+repeats up to 500 clips, and of one beyond. Peak memory is that of the process, including imports.
 """
 
 import json
@@ -35,12 +35,12 @@ def make_clip(path: Path, seconds: float) -> None:
     count = round(seconds * FPS)
     ramp = np.linspace(0, 200, 112, dtype=np.float32)
     frames = np.stack([np.roll(np.add.outer(ramp, ramp) / 2, 3 * index, 1) for index in range(count)]).astype(np.uint8)
-    sound = 0.3 * np.sin(np.arange(round(seconds * 16_000)) / 12)
-    write_video(path, frames[..., None].repeat(3, -1), FPS, sound.astype(np.float32))
+    audio = 0.3 * np.sin(np.arange(round(seconds * 16_000)) / 12)
+    write_video(path, frames[..., None].repeat(3, -1), FPS, audio.astype(np.float32))
 
 
 def point(base: str, video: str, clips: int, batch: int) -> None:
-    """Score so many copies of a clip; prints seconds, peak bytes and tokens a clip as JSON."""
+    """Score `clips` copies of a clip; prints seconds, peak bytes and tokens per clip as JSON."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     processor = OmniSentProcessor.from_base(base, min_pixels=3136, max_pixels=12544)
@@ -58,7 +58,7 @@ def point(base: str, video: str, clips: int, batch: int) -> None:
 def score_all(
     model: OmniForSentimentRegression, processor: OmniSentProcessor, clip: dict, clips: int, batch: int
 ) -> None:
-    """So many copies of a clip, none of whose results are kept."""
+    """Score `clips` copies of a clip, without keeping the results."""
     for start in range(0, clips, batch):
         model(**processor([clip] * min(batch, clips - start)))
 
@@ -85,29 +85,29 @@ def main() -> None:
             result["batch"][batch] = measure(base, root / "2.mp4", 128, batch)
     for name, points in result.items():
         rows = [
-            (at, found["seconds"], found["peak_memory_bytes"] / 1e6, found["tokens_a_clip"])
-            for at, found in points.items()
+            (at, measured["seconds"], measured["peak_memory_bytes"] / 1e6, measured["tokens_a_clip"])
+            for at, measured in points.items()
         ]
-        print(table([(name, "seconds", "peak MB", "tokens a clip"), *rows]))
+        print(table([(name, "seconds", "peak MB", "tokens per clip"), *rows]))
     plot(result, RESULTS / "growth.png")
     print(f"results in {save('growth', result)} and growth.png")
 
 
 def plot(result: dict, path: Path) -> None:
-    """Seconds and peak memory over each of the three."""
+    """Seconds and peak memory over number of clips, length and batch size."""
     figure = Figure(figsize=(11, 5.5), layout="constrained")
     titles = {
-        "clips": "clips (2 s each, batches of 8)",
-        "clip_seconds": "seconds of a clip (32 clips)",
-        "batch": "batch (128 clips)",
+        "clips": "number of clips (2 s each, batches of 8)",
+        "clip_seconds": "length of a clip, s (32 clips)",
+        "batch": "batch size (128 clips)",
     }
     for column, (name, title) in enumerate(titles.items()):
-        points = {float(at): found for at, found in result[name].items()}
+        points = {float(at): measured for at, measured in result[name].items()}
         for row, (key, scale, label) in enumerate(
             (("seconds", 1, "seconds"), ("peak_memory_bytes", 1e6, "peak memory, MB"))
         ):
             axes = figure.add_subplot(2, 3, 3 * row + column + 1)
-            heights = [found[key] / scale for found in points.values()]
+            heights = [measured[key] / scale for measured in points.values()]
             axes.plot(list(points), heights, marker="o", color="#0072B2")
             axes.set_ylim(0, 1.1 * max(heights))
             axes.set_xlim(left=0)

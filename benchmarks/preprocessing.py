@@ -1,11 +1,11 @@
-"""From a file to model inputs: ours against the usual path, and against decoding alone, on one core.
+"""From a file to model inputs: this package compared with the usual path and with decoding alone, on one core.
 
     python benchmarks/preprocessing.py [BUNDLE]
 
 Usual path: `qwen_omni_utils.process_mm_info` and `Qwen2_5OmniProcessor` with the same frames and pixel budget, its video reader
-replaced by one that decodes every frame with PyAV (none of its own can be installed with wheels alone), its sound by an `ffmpeg`
-program as it wants it. Floor: decoding all frames and the sound with PyAV, and nothing else. With a trained bundle, such as the
-demo's, also how far the 8-bit resize moves its scores, of planted clips.
+replaced by one that decodes every frame with PyAV (its own readers have no wheels), and an `ffmpeg` program for the audio. Lower
+bound (`floor` in the results): only decoding all frames and the audio with PyAV. With a trained bundle, such as the demo's, it
+also measures how much the 8-bit resize changes scores of planted clips.
 """
 
 import cProfile
@@ -39,9 +39,9 @@ BUDGET = {"fps": 2.0, "min_frames": 4, "max_frames": 16, "min_pixels": 128 * 28 
 
 
 def make_clip(path: Path, height: int, width: int, seconds: float, seed: int) -> None:
-    """A head that moves before a still room, with a camera's grain and a voice-like sound.
+    """A moving head in front of a still background, with camera noise and voice-like audio.
 
-    Like in files from people, about half of the frames are then of the kind that no other frame needs.
+    As in typical files, about half of the frames are then non-reference frames.
     """
     generator = np.random.default_rng(seed)
 
@@ -49,7 +49,7 @@ def make_clip(path: Path, height: int, width: int, seconds: float, seed: int) ->
         field = torch.from_numpy(generator.uniform(40, 215, (1, 3, 24, 40)).astype(np.float32))
         return F.interpolate(field, (height, width), mode="bicubic")[0].permute(1, 2, 0).numpy()
 
-    room, head = texture(), texture()
+    background, head = texture(), texture()
     noise = F.avg_pool2d(torch.from_numpy(generator.normal(0, 1, (1, 1, height + 2, width + 2))), 3, 1)[0, 0]
     grain = (2 * noise / noise.std()).float().numpy()[..., None]
     rows, columns = np.ogrid[:height, :width]
@@ -57,22 +57,22 @@ def make_clip(path: Path, height: int, width: int, seconds: float, seed: int) ->
     for index in range(len(frames)):
         y, x = (round(height / 60 * f(index / 12)) for f in (np.sin, np.cos))
         ellipse = (rows - height / 2 - y) ** 2 / 0.38**2 + (columns - width / 2 - x) ** 2 / 0.28**2 < height**2
-        picture = np.where(ellipse[..., None], np.roll(head, (y, x), (0, 1)), room)
-        frames[index] = (picture + np.roll(grain, tuple(generator.integers(0, height, 2)), (0, 1))).clip(0, 255)
+        image = np.where(ellipse[..., None], np.roll(head, (y, x), (0, 1)), background)
+        frames[index] = (image + np.roll(grain, tuple(generator.integers(0, height, 2)), (0, 1))).clip(0, 255)
     time = np.arange(round(seconds * 44_100)) / 44_100
-    sound = 0.3 * np.sin(2 * np.pi * (140 + 30 * np.sin(5 * time)) * time) * (0.6 + 0.4 * np.sin(19 * time))
-    write_video(path, frames, FPS, sound.astype(np.float32), sample_rate=44_100, preset="medium")
+    audio = 0.3 * np.sin(2 * np.pi * (140 + 30 * np.sin(5 * time)) * time) * (0.6 + 0.4 * np.sin(19 * time))
+    write_video(path, frames, FPS, audio.astype(np.float32), sample_rate=44_100, preset="medium")
 
 
 def decode_alone(path: str) -> None:
-    """The floor."""
+    """The lower bound."""
     with av.open(path) as container:
         for packet in container.demux():
             packet.decode()
 
 
 def read_every_frame(element: dict) -> tuple[torch.Tensor, dict, float]:
-    """The usual path's reader: decode all, then choose."""
+    """The reader of the usual path: decode all frames, then choose."""
     with av.open(element["video"]) as container:
         stream = container.streams.video[0]
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
@@ -84,7 +84,7 @@ def read_every_frame(element: dict) -> tuple[torch.Tensor, dict, float]:
 
 
 class UsualPath:
-    """qwen-omni-utils and Qwen2_5OmniProcessor, as their documentation has it."""
+    """qwen-omni-utils and Qwen2_5OmniProcessor, used as documented."""
 
     def __init__(self, base: Path, ours: OmniSentProcessor):
         self.processor, self.ours = Qwen2_5OmniProcessor.from_pretrained(base), ours
@@ -103,11 +103,11 @@ class UsualPath:
             },
         ]
         text = self.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-        sound, _, videos, options = process_mm_info(conversation, use_audio_in_video=True, return_video_kwargs=True)
+        audio, _, videos, options = process_mm_info(conversation, use_audio_in_video=True, return_video_kwargs=True)
         return self.processor(
             text=text,
             videos=videos,
-            audio=sound,
+            audio=audio,
             fps=options["fps"][0],
             do_sample_frames=False,
             do_resize=False,
@@ -118,7 +118,7 @@ class UsualPath:
 
 
 class Clips(Dataset):
-    """Encoded clips, for the measurement over workers."""
+    """Encoded clips, to measure DataLoader workers."""
 
     def __init__(self, paths: list[str], processor: OmniSentProcessor):
         self.paths, self.processor = paths, processor
@@ -156,7 +156,7 @@ def main() -> None:
 
 
 def measure(paths: dict[str, str], exact: OmniSentProcessor, fast: OmniSentProcessor, usual: UsualPath) -> dict:
-    """Seconds a clip of each path on one core, and ratios over all clips together."""
+    """Seconds per clip of each path on one core, and ratios over all clips."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     clips, totals = {}, {}
@@ -193,24 +193,24 @@ def measure(paths: dict[str, str], exact: OmniSentProcessor, fast: OmniSentProce
 
 
 def profiled(paths: list[str], processor: OmniSentProcessor, rows: int = 12) -> list[dict]:
-    """The functions in which encoding spends most of its time by themselves."""
+    """The functions with the largest own time while encoding."""
     profiler = cProfile.Profile()
     profiler.enable()
     for path in paths:
         processor.encode({"video": path})
     profiler.disable()
-    found = sorted(pstats.Stats(profiler).stats.items(), key=lambda item: -item[1][2])
-    total = sum(values[2] for _, values in found)
+    functions = sorted(pstats.Stats(profiler).stats.items(), key=lambda item: -item[1][2])
+    total = sum(values[2] for _, values in functions)
     table_rows = [
         {"function": f"{Path(file).name} {name}".removeprefix("~ "), "calls": values[1], "share": values[2] / total}
-        for (file, _, name), values in found[:rows]
+        for (file, _, name), values in functions[:rows]
     ]
     print(table([("function", "calls", "share"), *(row.values() for row in table_rows)]))
     return table_rows
 
 
 def score_change(bundle: str, root: Path) -> dict[str, float]:
-    """How far scores of planted test clips with picture move when the frames are resized in 8 bits; label units."""
+    """How much the 8-bit resize changes scores of planted test clips with video; label units."""
     model = AutoModel.from_pretrained(bundle, trust_remote_code=True)
     processor = AutoProcessor.from_pretrained(bundle, trust_remote_code=True)
     clips = [clip.to_dict() for clip in make_planted_clips(root / "planted") if clip.split == "test" and clip.video]
@@ -219,20 +219,22 @@ def score_change(bundle: str, root: Path) -> dict[str, float]:
         with torch.inference_mode():
             scores.append(torch.cat([model(**processor(clip)).scores for clip in clips]))
     moved = (scores[1] - scores[0]).abs()
-    found = {"clips": len(clips), "mean": moved.mean().item(), "largest": moved.max().item()}
-    print(f"8-bit resize moves {len(clips)} scores by {found['mean']:.4f} on average, at most {found['largest']:.4f}")
-    return found
+    change = {"clips": len(clips), "mean": moved.mean().item(), "largest": moved.max().item()}
+    print(
+        f"8-bit resize changes {len(clips)} scores by {change['mean']:.4f} on average, at most {change['largest']:.4f}"
+    )
+    return change
 
 
 def over_workers(paths: list[str], processor: OmniSentProcessor) -> dict:
-    """Clips a second with one and two DataLoader workers, after their start."""
-    found = {}
+    """Clips per second with one and two DataLoader workers, without their start."""
+    rates = {}
     for workers in (1, 2):
         loader = DataLoader(Clips(paths * 2, processor), batch_size=None, num_workers=workers, persistent_workers=True)
         seconds = in_turn({"all": lambda loader=loader: list(loader)}, repeats=5)["all"]
-        found[str(workers)] = spread([len(loader) / value for value in seconds])
-    print(table([("workers", "clips/s", "min", "max"), *((name, *rate.values()) for name, rate in found.items())]))
-    return found
+        rates[str(workers)] = spread([len(loader) / value for value in seconds])
+    print(table([("workers", "clips/s", "min", "max"), *((name, *rate.values()) for name, rate in rates.items())]))
+    return rates
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What each readout costs: the model alone, and from file to score, over the number of answer tokens.
+"""The cost of each readout: the model alone, and from file to score, by number of answer tokens.
 
     python benchmarks/readouts.py
 
-Tiny backbone, float32, planted clips, batches of 8, one core. Greedy writing never stops early here, so that the number of
-tokens is what it says. At 7B a prompt weighs more, beside the reading of files as well as beside a token. Peak memory is that of a
-process that does one of them alone, imports and weights included.
+Tiny backbone, float32, planted clips, batches of 8, one core. Greedy decoding never stops early here, so that the number of
+tokens is exact. At 7B the prompt takes a larger part of the time, compared with reading files and with a token. Peak memory is
+that of a process with only one readout, including imports and weights.
 """
 
 import subprocess
@@ -51,16 +51,16 @@ def main() -> None:
             }
             for readout, values in seconds.items()
         }
-        rows = [(readout, *found["times_discriminative"].values()) for readout, found in result[name].items()]
+        rows = [(readout, *cost["times_discriminative"].values()) for readout, cost in result[name].items()]
         print(table([(f"{name}: times discriminative", "median", "min", "max"), *rows]))
     print(table([("peak memory", "MB"), *((name, peak / 1e6) for name, peak in peaks.items())]))
     print(f"results in {save('readouts', result)}")
 
 
 def planted_clips(root: Path) -> list[dict]:
-    """Test clips, made where there are none."""
-    made = make_planted_clips(root / "planted", n_train=8, n_valid=8, n_test=48)
-    return [clip.to_dict() for clip in made]
+    """The planted clips, created if missing."""
+    clips = make_planted_clips(root / "planted", n_train=8, n_valid=8, n_test=48)
+    return [clip.to_dict() for clip in clips]
 
 
 def readouts(base: Path, processor: OmniSentProcessor) -> dict[str, Callable[[dict], object]]:
@@ -76,14 +76,14 @@ def readouts(base: Path, processor: OmniSentProcessor) -> dict[str, Callable[[di
 
 
 def peak_of(root: Path, name: str) -> int:
-    """Peak bytes of a new process that scores all clips in one way."""
+    """Peak bytes of a new process that scores all clips with one readout."""
     command = [sys.executable, __file__, str(root), name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout.splitlines()[-1])
 
 
-def one_way(root: Path, name: str) -> None:
-    """What `peak_of` starts."""
+def score_with_one(root: Path, name: str) -> None:
+    """The process that `peak_of` starts."""
     torch.set_num_threads(1)
     clips, base = planted_clips(root), make_tiny_backbone(root / "tiny")
     processor = OmniSentProcessor.from_base(base, min_pixels=3136, max_pixels=12544)
@@ -96,6 +96,6 @@ def one_way(root: Path, name: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        one_way(Path(sys.argv[1]), sys.argv[2])
+        score_with_one(Path(sys.argv[1]), sys.argv[2])
     else:
         main()

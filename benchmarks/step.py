@@ -1,9 +1,9 @@
-"""One training step: where its time goes, what padding costs, and what the attention implementation changes.
+"""One training step: the time of its parts, the cost of padding, and the effect of the attention implementation.
 
     python benchmarks/step.py
 
-Tiny backbone, NF4, float32, preset llm, tower outputs known, one core; clips about as long as those of CMU-MOSI (log-normal, mean
-4.2 s, at most 14 s). The profiler's table is of one step.
+Tiny backbone, NF4, float32, preset llm, cached tower outputs, one core; clips as long as those of CMU-MOSI (log-normal, mean 4.2
+s, at most 14 s). The profiler's table is for one step.
 """
 
 import tempfile
@@ -26,20 +26,22 @@ from omnisent.training.backbone import build_model
 from omnisent.training.tiny_backbone import make_tiny_backbone
 
 CLIPS, BATCH = 64, 8
-PICTURE = (56, 84)
+FRAME_SIZE = (56, 84)
 FPS, FRAMES = 2.0, (4, 16)
 
 
 def make_clip(processor: OmniSentProcessor, seconds: float) -> dict[str, torch.Tensor]:
-    """Encoded noise of so many seconds, with as many frames as the processor would take."""
+    """Encoded noise of a given length, with as many frames as the processor would sample."""
     frames = 2 * round(min(max(seconds * FPS, FRAMES[0]), FRAMES[1]) / 2)
-    pixels = torch.randint(0, 256, (frames, 3, *PICTURE), dtype=torch.uint8)
-    sound = np.random.default_rng(0).normal(0, 0.1, round(seconds * SAMPLE_RATE)).astype(np.float32)
-    return processor.assemble("so the story was good", ClipMedia(pixels, 2 * seconds / frames, sound, seconds))
+    pixels = torch.randint(0, 256, (frames, 3, *FRAME_SIZE), dtype=torch.uint8)
+    audio = np.random.default_rng(0).normal(0, 0.1, round(seconds * SAMPLE_RATE)).astype(np.float32)
+    return processor.assemble("so the story was good", ClipMedia(pixels, 2 * seconds / frames, audio, seconds))
 
 
-def known(model: OmniForSentimentRegression, processor: OmniSentProcessor, clip: dict) -> dict[str, torch.Tensor]:
-    """A clip with its tower outputs in place of sound and picture, as a feature cache gives it."""
+def with_features(
+    model: OmniForSentimentRegression, processor: OmniSentProcessor, clip: dict
+) -> dict[str, torch.Tensor]:
+    """A clip with tower outputs instead of audio and video, as from a feature cache."""
     batch = dict(processor.pad([clip]))
     layout = {name: clip[name] for name in ("input_ids", "position_ids")}
     names = ("input_features", "feature_attention_mask", "pixel_values_videos", "video_grid_thw")
@@ -58,7 +60,7 @@ def main() -> None:
         models = {name: _model(base, name) for name in ("sdpa", "eager")}
     model = models["sdpa"]
     whole = [make_clip(processor, seconds) for seconds in lengths]
-    clips = [known(model, processor, clip) for clip in whole]
+    clips = [with_features(model, processor, clip) for clip in whole]
     orders = {
         "random": generator.permutation(CLIPS).tolist(),
         "grouped by length": list(LengthGroupedSampler(BATCH, lengths=(1000 * lengths).astype(int).tolist())),
@@ -70,26 +72,26 @@ def main() -> None:
         ]
         for name, order in orders.items()
     }
-    tasks = {name: lambda found=found: _epoch(model, found) for name, found in batches.items()}
+    tasks = {name: lambda epoch=epoch: _epoch(model, epoch) for name, epoch in batches.items()}
     tasks["random, eager attention"] = lambda: _epoch(models["eager"], batches["random"])
     seconds = in_turn(tasks)
     result = {
         "clips": CLIPS,
         "batch": BATCH,
         "padding_share": {
-            name: 1 - sum(int(b["attention_mask"].sum()) for b in found) / sum(b["input_ids"].numel() for b in found)
-            for name, found in batches.items()
+            name: 1 - sum(int(b["attention_mask"].sum()) for b in epoch) / sum(b["input_ids"].numel() for b in epoch)
+            for name, epoch in batches.items()
         },
         "times_random": {name: ratio(values, seconds["random"]) for name, values in seconds.items()},
         "seconds_a_step": {name: spread([v * BATCH / CLIPS for v in values]) for name, values in seconds.items()},
         "parts": parts(model, processor, whole[:BATCH]),
         "profile": profiled(model, batches["random"][0]),
     }
-    rows = [(name, *found.values()) for name, found in result["times_random"].items()]
+    rows = [(name, *times.values()) for name, times in result["times_random"].items()]
     print(table([("a step: times random order", "median", "min", "max"), *rows]))
-    print(table([("", "share of padding"), *result["padding_share"].items()]))
-    print(table([("part of a step, towers included", "median share"), *result["parts"].items()]))
-    print(table([("operation", "calls", "own ms", "share"), *(row.values() for row in result["profile"])]))
+    print(table([("", "fraction of padding"), *result["padding_share"].items()]))
+    print(table([("part of a step, towers included", "median fraction"), *result["parts"].items()]))
+    print(table([("operation", "calls", "own ms", "fraction"), *(row.values() for row in result["profile"])]))
     print(f"results in {save('step', result)}")
 
 
@@ -108,11 +110,11 @@ def _epoch(model: OmniForSentimentRegression, batches: list[dict]) -> None:
 
 
 def parts(model: OmniForSentimentRegression, processor: OmniSentProcessor, clips: list[dict]) -> dict[str, float]:
-    """Share of a step's time that each of its parts takes, for a batch with sound and picture."""
+    """Fraction of a step's time that each of its parts takes, for a batch with audio and video."""
     batch = dict(processor.pad(clips))
-    media = {name: batch[name] for name in ("input_features", "feature_attention_mask")}
-    pictures = {name: batch[name] for name in ("pixel_values_videos", "video_grid_thw")}
-    features = tower_features(model.model, **media, **pictures)
+    audio = {name: batch[name] for name in ("input_features", "feature_attention_mask")}
+    video = {name: batch[name] for name in ("pixel_values_videos", "video_grid_thw")}
+    features = tower_features(model.model, **audio, **video)
 
     def language_model() -> torch.Tensor:
         embeds = embed_clips(model.model, batch["input_ids"], **features)
@@ -126,8 +128,8 @@ def parts(model: OmniForSentimentRegression, processor: OmniSentProcessor, clips
     hidden = language_model().detach()
     seconds = in_turn(
         {
-            "audio tower, forward": lambda: tower_features(model.model, **media),
-            "vision tower, forward": lambda: tower_features(model.model, **pictures),
+            "audio tower, forward": lambda: tower_features(model.model, **audio),
+            "vision tower, forward": lambda: tower_features(model.model, **video),
             "embedding and language model, forward": language_model,
             "the same, forward and backward": lambda: language_model().sum().backward(),
             "pooling and head": lambda: model.score(pool_last_token(hidden, batch["attention_mask"])),
@@ -139,11 +141,11 @@ def parts(model: OmniForSentimentRegression, processor: OmniSentProcessor, clips
 
 
 def profiled(model: OmniForSentimentRegression, batch: dict, rows: int = 12) -> list[dict]:
-    """The operations that take most of a step by themselves."""
-    with profile(activities=[ProfilerActivity.CPU]) as found, record_function("step"):
+    """The operations with the largest own time in a step."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler, record_function("step"):
         model(**batch).loss.backward()
     model.zero_grad()
-    events = [event for event in found.key_averages() if event.key != "step"]
+    events = [event for event in profiler.key_averages() if event.key != "step"]
     total = sum(event.self_cpu_time_total for event in events)
     events.sort(key=lambda event: -event.self_cpu_time_total)
     return [

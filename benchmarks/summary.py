@@ -1,4 +1,4 @@
-"""What was measured beside what was aimed at, from benchmarks/results/: the table of docs/PERFORMANCE.md.
+"""Prints measured ratios and goals, from benchmarks/results/: the table of docs/PERFORMANCE.md.
 
 python benchmarks/summary.py
 """
@@ -34,11 +34,11 @@ CACHE = (("planted", "at least 5"), ("720p", ""))
 
 def rows() -> Iterator[tuple]:
     """Name, goal, median, smallest and largest of each ratio."""
-    found = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
+    results = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
     for name, goal, file, key in ROWS:
-        yield name, goal, *found[file]["ratios"][key].values()
+        yield name, goal, *results[file]["ratios"][key].values()
     for clips, goal in CACHE:
-        for workers, epoch in found["feature_cache"][clips]["epochs"].items():
+        for workers, epoch in results["feature_cache"][clips]["epochs"].items():
             yield (
                 f"epoch with cached features, {clips} clips, {workers}: times faster",
                 goal,
@@ -47,10 +47,10 @@ def rows() -> Iterator[tuple]:
     yield (
         "step, batches grouped by length: times random order",
         "",
-        *found["step"]["times_random"]["grouped by length"].values(),
+        *results["step"]["times_random"]["grouped by length"].values(),
     )
-    yield "step, eager attention: times sdpa", "", *found["step"]["times_random"]["random, eager attention"].values()
-    for readout, cost in found["readouts"]["model_alone"].items():
+    yield "step, eager attention: times sdpa", "", *results["step"]["times_random"]["random, eager attention"].values()
+    for readout, cost in results["readouts"]["model_alone"].items():
         yield f"{readout}, model alone: times discriminative", "", *cost["times_discriminative"].values()
 
 
