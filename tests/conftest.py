@@ -86,7 +86,7 @@ def planted_clips(planted_root) -> list[Clip]:
 
 @pytest.fixture(scope="session")
 def whole_clips(planted_root, planted_clips) -> list[Clip]:
-    """The planted clips that have text, sound and picture."""
+    """The planted clips that have text, audio and video."""
     latents = read_latents(planted_root)
     return [clip for clip in planted_clips if None not in vars(latents[clip.id]).values()]
 

@@ -80,7 +80,7 @@ def test_opposite_channels_cancel_and_one_sided_audio_halves(tmp_path):
     np.testing.assert_allclose(none, 0, atol=1e-6)
 
 
-def test_audio_past_the_limit_is_cut_and_not_decoded(tmp_path):
+def test_audio_beyond_the_limit_is_cut_and_not_decoded(tmp_path):
     wave = tone(4.0, 48_000)
     path = write_clip(tmp_path / "a.mp4", 100, 25, (64, 64), wave=wave)
     whole, cut = read_media(path), read_media(path, max_sound_seconds=1.5)
@@ -109,7 +109,7 @@ def test_a_sample_that_no_audio_can_have_is_refused(tmp_path, codec, rate, bad, 
     assert reason.startswith(f"damaged: its audio has a sample of {named}, expected finite samples of at most 100")
 
 
-def test_loud_float_audio_is_kept_as_it_is(tmp_path):
+def test_loud_float_audio_is_unchanged(tmp_path):
     for level in (8.0, 99.9):
         wave = tone(1, 16_000, level=level)
         path = write_clip(tmp_path / f"{level}.wav", 0, wave=wave, rate=16_000, audio_codec="pcm_f32le")
@@ -191,7 +191,7 @@ def test_audio_that_cannot_be_decoded_is_silence_of_the_same_length_and_a_warnin
         assert read_media(broken, audio=False).warning is None
 
 
-def test_all_audio_lost_is_no_silent_clip(tmp_path):
+def test_losing_all_audio_is_an_error_and_not_silence(tmp_path):
     path = write_clip(tmp_path / "a.mp4", 8, 8, wave=hiss(1.0, 48_000))
     with av.open(str(path)) as container:
         packets = sum(packet.size > 0 for packet in container.demux(audio=0))

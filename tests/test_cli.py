@@ -39,7 +39,7 @@ def commands() -> list[tuple[str, ...]]:
     return found
 
 
-def test_help_of_every_command_is_there_at_once():
+def test_help_of_every_command_is_fast():
     for words in [(), *commands()]:
         done = answer(*words, "--help")
         assert (done.returncode, done.stderr) == (0, ""), words
@@ -47,7 +47,7 @@ def test_help_of_every_command_is_there_at_once():
         assert "--debug" in done.stdout
 
 
-def test_the_help_names_all_commands_in_whole_sentences():
+def test_help_lists_all_commands_in_full_sentences():
     done = answer("--help")
     assert all(words[0] in done.stdout for words in commands())
     assert "..." not in done.stdout.replace("[ARGS]...", "")
@@ -83,7 +83,7 @@ def test_version():
         (("data", "build", "cmu_mosy", "--root", ".", "--out", "x"), "'cmu_mosy' is not one of 'planted', 'cmu_mosi'"),
     ],
 )
-def test_a_mistyped_option_is_named_at_once(arguments, message):
+def test_a_mistyped_option_is_reported_without_importing_torch(arguments, message):
     done = answer(*arguments)
     assert done.returncode in (1, 2)
     assert message in done.stderr
@@ -99,7 +99,7 @@ def test_the_names_of_fields_read_from_source_are_those_of_the_classes():
 
 
 @pytest.mark.parametrize("place", range(4))
-def test_debug_shows_the_traceback_wherever_it_stands(monkeypatch, tmp_path, place):
+def test_debug_shows_the_traceback_at_any_position(monkeypatch, tmp_path, place):
     words = ["report", str(tmp_path), "--out", str(tmp_path / "report.html")]
     monkeypatch.setattr(sys, "argv", ["omnisent", *words])
     with pytest.raises(SystemExit, match=r"^omnisent: .*expected comparison\.json"):
@@ -119,7 +119,7 @@ def test_seeds_may_follow_one_flag():
     assert cli.one_flag_per_seed(["--seeds", "0", "1", "--out", "2"]) == ["--seeds", "0", "--seeds", "1", "--out", "2"]
 
 
-def test_shipped_configs_are_taken_by_name(monkeypatch, capsys):
+def test_shipped_configs_are_found_by_name(monkeypatch, capsys):
     def plan(config: str) -> str:
         monkeypatch.setattr(sys, "argv", ["omnisent", "plan", config, "--json"])
         with pytest.raises(SystemExit) as ended:

@@ -44,7 +44,7 @@ GOOD = {"clips": 20, "half_widths": {"0.5": 0.4, "0.9": 1.1}}
         ("calibration", {**GOOD, "half_widths": {"90 %": 1.1}}),
     ],
 )
-def test_a_field_that_cannot_be_is_refused_by_name_however_it_comes(tmp_path, field, value):
+def test_an_invalid_field_is_refused_by_name_from_code_and_from_a_file(tmp_path, field, value):
     OmniSentConfig(calibration=GOOD).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=field):
         OmniSentConfig(**{field: value})
@@ -54,7 +54,7 @@ def test_a_field_that_cannot_be_is_refused_by_name_however_it_comes(tmp_path, fi
         OmniSentConfig.from_pretrained(tmp_path)
 
 
-def test_the_widest_labels_of_a_range_are_let_through():
+def test_the_largest_possible_label_std_is_accepted():
     labels = [-3.0, 3.0]
     config = OmniSentConfig(label_mean=sum(labels) / 2, label_std=3.0, calibration=GOOD)
     assert (config.label_std, config.calibration) == (3.0, GOOD)
@@ -71,13 +71,13 @@ def test_the_widest_labels_of_a_range_are_let_through():
         ),
     ],
 )
-def test_other_versions_are_one_line_with_what_to_install(requires, said):
+def test_wrong_versions_give_one_line_with_the_install_command(requires, said):
     with pytest.raises(ImportError, match=said) as raised:
         check_versions(requires)
     assert "\n" not in str(raised.value)
 
 
-def test_versions_are_checked_before_anything_of_them_is_imported(tmp_path):
+def test_versions_are_checked_before_the_packages_are_imported(tmp_path):
     """With a transformers that is too old, in a process of its own: no bare ImportError of one of its modules."""
     (tmp_path / "transformers").mkdir()
     (tmp_path / "transformers" / "__init__.py").write_text("")
@@ -93,7 +93,7 @@ def test_versions_are_checked_before_anything_of_them_is_imported(tmp_path):
     assert last.endswith(f'pip install "transformers>={low},<{high}"')
 
 
-def test_this_project_asks_for_the_versions_that_its_bundles_need(pytestconfig):
+def test_pyproject_requires_the_versions_that_bundles_need(pytestconfig):
     asked = (pytestconfig.rootpath / "pyproject.toml").read_text()
     for package, (low, _) in REQUIRES.items():
         assert f'"{package}>={low}' in asked

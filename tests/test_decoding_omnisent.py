@@ -31,7 +31,7 @@ def clip(tmp_path_factory) -> Path:
     return write_ordinary_clip(tmp_path_factory.mktemp("media") / "clip.mp4")
 
 
-def test_what_is_not_a_media_file_is_named_as_what_it_is(tmp_path):
+def test_a_file_that_is_not_media_gets_a_specific_error(tmp_path):
     assert fault(tmp_path / "none.mp4").startswith("missing")
     assert "a folder" in fault(tmp_path)
     (tmp_path / "empty.mp4").touch()
@@ -49,7 +49,7 @@ def test_what_is_not_a_media_file_is_named_as_what_it_is(tmp_path):
 @pytest.mark.parametrize(
     "address", ["http://example.com/a.mp4", "https://example.com/a.mp4", "file:///a.mp4", "rtmp://x"]
 )
-def test_an_address_is_refused_by_name(address):
+def test_a_url_is_refused(address):
     assert "found a URL" in fault(address)
 
 
@@ -135,7 +135,7 @@ def quietly_damaged(tmp_path) -> Path:
     return path
 
 
-def test_damage_that_is_only_in_the_decoders_log_is_no_secret(quietly_damaged, capfd):
+def test_damage_that_only_the_decoders_log_reports_is_reported(quietly_damaged, capfd):
     for _ in range(2):
         reason = fault(quietly_damaged)
         assert reason.startswith("damaged: ")
@@ -146,7 +146,7 @@ def test_damage_that_is_only_in_the_decoders_log_is_no_secret(quietly_damaged, c
     assert av.logging.get_level() is None
 
 
-def test_readers_in_threads_hear_of_their_own_file_alone(quietly_damaged, clip):
+def test_readers_in_threads_get_only_the_errors_of_their_own_file(quietly_damaged, clip):
     def outcome(path):
         try:
             return read_media(path).warning
@@ -160,7 +160,7 @@ def test_readers_in_threads_hear_of_their_own_file_alone(quietly_damaged, clip):
     assert av.logging.get_level() is None
 
 
-def test_the_log_level_that_someone_set_stays(clip):
+def test_the_log_level_of_the_caller_is_restored(clip):
     av.logging.set_level(av.logging.VERBOSE)
     try:
         assert read_media(clip).warning is None
@@ -169,7 +169,7 @@ def test_the_log_level_that_someone_set_stays(clip):
         av.logging.set_level(None)
 
 
-def test_damage_to_the_container_is_said(tmp_path):
+def test_damage_to_the_container_is_reported(tmp_path):
     path = write_clip(tmp_path / "a.mkv", 50, codec="mpeg4", codec_options={"g": "1"}, wave=tone(2, 48_000))
     assert read_media(path).warning is None
     with av.open(str(path)) as container:
@@ -198,7 +198,7 @@ def test_an_audio_file_shorter_than_it_says_is_truncated(tmp_path, suffix, codec
     assert fault(path, video=False).startswith("truncated")
 
 
-def test_an_index_that_is_cut_off_takes_no_track_with_it_in_silence(tmp_path):
+def test_a_truncated_index_does_not_silently_drop_a_track(tmp_path):
     path = write_clip(tmp_path / "a.mp4", wave=hiss(2.0, 48_000))
     data = path.read_bytes()
     track = data.rindex(b"trak")

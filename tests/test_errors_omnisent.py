@@ -11,7 +11,7 @@ from omnisent.long_media_omnisent import LongMedia
 from omnisent.media_omnisent import read_media
 
 
-def test_media_error_survives_the_way_back_from_a_worker():
+def test_media_error_survives_pickling_from_a_worker():
     again = pickle.loads(pickle.dumps(MediaError("a.mp4", "0 bytes", MediaFault.EMPTY)))
     assert (again.path, again.reason, str(again)) == ("a.mp4", "0 bytes", "a.mp4: 0 bytes")
     assert again.kind is MediaFault.EMPTY

@@ -151,14 +151,14 @@ def test_only_the_chosen_frames_are_converted_and_the_file_is_opened_once(clip, 
     assert len(conversions) == len(media.frames) == 4
 
 
-def test_a_one_frame_clip_is_its_frame_twice(tmp_path):
+def test_the_frame_of_a_one_frame_clip_is_repeated(tmp_path):
     media = read_media(write_clip(tmp_path / "a.mp4", 1, 10, draw=lambda i, h, w: barcode(5, h, w)))
     assert read_barcodes(media.frames) == [5, 5]
     assert media.duration == pytest.approx(0.1)
     assert media.seconds_per_frame_pair == pytest.approx(0.1)
 
 
-def test_a_clip_shorter_than_the_sampling_step_is_read_quietly(tmp_path, caplog, capfd):
+def test_a_clip_shorter_than_the_sampling_step_gives_no_warning(tmp_path, caplog, capfd):
     media = read_media(write_clip(tmp_path / "a.mp4", 3, 30, wave=tone(0.1, 16_000), rate=16_000))
     assert read_barcodes(media.frames) == [0, 2]
     assert media.seconds_per_frame_pair == pytest.approx(0.1)
@@ -175,7 +175,7 @@ def test_odd_sizes_are_read(tmp_path):
     assert read_barcodes(media.frames) == [0, 2, 5, 7]
 
 
-def test_a_portrait_phone_video_is_turned_upright(tmp_path):
+def test_a_portrait_phone_video_is_rotated(tmp_path):
     def bright_top_left(index, height, width):
         image = np.zeros((height, width, 3), np.uint8)
         image[: height // 2, : width // 2] = 250
@@ -214,7 +214,7 @@ def all_keys(tmp_path_factory) -> Path:
     return write_clip(path, 50, codec="mpeg4", codec_options={"g": "1", "b": "4000000"})
 
 
-def test_a_frame_that_cannot_be_decoded_is_replaced_by_the_nearest_and_shifts_no_other(all_keys):
+def test_a_frame_that_cannot_be_decoded_is_replaced_by_the_nearest(all_keys):
     broken = ruin(all_keys, "video", [16])
     assert marks_of_damage(broken, "video") == (1, 0)
     media = read_media(broken)
@@ -226,7 +226,7 @@ def test_a_frame_that_cannot_be_decoded_is_replaced_by_the_nearest_and_shifts_no
     assert media.warning == "4 of 50 frames cannot be decoded"
 
 
-def test_frames_that_are_not_asked_for_may_be_missing(all_keys):
+def test_frames_that_are_not_sampled_may_be_missing(all_keys):
     media = read_media(ruin(all_keys, "video", [1, 5, 17, 20, 48]))
     assert read_barcodes(media.frames) == [0, 16, 33, 49]
     assert media.warning is None
@@ -278,7 +278,7 @@ def test_frames_that_the_decoder_marks_as_corrupt_are_missing(tmp_path):
     assert later.warning == "1 of 50 frames cannot be decoded; 6 of 50 frames depend on damaged ones"
 
 
-def test_a_mark_belongs_to_its_frame_though_others_are_decoded_before_it_is_shown(tmp_path):
+def test_a_corrupt_flag_belongs_to_its_frame_despite_reordering(tmp_path):
     options = {"x264-params": "bframes=3:b-adapt=0:keyint=48:scenecut=0"}
     path = write_clip(tmp_path / "a.mp4", 48, codec_options=options, draw=noisy)
     with av.open(str(path)) as container:
@@ -295,7 +295,7 @@ def test_a_mark_belongs_to_its_frame_though_others_are_decoded_before_it_is_show
     assert read_media(path, sampling=EVERY).warning == said
 
 
-def test_where_the_key_frame_is_lost_nothing_builds_on_it(tmp_path):
+def test_frames_that_depend_on_a_lost_key_frame_are_missing(tmp_path):
     options = {"g": "6", "b": "4000000", "sc_threshold": "1000000000"}
     path = write_clip(tmp_path / "a.mp4", 60, codec="mpeg4", codec_options=options)
     media = read_media(ruin(path, "video", [30]), sampling=EVERY)
@@ -323,7 +323,7 @@ def test_frames_too_long_or_too_large_are_refused(tmp_path, clip, monkeypatch):
     assert fault(clip).startswith("frames too large: 128x96")
 
 
-def test_a_stream_without_pictures_has_zero_frames(tmp_path):
+def test_a_video_stream_without_frames_is_an_error(tmp_path):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=25)

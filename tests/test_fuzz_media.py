@@ -65,7 +65,7 @@ def test_no_damaged_file_of_the_sample_is_read_wrong(tmp_path, monkeypatch, caps
     assert (tmp_path / "fuzz.md").read_text() in capsys.readouterr().out
 
 
-def test_what_is_warned_of_is_what_the_decoder_reports(good, tmp_path):
+def test_warnings_match_the_decoders_reports(good, tmp_path):
     warned = []
     for file in damaged_files(good, range(195, 312)):  # flipped, of three seeds a container
         result = fuzz.read_one(file, tmp_path)
@@ -76,7 +76,7 @@ def test_what_is_warned_of_is_what_the_decoder_reports(good, tmp_path):
     assert np.mean(warned) > 0.9
 
 
-def test_values_that_no_clip_can_have_are_found():
+def test_impossible_values_are_detected():
     frames, sound = torch.zeros(4, 3, 28, 28, dtype=torch.uint8), np.zeros(16_000, np.float32)
     clip = ClipMedia(frames, 0.5, sound, 1.0)
     assert fuzz.what_is_not_finite(clip) == ""
@@ -95,7 +95,7 @@ def test_values_that_no_clip_can_have_are_found():
         assert fuzz.what_is_not_finite(replace(clip, **wrong)), wrong
 
 
-def test_a_reader_that_crashes_or_hangs_costs_its_file_alone_and_is_named(folder, tmp_path):
+def test_a_crash_or_hang_affects_only_its_file_and_is_reported(folder, tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(
         "import os, signal, sys, time\nfrom pathlib import Path\nfrom fuzz import run\n"
@@ -125,7 +125,7 @@ def test_a_reader_that_crashes_or_hangs_costs_its_file_alone_and_is_named(folder
     assert "1 crashed" in fuzz.as_table(found)
 
 
-def test_a_refusal_that_does_not_name_the_file_is_no_refusal(tmp_path):
+def test_an_error_that_does_not_name_the_file_counts_as_wrong(tmp_path):
     path, reason = str(tmp_path / "a.mp4"), "damaged: zero frames can be decoded"
     named = fuzz.refusal(tmp_path / "a.mp4", MediaError(path, reason, MediaFault.DAMAGED))
     assert (named["outcome"], named["cause"]) == ("refused", "damaged")

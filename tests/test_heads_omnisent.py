@@ -31,7 +31,7 @@ def test_losses_have_the_values_of_their_formulas(name, expected):
     assert LOSSES[name](torch.tensor([0.5, -3.0]), torch.zeros(2)).item() == pytest.approx(expected)
 
 
-def test_label_units_and_logits_are_each_others_inverse_and_clipping_keeps_what_is_no_number_apart():
+def test_label_units_and_logits_are_inverse_and_clipping_turns_non_finite_scores_into_nan():
     scale = LabelScale(mean=0.5, std=2.0, low=-3.0, high=3.0)
     labels = torch.tensor([-3.0, 0.5, 2.5])
     assert scale.to_logits(labels).tolist() == [-1.75, 0.0, 1.0]

@@ -111,7 +111,7 @@ def packets(monkeypatch) -> list[int]:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts", "flv"])
-def test_the_whole_of_a_file_is_what_read_media_reads(talk, tmp_path, suffix):
+def test_a_whole_file_equals_that_of_read_media(talk, tmp_path, suffix):
     path = in_order(talk, tmp_path / f"talk.{suffix}")
     expected = read_media(path, sampling=SMALL)
     with LongMedia(path) as media:
@@ -125,7 +125,7 @@ def test_the_whole_of_a_file_is_what_read_media_reads(talk, tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize("start", [0, 13, 28, 52])
-def test_a_segment_holds_only_its_own_seconds(talk, tmp_path, suffix, start):
+def test_a_segment_contains_only_its_own_seconds(talk, tmp_path, suffix, start):
     path = in_order(talk, tmp_path / f"talk.{suffix}")
     with LongMedia(path) as media:
         read = media.read(start, start + 8, sampling=SMALL)
@@ -200,7 +200,7 @@ def test_a_segment_of_an_audio_file_is_that_part_of_it(tmp_path, suffix, codec):
             media.read(0, 2)
 
 
-def test_a_segment_costs_the_same_wherever_it_lies_and_the_file_is_listed_once(ten_minutes, packets):
+def test_a_segment_costs_the_same_anywhere_and_the_file_is_listed_once(ten_minutes, packets):
     with LongMedia(ten_minutes) as media:
         listed, packets[0] = packets[0], 0
         costs = []
@@ -230,7 +230,7 @@ def test_memory_stays_flat_over_a_long_file(ten_minutes):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024
 
 
-def test_the_frame_on_the_screen_counts_where_none_begins(tmp_path):
+def test_the_displayed_frame_is_used_if_none_starts_in_the_segment(tmp_path):
     path = tmp_path / "slides.mkv"
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=FPS, options={"bf": "0"})
@@ -268,7 +268,7 @@ def test_parts_can_be_left_out_and_audio_is_limited(talk):
     np.testing.assert_allclose(cut, whole[:24_000], atol=1e-2)  # AAC fills up with noise
 
 
-def test_what_cannot_be_read_is_said(talk, tmp_path):
+def test_unreadable_files_give_specific_errors(talk, tmp_path):
     with LongMedia(talk) as media:
         with pytest.raises(MediaError, match=r"nothing at 60\.00 s: the file is 60\.00 s long"):
             media.read(60, 68)
@@ -323,7 +323,7 @@ def half_read(talk, tmp_path_factory) -> Path:
     return path
 
 
-def test_missing_audio_is_silent_in_its_place_and_warned_of_in_its_own_segment(half_read, talk):
+def test_missing_audio_is_silence_and_only_its_segment_has_a_warning(half_read, talk):
     with LongMedia(half_read) as media, LongMedia(talk) as whole:
         for start in (16, 18.3, 20.6):
             read, true = (one.read(start, start + 8, video=False) for one in (media, whole))
@@ -346,7 +346,7 @@ def test_missing_audio_is_silent_in_its_place_and_warned_of_in_its_own_segment(h
                 media.read(start, start + 4)
 
 
-def test_missing_frames_are_warned_of_in_their_own_segment(tmp_path):
+def test_only_the_segment_of_missing_frames_has_a_warning(tmp_path):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as out:
         video = out.add_stream("mpeg4", rate=FPS, options={"g": "1", "b": "2000000"})
@@ -388,7 +388,7 @@ def test_no_segment_of_a_good_file_has_a_warning(tmp_path, options):
             assert media.read(first / FPS, (first + 9) / FPS, sampling=SMALL).warning is None, first
 
 
-def test_the_first_audio_is_read_where_the_file_lists_no_place_for_it(talk, tmp_path):
+def test_the_first_audio_is_read_if_the_index_does_not_list_it(talk, tmp_path):
     path = tmp_path / "a.flv"
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=FPS)
@@ -410,7 +410,7 @@ def test_the_first_audio_is_read_where_the_file_lists_no_place_for_it(talk, tmp_
             assert hertz_in(read.audio[18_000:28_000]) == pytest.approx(hertz_of(1), abs=4)
 
 
-def test_a_poisoned_sample_spoils_its_own_segment_alone(tmp_path):
+def test_a_corrupt_sample_affects_only_its_own_segment(tmp_path):
     path, wave = tmp_path / "a.wav", tones(0, 20, 16_000)
     wave[5 * 16_000] = 3e38
     with av.open(str(path), "w") as out:

@@ -34,7 +34,7 @@ def test_frames_times_and_audio_of_an_ordinary_clip(clip):
     assert np.sqrt(np.mean(steady**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
 
 
-def test_a_clip_without_audio_is_normal_and_either_part_can_be_left_out(tmp_path, clip):
+def test_a_clip_without_audio_is_valid_and_either_stream_can_be_skipped(tmp_path, clip):
     silent = write_clip(tmp_path / "a.mp4", 8, 8)
     assert read_media(silent).audio is None
     assert read_media(silent, video=False) == ClipMedia(None, None, None, pytest.approx(1.0))
@@ -66,7 +66,7 @@ def test_a_corrupted_clip_is_read_or_named_and_nothing_else(tmp_path, capfd, suf
     assert capfd.readouterr().err == ""
 
 
-def test_a_file_name_that_is_not_utf8_is_read_and_each_error_can_be_written_down(tmp_path, clip):
+def test_a_file_with_a_name_that_is_not_utf8_is_read_and_its_errors_can_be_encoded(tmp_path, clip):
     odd = os.fsencode(tmp_path) + b"/odd\xff\xe9.mp4"
     Path(os.fsdecode(odd)).write_bytes(clip.read_bytes())
     for name in (odd, os.fsdecode(odd)):

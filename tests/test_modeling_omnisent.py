@@ -67,7 +67,7 @@ def test_score_does_not_depend_on_batch_neighbours_padding_or_order(model, proce
     assert alone.std() > 0.01
 
 
-def test_a_score_is_the_denormalised_logit_clipped_at_inference_alone(model, processor):
+def test_a_score_is_the_denormalised_logit_and_clipped_only_at_inference(model, processor):
     model.config.label_mean, model.config.label_std = 2.0, 4.0
     inputs = processor([{"text": "good"}, {"text": "bad, really bad"}])
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_gradient_checkpointing_changes_no_gradient(tiny_backbone, processor, wh
     assert all((plain[name] - recomputed[name]).abs().max() < 1e-6 for name in plain)
 
 
-def test_the_thinker_comes_out_of_the_full_checkpoint_unchanged(tiny_backbone):
+def test_the_thinker_is_loaded_from_the_full_checkpoint_unchanged(tiny_backbone):
     file = load_file(tiny_backbone / "model.safetensors")
     assert any(name.startswith("talker.") for name in file)
     weights = load_thinker(tiny_backbone).state_dict()
@@ -152,7 +152,7 @@ def test_a_checkpoint_without_some_thinker_weight_is_refused_by_name(tiny_backbo
         OmniForSentimentRegression.from_thinker(tmp_path)
 
 
-def test_a_folder_that_is_no_omni_checkpoint_is_refused(tmp_path):
+def test_a_folder_that_is_not_an_omni_checkpoint_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="has no thinker_config"):
         OmniForSentimentRegression.from_thinker(tmp_path)
@@ -222,7 +222,7 @@ def test_a_loaded_model_saves_a_folder_that_loads_again(tiny_backbone, processor
         assert torch.equal(again, model(**inputs).scores)
 
 
-def test_a_model_without_a_base_saves_and_loads_whole(tiny_backbone, processor, tmp_path):
+def test_a_model_without_a_base_is_saved_and_loaded_completely(tiny_backbone, processor, tmp_path):
     torch.manual_seed(2)
     model = OmniForSentimentRegression.from_thinker(tiny_backbone).eval()
     model.config.base_model = None
@@ -288,7 +288,7 @@ def test_a_bundle_without_the_adapter_that_it_was_saved_with_is_refused(tiny_bac
     assert not OmniForSentimentRegression.from_pretrained(tmp_path / "head alone").has_adapter
 
 
-def test_a_file_that_is_no_whole_safetensors_file_is_named(tiny_backbone, tmp_path):
+def test_an_incomplete_safetensors_file_is_named(tiny_backbone, tmp_path):
     _trained(tiny_backbone).save_pretrained(tmp_path)
     (tmp_path / "head.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
     with pytest.raises(ValueError, match=r"head\.safetensors: not a complete safetensors file"):
@@ -323,7 +323,7 @@ def test_a_subfolder_has_its_own_weights(tiny_backbone, processor, tmp_path):
             assert torch.equal(found(**inputs).scores, model(**inputs).scores)
 
 
-def test_the_adapter_is_float32_whatever_the_backbone_computes_in(tiny_backbone, tmp_path):
+def test_the_adapter_is_always_float32(tiny_backbone, tmp_path):
     model = _trained(tiny_backbone)
     model.save_pretrained(tmp_path)
     loaded = OmniForSentimentRegression.from_pretrained(tmp_path, dtype=torch.bfloat16)
@@ -334,7 +334,7 @@ def test_the_adapter_is_float32_whatever_the_backbone_computes_in(tiny_backbone,
     assert all(p.dtype == torch.float32 and torch.equal(p, expected[name]) for name, p in found.items())
 
 
-def test_a_score_that_is_not_finite_is_an_error_that_keeps_the_others(model, processor):
+def test_a_score_that_is_not_finite_is_an_error_with_the_other_scores(model, processor):
     inputs = processor([{"text": "good"}, {"text": "bad, really bad"}, {"text": "so"}])
     with torch.no_grad():
         expected = model(**inputs).scores
@@ -355,7 +355,7 @@ def test_a_score_that_is_not_finite_is_an_error_that_keeps_the_others(model, pro
 
 
 @pytest.mark.parametrize("change", [-2, 2])
-def test_features_and_placeholders_are_counted_against_each_other(model, processor, whole_clips, change):
+def test_numbers_of_features_and_placeholders_must_match(model, processor, whole_clips, change):
     batch = processor([clip.to_dict() for clip in whole_clips[:2]])
     names = ("input_features", "feature_attention_mask", "pixel_values_videos", "video_grid_thw")
     features = tower_features(model.model, **{name: batch.pop(name) for name in names})

@@ -64,7 +64,7 @@ def test_workers_change_nothing(pipe, clips, scores):
     assert _scores(pipe(clips, batch_size=2, num_workers=1)) == pytest.approx(scores, abs=2e-6)
 
 
-def test_a_path_is_a_video_or_a_sound(pipe, model, processor, whole_clips, tmp_path):
+def test_a_path_is_a_video_or_an_audio_file(pipe, model, processor, whole_clips, tmp_path):
     video = whole_clips[0].video
     sound = tmp_path / "voice.m4a"
     write_audio(sound, np.sin(np.arange(16_000) / 20).astype(np.float32) / 2)
@@ -93,7 +93,7 @@ def test_a_modality_can_be_left_out(pipe, model, processor, whole_clips):
     assert abs(pipe(clip)["score"] - expected) > 1e-4
 
 
-def test_a_bad_clip_is_named_or_stands_as_an_error_in_its_own_place(pipe, clips, scores):
+def test_a_bad_clip_raises_or_is_returned_as_an_error(pipe, clips, scores):
     bad = [clips[0], {"id": "x1", "text": " "}, {"video": "/nowhere/a.mp4"}, 7, clips[1]]
     with pytest.raises(OmniSentError, match="clip x1: nothing to score"):
         pipe(bad)
@@ -132,7 +132,7 @@ def test_labels_follow_the_documented_band(pipe, score, high, band, label):
     assert pipe.postprocess({"score": score}, neutral_band=band) == {"score": score, "label": label}
 
 
-def test_an_unknown_setting_and_a_thing_that_is_no_clip_are_refused(pipe):
+def test_unknown_settings_and_invalid_clips_are_refused(pipe):
     with pytest.raises(ValueError, match="on_error must be one of raise, return, not 'skip'"):
         pipe({"text": "a"}, on_error="skip")
     with pytest.raises(TypeError, match="expected a path, a clip, or several of them, not int"):
@@ -164,7 +164,7 @@ def test_a_bundle_without_calibration_says_so(pipe, clips):
         pipe(clips[0], interval=0.9)
 
 
-def test_a_score_that_is_no_number_is_an_error_of_its_clip_alone(pipe, model, clips, scores, processor):
+def test_a_score_that_is_not_finite_is_an_error_of_its_clip_only(pipe, model, clips, scores, processor):
     words = processor.tokenizer("Rate", add_special_tokens=False)["input_ids"]
     bad = {"id": "c9", "text": "astonishing"}
     own = set(processor(bad)["input_ids"][0].tolist())
@@ -180,7 +180,7 @@ def test_a_score_that_is_no_number_is_an_error_of_its_clip_alone(pipe, model, cl
         pipe(bad)
 
 
-def test_what_could_not_be_read_of_a_clip_stands_beside_its_score(pipe, half_read, clips):
+def test_a_partly_readable_clip_has_a_score_and_a_warning(pipe, half_read, clips):
     half, whole = pipe([{"audio": half_read, "text": "good"}, clips[0]])
     assert half.keys() == {"score", "warning", "label"}
     assert "% of its audio" in half["warning"]

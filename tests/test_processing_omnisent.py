@@ -128,7 +128,7 @@ def test_log_mel_is_bit_equal_with_the_padded_reference(processor, samples):
     assert torch.equal(ours, whole["input_features"][0, :, :frames])
 
 
-def test_frames_of_a_short_clip_stand_at_their_true_times(processor, tmp_path):
+def test_frames_of_a_short_clip_have_their_true_times(processor, tmp_path):
     video = _clip(tmp_path / "short.mp4", 1.0, sound=False)
     positions = processor({"video": video})["position_ids"][0, 0]
     tokens = processor({"video": video})["input_ids"][0] == processor.tokenizer.video_token_id
@@ -142,7 +142,7 @@ def test_text_alone_has_no_media_inputs(processor):
     assert TEXT in processor.tokenizer.decode(inputs["input_ids"][0])
 
 
-def test_modalities_choose_what_is_used(processor, tmp_path):
+def test_modalities_select_the_inputs(processor, tmp_path):
     clip = {"video": _clip(tmp_path / "clip.mp4", 1.0), "text": TEXT}
     audio, video = processor.tokenizer.audio_token_id, processor.tokenizer.video_token_id
 
@@ -160,7 +160,7 @@ def test_modalities_choose_what_is_used(processor, tmp_path):
     assert used(["text", "audio", "video"]) == (True, True, True)
 
 
-def test_preceding_transcripts_are_put_before_the_clips_own_when_asked_for(processor, tiny_backbone):
+def test_context_clips_puts_preceding_transcripts_before_the_clips_own(processor, tiny_backbone):
     clip = {"text": TEXT, "context": ["first words", "second words", "<|VIDEO|> third words"]}
     assert processor(clip)["input_ids"].tolist() == processor({"text": TEXT})["input_ids"].tolist()
     two = OmniSentProcessor.from_base(tiny_backbone, context_clips=2)
@@ -170,7 +170,7 @@ def test_preceding_transcripts_are_put_before_the_clips_own_when_asked_for(proce
     assert not (two(clip)["input_ids"] == two.tokenizer.video_token_id).any()
 
 
-def test_a_separate_sound_takes_the_place_of_the_videos_own(processor, tmp_path):
+def test_a_separate_audio_file_replaces_the_videos_own_audio(processor, tmp_path):
     silent, sounding = _clip(tmp_path / "a.mp4", 1.0, sound=False), _clip(tmp_path / "b.mp4", 2.0)
     inputs = processor({"video": silent, "audio": sounding})
     heard = log_mel(processor.feature_extractor, read_media(sounding, video=False).audio, 16_000)
@@ -232,7 +232,7 @@ def test_loading_a_bundle_by_the_class_asks_nothing_on_the_terminal(model, proce
     assert asked == []
 
 
-def test_a_stretch_of_a_file_is_a_clip(processor, tmp_path):
+def test_a_segment_of_a_file_is_a_clip(processor, tmp_path):
     def write(name, first, last):
         levels = np.arange(first, last, dtype=np.uint8)[:, None, None, None]
         sound = np.sin(np.arange(first * 1600, last * 1600) / 9).astype(np.float32) / 2
@@ -259,7 +259,7 @@ def test_a_stretch_of_a_file_is_a_clip(processor, tmp_path):
     assert whole["input_features"].shape[1] > 2390
 
 
-def test_a_clip_with_other_features_than_placeholders_is_named(processor, whole_clips):
+def test_a_clip_whose_features_do_not_match_its_placeholders_is_named(processor, whole_clips):
     encoded = [processor.encode({**clip.to_dict(), "id": f"c{place}"}) for place, clip in enumerate(whole_clips[:2])]
     processor.pad(encoded)
     # What one clip lacks the other has too much of: only clip by clip is it seen.
@@ -281,7 +281,7 @@ def test_a_clip_with_other_features_than_placeholders_is_named(processor, whole_
 @pytest.mark.parametrize(
     "name", ["tokenizer.json", "tokenizer_config.json", "processor_config.json", "chat_template.jinja"]
 )
-def test_a_bundle_without_a_file_that_reading_needs_is_refused(processor, tmp_path, name):
+def test_a_bundle_without_a_processor_file_is_refused(processor, tmp_path, name):
     processor.save_pretrained(tmp_path)
     OmniSentProcessor.from_pretrained(tmp_path)
     (tmp_path / name).unlink()
@@ -301,18 +301,18 @@ def test_a_bundle_without_a_file_that_reading_needs_is_refused(processor, tmp_pa
         ("max_pixels", 100),
     ],
 )
-def test_a_setting_that_no_clip_can_be_read_with_is_named(processor, setting, value):
+def test_an_invalid_processor_setting_is_named(processor, setting, value):
     parts = (processor.feature_extractor, processor.tokenizer)
     with pytest.raises(ValueError, match=setting):
         OmniSentProcessor(*parts, chat_template=processor.chat_template, **{setting: value})
 
 
-def test_a_text_that_is_no_unicode_is_an_error_of_its_clip(processor):
+def test_invalid_unicode_is_an_error_of_its_clip(processor):
     with pytest.raises(ClipError, match="clip c7: text must be valid Unicode"):
         processor([{"id": "c7", "text": "good \ud800"}])
 
 
-def test_what_cannot_be_read_of_a_clip_is_kept_with_it_and_logged(processor, half_read, caplog):
+def test_the_warning_of_a_partly_readable_clip_is_returned_and_logged(processor, half_read, caplog):
     encoded = processor.encode({"id": "c8", "audio": half_read})
     assert "% of its audio" in encoded["warning"]
     with caplog.at_level("WARNING", logger="omnisent.processing_omnisent"):

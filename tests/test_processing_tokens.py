@@ -1,4 +1,4 @@
-"""The processor's tokens, positions and padding for any length of sound and picture, against the library's own code."""
+"""The processor's tokens, positions and padding for any length of audio and video, against the library's own code."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def picture_of(grid: tuple[int, int, int], side: int = 28) -> torch.Tensor:
     return (torch.arange(count) * 7 % 251).to(torch.uint8).reshape(2 * pairs, 3, rows * side, columns * side)
 
 
-def test_sound_has_the_tokens_that_the_tower_makes_of_it():
+def test_audio_has_as_many_tokens_as_the_tower_outputs():
     lengths = torch.arange(1, 3000)
     _, theirs = Qwen2_5OmniAudioEncoder._get_feat_extract_output_lengths(None, lengths)
     assert [audio_tokens(int(length)) for length in lengths] == theirs.clamp(min=0).tolist()
@@ -107,7 +107,7 @@ def test_patches_hold_every_pixel_once_in_the_towers_order(processor, base, grid
 
 
 @pytest.mark.parametrize("samples", [1, 159, 160, 161, 30_001])
-def test_log_mel_has_a_frame_for_every_begun_hop(processor, samples):
+def test_log_mel_has_a_frame_for_every_started_hop(processor, samples):
     sound = sound_of(250)[:samples]
     features = log_mel(processor.feature_extractor, sound, 16_000)
     assert features.shape == (128, -(-samples // 160))
@@ -115,7 +115,7 @@ def test_log_mel_has_a_frame_for_every_begun_hop(processor, samples):
     assert torch.equal(features, whole["input_features"][0, :, : features.shape[1]])
 
 
-def test_a_sound_too_short_for_a_token_is_left_out(processor):
+def test_audio_too_short_for_a_token_is_left_out(processor):
     encoded = processor.assemble("good", ClipMedia(None, None, sound_of(2), 0.02))
     alone = processor.assemble("good", NOTHING)
     assert encoded.keys() == alone.keys() == {"input_ids", "position_ids"}
@@ -143,7 +143,7 @@ def test_the_prompt_is_written_out(processor):
         )
 
 
-def test_a_chat_template_without_a_place_for_media_is_refused(processor, tiny_backbone):
+def test_a_chat_template_without_a_media_placeholder_is_refused(processor, tiny_backbone):
     for template, found in (("{{ 'hello' }}", 0), ("{{ '<|VIDEO|><|VIDEO|>' }}", 2)):
         broken = OmniSentProcessor.from_base(tiny_backbone)
         broken.chat_template = template
@@ -153,7 +153,7 @@ def test_a_chat_template_without_a_place_for_media_is_refused(processor, tiny_ba
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_batch_holds_each_clip_as_it_was_and_nothing_else(processor, side):
+def test_a_batch_contains_each_clip_unchanged_and_padding(processor, side):
     alone = [
         processor.assemble("good", ClipMedia(picture_of((1, 1, 2)), 1.0, sound_of(130), 1.0)),
         processor.assemble("very good indeed", NOTHING),
@@ -190,7 +190,7 @@ def test_a_batch_holds_each_clip_as_it_was_and_nothing_else(processor, side):
     assert processor.pad(alone[1:2]).keys() == {"input_ids", "attention_mask", "position_ids"}
 
 
-def test_features_that_are_known_already_are_joined(processor):
+def test_precomputed_features_are_joined(processor):
     alone = [processor.assemble(None, ClipMedia(None, None, sound_of(frames), 1.0)) for frames in (8, 12)]
     known = []
     for value, clip in enumerate(alone):
@@ -209,14 +209,14 @@ def test_features_that_are_known_already_are_joined(processor):
     assert not {"video_grid_thw", "pixel_values_videos"} & batch.keys()
 
 
-def test_one_clip_with_sound_is_a_batch(processor):
+def test_one_clip_with_audio_is_a_batch(processor):
     clip = processor.assemble(None, ClipMedia(None, None, sound_of(30), 0.3))
     batch = processor.pad([clip])
     assert torch.equal(batch["input_features"][0], clip["input_features"])
     assert batch["feature_attention_mask"].tolist() == [[1] * 30]
 
 
-def test_what_was_said_before_a_clip_is_in_its_tokens(processor):
+def test_preceding_transcripts_are_in_the_tokens_of_a_clip(processor):
     ids = processor.assemble("good", NOTHING, before="Well.")["input_ids"]
     expected = processor.prompt("good", "Well.", video=False, audio=False)
     assert ids.tolist() == processor.tokenizer(expected)["input_ids"]
@@ -239,7 +239,7 @@ def test_modalities_come_in_their_usual_order():
         assert str(caught.value).endswith(repr(wrong))
 
 
-def test_a_transcript_is_words_or_nothing(processor):
+def test_an_empty_transcript_is_none(processor):
     def said(text):
         return processor.tokenizer.decode(processor.encode({"text": text})["input_ids"])
 

@@ -41,7 +41,7 @@ def test_a_root_file_imports_only_what_a_hub_user_has(name):
     assert "soxr" in _required("librosa")
 
 
-def test_the_files_that_are_named_bring_all_that_they_import():
+def test_the_named_files_bring_all_their_imports():
     named = {*AUTO_MAP.values(), *(task["impl"] for task in CUSTOM_PIPELINES.values())}
     modules = {name.split(".")[0] for name in named}
     closure = {f"{module}.py" for module in modules}

@@ -30,7 +30,7 @@ def test_no_other_file_imports_a_class_of_the_thinkers_family():
     assert naming == FAMILY_FILES | COMPARES_WITH_THE_OFFICIAL_PATH
 
 
-def test_weights_get_the_names_that_a_published_checkpoint_has(tiny_backbone):
+def test_weights_have_the_names_of_a_published_checkpoint(tiny_backbone):
     names = official_weights(ThinkerWithLMHead(thinker_config(tiny_backbone)).state_dict()).keys()
     parts = {name.split(".")[1] for name in names}
     assert parts == {*TOWERS, "model", "lm_head"}

@@ -83,7 +83,7 @@ def test_the_bundle_scores_as_training_did(settings, tmp_path, planted_clips):
         assert model(**processor(clips)).scores.tolist() == scores
 
 
-def test_the_best_checkpoint_is_what_is_kept(settings, tmp_path):
+def test_the_best_checkpoint_is_restored(settings, tmp_path):
     run(*parse_arguments([settings(learning_rate=0.01, head_learning_rate=0.03, max_steps=8)]))
     state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
     maes = {entry["step"]: entry["eval_mae"] for entry in state["log_history"] if "eval_mae" in entry}
@@ -100,7 +100,7 @@ def test_training_stops_when_the_validation_error_does_not_fall(settings, tmp_pa
 
 
 @pytest.mark.parametrize("readout", ["discriminative", "generative"])
-def test_a_seed_decides_all_that_is_random_and_nothing_else(settings, tmp_path, readout):
+def test_the_seed_determines_all_randomness_and_nothing_else(settings, tmp_path, readout):
     common = {"readout": readout, "decoding": "expected"}
     for name, seed in (("first", 7), ("again", 7), ("other", 8)):
         run(*parse_arguments([settings(**common, seed=seed, output_dir=str(tmp_path / name))]))
@@ -120,7 +120,7 @@ def test_a_seed_decides_all_that_is_random_and_nothing_else(settings, tmp_path, 
     assert {key for key in configs[0] if configs[0][key] != configs[1][key]} == {"seed", "output_dir"}
 
 
-def test_a_generative_run_keeps_what_was_written_and_how_it_was_read(settings, tmp_path, planted_clips):
+def test_a_generative_run_saves_answers_and_parsed_scores(settings, tmp_path, planted_clips):
     run(*parse_arguments([settings(readout="generative", max_steps=2)]))
     folder = tmp_path / "run"
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -158,7 +158,7 @@ def test_zero_shot_answers_do_not_depend_on_the_seed(settings, tmp_path):
     assert scores_of(tmp_path / "0") == scores_of(tmp_path / "1")
 
 
-def test_intervals_come_from_the_validation_split_by_the_weights_that_are_kept(settings, tmp_path, planted_clips):
+def test_intervals_are_calibrated_on_the_validation_split_with_the_final_weights(settings, tmp_path, planted_clips):
     run(*parse_arguments([settings()]))
     model = OmniForSentimentRegression.from_pretrained(tmp_path / "run" / "model")
     pipe = MultimodalSentimentPipeline(
@@ -177,7 +177,7 @@ def test_an_untrained_head_is_not_evaluated(settings):
         main([settings(evaluate_only=True)])
 
 
-def test_only_complete_clips_are_used_when_asked_for(settings, tmp_path, whole_clips):
+def test_complete_clips_uses_only_complete_clips(settings, tmp_path, whole_clips):
     metrics = run(*parse_arguments([settings(complete_clips=True, modalities=["text"], max_steps=2)]))
     with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
         ids = [row["id"] for row in csv.DictReader(file)]
@@ -185,7 +185,7 @@ def test_only_complete_clips_are_used_when_asked_for(settings, tmp_path, whole_c
     assert metrics["n"] == len(ids)
 
 
-def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(settings, tmp_path):
+def test_an_incomplete_checkpoint_is_skipped(settings, tmp_path):
     config = settings(load_best_model_at_end=False, save_total_limit=5)
     run(*parse_arguments([config]))
     folder = tmp_path / "run"
@@ -247,7 +247,7 @@ def _run_until(step: int, model_args, data_args, args) -> None:
         run(model_args, data_args, args)
 
 
-def test_training_under_nf4_goes_on_learning_after_an_evaluation(tiny_backbone, processor, planted_clips):
+def test_training_under_nf4_continues_to_learn_after_an_evaluation(tiny_backbone, processor, planted_clips):
     arguments = ModelArguments(base_model=str(tiny_backbone), dtype="float32", lora_dropout=0.0, lora_r=4)
     torch.manual_seed(0)
     model = build_model(arguments, label_mean=0.0, label_std=1.0, score_range=(-3, 3))
@@ -270,7 +270,7 @@ def test_training_under_nf4_goes_on_learning_after_an_evaluation(tiny_backbone, 
     assert all(g.abs().max() > 0 for n, g in after.items() if "lora_B" in n)
 
 
-def test_an_adapter_goes_on_training_from_a_bundle(settings, tmp_path):
+def test_training_continues_from_the_adapter_of_a_bundle(settings, tmp_path):
     run(*parse_arguments([settings(output_dir=str(tmp_path / "first"))]))
     bundle = tmp_path / "first" / "model"
     config = settings(
@@ -296,7 +296,7 @@ def test_another_run_does_not_start_in_a_folder_with_checkpoints(settings, tmp_p
 
 
 @pytest.mark.parametrize("readout", ["discriminative", "generative"])
-def test_mixed_precision_changes_training_and_no_score(settings, tmp_path, readout):
+def test_mixed_precision_affects_training_and_not_scoring(settings, tmp_path, readout):
     common = {"readout": readout, "decoding": "expected", "bf16": True, "learning_rate": 0.02}
     run(*parse_arguments([settings(**common)]))
     score_only = {**common, "bf16": False, "evaluate_only": True, "adapter": str(tmp_path / "run" / "model")}
@@ -323,7 +323,7 @@ def test_bad_clips_are_an_error_by_name_or_are_listed_and_left_out(settings, tmp
     assert "6 validation clips are too few for intervals of level 0.9" in caplog.text
 
 
-def test_a_poisoned_sound_among_the_training_clips_is_refused_or_left_out(settings, tmp_path):
+def test_corrupt_audio_among_the_training_clips_is_refused_or_left_out(settings, tmp_path):
     generator, rows = np.random.default_rng(0), ["id,audio,label,split"]
     for number in range(30):
         sound = (0.2 * generator.standard_normal(8000)).astype(np.float32)
@@ -415,7 +415,7 @@ def test_two_processes_follow_the_loss_curve_of_one_and_score_each_clip_alike(se
     assert len({round(score, 3) for score in scores_of(tmp_path / "one")}) > 8
 
 
-def test_peak_memory_is_this_programs_and_not_that_of_the_one_that_started_it():
+def test_peak_memory_is_that_of_the_process_and_not_of_its_parent():
     held = bytearray(b"1" * 3_000_000_000)  # more than an import of this package takes
     program = (
         "from omnisent.training.environment import process_peak_bytes as peak\n"

@@ -28,7 +28,7 @@ def gpu_7b(monkeypatch, tmp_path):
     return gpu_7b
 
 
-def test_it_walks_its_whole_path_at_tiny_size(gpu_7b, tmp_path, capsys):
+def test_it_runs_completely_at_tiny_size(gpu_7b, tmp_path, capsys):
     gpu_7b.main(["--size", "tiny"])
     found = json.loads((tmp_path / "gpu_tiny.json").read_text())
     what = {row["what"] for row in found["rows"]}

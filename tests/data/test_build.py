@@ -134,7 +134,7 @@ def test_every_row_of_the_table_is_accounted_for(defective):
     assert [row.id for row in report.differences["test"].rows] == ["w_6", "w_7", "w_4", "w_8"]
 
 
-def test_what_is_left_of_a_bad_clip_can_be_trained_on(defective):
+def test_the_readable_part_of_a_bad_clip_can_be_trained_on(defective):
     root, out, _ = defective
     clips = {clip.id: clip for clip in read_clips(out)}
     assert set(clips) == {*(f"v_{i}" for i in range(7)), "v_90", "nofolder_1", "w_1", "w_2", "w_3"}
@@ -254,7 +254,7 @@ def test_a_folder_with_other_files_is_not_overwritten(tmp_path):
         build_dataset("cmu_mosi", root, tmp_path / "out", with_media=False, denoise="spectral")
 
 
-def test_denoised_sound_is_in_the_data_set_and_the_choice_is_recorded(tmp_path, media):
+def test_denoised_audio_is_in_the_data_set_and_the_choice_is_recorded(tmp_path, media):
     pytest.importorskip("noisereduce")
     rows = ["v,1,a,0,,,,N,train", "v,2,a,0,,,,N,train"]
     root = write_root(tmp_path / "root", rows, {"v/1.mp4": media["good"], "v/2.mp4": media["silent"]})
@@ -268,7 +268,7 @@ def test_denoised_sound_is_in_the_data_set_and_the_choice_is_recorded(tmp_path, 
     assert "denoise spectral" in load_from_disk(str(tmp_path / "out"))["train"].info.description
 
 
-def test_randomly_damaged_copies_each_get_an_answer_and_cut_ones_are_all_found(tmp_path, media):
+def test_randomly_damaged_copies_get_a_result_and_truncated_ones_are_detected(tmp_path, media):
     chance, good, seen = random.Random(0), media["good"], Counter()
     for index in range(60):
         content = bytearray(good)

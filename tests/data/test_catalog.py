@@ -42,7 +42,7 @@ def test_a_root_without_the_expected_layout_is_explained(tmp_path):
             load_clips("cmu_mosi", root=root)
 
 
-def test_an_unknown_name_lists_the_known_ones():
+def test_an_unknown_name_lists_the_valid_ones():
     with pytest.raises(FileNotFoundError, match=r"'cmu_mosy'.*planted, cmu_mosi, cmu_mosei, ch_sims, ch_sims_v2"):
         load_clips("cmu_mosy")
 

@@ -75,7 +75,7 @@ def test_a_missing_library_is_an_error_that_says_how_to_install_it(monkeypatch):
         check_denoiser("spectral")
 
 
-def test_spectral_gating_lowers_the_noise_and_leaves_the_voice(tmp_path):
+def test_spectral_gating_reduces_noise_and_keeps_speech(tmp_path):
     pytest.importorskip("noisereduce")
     clip = make_clip(tmp_path / "a.mp4")
     silent = make_clip(tmp_path / "silent.mp4", silent=True)
@@ -93,7 +93,7 @@ def test_spectral_gating_lowers_the_noise_and_leaves_the_voice(tmp_path):
     assert after[middle].std() > 0.7 * before[middle].std()
 
 
-def test_results_are_kept_by_content_and_made_once(tmp_path, deepfilter):
+def test_results_are_stored_by_content_and_computed_once(tmp_path, deepfilter):
     one, other = make_clip(tmp_path / "a.mp4"), make_clip(tmp_path / "b.mp4", seed=1)
     (tmp_path / "copy.mp4").write_bytes(Path(one).read_bytes())
     copy = str(tmp_path / "copy.mp4")
@@ -108,7 +108,7 @@ def test_results_are_kept_by_content_and_made_once(tmp_path, deepfilter):
     assert (deepfilter / "calls").read_text().count("call") == 1
 
 
-def test_what_the_program_refuses_is_a_failure_with_its_words(tmp_path, deepfilter):
+def test_an_error_of_the_program_is_a_failure_with_its_message(tmp_path, deepfilter):
     short = make_clip(tmp_path / "short.mp4", seconds=0.5)
     done, failures = denoise_files([short], tmp_path / "out", "deepfilternet", workers=1)
     assert done == {}

@@ -87,7 +87,7 @@ def test_ids_that_a_writer_made_numbers_are_whole(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "saved"])
-def test_ids_and_words_that_look_like_something_else_stay_as_they_stand(kind, tmp_path):
+def test_ids_and_texts_that_look_like_other_types_are_unchanged(kind, tmp_path):
     cells = [("0001", "NA", "007"), ("1e5", "null", "1.0"), ("1.0", "nan", "00"), ("True", "None", "1e3")]
     rows = [dict(zip(("id", "text", "video_id"), row, strict=True)) for row in cells]
     path = tmp_path / f"clips.{kind}"
@@ -136,7 +136,7 @@ def test_every_name_of_a_split_is_known(written, read, tmp_path):
     assert read_clips(tmp_path)[0].split == read
 
 
-def test_unknown_columns_are_passed_over_even_without_a_name(tmp_path):
+def test_unknown_columns_are_ignored_even_without_a_name(tmp_path):
     (tmp_path / "clips.csv").write_text("mood,label,text,,id,\ngrim,-1,no,,a,\n")
     assert read_clips(tmp_path) == [Clip("a", "no", label=-1.0)]
 
@@ -157,7 +157,7 @@ def test_the_mmsa_layout_is_read_by_column_name(header, tmp_path):
     ]
 
 
-def test_a_clip_id_that_is_no_number_has_no_place_in_its_video(tmp_path):
+def test_a_clip_id_that_is_not_a_number_gives_no_clip_index(tmp_path):
     (tmp_path / "label.csv").write_text(MMSA + "v,intro,hi,1,,,,,test\n")
     (clip,) = read_clips(tmp_path, with_media=False)
     assert (clip.id, clip.clip_index, clip.video) == ("v_intro", None, None)
@@ -274,7 +274,7 @@ def test_a_path_without_a_table_says_what_was_expected(tmp_path):
 
 @pytest.mark.parametrize("column", ["id", "text", "video", "audio", "split", "video_id"])
 @pytest.mark.parametrize("written", [b"\\ud800", b"x\\udcff", b"\xed\xa0\x80"])
-def test_half_a_character_is_refused_where_it_stands(column, written, tmp_path):
+def test_half_a_character_is_refused_with_its_position(column, written, tmp_path):
     """Python's JSON reads it without a word; nothing can write it again as UTF-8."""
     row = {"id": "b", "text": "y", column: "@"}
     first = {"id": "a", "text": "x \U0001f642"}
@@ -311,7 +311,7 @@ def test_half_a_character_of_the_mmsa_layout_is_refused_too(tmp_path):
         ('{"id": "a", "text": "x", "label": [1]}', "column label: expected text or a number, found list"),
     ],
 )
-def test_what_json_can_say_and_a_clip_cannot_is_refused(row, said, tmp_path):
+def test_json_values_that_a_clip_cannot_have_are_refused(row, said, tmp_path):
     (tmp_path / "clips.jsonl").write_text('{"id": "first", "text": "x"}\n' + row + "\n")
     with pytest.raises(ValueError, match=rf"clips\.jsonl, line 2: {said}"):
         read_clips(tmp_path, with_media=False)

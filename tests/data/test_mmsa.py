@@ -141,7 +141,7 @@ def test_defective_rows_are_handed_over_and_the_others_read(tmp_path):
 
 @pytest.mark.parametrize("bad", ["..", "../../etc", "/etc/passwd", "a/b", "a\\b", "C:x"])
 @pytest.mark.parametrize("column", ["video_id", "clip_id"])
-def test_an_id_that_leads_out_of_the_root_is_refused_by_name(tmp_path, bad, column):
+def test_an_id_that_leads_outside_the_root_is_refused(tmp_path, bad, column):
     row = f"{bad},1" if column == "video_id" else f"v,{bad}"
     with pytest.raises(ValueError, match=f"line 2, column {column}") as caught:
         read(root_with(tmp_path, f"{HEADER}\n{row},a,0,,,,P,train\n"), on_defect=lambda defect: None)
@@ -149,7 +149,7 @@ def test_an_id_that_leads_out_of_the_root_is_refused_by_name(tmp_path, bad, colu
 
 
 @pytest.mark.parametrize("link", ["Raw", "Raw/v", "Raw/v/0001.mp4"])
-def test_a_link_out_of_the_root_is_refused_by_name(tmp_path, link):
+def test_a_link_outside_the_root_is_refused(tmp_path, link):
     root, outside = tmp_path / "root", tmp_path / "outside"
     touch(outside, "Raw/v/0001.mp4")
     (root / link).parent.mkdir(parents=True)
@@ -191,7 +191,7 @@ def test_texts_that_the_table_lacks_come_from_the_transcripts(tmp_path):
     assert [row.clip.text for row in read(root_with(tmp_path, table))] == ["well ___ so", None, "BAD"]
 
 
-def test_a_line_that_is_no_transcript_is_an_error(tmp_path):
+def test_an_invalid_transcript_line_is_an_error(tmp_path):
     (tmp_path / "v.txt").write_text("v___0___0.0___1.0___fine\nnonsense\n")
     with pytest.raises(ValueError, match=r"v\.txt, line 2, column 1"):
         list(read_transcript(tmp_path / "v.txt"))

@@ -24,12 +24,12 @@ def test_the_clips_just_before_are_given_in_order_whatever_the_order_of_the_tabl
     assert set(preceding_texts(clips, 0).values()) == {()}
 
 
-def test_another_split_of_the_same_video_is_not_looked_at():
+def test_clips_of_another_split_are_ignored():
     clips = [clip("v", 1, "test"), clip("v", 2), clip("v", 3, "test"), clip("v", 4)]
     assert preceding_texts(clips, 5) == {"v_1": (), "v_2": (), "v_3": ("v1",), "v_4": ("v2",)}
 
 
-def test_clips_without_text_or_place_are_passed_over():
+def test_clips_without_text_or_index_are_skipped():
     clips = [clip("v", 1), clip("v", 2, text=None), clip("v", 3), Clip("alone", "x", split="train")]
     assert preceding_texts(clips, 1) == {"v_1": (), "v_2": ("v1",), "v_3": ("v1",), "alone": ()}
 

@@ -65,7 +65,7 @@ def warmth(frames: np.ndarray) -> float:
     return float(frames[..., 0].mean() - frames[..., 2].mean())
 
 
-def test_the_label_is_the_shares_of_what_the_clip_has(clips, latents):
+def test_the_label_is_the_weighted_sum_of_the_latents_present(clips, latents):
     assert LABEL_FRACTIONS == {"text": 0.5, "audio": 0.3, "video": 0.2}
     for clip in clips:
         values = vars(latents[clip.id])
@@ -108,7 +108,7 @@ def test_no_single_word_tells_the_text_latent(clips, latents):
             assert sum(word in GRADES for word in clip.text.rstrip(".").replace(",", "").split()) == 3
 
 
-def test_some_clips_of_every_split_lack_text_sound_or_picture(clips, latents):
+def test_some_clips_of_every_split_lack_text_audio_or_video(clips, latents):
     for split in SPLITS:
         part = [clip for clip in clips if clip.split == split]
         for name in MODALITIES:
@@ -148,7 +148,7 @@ def test_clips_of_a_video_are_in_order_and_in_one_split(clips):
     assert [sum(clip.split == split for clip in clips) for split in SPLITS] == [60, 50, 60]
 
 
-def test_the_same_seed_gives_the_same_labels_words_pictures_and_sounds(tmp_path):
+def test_the_same_seed_gives_the_same_labels_texts_frames_and_audio(tmp_path):
     sizes = {"n_train": 4, "n_valid": 2, "n_test": 2}
     first, second = (make_planted_clips(tmp_path / name, **sizes, seed=1) for name in ("a", "b"))
     other = make_planted_clips(tmp_path / "c", **sizes, seed=2)
@@ -161,7 +161,7 @@ def test_the_same_seed_gives_the_same_labels_words_pictures_and_sounds(tmp_path)
     assert [clip.label for clip in other] != [clip.label for clip in first]
 
 
-def test_the_same_clips_are_not_made_twice_and_damaged_ones_are(tmp_path):
+def test_existing_clips_are_reused_and_damaged_ones_created_again(tmp_path):
     sizes = {"n_train": 4, "n_valid": 2, "n_test": 2}
     made = make_planted_clips(tmp_path / "p", **sizes)
     file = Path(next(clip.video for clip in made if clip.video))
@@ -177,14 +177,14 @@ def test_the_same_clips_are_not_made_twice_and_damaged_ones_are(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError, match="not planted clips"):
         make_planted_clips(tmp_path, n_train=1, n_valid=1, n_test=1)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_nothing_is_left_when_making_breaks_off(tmp_path, monkeypatch):
+def test_nothing_is_left_after_an_interruption(tmp_path, monkeypatch):
     sizes = {"n_train": 6, "n_valid": 1, "n_test": 1}
     old = make_planted_clips(tmp_path / "old", **sizes)
     written = []
@@ -215,7 +215,7 @@ def test_the_table_says_nothing_of_the_latents_and_moves_with_its_folder(root, c
     assert [clip.id for clip in read_clips(moved)] == [clip.id for clip in clips]
 
 
-def test_write_video_keeps_frames_rate_and_sound(tmp_path):
+def test_write_video_keeps_frames_rate_and_audio(tmp_path):
     levels = np.linspace(30, 220, 10).astype(np.uint8)
     frames = np.broadcast_to(levels[:, None, None, None], (10, 48, 64, 3))
     tone = 0.4 * np.sin(2 * np.pi * 250 * np.arange(8000) / SAMPLE_RATE).astype(np.float32)

@@ -51,7 +51,7 @@ def test_a_table_that_cannot_be_finished_leaves_the_old_one(ending, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["scores.txt", "scores", "scores.csv.gz"])
-def test_another_ending_is_refused(name, tmp_path):
+def test_an_unsupported_suffix_is_refused(name, tmp_path):
     for refuse in (check_ending, read_rows, lambda path: write_table(path, {"id": str}, [])):
         with pytest.raises(ValueError, match=rf"{name}: expected a table that ends in \.csv, \.jsonl, \.parquet"):
             refuse(tmp_path / name)
@@ -78,7 +78,7 @@ def test_each_row_says_where_it_starts(tmp_path):
         (b"id,id\na,b\n", "line 1: column 'id' appears twice"),
     ],
 )
-def test_what_is_no_csv_is_named_by_line_and_column(content, message, tmp_path):
+def test_invalid_csv_is_named_by_line_and_column(content, message, tmp_path):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(ValueError, match=rf"a\.csv, {message}"):
         list(read_rows(tmp_path / "a.csv", ["id"]))
@@ -108,7 +108,7 @@ def test_columns_of_a_result_file_are_read_with_their_types(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_jsonl_holds_no_number_that_is_not_finite(bad, tmp_path):
+def test_jsonl_refuses_numbers_that_are_not_finite(bad, tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_table(tmp_path / "a.jsonl", {"score": float}, [(bad,)])
     assert list(tmp_path.iterdir()) == []

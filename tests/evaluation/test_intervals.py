@@ -23,7 +23,7 @@ def test_coverage_counts_labels_within():
 
 
 @pytest.mark.parametrize(("clips", "level"), [(8, 0.8), (18, 0.9), (30, 0.5)])
-def test_new_clips_are_covered_as_often_as_promised(clips, level):
+def test_new_clips_are_covered_at_the_stated_level(clips, level):
     generator = np.random.default_rng(0)
     draws = [np.abs(generator.standard_t(3, clips + 1)) for _ in range(20_000)]
     covered = np.mean([new <= half_width(known, np.zeros(clips), level) for *known, new in draws])

@@ -42,7 +42,7 @@ def equal(first, second):
 
 @examples(60)
 @given(pairs(), st.sampled_from(CONVENTIONS))
-def test_every_value_lies_where_it_can(both, convention):
+def test_every_value_is_in_its_range(both, convention):
     found = measured(*both, convention)
     mae, corr = found.pop("mae"), found.pop("corr")
     assert 0 <= mae < math.inf

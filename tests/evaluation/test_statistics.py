@@ -111,7 +111,7 @@ def test_figures_are_plain_values_for_json():
     assert {type(value) for value in vars(paired).values()} == {float}
 
 
-def test_an_estimate_is_shown_with_its_spread_where_it_has_one():
+def test_an_estimate_is_formatted_with_its_standard_deviation_if_it_has_one():
     def estimate(mean, sd=None, low=None, high=None):
         return Estimate(mean, sd, low, high, [mean])
 

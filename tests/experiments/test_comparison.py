@@ -105,7 +105,7 @@ def test_the_markdown_shows_the_figures_of_the_json(comparison):
     assert (comparison / "comparison.png").stat().st_size > 10_000
 
 
-def test_what_is_written_is_read_back_as_it_was(comparison):
+def test_a_written_comparison_is_read_back_unchanged(comparison):
     text = (comparison / "comparison.json").read_text()
     read = Comparison.from_dict(json.loads(text))
     assert json.dumps(read.to_dict(), indent=2, ensure_ascii=False) + "\n" == text
@@ -113,7 +113,7 @@ def test_what_is_written_is_read_back_as_it_was(comparison):
     assert [name for name, arm in read.arms.items() if arm.is_baseline] == ["constant", "tfidf-ridge"]
 
 
-def test_nothing_finished_is_run_again(comparison, short_config, capfd):
+def test_finished_runs_are_not_repeated(comparison, short_config, capfd):
     before = {path: path.stat().st_mtime_ns for path in comparison.rglob("metrics.json")}
     compare([str(short_config)], [0, 1], comparison)
     assert {path: path.stat().st_mtime_ns for path in comparison.rglob("metrics.json")} == before

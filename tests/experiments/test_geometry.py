@@ -58,6 +58,6 @@ def test_geometry_of_a_run_of_either_readout(comparison, tmp_path, arm):
     assert again.neighbours == result.neighbours
 
 
-def test_only_a_finished_training_run_has_a_geometry(comparison, tmp_path):
+def test_geometry_needs_a_finished_training_run(comparison, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected a finished training run with metrics\.json"):
         geometry(comparison / "generative-zero-shot-greedy" / "seed-0", tmp_path)

@@ -20,7 +20,7 @@ def _arguments(tmp_path, batch: int) -> OmniSentTrainingArguments:
     )
 
 
-def test_the_last_states_are_those_that_the_head_reads_whatever_the_batch(model, processor, planted_clips, tmp_path):
+def test_the_last_states_are_the_inputs_of_the_head_for_any_batch(model, processor, planted_clips, tmp_path):
     clips = [clip for clip in planted_clips if clip.split == "test"][:6]
     with torch.no_grad():
         pooled = torch.cat([model(**processor(clip.to_dict())).pooled for clip in clips]).numpy()
@@ -74,7 +74,7 @@ def probed(short_config, comparison, tmp_path_factory):
     return out, probe([str(short_config)], out, comparison / "discriminative" / "seed-1")
 
 
-def test_it_writes_what_its_plot_shows(probed, comparison):
+def test_the_files_have_the_values_of_the_plot(probed, comparison):
     out, result = probed
     stored = json.loads((out / "probe.json").read_text())
     assert json.loads(json.dumps(result.to_dict())) == stored
@@ -108,7 +108,7 @@ def test_a_run_on_clips_that_have_changed_since_is_refused(short_config, compari
         probe([str(short_config)], tmp_path / "out", run)
 
 
-def test_only_a_finished_run_with_a_trained_adapter_is_shown_beside_the_probe(short_config, comparison, tmp_path):
+def test_only_a_finished_run_with_a_trained_adapter_is_compared_with_the_probe(short_config, comparison, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected a finished training run with metrics\.json"):
         probe([str(short_config)], tmp_path / "out", tmp_path)
     for untrained in ("generative-zero-shot-greedy/seed-0", "constant"):
@@ -125,7 +125,7 @@ def test_only_a_finished_run_with_a_trained_adapter_is_shown_beside_the_probe(sh
         (1.0, None, "MAE 1.000, 0.83 times that of the constant (1.200)."),
     ],
 )
-def test_the_sentence_follows_the_figures(mae, trained, message):
+def test_the_conclusion_follows_from_the_results(mae, trained, message):
     fit = LayerFit(0, 1.0, mae, mae, None, None, np.zeros(1))
     result = Probe(
         **{"dataset": "planted", "split": "test", "modalities": ["text"], "n": 1, "settings": {}, "environment": {}},

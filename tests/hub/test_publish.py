@@ -145,7 +145,7 @@ def _trained(runs: Path, version: str) -> list[float]:
     return read_predictions(runs / version)["score"].tolist()[:8]
 
 
-def test_a_visitor_without_the_package_gets_the_scores_of_training_bit_for_bit(visit, runs):
+def test_a_user_without_the_package_gets_bit_equal_scores(visit, runs):
     assert visit["class"] == "transformers_modules"
     assert visit["latest"] == _trained(runs, "v1")
 
@@ -166,7 +166,7 @@ def test_the_merged_form_scores_within_a_hundred_thousandth(hub, visit, runs):
     assert not any(path.startswith("adapter/") or path == "head.safetensors" for path in published)
 
 
-def test_the_pipeline_gives_the_same_scores_and_is_found_by_the_model_alone(visit, runs):
+def test_the_pipeline_gives_the_same_scores_and_is_found_by_the_model_id_alone(visit, runs):
     assert [result["score"] for result in visit["pipe"]] == _trained(runs, "v1")
     assert visit["pipe_by_model_alone"]["score"] == pytest.approx(_trained(runs, "v1")[0], abs=1e-6)
     assert all(result.keys() == {"score", "label"} for result in visit["pipe"])
@@ -181,7 +181,7 @@ def test_intervals_are_those_of_the_run_from_adapter_and_merged_form(visit, runs
         assert result["high"] == pytest.approx(min(3, score + half_width))
 
 
-def test_what_a_visitor_saves_again_loads_again(visit, runs):
+def test_a_model_saved_again_by_a_user_loads_again(visit, runs):
     assert visit["saved"] == _trained(runs, "v1")
     assert visit["pipe_of_saved"] == visit["pipe_by_model_alone"]
 
@@ -193,7 +193,7 @@ def test_it_works_offline_from_the_cache(hub, visit, visitor, test_clips):
     assert len(hub.requests) == asked
 
 
-def test_the_repository_holds_the_bundle_and_nothing_else(hub, files):
+def test_the_repository_contains_only_the_bundle(hub, files):
     assert set(files) == {
         *(
             "README.md",
@@ -275,7 +275,7 @@ def test_an_nf4_run_is_merged_into_dequantised_weights(short_config, test_clips,
     assert np.ptp(scores) > 0.01
 
 
-def test_a_merged_model_is_measured_against_its_run_and_refused_when_it_moves_too_far(
+def test_a_merged_model_is_compared_with_its_run_and_refused_if_scores_change_too_much(
     short_config, tiny_backbone, tmp_path
 ):
     changes = ["--output_dir", str(tmp_path / "run"), "--learning_rate", "0.02", "--dtype", "bfloat16"]

@@ -148,7 +148,7 @@ def test_without_a_token_nothing_is_sent(hub, built, tmp_path):
     assert not hub.requests
 
 
-def test_a_name_that_is_not_ones_own_is_refused(hub, built, tmp_path):
+def test_a_repository_of_another_user_is_refused(hub, built, tmp_path):
     done = _publish(hub, tmp_path, built, "stranger/set")
     assert done.returncode == 1
     assert "stranger/set: not published: " in done.stderr

@@ -63,7 +63,7 @@ def test_no_answer_lies_outside_a_range_that_ends_between_two():
     assert numeric_answers(-0.3, 0.3) == [-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3]
 
 
-def test_every_answer_is_a_sign_and_one_decimal_and_is_read_back():
+def test_every_answer_is_a_sign_and_one_decimal_and_is_parsed_back():
     answers = numeric_answers(-3.0, 3.0)
     assert len(answers) == 61
     assert [format_answer(score) for score in (answers[0], 0.0, -0.0, -0.04, 0.3333, answers[-1])] == [

@@ -51,7 +51,7 @@ def test_the_first_number_is_taken_whatever_follows(before, tenths, after, rest)
 
 @examples(80)
 @given(st.floats(-20, 20), st.floats(-20, 20))
-def test_the_answers_of_a_range_are_its_tenths_and_none_begins_another(one, other):
+def test_the_answers_of_a_range_are_its_tenths_and_none_is_a_prefix(one, other):
     low, high = sorted((one, other))
     if low == high:
         return

@@ -28,7 +28,7 @@ class DoubledReadout(DiscriminativeReadout):
         return loss, 2 * scores
 
 
-def test_every_readout_stands_under_its_name_and_every_decoding_under_its_own():
+def test_readouts_and_decodings_are_registered_by_their_names():
     assert list(READOUTS) == ["discriminative", "generative"]
     assert all(name == readout.name for name, readout in READOUTS.items())
     assert all(name == readout.decoding for name, readout in DECODINGS.items())

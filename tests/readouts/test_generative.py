@@ -28,7 +28,7 @@ def generator(tiny_backbone) -> OmniForSentimentGeneration:
 
 @pytest.fixture
 def mixed_clips(planted_clips):
-    """Clips with and without text, sound and picture."""
+    """Clips with and without text, audio and video."""
     silent = next(clip for clip in planted_clips if clip.video is None)
     return [*[clip for clip in planted_clips if clip.video][:3], silent]
 
@@ -81,7 +81,7 @@ def test_the_loss_is_the_cross_entropy_of_the_answer_alone(generator, processor,
     assert loss == pytest.approx(np.mean(expected), abs=2e-5)
 
 
-def test_greedy_text_is_the_likeliest_token_at_every_step(generator, processor, mixed_clips, reference):
+def test_greedy_text_is_the_most_likely_token_at_every_step(generator, processor, mixed_clips, reference):
     end = processor.tokenizer.eos_token_id
     with torch.no_grad():
         written = generator.write_greedily(5, end, **processor([clip.to_dict() for clip in mixed_clips]))
@@ -92,7 +92,7 @@ def test_greedy_text_is_the_likeliest_token_at_every_step(generator, processor, 
         assert row == answer + [end] * (5 - len(answer))
 
 
-def test_writing_ends_at_the_end_of_the_turn(generator, processor, mixed_clips):
+def test_generation_stops_at_the_end_of_turn_token(generator, processor, mixed_clips):
     batch = processor([clip.to_dict() for clip in mixed_clips])
     with torch.no_grad():
         first = generator.write_greedily(1, -1, **batch)[:, 0]
@@ -160,7 +160,7 @@ def test_a_new_adapter_changes_no_answer(generator, processor, mixed_clips):
         assert torch.equal(readout.predict(generator, batch)[1], before)
 
 
-def test_what_is_saved_is_loaded_and_nothing_less(generator, tiny_backbone, processor, mixed_clips, tmp_path):
+def test_a_saved_adapter_is_loaded_completely(generator, tiny_backbone, processor, mixed_clips, tmp_path):
     generator.add_lora(LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
     torch.manual_seed(3)
     for name, parameter in generator.named_parameters():
@@ -178,7 +178,7 @@ def test_what_is_saved_is_loaded_and_nothing_less(generator, tiny_backbone, proc
         other.load_trained(tmp_path)
 
 
-def test_it_learns_under_nf4_and_goes_on_after_an_evaluation(tiny_backbone, processor, mixed_clips):
+def test_it_learns_under_nf4_and_continues_after_an_evaluation(tiny_backbone, processor, mixed_clips):
     arguments = ModelArguments(base_model=str(tiny_backbone), readout="generative", dtype="float32", lora_dropout=0.0)
     torch.manual_seed(0)
     model = build_model(arguments, label_mean=0.0, label_std=1.0, score_range=RANGE)

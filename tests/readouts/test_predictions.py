@@ -26,7 +26,7 @@ def test_scores_are_clipped_to_the_range_and_the_predictions_are_not():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_prediction_that_is_not_finite_is_no_score(bad):
+def test_a_prediction_that_is_not_finite_is_an_error(bad):
     readout = DiscriminativeReadout((-3.0, 3.0))
     for measure in (readout.scores, lambda predictions: readout.metrics(predictions, LABELS, "mosi")):
         with pytest.raises(ValueError, match="2 of 4 predictions are not finite"):
@@ -44,7 +44,7 @@ def test_metrics_are_those_of_the_scores_and_say_how_many_were_clipped(conventio
     assert found == msa_metrics(raw.clip(-1, 1), LABELS, convention)
 
 
-def test_a_written_answer_counts_as_read_only_where_a_number_was():
+def test_an_answer_without_a_number_counts_as_unparsable():
     readout = GreedyReadout((-3.0, 3.0), tokenizer=None)
     found = readout.metrics(Predictions(np.array([1.0, math.nan, 4.0, -4.0]), ["1", "well", "4", "-4"]), LABELS, "mosi")
     assert found["mae"] == (1 + 1 + 3 + 3.5) / 4
@@ -56,7 +56,7 @@ def test_a_written_answer_counts_as_read_only_where_a_number_was():
     assert (found["decoding"], found["unparsable_rate"], found["mae_parsable"]) == ("expected", 0.0, 0.0)
 
 
-def test_the_discriminative_readout_reads_the_head_in_label_units(model, processor, whole_clips):
+def test_the_discriminative_readout_predicts_in_label_units(model, processor, whole_clips):
     model.config.label_mean, model.config.label_std = 0.5, 2.0
     readout = DiscriminativeReadout((-3.0, 3.0))
     assert readout.name == "discriminative"
@@ -87,7 +87,7 @@ def passes(generator) -> list[dict]:
     return seen
 
 
-def test_the_greedy_readout_writes_at_most_its_tokens_and_needs_no_labels(generator, processor, whole_clips):
+def test_the_greedy_readout_respects_its_token_limit_and_needs_no_labels(generator, processor, whole_clips):
     batch = processor([clip.to_dict() for clip in whole_clips[:2]])
     readout = GreedyReadout((-3.0, 3.0), processor.tokenizer, max_new_tokens=3)
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_the_greedy_readout_writes_at_most_its_tokens_and_needs_no_labels(genera
     assert GreedyReadout((-3.0, 3.0), processor.tokenizer).max_new_tokens == 8
 
 
-def test_each_step_of_an_answer_sees_the_prompt_and_what_is_written(generator, processor, whole_clips, passes):
+def test_each_step_attends_to_the_prompt_and_earlier_tokens(generator, processor, whole_clips, passes):
     batch = processor([whole_clips[0].to_dict(), {"text": "good"}])
     with torch.no_grad():
         generator.write_greedily(3, -1, **batch)
@@ -117,7 +117,7 @@ def test_each_step_of_an_answer_sees_the_prompt_and_what_is_written(generator, p
             assert one["inputs_embeds"].shape[:2] == (2, 1)
 
 
-def test_nothing_is_asked_once_every_answer_has_ended(generator, processor, whole_clips, passes):
+def test_generation_stops_once_every_answer_has_ended(generator, processor, whole_clips, passes):
     batch = processor(whole_clips[0].to_dict())
     with torch.no_grad():
         first = int(generator.write_greedily(1, -1, **batch)[0, 0])
@@ -126,7 +126,7 @@ def test_nothing_is_asked_once_every_answer_has_ended(generator, processor, whol
     assert len(passes) == 1
 
 
-def test_answers_are_read_with_the_prompt_and_their_own_tokens_in_sight(generator, processor, whole_clips, passes):
+def test_answer_probabilities_attend_to_the_prompt_and_their_own_tokens(generator, processor, whole_clips, passes):
     batch = processor([whole_clips[0].to_dict(), {"text": "good"}])
     length = batch["input_ids"].shape[1]
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_a_saved_adapter_names_the_base_that_it_belongs_to(generator, tiny_backb
     assert not (tmp_path / "other").exists()
 
 
-def test_a_generator_is_loaded_as_it_was_asked_for(tiny_backbone):
+def test_a_generator_is_loaded_with_the_requested_options(tiny_backbone):
     generator = OmniForSentimentGeneration.from_base(tiny_backbone, revision="abc", dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in generator.parameters()} == {torch.bfloat16}
     assert (generator.base_name, generator.base_revision) == (str(tiny_backbone), "abc")
@@ -160,14 +160,14 @@ def test_a_generator_is_loaded_as_it_was_asked_for(tiny_backbone):
     assert OmniForSentimentGeneration.from_base(tiny_backbone).base_revision is None
 
 
-def test_one_place_of_padding_on_the_right_is_enough_to_refuse(generator, processor):
+def test_a_single_padding_token_on_the_right_is_refused(generator, processor):
     batch = processor([{"text": "good"}, {"text": "bad"}])
     batch["attention_mask"][1, -1] = 0
     with pytest.raises(ValueError, match=r"^prompts must be padded on the left"):
         generator.read_prompt(**batch)
 
 
-def test_a_quantised_generator_says_so_to_the_trainer(tiny_backbone):
+def test_a_quantised_generator_is_visible_as_quantised_to_trainer(tiny_backbone):
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
     generator = OmniForSentimentGeneration.from_base(tiny_backbone, quantization_config=nf4)
     assert generator.is_quantized

@@ -47,7 +47,7 @@ def test_it_is_the_pipelines_score_with_and_without_each_modality(pipe, talk):
     assert analysis.windows == []
 
 
-def test_only_what_a_clip_has_is_left_out(pipe, talk, tmp_path):
+def test_only_modalities_of_the_clip_are_left_out(pipe, talk, tmp_path):
     write_video(tmp_path / "silent.mp4", np.full((20, 56, 56, 3), 90, np.uint8), 10)
     write_audio(tmp_path / "voice.m4a", np.sin(np.arange(32_000) / 9).astype(np.float32))
     assert analyse_clip(pipe, tmp_path / "silent.mp4").without == {}
@@ -92,7 +92,7 @@ def test_a_transcript_with_times_gives_each_window_its_words(pipe, talk):
         analyse_clip(pipe, talk, SRT.replace("00:00:04,000\nthe", "soon\nthe"))
 
 
-def test_steps_are_counted_to_their_end(pipe, talk):
+def test_steps_are_counted_to_the_end(pipe, talk):
     steps = []
     analyse_clip(pipe, talk, WORDS, window=4, stride=2, on_step=lambda *step: steps.append(step))
     assert steps == [(done, 7) for done in range(1, 8)]
@@ -108,7 +108,7 @@ def test_what_is_too_long_or_broken_is_refused_before_it_is_scored(pipe, talk, t
     assert steps == []
 
 
-def test_a_score_that_is_no_number_is_an_error_in_words(broken_pipe, talk):
+def test_a_score_that_is_not_finite_is_an_error(broken_pipe, talk):
     with pytest.raises(OmniSentError, match="no score: the model computes NaN or infinity"):
         analyse_clip(broken_pipe, talk, WORDS)
 

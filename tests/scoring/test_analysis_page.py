@@ -17,7 +17,7 @@ WHOLE = ClipAnalysis(
 )
 
 
-def test_score_label_and_place_on_the_scale_are_shown():
+def test_score_label_and_position_on_the_scale_are_shown():
     text = analysis_html(WHOLE, **SHOWN)
     assert ">+1.50</span>" in text
     assert ">positive</span>" in text
@@ -40,7 +40,7 @@ def test_each_modality_has_its_row():
     assert "<table>" not in analysis_html(alone, **SHOWN)
 
 
-def test_a_missing_transcript_is_said():
+def test_a_missing_transcript_is_mentioned():
     mute = ClipAnalysis(1.5, "positive", 75.0, ("audio", "video"), {"audio": 1.0, "video": 1.0}, ())
     said = "Scored without a transcript. Text carries most of the signal"
     assert said in analysis_html(mute, **SHOWN)
@@ -50,7 +50,7 @@ def test_a_missing_transcript_is_said():
     assert "the transcript alone" in analysis_html(words, **{**SHOWN, "name": None})
 
 
-def test_names_of_files_are_text():
+def test_file_names_are_escaped():
     text = analysis_html(WHOLE, **{**SHOWN, "name": "<img src=x onerror=alert(1)>.mp4"})
     assert "<img" not in text
     assert "&lt;img src=x onerror=alert(1)&gt;.mp4" in text
@@ -69,5 +69,5 @@ def test_a_long_clip_has_a_plot_in_the_page_itself():
 
 
 @pytest.mark.parametrize(("score", "said"), [(1.726, "+1.73"), (-0.5, "\N{MINUS SIGN}0.50"), (-0.001, "0.00")])
-def test_scores_are_said_with_their_sign(score, said):
+def test_scores_are_shown_with_their_sign(score, said):
     assert signed(score) == said

@@ -61,7 +61,7 @@ def test_five_at_once_are_all_answered_with_the_pipelines_scores(address, pipe, 
     assert len({round(score, 4) for score in expected}) == 5
 
 
-def test_a_sound_or_a_transcript_alone_is_scored(client, pipe, tmp_path):
+def test_audio_or_a_transcript_alone_is_scored(client, pipe, tmp_path):
     write_audio(tmp_path / "voice.m4a", np.sin(np.arange(24_000) / 9).astype(np.float32))
     heard = client.predict(None, handle_file(tmp_path / "voice.m4a"), "", api_name="/score")
     assert shown_score(heard) == pytest.approx(pipe({"audio": str(tmp_path / "voice.m4a")})["score"], abs=1e-5)
@@ -95,7 +95,7 @@ def test_errors_are_sentences_that_name_the_file_and_no_folder(client, tmp_path)
         client.predict(None, None, "0:01 --> <b>\nwell", api_name="/score")
 
 
-def test_a_fault_of_the_program_is_said_and_the_page_goes_on(pipe, caplog):
+def test_an_internal_error_is_shown_and_the_page_keeps_running(pipe, caplog):
     broken = MultimodalSentimentPipeline(model=deepcopy(pipe.model), processor=pipe.processor, device="cpu")
     broken.model.model = torch.nn.Identity()
     with running(broken, port=free_port()) as address:
@@ -134,7 +134,7 @@ def test_files_of_the_server_and_of_other_hosts_are_out_of_reach(address, whole_
             other.accept()
 
 
-def test_examples_can_be_played_and_are_said_to_be_made_up(address):
+def test_examples_can_be_played_and_are_labelled_as_synthetic(address):
     config = httpx.get(f"{address}config").json()
     (examples,) = [one["props"] for one in config["components"] if one["type"] == "dataset"]
     assert "synthetic" in examples["label"]
@@ -147,7 +147,7 @@ def test_examples_can_be_played_and_are_said_to_be_made_up(address):
         assert served.content[4:8] == b"ftyp"
 
 
-def test_only_this_machine_can_reach_it_unless_asked_otherwise(address):
+def test_it_listens_on_this_machine_only_by_default(address):
     port = httpx.URL(address).port
     assert address == f"http://127.0.0.1:{port}/"
     with pytest.raises(ConnectionRefusedError):  # a page that listens everywhere would answer here too
@@ -185,7 +185,7 @@ def test_windows_without_length_are_refused_before_anything_is_served(pipe):
         build_app(pipe, stride=0)
 
 
-def test_a_port_that_is_taken_is_said(pipe, address):
+def test_a_port_in_use_is_an_error(pipe, address):
     port = httpx.URL(address).port
     with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"), running(pipe, port=port):
         pass

@@ -66,7 +66,7 @@ def upload(page: Page, path: Path | str) -> None:
     page.locator("input[type=file]").first.set_input_files(str(path))
 
 
-def test_a_person_uploads_a_clip_types_what_is_said_and_reads_its_score(page, pipe, whole_clips, tmp_path):
+def test_a_user_uploads_a_clip_types_its_transcript_and_sees_its_score(page, pipe, whole_clips, tmp_path):
     clip = whole_clips[0]
     upload(page, clip.video)
     expect(page.locator("video").first).to_be_visible()
@@ -104,7 +104,7 @@ def test_an_example_is_scored_and_a_long_clip_has_its_plot(page, tmp_path):
     page.screenshot(path=tmp_path / "long.png", full_page=True)
 
 
-def test_a_broken_or_large_file_is_answered_by_a_sentence_and_no_score_is_left(page, whole_clips, tmp_path):
+def test_a_broken_or_large_file_shows_an_error_and_no_score(page, whole_clips, tmp_path):
     upload(page, whole_clips[0].video)
     expect(page.locator("video").first).to_be_visible()
     score(page)
@@ -123,7 +123,7 @@ def test_a_broken_or_large_file_is_answered_by_a_sentence_and_no_score_is_left(p
     page.screenshot(path=tmp_path / "large.png")
 
 
-def test_a_person_records_video_and_sound(page):
+def test_a_user_records_video_and_audio(page):
     page.get_by_label("Capture from camera").click()
     page.get_by_text("Click to Access Webcam").click()
     record = page.get_by_label("start recording")

@@ -22,7 +22,7 @@ def test_a_folder_gives_its_media_at_any_depth_in_order(folder):
     assert [bool(clip.audio) for clip in clips] == [False, True, False]
 
 
-def test_files_and_patterns_stand_as_they_are_given(folder):
+def test_files_and_patterns_keep_their_order(folder):
     clips = find_clips([str(folder / "c.mp4"), str(folder / "**" / "*.wav"), "not there.mp4"])
     assert [clip.id for clip in clips] == [str(folder / "c.mp4"), str(folder / "b" / "d.wav"), "not there.mp4"]
 
@@ -50,12 +50,12 @@ def test_a_table_has_its_own_texts_and_may_name_files_that_are_missing(tmp_path)
         (["no*where.mp4"], None, r"no\*where.mp4: no video or audio file found"),
     ],
 )
-def test_what_cannot_be_meant_is_said(files, text, message):
+def test_contradictory_arguments_are_errors(files, text, message):
     with pytest.raises(ValueError, match=message):
         find_clips(files, text=text)
 
 
-def test_a_transcript_is_the_clips_own_or_lies_beside_it(folder):
+def test_a_transcript_is_the_clips_own_or_a_file_beside_it(folder):
     video = str(folder / "c.mp4")
     assert transcript_of(Clip("c", "own", video=video)) == "own"
     assert transcript_of(Clip("c", video=video)) == "said"
@@ -64,7 +64,7 @@ def test_a_transcript_is_the_clips_own_or_lies_beside_it(folder):
     assert transcript_of(Clip("d", audio=str(folder / "b" / "d.wav"))) is None
 
 
-def test_a_transcript_that_is_no_text_is_named(folder):
+def test_a_transcript_that_is_not_text_is_named(folder):
     (folder / "c.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"c\.txt: expected a transcript in UTF-8"):
         transcript_of(Clip("c", video=str(folder / "c.mp4")))

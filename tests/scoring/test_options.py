@@ -39,7 +39,7 @@ def test_other_options_are_fine():
 
 
 @pytest.mark.parametrize("module", ["scoring.options", "data.catalog", "data.built"])
-def test_what_the_command_line_needs_at_once_imports_nothing_large(module):
+def test_modules_needed_for_help_import_nothing_large(module):
     large = ["torch", "transformers", "datasets", "pandas", "pyarrow", "numpy", "av", "matplotlib", "tqdm"]
     code = f"import sys, omnisent.{module}; print([name for name in {large} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)

@@ -32,7 +32,7 @@ def test_the_columns_of_a_file():
 
 
 @pytest.mark.parametrize("suffix", [*FORMATS, ".JSONL"])
-def test_a_file_is_there_whole_and_nothing_beside_it(suffix, tmp_path):
+def test_the_finished_file_is_complete_and_the_part_file_removed(suffix, tmp_path):
     out = tmp_path / "new" / "folder" / f"scores{suffix}"
     made = writer(out)
     assert made.path == out.with_name(f"scores{suffix}.part")
@@ -51,7 +51,7 @@ def test_a_file_is_there_whole_and_nothing_beside_it(suffix, tmp_path):
     assert found["error"][1] == "no sound"
 
 
-def test_a_jsonl_file_is_written_as_people_read_it(tmp_path):
+def test_a_jsonl_file_is_written_without_escapes(tmp_path):
     made = writer(tmp_path / "scores.jsonl")
     for number, rows in enumerate(ROWS):
         made.add(number, rows)
@@ -63,7 +63,7 @@ def test_a_jsonl_file_is_written_as_people_read_it(tmp_path):
     )
 
 
-def test_what_is_kept_is_kept_at_once_and_not_asked_for_again(tmp_path):
+def test_added_rows_are_on_disk_immediately_and_not_missing_again(tmp_path):
     first = writer(tmp_path / "scores.csv")
     first.add(1, ROWS[1])
     assert b"na\xc3\xafve" in first.path.read_bytes()
@@ -87,7 +87,7 @@ def test_only_clips_that_had_a_row_count_as_changed(tmp_path):
     assert (again.missing, again.changed, again.kept) == ([0, 1], 1, 0)
 
 
-def test_each_process_writes_a_part_file_of_its_own_and_rows_come_in_order(tmp_path):
+def test_each_process_writes_its_own_part_file_and_rows_are_in_order(tmp_path):
     out = tmp_path / "scores.csv"
     second = writer(out, batches=[[Source("b", "2")]], process=Process(1, 2))
     first = writer(out, batches=[[Source("a", "1")], [Source("c", "3")]], process=Process(0, 2))
@@ -112,13 +112,13 @@ def test_rows_of_other_clips_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["scores.txt", "scores", "scores.csv.gz"])
-def test_another_ending_is_refused_before_anything_is_written(name, tmp_path):
+def test_an_unsupported_suffix_is_refused_before_anything_is_written(name, tmp_path):
     with pytest.raises(ValueError, match=rf"{name}: expected a table that ends in \.csv, \.jsonl, \.parquet"):
         writer(tmp_path / "new" / name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_there_is_not_written_over(tmp_path):
+def test_an_existing_file_is_not_overwritten(tmp_path):
     (tmp_path / "scores.csv").write_text("mine")
     with pytest.raises(FileExistsError, match=r"scores\.csv already exists; remove it or give another --out"):
         writer(tmp_path / "scores.csv")
@@ -148,7 +148,7 @@ def test_rows_of_other_settings_are_refused_by_the_field_that_differs(before, pr
     assert part.read_text() == text
 
 
-def test_a_part_file_of_something_else_is_refused_and_left_as_it_is(tmp_path):
+def test_a_file_that_is_not_a_part_file_is_refused_and_unchanged(tmp_path):
     part = tmp_path / "scores.csv.part"
     part.write_text("something else\n")
     with pytest.raises(ValueError, match=r"scores\.csv\.part is not an unfinished file of scores; remove it"):
@@ -188,7 +188,7 @@ def test_two_writers_do_not_write_one_part_file(tmp_path):
 
 
 @pytest.mark.parametrize("missing", [0, 1])
-def test_no_file_is_made_while_a_batch_is_missing(tmp_path, missing):
+def test_no_file_is_written_while_a_batch_is_missing(tmp_path, missing):
     made = writer(tmp_path / "scores.csv")
     made.add(1 - missing, ROWS[1 - missing])
     with pytest.raises(ValueError, match=rf"scores\.csv\.part: batch {missing} is missing; start the command again"):
@@ -197,7 +197,7 @@ def test_no_file_is_made_while_a_batch_is_missing(tmp_path, missing):
     assert made.path.exists()
 
 
-def test_a_part_file_may_be_cut_at_every_byte_and_again_after_that(tmp_path):
+def test_a_part_file_may_be_truncated_at_any_byte_repeatedly(tmp_path):
     made = writer(tmp_path / "whole.csv")
     for number, rows in enumerate(ROWS):
         made.add(number, rows)

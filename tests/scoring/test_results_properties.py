@@ -90,7 +90,7 @@ def read(out: Path) -> list[dict]:
 
 @examples(60)
 @given(ROWS, st.integers(1, 3), st.integers(1, 3), st.sampled_from(sorted(FORMATS)))
-def test_rows_come_back_as_they_were(rows, size, processes, suffix):
+def test_rows_are_read_back_unchanged(rows, size, processes, suffix):
     with tempfile.TemporaryDirectory() as folder:
         out = finished(written(Path(folder, f"scores{suffix}"), batches_of(rows, size, processes)))
         expected = [{name: row[name] for name in COLUMNS} for row in rows]
@@ -102,7 +102,7 @@ def test_rows_come_back_as_they_were(rows, size, processes, suffix):
 
 @examples(60)
 @given(ROWS, st.integers(1, 3), st.integers(1, 2), st.floats(0, 1), st.sampled_from(sorted(FORMATS)))
-def test_a_file_that_was_cut_anywhere_ends_as_if_it_had_not_been(rows, size, processes, at, suffix):
+def test_a_truncated_part_file_gives_the_same_result(rows, size, processes, at, suffix):
     parts = batches_of(rows, size, processes)
     with tempfile.TemporaryDirectory() as folder:
         whole = finished(written(Path(folder, f"whole{suffix}"), parts)).read_bytes()
@@ -123,7 +123,7 @@ def test_a_file_that_was_cut_anywhere_ends_as_if_it_had_not_been(rows, size, pro
 
 @examples(60)
 @given(ROWS, st.integers(1, 3), st.integers(1, 2), st.sampled_from(sorted(FORMATS)), st.data())
-def test_rows_whose_clips_changed_are_made_again_and_no_others(rows, size, processes, suffix, data):
+def test_only_rows_of_changed_clips_are_computed_again(rows, size, processes, suffix, data):
     changed = data.draw(st.sets(st.integers(0, len(rows) - 1)))
     now = [{**row, "score": 7.0, "text": "new"} if place in changed else row for place, row in enumerate(rows)]
     with tempfile.TemporaryDirectory() as folder:
@@ -145,7 +145,7 @@ def test_rows_whose_clips_changed_are_made_again_and_no_others(rows, size, proce
 
 @examples(20)
 @given(ROWS, st.sampled_from(["score", "low", "high", "seconds"]), st.sampled_from([float("nan"), float("inf")]))
-def test_no_row_holds_a_number_that_is_not_finite(rows, column, bad):
+def test_rows_with_numbers_that_are_not_finite_are_refused(rows, column, bad):
     with tempfile.TemporaryDirectory() as folder:
         (writer,) = opened(Path(folder, "scores.jsonl"), batches_of(rows, len(rows), 1))
         before = writer.path.read_bytes()

@@ -87,7 +87,7 @@ def test_rows_are_in_order_with_a_reason_where_there_is_no_score(score, folder, 
     assert not list(tmp_path.glob("*.part*"))
 
 
-def test_without_a_file_a_table_is_shown_and_all_well_is_exit_code_zero(score, folder, bundle):
+def test_without_out_a_table_is_printed_and_success_is_exit_code_zero(score, folder, bundle):
     code, said, complained = score(folder / "a.mp4", "--text", "it was fine")
     header, row = said.strip().splitlines()
     assert header.split() == ["id", "score", "label", "seconds"]
@@ -97,7 +97,7 @@ def test_without_a_file_a_table_is_shown_and_all_well_is_exit_code_zero(score, f
     assert "without a transcript" not in complained
 
 
-def test_every_format_holds_the_same_rows(score, folder, tmp_path):
+def test_every_format_has_the_same_rows(score, folder, tmp_path):
     for ending in ("jsonl", "csv", "parquet"):
         score(folder, "--out", tmp_path / f"scores.{ending}")
     lines = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
@@ -136,7 +136,7 @@ def test_wrong_arguments_are_one_clear_line(score, folder, arguments, message):
     assert re.search(message, complained)
 
 
-def test_a_model_that_is_not_there_is_one_clear_line(tmp_path):
+def test_a_missing_model_is_one_clear_line(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such folder; give a bundle's folder or the id"):
         load_pipeline(Loading(str(tmp_path / "nothing")))
     with pytest.raises(FileNotFoundError, match=r"no config\.json in this folder"):
@@ -151,7 +151,7 @@ def test_four_bit_weights_score_nearly_alike(folder, bundle):
     assert small(clip)["score"] != whole(clip)["score"]
 
 
-def test_intervals_are_columns_when_asked_for(score, folder, bundle, tmp_path):
+def test_interval_adds_columns(score, folder, bundle, tmp_path):
     code, _, complained = score(folder / "a.mp4", "--interval", "0.9")
     assert code == 1
     assert "no interval of level 0.9; it is not calibrated" in complained
@@ -167,7 +167,7 @@ def test_intervals_are_columns_when_asked_for(score, folder, bundle, tmp_path):
     assert row["low"] < row["score"] < row["high"]
 
 
-def test_a_file_that_is_there_is_not_written_over(score, folder, tmp_path):
+def test_an_existing_file_is_not_overwritten(score, folder, tmp_path):
     (tmp_path / "scores.csv").write_text("mine")
     code, _, complained = score(folder, "--out", tmp_path / "scores.csv")
     assert code == 1
@@ -210,7 +210,7 @@ def whisper(tmp_path) -> Path:
     return folder
 
 
-def test_a_transcript_is_written_first_where_there_is_none(score, folder, whisper, bundle, tmp_path):
+def test_clips_without_a_transcript_are_transcribed_first(score, folder, whisper, bundle, tmp_path):
     (folder / "b.mp4").unlink()
     code, _, complained = score(folder, "--transcribe", whisper, "--out", tmp_path / "scores.jsonl")
     first, second = (json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines())
@@ -304,14 +304,14 @@ def meddle(whole_clips):
     return change
 
 
-def test_a_killed_run_whose_clips_change_makes_the_file_of_a_fresh_one(many, bundle, tmp_path, meddle):
+def test_a_killed_run_whose_clips_change_gives_the_file_of_a_new_run(many, bundle, tmp_path, meddle):
     place = many(40, 4)
     fresh, killed = _killed_and_fresh(place, bundle, tmp_path, 3, "jsonl", pause=0.3, change=lambda: meddle(place))
     assert killed.read_bytes() == fresh.read_bytes()
 
 
 @pytest.mark.slow
-def test_twenty_kills_with_clips_changed_between_make_the_file_of_a_fresh_run(many, bundle, tmp_path, meddle):
+def test_twenty_kills_with_changing_clips_give_the_file_of_a_new_run(many, bundle, tmp_path, meddle):
     place = many(1000, 50)
     fresh, killed = _killed_and_fresh(place, bundle, tmp_path, 20, "jsonl", pause=2.0, change=lambda: meddle(place))
     assert killed.read_bytes() == fresh.read_bytes()
@@ -320,7 +320,7 @@ def test_twenty_kills_with_clips_changed_between_make_the_file_of_a_fresh_run(ma
     assert sum(row["error"] is not None for row in rows) > 30
 
 
-def test_several_processes_share_the_work_and_make_one_file(score, many, bundle, tmp_path):
+def test_several_processes_share_the_work_and_write_one_file(score, many, bundle, tmp_path):
     place = many(22, 3)
     alone, shared = tmp_path / "alone.csv", tmp_path / "shared.csv"
     options = ["--model", str(bundle), "--batch-size", "2"]
@@ -401,7 +401,7 @@ def _mend_video(folder, clips) -> None:
 @pytest.mark.parametrize(
     ("change", "row"), [(_change_transcript, 0), (_change_video, 0), (_add_transcript, 1), (_mend_video, 1)]
 )
-def test_a_row_is_made_again_when_what_it_was_made_of_has_changed(
+def test_a_row_is_computed_again_when_its_sources_have_changed(
     score, folder, whole_clips, tmp_path, monkeypatch, change, row
 ):
     out, fresh = tmp_path / "scores.jsonl", tmp_path / "fresh.jsonl"
@@ -415,7 +415,7 @@ def test_a_row_is_made_again_when_what_it_was_made_of_has_changed(
     assert json.loads(out.read_text().splitlines()[row]) != before[row]["rows"][0]
 
 
-def test_rows_of_a_bundle_that_has_changed_are_made_again(score, folder, bundle, tmp_path, monkeypatch):
+def test_rows_of_a_changed_bundle_are_computed_again(score, folder, bundle, tmp_path, monkeypatch):
     out, fresh, other = tmp_path / "scores.jsonl", tmp_path / "fresh.jsonl", tmp_path / "bundle"
     shutil.copytree(bundle, other)
     _interrupted(score, monkeypatch, 2, folder, "--out", out, "--model", other)
@@ -429,7 +429,7 @@ def test_rows_of_a_bundle_that_has_changed_are_made_again(score, folder, bundle,
     assert json.loads(out.read_text().splitlines()[0])["score"] == pytest.approx(before["score"] + 0.5, abs=1e-5)
 
 
-def test_a_table_whose_words_have_changed_is_scored_again_there_alone(score, tmp_path, monkeypatch):
+def test_only_changed_rows_of_a_table_are_scored_again(score, tmp_path, monkeypatch):
     table, out = tmp_path / "clips.csv", tmp_path / "scores.csv"
     table.write_text("id,text\na,good\nb,bad\nc,so\n")
     _interrupted(score, monkeypatch, 2, "--table", table, "--out", out)
@@ -440,7 +440,7 @@ def test_a_table_whose_words_have_changed_is_scored_again_there_alone(score, tmp
     assert out.read_bytes() == (tmp_path / "fresh.csv").read_bytes()
 
 
-def test_a_row_is_kept_for_its_own_clip_alone(tmp_path):
+def test_rows_are_kept_only_for_their_own_clips(tmp_path):
     writer = ResumableWriter(tmp_path / "scores.csv", {}, [[Source("a", "1"), Source("b", "2")]], row_columns())
     with pytest.raises(ValueError, match=r"expected rows of the clips \['a', 'b'\], got those of \['b', 'a'\]"):
         writer.add(0, [{"id": "b", "score": 1.0}, {"id": "a", "score": 2.0}])
@@ -451,7 +451,7 @@ def test_a_row_is_kept_for_its_own_clip_alone(tmp_path):
     assert again.missing == [0]
 
 
-def test_what_is_poisoned_half_read_or_oddly_named_costs_its_own_row_and_is_said(
+def test_corrupt_partly_readable_and_oddly_named_files_affect_only_their_rows(
     score, folder, half_read, whole_clips, bundle, tmp_path
 ):
     (folder / "b.mp4").unlink()
@@ -476,7 +476,7 @@ def test_what_is_poisoned_half_read_or_oddly_named_costs_its_own_row_and_is_said
     assert {"warning", "error"} <= set(said.splitlines()[0].split())
 
 
-def test_a_model_that_computes_no_number_is_an_error_of_every_row(score, folder, bundle, tmp_path):
+def test_a_model_that_computes_nan_is_an_error_of_every_row(score, folder, bundle, tmp_path):
     """Its weights are finite, and sums of them are not."""
     other = tmp_path / "bundle"
     shutil.copytree(bundle, other)

@@ -126,7 +126,7 @@ def test_what_is_not_a_cue_is_named_with_file_and_line(tmp_path, name, text, lin
     assert str(caught.value).startswith(f"{path}, line {line}: ")
 
 
-def test_minutes_may_count_on_where_no_hours_stand(tmp_path):
+def test_minutes_above_59_are_read_if_there_are_no_hours(tmp_path):
     text = "1\n90:00,000 --> 90:01,500\nlate\n\n2\n1000:00:00,000 --> 1000:00:59,999\nlater\n"
     assert read_cues(written(tmp_path, "a.srt", text)) == [
         Cue(5400.0, 5401.5, "late"),
@@ -152,7 +152,7 @@ def test_other_files_are_refused(tmp_path):
         read_cues(tmp_path / "none.srt")
 
 
-def test_rolling_captions_say_each_line_once(tmp_path):
+def test_repeated_lines_of_rolling_captions_are_kept_once(tmp_path):
     cues = read_cues(written(tmp_path, "a.vtt", ROLLING))
     assert [(cue.start, cue.text) for cue in cues] == [
         (0.16, "hello everyone"),
@@ -162,7 +162,7 @@ def test_rolling_captions_say_each_line_once(tmp_path):
     assert text_within(cues, 0, 10) == "hello everyone welcome to the show"
 
 
-def test_a_person_may_say_the_same_twice(tmp_path):
+def test_a_speaker_may_repeat_a_line(tmp_path):
     text = "".join(
         f"{n}\n00:00:0{n},000 --> 00:00:0{n},900\n{said}\n\n"
         for n, said in enumerate(["No.", "No.", "Why?", "Well", "So"])
@@ -181,7 +181,7 @@ def test_a_word_belongs_to_the_window_that_holds_its_middle():
     assert text_within([], 0.0, 9.0) is None
 
 
-def test_windows_that_follow_each_other_share_no_word_and_lose_none():
+def test_adjacent_windows_share_no_word_and_lose_none():
     words = [f"w{n}" for n in range(97)]
     cues = [Cue(n * 1.3, n * 1.3 + 1.9, " ".join(words[n : n + 3])) for n in range(0, 97, 3)]
     heard = [text_within(cues, at / 10, (at + 7) / 10) for at in range(0, 1400, 7)]

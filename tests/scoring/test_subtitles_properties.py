@@ -43,7 +43,7 @@ def stamp(milliseconds: int, suffix: str) -> str:
     st.sampled_from(["\n", "\r\n", "\r"]),
     st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
 )
-def test_cues_that_are_written_come_back(drawn, suffix, line_end, encoding):
+def test_written_cues_are_read_back(drawn, suffix, line_end, encoding):
     # A word of their own keeps the lines apart: repeated ones are taken for captions that roll.
     drawn = [(start, start + lasts, [f"w{number}", *words]) for number, (start, lasts, words) in enumerate(drawn)]
     blocks = [
@@ -62,7 +62,7 @@ def test_cues_that_are_written_come_back(drawn, suffix, line_end, encoding):
     st.lists(st.tuples(st.floats(0, 100), st.floats(0, 30), st.integers(1, 6)), max_size=8),
     st.lists(st.floats(0, 131), max_size=12),
 )
-def test_windows_that_follow_each_other_share_no_word_and_lose_none(drawn, cuts):
+def test_adjacent_windows_share_no_word_and_lose_none(drawn, cuts):
     cues, said = [], []
     for start, lasts, count in drawn:
         words = [f"w{len(said) + i}" for i in range(count)]
@@ -75,7 +75,7 @@ def test_windows_that_follow_each_other_share_no_word_and_lose_none(drawn, cuts)
 
 @examples(100)
 @given(st.integers(1, 8), st.integers(1, 8))
-def test_characters_are_shared_out_as_words_are(count, windows):
+def test_characters_are_distributed_like_words(count, windows):
     text = "".join(chr(0x4E00 + i) for i in range(count))
     heard = [text_within([Cue(0.0, 8.0, text)], 8 * i / windows, 8 * (i + 1) / windows) for i in range(windows)]
     assert "".join(part or "" for part in heard) == text

@@ -77,17 +77,17 @@ def test_a_window_without_length_is_refused(pipe, talk, window, stride):
     ("text", "seconds"),
     [("8s", 8), ("1.5", 1.5), ("1m30s", 90), ("500ms", 0.5), ("2h", 7200), (" 1h1m1s1ms ", 3661.001), ("90M", 5400)],
 )
-def test_lengths_of_time_are_read(text, seconds):
+def test_durations_are_parsed(text, seconds):
     assert parse_seconds(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "8x", "s", "-3s", "1.2.3s", "30s1m", "nan", "1e3"])
-def test_what_is_no_length_of_time_is_said(text):
+def test_an_invalid_duration_is_an_error(text):
     with pytest.raises(ValueError, match=r"is not a duration; expected e\.g\. 8s, 1\.5, 1m30s or 500ms"):
         parse_seconds(text)
 
 
-def test_each_window_is_scored_from_its_own_picture_sound_and_words(pipe, talk):
+def test_each_window_is_scored_from_its_own_video_audio_and_words(pipe, talk):
     windows = list(score_timeline(pipe, talk, window=8, stride=4, cues=CUES, batch_size=3))
     assert [(m.start, m.end) for m in windows] == [(0, 8), (4, 12), (8, 16), (12, 20)]
     assert [m.text for m in windows] == [CUES[0].text, None, CUES[1].text, CUES[1].text]
@@ -100,7 +100,7 @@ def test_each_window_is_scored_from_its_own_picture_sound_and_words(pipe, talk):
     assert len({round(m.score, 5) for m in windows}) == 4
 
 
-def test_windows_come_as_they_are_scored(pipe, talk, monkeypatch):
+def test_windows_are_returned_as_they_are_scored(pipe, talk, monkeypatch):
     read = []
     inner = pipe.processor.encode
     monkeypatch.setattr(pipe.processor, "encode", lambda *args, **kwargs: read.append(1) or inner(*args, **kwargs))
@@ -111,7 +111,7 @@ def test_windows_come_as_they_are_scored(pipe, talk, monkeypatch):
     windows.close()
 
 
-def test_a_bad_window_says_why_and_stops_no_other(pipe, talk, tmp_path):
+def test_a_bad_window_has_an_error_and_does_not_stop_the_others(pipe, talk, tmp_path):
     broken = damaged_from_12(talk, tmp_path)
     good = list(score_timeline(pipe, talk, window=4, stride=4))
     found = list(score_timeline(pipe, broken, window=4, stride=4, batch_size=2))
@@ -121,7 +121,7 @@ def test_a_bad_window_says_why_and_stops_no_other(pipe, talk, tmp_path):
         assert f"clip broken.mp4 {clock(bad.start)} to {clock(bad.end)}: {broken}: damaged" in bad.error
 
 
-def test_sound_alone_has_a_timeline_and_what_cannot_be_opened_is_an_error(pipe, tmp_path):
+def test_audio_alone_has_a_timeline_and_an_unreadable_file_is_an_error(pipe, tmp_path):
     write_audio(tmp_path / "a.m4a", sound_of(6))
     windows = list(score_timeline(pipe, tmp_path / "a.m4a", window=2, stride=2))
     assert len({m.score for m in windows[:3]}) == 3
@@ -158,12 +158,12 @@ def test_a_timeline_is_a_table_and_a_plot(pipe, talk, tmp_path, suffix):
     assert {path.suffix for path in out.parent.iterdir()} == {".png", suffix}
 
 
-def test_a_table_of_another_kind_is_refused_before_anything_is_scored(pipe, talk, tmp_path):
+def test_an_unsupported_suffix_is_refused_before_anything_is_scored(pipe, talk, tmp_path):
     with pytest.raises(ValueError, match=r"scores\.txt: expected a table that ends in \.csv, \.jsonl, \.parquet"):
         write_timeline(talk, pipe, tmp_path / "scores.txt", window=4, stride=4)
 
 
-def test_the_strongest_windows_lie_apart_and_outside_the_neutral_band():
+def test_the_strongest_windows_are_apart_and_outside_the_neutral_band():
     scores = [0.1, 2.0, 2.9, 2.8, 0.0, -0.3, 1.0, None, 0.7, 0.4, -0.2]
     windows = [WindowScore(8.0 * k, 8.0 * k + 16, score, None, None, None) for k, score in enumerate(scores)]
     assert [m.score for m in strongest(windows, 1, 0.5)] == [2.9, 1.0, 0.7]
@@ -174,7 +174,7 @@ def test_the_strongest_windows_lie_apart_and_outside_the_neutral_band():
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0, "0:00"), (65, "1:05"), (3599.96, "1:00:00"), (7325, "2:02:05"), (2.5, "0:02.5")]
 )
-def test_times_read_as_on_a_clock(seconds, said):
+def test_times_are_formatted_as_on_a_clock(seconds, said):
     assert clock(seconds) == said
 
 
@@ -199,7 +199,7 @@ def test_a_bundle_that_is_loaded_as_remote_code_gives_the_same_timeline(pipe, ta
     assert "damaged" in list(score_timeline(remote, damaged_from_12(talk, tmp_path), window=4, stride=4))[-1].error
 
 
-def test_a_window_whose_score_is_no_number_is_an_error(broken_pipe, talk, tmp_path):
+def test_a_window_whose_score_is_not_finite_is_an_error(broken_pipe, talk, tmp_path):
     windows = write_timeline(talk, broken_pipe, tmp_path / "over.jsonl", window=8, stride=8)
     assert len(windows) == 3
     assert all(window.score is None and "no score: the model computes NaN" in window.error for window in windows)
@@ -207,7 +207,7 @@ def test_a_window_whose_score_is_no_number_is_an_error(broken_pipe, talk, tmp_pa
     assert [row["score"] for row in rows] == [None] * 3
 
 
-def test_a_window_that_is_read_in_part_says_so(pipe, half_read, tmp_path):
+def test_a_partly_readable_window_has_a_warning(pipe, half_read, tmp_path):
     windows = write_timeline(half_read, pipe, tmp_path / "over.csv", window=1, stride=1)
     warned = [window for window in windows if window.warning or window.error]
     assert 0 < len(warned) < len(windows)

@@ -44,7 +44,7 @@ def generative_bundle(arguments, tmp_path):
     return tmp_path / "written"
 
 
-def test_a_bundle_that_fits_goes_on(arguments, bundle, generative_bundle):
+def test_training_continues_from_a_fitting_bundle(arguments, bundle, generative_bundle):
     check_adapter(replace(arguments, adapter=str(bundle)), MOSI, training=True)
     check_adapter(replace(arguments, adapter=str(generative_bundle), readout="generative"), MOSI, training=False)
 
@@ -53,7 +53,7 @@ def test_a_bundle_that_fits_goes_on(arguments, bundle, generative_bundle):
     ("field", "value"),
     [("head", "linear"), ("head_hidden_size", 8), ("lora_r", 8), ("lora_alpha", 16), ("lora_preset", "llm")],
 )
-def test_what_a_bundle_contradicts_is_named_with_its_value(arguments, bundle, field, value):
+def test_a_field_that_contradicts_the_bundle_is_named_with_the_bundles_value(arguments, bundle, field, value):
     wanted = replace(arguments, adapter=str(bundle), **{field: value})
     with pytest.raises(ValueError, match=rf"^{field} is {value!r}, but {getattr(arguments, field)!r} in the bundle"):
         check_adapter(wanted, MOSI, training=True)
@@ -72,7 +72,7 @@ def test_a_bundle_of_another_base_is_refused(arguments, bundle, generative_bundl
         check_adapter(replace(wanted, base_model="org/other"), MOSI, training=True)
 
 
-def test_a_bundle_without_an_adapter_or_that_is_not_there_is_refused(arguments, bundle):
+def test_a_missing_bundle_or_one_without_an_adapter_is_refused(arguments, bundle):
     shutil.rmtree(bundle / "adapter")
     with pytest.raises(FileNotFoundError, match=r"adapter: .*adapter is missing; is .* a merged model\?"):
         check_adapter(replace(arguments, adapter=str(bundle)), MOSI, training=True)
@@ -92,7 +92,7 @@ def test_losses_and_dropouts_are_those_of_the_arguments(arguments, bundle):
     assert {m.lora_dropout["default"].p for m in model.modules() if isinstance(m, LoraLayer)} == {0.3}
 
 
-def test_on_another_scale_z_scores_go_on_and_take_the_new_range(arguments, bundle, processor):
+def test_with_another_score_range_z_scores_are_kept_and_mapped_to_it(arguments, bundle, processor):
     file = bundle / "config.json"
     known = {**json.loads(file.read_text()), "calibration": {"clips": 20, "half_widths": {"0.9": 2.0}}}
     file.write_text(json.dumps(known))
@@ -110,7 +110,7 @@ def test_on_another_scale_z_scores_go_on_and_take_the_new_range(arguments, bundl
         check_adapter(wanted, SIMS, training=False)
 
 
-def test_weights_go_where_the_run_computes_and_not_where_a_gpu_happens_to_be(arguments, monkeypatch):
+def test_weights_are_loaded_on_the_device_of_the_run_even_if_there_is_a_gpu(arguments, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # as with --use_cpu true on a machine with a GPU
     model = build_model(arguments, label_mean=0.0, label_std=1.0, score_range=MOSI, device="cpu")
     assert {p.device.type for p in model.parameters()} == {"cpu"}

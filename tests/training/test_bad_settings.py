@@ -116,7 +116,7 @@ def _bad_values(name: str) -> list:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_every_field_of_ours_refuses_what_it_cannot_hold_in_a_file(refused, tmp_path, name):
+def test_every_own_field_refuses_invalid_values_in_a_file(refused, tmp_path, name):
     for value in _bad_values(name):
         said = "" if value == "" or name in BAD_LISTS else "must be "
         assert refused({name: value}).startswith(f"{tmp_path / 'run.yaml'}: {name} {said}"), value
@@ -136,7 +136,7 @@ def _bad_words(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_every_field_of_ours_refuses_what_it_cannot_hold_on_the_command_line(refused, name):
+def test_every_own_field_refuses_invalid_values_on_the_command_line(refused, name):
     for word in _bad_words(name):
         assert name in refused(None, f"--{name}={word}"), word
 
@@ -190,12 +190,12 @@ DISHONOURED = {
 }
 
 
-def test_what_our_loop_cannot_honour_is_all_listed_here():
+def test_every_unsupported_setting_has_a_case_here():
     assert DISHONOURED.keys() == ONLY.keys()
 
 
 @pytest.mark.parametrize("name", DISHONOURED)
-def test_what_our_loop_cannot_honour_is_refused_with_the_reason(refused, name):
+def test_unsupported_settings_are_refused_with_the_reason(refused, name):
     field, _, key = name.partition(".")
     value = {key: DISHONOURED[name]} if key else DISHONOURED[name]
     line = refused({field: value})
@@ -230,7 +230,7 @@ def test_what_our_loop_cannot_honour_is_refused_with_the_reason(refused, name):
         ("metric_for_best_model", "eval_runtime"),
     ],
 )
-def test_transformers_fields_that_no_run_can_use_are_refused_before_it(refused, name, value):
+def test_unusable_fields_of_transformers_are_refused_before_the_run(refused, name, value):
     assert name in refused(None, f"--{name}={value}")
 
 
@@ -411,7 +411,7 @@ def test_bf16_without_a_gpu_is_refused_here_and_planned_for_elsewhere(pytestconf
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_what_a_run_can_have_is_taken(tmp_path, settings):
+def test_valid_settings_are_accepted(tmp_path, settings):
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump({**settings, "use_cpu": True}))
     parse_arguments([str(path)])
@@ -421,11 +421,11 @@ def test_what_a_run_can_have_is_taken(tmp_path, settings):
     ("settings", "greater"),
     [({}, False), ({"metric_for_best_model": "corr"}, True), ({"metric_for_best_model": "eval_loss"}, False)],
 )
-def test_which_way_is_better_follows_from_the_metric(settings, greater):
+def test_greater_is_better_follows_from_the_metric(settings, greater):
     assert OmniSentTrainingArguments(use_cpu=True, **settings).greater_is_better is greater
 
 
-def test_the_metrics_that_can_choose_a_checkpoint_are_those_of_the_readout():
+def test_metrics_that_can_select_a_checkpoint_are_those_of_the_readout():
     mosi = {"mae", "corr", "acc_7", "acc_5", "acc_3", "acc_2_has0", "acc_2_non0", "f1_has0", "f1_non0"}
     sims = {"mae", "corr", "acc_5", "acc_3", "acc_2", "f1"}
     for convention, names in (("mosi", mosi), ("sims", sims)):
@@ -463,7 +463,7 @@ def test_a_run_of_a_resolved_config_is_the_same_run(pytestconfig, tmp_path):
         (["--readout", "spoken"], "readout: invalid choice: 'spoken'"),
     ],
 )
-def test_a_misspelt_field_is_named_with_the_one_that_is_near(refused, argv, message):
+def test_a_misspelt_field_is_reported_with_the_closest_one(refused, argv, message):
     assert refused(None, *argv).startswith(message)
 
 
@@ -483,7 +483,7 @@ def test_a_misspelt_field_is_named_with_the_one_that_is_near(refused, argv, mess
         ("base_revision: 1234567", "base_revision must be text or null, not 1234567; put it in quotes"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_said_in_one_line_with_its_name(tmp_path, text, message):
+def test_an_error_in_a_file_is_one_line_with_its_name(tmp_path, text, message):
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(ValueError) as stopped:  # noqa: PT011
@@ -493,7 +493,7 @@ def test_what_is_wrong_in_a_file_is_said_in_one_line_with_its_name(tmp_path, tex
     assert "\n" not in str(stopped.value)
 
 
-def test_a_file_that_is_missing_or_no_text_is_named(tmp_path):
+def test_a_file_that_is_missing_or_not_text_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"run\.yaml"):
         parse_arguments([str(tmp_path / "run.yaml")])
     (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\x00lora_r: 8")
@@ -501,7 +501,7 @@ def test_a_file_that_is_missing_or_no_text_is_named(tmp_path):
         parse_arguments([str(tmp_path / "run.yaml")])
 
 
-def test_an_empty_file_is_the_defaults_and_a_bare_no_is_the_word(tmp_path):
+def test_an_empty_file_gives_the_defaults_and_a_bare_no_is_a_string(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("# nothing\n")
     assert parse_arguments([str(path), "--use_cpu"])[0] == ModelArguments()
@@ -510,7 +510,7 @@ def test_an_empty_file_is_the_defaults_and_a_bare_no_is_the_word(tmp_path):
     assert (training.eval_strategy, training.save_strategy, training.load_best_model_at_end) == ("no", "no", False)
 
 
-def test_a_value_of_the_command_line_is_not_blamed_on_the_file(refused, tmp_path):
+def test_an_error_on_the_command_line_does_not_name_the_file(refused, tmp_path):
     settings = {"lora_r": 8, "max_frames": 16}
     assert refused(settings, "--lora_r", "0").startswith("lora_r must be at least 1")
     assert refused(settings, "--min_frames", "17").startswith(
@@ -519,14 +519,14 @@ def test_a_value_of_the_command_line_is_not_blamed_on_the_file(refused, tmp_path
 
 
 @pytest.mark.parametrize(("variable", "name"), ENVIRONMENT.items())
-def test_what_accelerate_was_told_is_refused_where_it_is_not_supported(refused, monkeypatch, variable, name):
+def test_unsupported_accelerate_settings_are_refused(refused, monkeypatch, variable, name):
     monkeypatch.setenv(variable, "false")
     parse_arguments(["--use_cpu"])
     monkeypatch.setenv(variable, "true")
     assert refused(None).startswith(f"{name} must be left out of `accelerate launch`")
 
 
-def test_the_precision_that_accelerate_was_told_counts(refused, monkeypatch):
+def test_the_mixed_precision_of_accelerate_counts(refused, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     assert refused({"dtype": "float16"}).startswith("bf16 true with dtype float16") or "dtype" in refused(
         {"dtype": "float16"}
@@ -559,7 +559,7 @@ def test_early_stopping_without_evaluation_ends_in_one_line(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_traceback_is_shown_when_it_is_asked_for(caplog, request):
+def test_the_traceback_is_shown_with_log_level_debug(caplog, request):
     request.addfinalizer(lambda level=train.logger.level: train.logger.setLevel(level))
     with pytest.raises(SystemExit):
         train.main(["--lora_r", "0", "--use_cpu"])
@@ -571,7 +571,7 @@ def test_the_traceback_is_shown_when_it_is_asked_for(caplog, request):
 
 
 @pytest.mark.parametrize("command", [["plan"], ["compare", "--out", "nowhere"], ["probe", "--out", "nowhere"]])
-def test_the_other_commands_end_in_the_same_line(tmp_path, monkeypatch, command):
+def test_other_commands_give_the_same_error_line(tmp_path, monkeypatch, command):
     path = tmp_path / "run.yaml"
     path.write_text("lora_r: 0\nuse_cpu: true\n")
     monkeypatch.setattr(sys, "argv", ["omnisent", command[0], str(path), *command[1:]])

@@ -30,7 +30,7 @@ def test_a_batch_has_the_labels_of_its_clips_in_order(processor):
 @pytest.mark.parametrize(
     ("count", "before"), [(0, ["", "", "", ""]), (1, ["", "one fine day", "", ""]), (3, ["", "one fine day", "", ""])]
 )
-def test_context_is_what_was_said_before_in_the_same_video_and_split(tiny_backbone, count, before):
+def test_context_has_the_preceding_transcripts_of_the_same_video_and_split(tiny_backbone, count, before):
     processor = OmniSentProcessor.from_base(tiny_backbone, context_clips=count)
     dataset = ClipDataset(CLIPS, processor, READOUT)
     for index, (clip, said) in enumerate(zip(CLIPS, before, strict=True)):
@@ -41,7 +41,7 @@ def test_context_is_what_was_said_before_in_the_same_video_and_split(tiny_backbo
         assert not any(other.text in text for other in CLIPS if other.text not in (clip.text, said))
 
 
-def test_lengths_follow_seconds_and_words_by_the_header_alone(processor, tmp_path):
+def test_lengths_are_computed_from_headers_and_texts_only(processor, tmp_path):
     for seconds in (1, 3):
         write_video(tmp_path / f"{seconds}.mp4", np.zeros((10 * seconds, 32, 32, 3), np.uint8), 10)
     clips = [

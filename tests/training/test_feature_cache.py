@@ -40,7 +40,7 @@ def _losses(folder) -> list[float]:
 
 
 @pytest.mark.parametrize("readout", ["discriminative", "generative"])
-def test_losses_and_scores_are_those_without_it(config, tmp_path, readout):
+def test_losses_and_scores_equal_those_without_the_cache(config, tmp_path, readout):
     common = {"readout": readout, "decoding": "expected"}
     run(*parse_arguments([config(**common, output_dir=str(tmp_path / "without"))]))
     cached = config(**common, feature_cache=str(tmp_path / "cache"), output_dir=str(tmp_path / "with"))
@@ -64,7 +64,7 @@ def test_readouts_and_seeds_share_entries_and_read_no_media_again(config, tmp_pa
 
 @pytest.mark.parametrize("readout", ["discriminative", "generative"])
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
-def test_a_model_without_towers_reads_the_same_from_their_outputs(
+def test_a_model_without_towers_gives_the_same_from_cached_outputs(
     tiny_backbone, processor, whole_clips, readout, quantization
 ):
     args = ModelArguments(
@@ -123,7 +123,7 @@ def test_a_changed_file_text_or_setting_is_a_miss(opened, processor, whole_clips
 
 
 @pytest.mark.parametrize("package", ["av", "transformers", "torch", "qwen-omni-utils", "omnisent"])
-def test_another_version_of_what_makes_entries_is_a_miss(opened, whole_clips, monkeypatch, package):
+def test_another_package_version_is_a_miss(opened, whole_clips, monkeypatch, package):
     clip = whole_clips[0].to_dict()
     cache = opened([clip])
     real = importlib.metadata.version
@@ -132,7 +132,7 @@ def test_another_version_of_what_makes_entries_is_a_miss(opened, whole_clips, mo
     assert not opened([]).has(clip)
 
 
-def test_tower_outputs_that_are_not_finite_are_not_kept(opened, whole_clips, tiny_backbone, tmp_path):
+def test_tower_outputs_that_are_not_finite_are_not_cached(opened, whole_clips, tiny_backbone, tmp_path):
     base = shutil.copytree(tiny_backbone, tmp_path / "base")
     weights = load_file(base / "model.safetensors")
     weights["thinker.visual.blocks.0.attn.proj.bias"][0] = torch.nan
@@ -142,7 +142,7 @@ def test_tower_outputs_that_are_not_finite_are_not_kept(opened, whole_clips, tin
     assert cache_info(tmp_path / "cache").entries == 0
 
 
-def test_an_entry_that_is_cut_off_is_found_and_made_again(opened, whole_clips, caplog):
+def test_a_truncated_entry_is_detected_and_computed_again(opened, whole_clips, caplog):
     clips = [clip.to_dict() for clip in whole_clips[:2]]
     cache = opened(clips)
     whole = {name: tensor.clone() for name, tensor in cache.load(clips[0]).items()}
@@ -157,7 +157,7 @@ def test_an_entry_that_is_cut_off_is_found_and_made_again(opened, whole_clips, c
     assert all(torch.equal(found[name], whole[name]) for name in whole)
 
 
-def test_two_processes_fill_it_at_once(config, tmp_path):
+def test_two_processes_fill_the_cache_together(config, tmp_path):
     cache = str(tmp_path / "cache")
     configs = [
         config(feature_cache=cache, max_steps=1, eval_steps=1, save_steps=1, output_dir=str(tmp_path / n)) for n in "ab"
@@ -178,7 +178,7 @@ def test_an_adapter_inside_the_towers_is_refused_with_the_reason(config, tmp_pat
         main([config(lora_preset="paper", feature_cache=str(tmp_path / "cache"))])
 
 
-def test_it_is_looked_at_and_emptied_from_the_command_line(opened, whole_clips, tmp_path, capsys, monkeypatch):
+def test_the_cache_is_shown_and_cleared_from_the_command_line(opened, whole_clips, tmp_path, capsys, monkeypatch):
     opened([clip.to_dict() for clip in whole_clips[:3]])
     (tmp_path / "cache" / "notes.txt").write_text("mine")
     for command, said in (("info", "3 entries, "), ("clear", "removed 3 entries, "), ("info", "0 entries, 0.0 MB")):

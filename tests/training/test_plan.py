@@ -65,14 +65,14 @@ def test_with_cached_features_the_towers_take_no_memory():
     assert cached.thinker_parameters == whole.thinker_parameters
 
 
-def test_the_3b_is_known_without_a_download():
+def test_the_3b_is_planned_without_a_download():
     found = _plan(base_model="Qwen/Qwen2.5-Omni-3B", lora_preset="llm")
     per_layer = 32 * (2 * 4 * 2048 + 2 * (256 - 2048) + 3 * (2048 + 11008))
     assert found.lora_parameters == 36 * per_layer
     assert found.lm_head_parameters == 151_936 * 2048
 
 
-def test_the_plan_counts_what_training_would_train(tiny_backbone):
+def test_the_plan_counts_the_parameters_that_training_trains(tiny_backbone):
     arguments = ModelArguments(base_model=str(tiny_backbone), lora_preset="paper")
     model = OmniForSentimentRegression.from_thinker(tiny_backbone)
     model.add_lora(lora_config(arguments))

@@ -23,7 +23,7 @@ def _bundle_scores(run_folder, clips) -> list[float]:
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_a_row_belongs_to_its_clip_when_like_lengths_share_a_batch(settings, tmp_path, planted_clips, cached):
+def test_rows_belong_to_their_clips_when_clips_are_grouped_by_length(settings, tmp_path, planted_clips, cached):
     changes = cached_settings(tmp_path) if cached else {"learning_rate": 0.02}
     run(
         *parse_arguments([settings(**changes, train_sampling_strategy="group_by_length", per_device_eval_batch_size=3)])
@@ -39,7 +39,7 @@ def test_a_row_belongs_to_its_clip_when_like_lengths_share_a_batch(settings, tmp
     assert [float(row["score"]) for row in rows] == pytest.approx(_bundle_scores(tmp_path / "run", valid), abs=1e-5)
 
 
-def test_predictions_that_come_back_in_another_order_are_refused(settings, tmp_path, monkeypatch):
+def test_predictions_in_another_order_are_refused(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(SentimentTrainer, "_get_eval_sampler", lambda self, clips: range(len(clips) - 1, -1, -1))
     with pytest.raises(SystemExit, match=r"evaluation gave the prediction of clip 15 in row 0; nothing is written"):
         main([settings()])

@@ -28,7 +28,7 @@ def trainer(model, processor, planted_clips, tmp_path):
     return SentimentTrainer(model=model, args=args, train_dataset=clips, eval_dataset=clips, readout=readout)
 
 
-def test_grouped_batches_are_the_same_in_every_process_and_epoch_after_epoch_others(trainer):
+def test_grouped_batches_are_equal_in_all_processes_and_differ_between_epochs(trainer):
     orders = []
     for noise in (1, 2):  # two processes, whose random numbers have parted
         torch.manual_seed(noise)
@@ -62,7 +62,7 @@ def test_the_first_module_with_a_bad_value_is_named(model, processor, whole_clip
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_like_lengths_share_a_batch_when_asked_for(trainer):
+def test_similar_lengths_share_a_batch_with_group_by_length(trainer):
     known, spread = trainer.train_dataset.lengths(), {}
     for strategy in ("random", "group_by_length"):
         trainer.args.train_sampling_strategy = strategy
@@ -123,7 +123,7 @@ def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(
 @pytest.mark.parametrize(
     ("kind", "rates"), [("discriminative", {(2e-3, False), (5e-3, True)}), ("generative", {(7e-3, False)})]
 )
-def test_adapter_and_head_learn_at_rates_of_their_own(tiny_backbone, processor, tmp_path, kind, rates):
+def test_adapter_and_head_have_their_own_learning_rates(tiny_backbone, processor, tmp_path, kind, rates):
     wanted = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--base_model", str(tiny_backbone), "--readout", kind]
     wanted += [
         "--quantization",
@@ -182,7 +182,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_clips_and_place(setti
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-def test_a_step_that_ends_in_infinity_is_not_made(settings, tmp_path):
+def test_a_step_with_an_infinite_gradient_is_skipped(settings, tmp_path):
     with pytest.raises(SystemExit) as stopped:
         main([settings(learning_rate=1e38, head_learning_rate=1e38, max_grad_norm=0, max_steps=20)])
     assert re.match(r"train\.py: step \d+: the (loss|gradient norm) is (nan|inf) on clips planted-", stopped.value.code)
@@ -210,7 +210,7 @@ def test_a_gradient_that_is_not_finite_is_named_before_the_step(settings, tmp_pa
     assert all(torch.equal(value, after[name]) for name, value in spoil.before.items())
 
 
-def test_what_is_not_finite_is_never_saved(model, tmp_path):
+def test_weights_that_are_not_finite_are_never_saved(model, tmp_path):
     model.add_lora(lora_config(ModelArguments(lora_r=2)))
     adapter = next(name for name, _ in model.named_parameters() if "lora_A" in name)
     for name in (adapter, "score.layers.0.bias"):
@@ -237,7 +237,7 @@ def test_two_processes_stop_together_when_one_has_a_bad_value(settings, tmp_path
     assert not (tmp_path / "two" / "metrics.json").exists()
 
 
-def test_a_metric_that_is_undefined_makes_no_checkpoint_the_best_and_stops_nothing(settings, tmp_path, caplog):
+def test_an_undefined_metric_selects_no_checkpoint_and_does_not_stop_training(settings, tmp_path, caplog):
     still = {"learning_rate": 0.0, "head_learning_rate": 0.0, "metric_for_best_model": "corr", "max_steps": 2}
     spoiled = []
 
