@@ -22,7 +22,7 @@ from .experiments.baselines import BASELINES
 from .scoring.options import Engine, ScoreOptions
 from .training.choices import DTYPES, QUANTIZATIONS
 from .training.error_line import error_line
-from .training.field_names import check_names, config_path, shipped_configs
+from .training.field_names import check_names, shipped_configs
 
 HELP = "Multimodal sentiment scores, read directly out of an omni-modal LLM's hidden state."
 EPILOG = "Add --debug to any command to see the traceback of an error."
@@ -72,6 +72,17 @@ def omnisent(
     """Multimodal sentiment scores, read directly out of an omni-modal LLM's hidden state."""
 
 
+def _settings(config: str, context: typer.Context) -> list[str]:
+    """A config and the `--field value` after it, as train.py takes them.
+
+    Raises:
+        ValueError: for a field that does not exist.
+    """
+    arguments = [config, *context.args]
+    check_names(arguments)
+    return arguments
+
+
 @app.command(context_settings=FIELDS)
 def train(
     context: typer.Context,
@@ -85,8 +96,9 @@ def train(
     Leaves a run folder with metrics, predictions and the model. Any field of the config can be given as --field value, e.g.
     --num_train_epochs 3.
     """
-    if not fields:
-        check_names(context.args)
+    if not config and not fields:
+        raise ValueError(f"name a config: a YAML file, or one of {', '.join(shipped_configs())}")
+    arguments = _settings(config or "", context)
     from .train import run, start_logging
     from .training.arguments import parse_arguments, print_fields
 
@@ -94,7 +106,7 @@ def train(
         print_fields()
         return
     start_logging()
-    run(*parse_arguments([*([config] if config else []), *context.args]))
+    run(*parse_arguments(arguments))
 
 
 @app.command(context_settings=FIELDS)
@@ -107,13 +119,12 @@ def plan(
 
     Downloads no weights. The peak is an estimate.
     """
-    check_names(context.args)
+    arguments = _settings(config, context)
     from .training.arguments import parse_arguments
     from .training.plan import plan as make_plan
 
     # A config for a GPU is planned on any machine.
-    arguments = parse_arguments([config_path(config), *context.args, "--use_cpu", "true"], on_this_machine=False)
-    planned = make_plan(*arguments).to_dict()
+    planned = make_plan(*parse_arguments([*arguments, "--use_cpu", "true"], on_this_machine=False)).to_dict()
     if as_json:
         typer.echo(json.dumps(planned, indent=2, allow_nan=False))
         return
@@ -136,10 +147,10 @@ def compare(context: typer.Context, config: Config, out: Out, seeds: Seeds = [0,
     All readouts share backbone, data, prompt, adapter and budget. Zero-shot runs and simple baselines are included. An
     interrupted command resumes when started again.
     """
-    check_names(context.args)
+    arguments = _settings(config, context)
     from .experiments.comparison import compare as run_comparison
 
-    run_comparison([config_path(config), *context.args], seeds, out)
+    run_comparison(arguments, seeds, out)
     typer.echo((out / "comparison.md").read_text(encoding="utf-8"))
     typer.echo(f"Written to {out / 'comparison.md'}, comparison.json and comparison.png.")
 
@@ -151,11 +162,11 @@ def ablate(context: typer.Context, config: Config, out: Out, seeds: Seeds = [0, 
     Trains and tests on all seven subsets of text, audio and video, and tests the full model on each subset. An
     interrupted command resumes when started again.
     """
-    check_names(context.args)
+    arguments = _settings(config, context)
     from .experiments.ablation import ablate as run_ablation
     from .experiments.ablation import conclusion
 
-    result = run_ablation([config_path(config), *context.args], seeds, out)
+    result = run_ablation(arguments, seeds, out)
     typer.echo(f"{conclusion(result)}\nSee {out / 'ablation.md'} and ablation.png.")
 
 
@@ -170,12 +181,11 @@ def baseline(
 
     The median of the training labels, or ridge regression on TF-IDF of the transcript.
     """
-    check_names(context.args)
+    arguments = _settings(config, context)
     from .experiments.baseline_run import run_baseline
     from .training.arguments import parse_arguments
 
-    arguments = parse_arguments([config_path(config), *context.args, "--output_dir", str(out)])
-    finished = run_baseline(name, *arguments)
+    finished = run_baseline(name, *parse_arguments([*arguments, "--output_dir", str(out)]))
     typer.echo(f"test MAE {finished.mae:.3f}; run folder {finished.folder}")
 
 
@@ -190,11 +200,11 @@ def probe(
 
     Shows how well the untrained Thinker's state of the last token predicts the score.
     """
-    check_names(context.args)
+    arguments = _settings(config, context)
     from .experiments.probe import conclusion
     from .experiments.probe import probe as run_probe
 
-    result = run_probe([config_path(config), *context.args], out, run)
+    result = run_probe(arguments, out, run)
     typer.echo(f"{conclusion(result)}\nSee {out / 'probe.md'} and probe.png.")
 
 
@@ -320,9 +330,12 @@ def serve_page(
 
     Upload or record a clip, and see its score and what each modality adds.
     """
+    from transformers.utils import logging as transformers_logging
+
     from .scoring.app import serve
     from .scoring.batch import Loading, load_pipeline
 
+    transformers_logging.set_verbosity_error()  # the errors of this package say what matters
     pipeline = load_pipeline(Loading(model, device, dtype, quantize))
     serve(pipeline, host=host, port=port, max_megabytes=max_megabytes, max_seconds=max_seconds)
 

@@ -14,9 +14,8 @@ from typing import Any
 from datasets import DatasetDict, load_from_disk
 
 from .clip import MODALITIES, SPLIT_NAMES, Clip
-from .tables import read_rows
+from .tables import FORMATS, read_rows
 
-TABLES = ("clips.csv", "clips.jsonl", "clips.parquet", "label.csv")
 MMSA_COLUMNS = {"video_id", "clip_id", "text", "label"}
 KNOWN_COLUMNS = MMSA_COLUMNS | {"mode"} | {field.name for field in fields(Clip)}
 EXPECTED = (
@@ -75,10 +74,11 @@ def _find_table(path: Path) -> Path:
         raise FileNotFoundError(f"{path}: no such table or folder")
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
         return path
-    for name in TABLES:
+    names = [*(f"clips{ending}" for ending in FORMATS), "label.csv"]
+    for name in names:
         if (path / name).is_file():
             return path / name
-    raise FileNotFoundError(f"{path}: expected one of {', '.join(TABLES)} or a built data set in this folder")
+    raise FileNotFoundError(f"{path}: expected one of {', '.join(names)} or a built data set in this folder")
 
 
 def _rows(table: Path) -> Iterator[tuple[str, Row]]:

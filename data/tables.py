@@ -5,8 +5,8 @@ the standard library and pyarrow are imported, so that the builder files next to
 """
 
 import csv
-import io
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 _ARROW_TYPES = {str: pa.string(), float: pa.float64(), int: pa.int64()}
-_KINDS = {float: "a number", int: "a whole number"}
+_KINDS = {float: "a finite number", int: "a whole number"}
 _ROWS_AT_ONCE = 4096
 
 
@@ -141,18 +141,22 @@ def read_csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     Raises:
         ValueError: for text that is not UTF-8 or not CSV, naming file, line and column.
     """
-    text = read_text(path)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
-    try:
-        for cells in reader:
-            start, line = line, reader.line_num + 1
-            if cells:
-                yield start, cells
-    except csv.Error as error:
-        wrong = re.split(r"\r\n|\r|\n", text)[reader.line_num - 1]
-        column = wrong.split('"')[0].count(",") + 1
-        raise ValueError(f"{path}, line {reader.line_num}, column {column}: not CSV: {error}") from error
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            for cells in reader:
+                start, line = line, reader.line_num + 1
+                if cells:
+                    yield start, cells
+            return
+        except UnicodeDecodeError:
+            read_text(path)  # raises with line and column
+            raise
+        except csv.Error as error:
+            wrong, fault = re.split(r"\r\n|\r|\n", read_text(path))[reader.line_num - 1], error
+    column = wrong.split('"')[0].count(",") + 1
+    raise ValueError(f"{path}, line {reader.line_num}, column {column}: not CSV: {fault}") from fault
 
 
 def by_column(path: Path, line: int, names: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
@@ -172,17 +176,21 @@ def by_column(path: Path, line: int, names: Sequence[str], cells: Sequence[str])
 
 def _converted(place: str, name: str, cell: str, kind: type) -> Any:
     try:
-        return kind(cell)
+        value = kind(cell)
+        if kind is float and not math.isfinite(value):
+            raise ValueError
+        return value
     except ValueError:
         raise ValueError(f"{place}: column {name}: expected {_KINDS[kind]}, found {cell!r}") from None
 
 
 def _csv_rows(path: Path, unique: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     lines = read_csv_lines(path)
-    names = [name.strip() for name in next(lines, (1, []))[1]]
+    header, cells = next(lines, (1, []))
+    names = [name.strip() for name in cells]
     for name in names:
         if name in unique and names.count(name) > 1:
-            raise ValueError(f"{path}, line 1: column {name!r} appears twice")
+            raise ValueError(f"{path}, line {header}: column {name!r} appears twice")
     for line, cells in lines:
         yield f"{path}, line {line}", by_column(path, line, names, cells)
 
@@ -195,19 +203,21 @@ def _jsonl_rows(path: Path, unique: Collection[str]) -> Iterator[tuple[str, dict
                 raise ValueError(f"column {name!r} appears twice")
         return dict(pairs)
 
-    for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number}"
-        try:
-            row = json.loads(line, object_pairs_hook=columns)
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f"{place}: not JSON: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"{place}: {error}") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{place}: expected an object with the columns as keys")
-        yield place, row
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not line.strip():
+                continue
+            place = f"{path}, line {number}"
+            try:
+                row = json.loads(line, object_pairs_hook=columns)
+            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise ValueError(f"{place}: not JSON: {error}") from error
+            except ValueError as error:
+                raise ValueError(f"{place}: {error}") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{place}: expected an object with the columns as keys")
+            yield place, row
 
 
 def _parquet_rows(path: Path, unique: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:

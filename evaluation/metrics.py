@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 
-CONVENTIONS = ("mosi", "sims")
 Numbers = Sequence[float] | np.ndarray
 LARGEST = 1e100  # sums and squares of smaller numbers stay finite
 Formula = Callable[
@@ -131,6 +130,7 @@ METRICS = {
         Metric("f1", "F1", "higher", {"sims": _f1(_SIMS_2)}, ("sims",), "f1"),
     )
 }
+CONVENTIONS = tuple(dict.fromkeys(convention for metric in METRICS.values() for convention in metric.formulas))
 
 
 def msa_metrics(predictions: Numbers, references: Numbers, convention: str = "mosi") -> dict[str, float | None]:

@@ -85,7 +85,9 @@ def _study(folder: Path, name: str) -> Section:
         scores = _mean_scores(folder, arms)
         images.append(("errors of the discriminative readout", _error_plot(scores["label"], scores["discriminative"])))
         body += _html(_worst_clips(scores, {name: arm.label for name, arm in arms.items()}))
-    return Section(title.lstrip("# "), body, images, _details(result["settings"], result["environment"]))
+    return Section(
+        title.lstrip("# "), body, images, _details(result.get("settings", {}), result.get("environment", {}))
+    )
 
 
 def _run(folder: Path) -> Section:

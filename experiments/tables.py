@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..readouts.catalog import READOUTS
 from ..training import run_folder
 
 MAIN_SETTINGS = (
@@ -14,6 +15,7 @@ MAIN_SETTINGS = (
     "quantization",
     "quantize_towers",
     "dtype",
+    *dict.fromkeys(name for readout in READOUTS.values() for name in readout.model_fields),
     "lora_preset",
     "lora_r",
     "lora_alpha",

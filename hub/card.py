@@ -170,7 +170,7 @@ def _results(run: Path, metrics: dict, comparison: Comparison | None) -> tuple[l
         return columns, [this, ["constant (train median)", f"{constant:.3f}", *[""] * (len(keys) - 1)]]
     rows = [[*this, "1"]]
     for arm in comparison.arms.values():
-        figures = [arm.metrics[key].text for key in keys]
+        figures = [arm.metrics[key].text if key in arm.metrics else "" for key in keys]
         figures[0] += f" ({arm.metrics['mae'].interval})"
         rows.append([arm.label, *figures, "" if arm.is_baseline else str(len(arm.seeds))])
     columns[0] = "MAE (95 % interval)"

@@ -32,6 +32,7 @@ from ..training.row_check import evenly_spaced
 from .card import Drift, dataset_name, eval_results, model_card
 from .upload import PublishError, publish_folder
 
+PACKAGE = Path(__file__).resolve().parent.parent
 PROCESSOR_FILES = (
     *("processor_config.json", "preprocessor_config.json", "chat_template.jinja", "tokenizer.json"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
@@ -108,9 +109,9 @@ def assemble(run: Path, draft: Path, repo_id: str, *, merged: bool) -> None:
         for pattern in ("config.json", "head.safetensors", f"{ADAPTER_DIR}/*"):
             for file in bundle.glob(pattern):
                 _copy(file, draft / file.relative_to(bundle))
-    for pattern in ("*_omnisent.py", *PROCESSOR_FILES):
-        for file in bundle.glob(pattern):
-            _copy(file, draft / file.name)
+    code = PACKAGE if merged else bundle  # a merged checkpoint is written, and its scores are checked, by this package
+    for file in (*code.glob("*_omnisent.py"), *(file for name in PROCESSOR_FILES for file in bundle.glob(name))):
+        _copy(file, draft / file.name)
     if merged:
         drift = measure_drift(run, draft)
     config = OmniSentConfig.from_pretrained(draft)

@@ -62,7 +62,7 @@ class DiscriminativeReadout(Readout):
             "pooling": config.pooling,
             "head": config.head,
         }
-        if config.head == "mlp":
+        if config.head != "linear":  # which has no hidden layer
             fixed["head_hidden_size"] = config.head_hidden_size
         return fixed
 

@@ -63,6 +63,9 @@ def test_version():
     [
         (("scor",), "No such command 'scor'"),
         (("score", "a.mp4", "--modle", "x"), "No such option"),
+        (("train",), "omnisent: name a config: a YAML file, or one of mosei, mosi, tiny"),
+        (("train", ""), "omnisent: name a config"),
+        (("train", "--fields", "--bogus"), "there is no field 'bogus'"),
         (("score", "a.mp4"), "Missing option '--model'"),
         (("score", "a.mp4", "--model", "x", "--windows", "soon"), "soon"),
         (("plan", "tiny", "--lora_rr", "3"), "omnisent: there is no field 'lora_rr'; did you mean lora_r?"),

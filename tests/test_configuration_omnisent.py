@@ -2,11 +2,15 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
+from omnisent import configuration_omnisent
 from omnisent.configuration_omnisent import REQUIRES, OmniSentConfig, check_versions
 
 GOOD = {"clips": 20, "half_widths": {"0.5": 0.4, "0.9": 1.1}}
@@ -97,3 +101,11 @@ def test_pyproject_requires_the_versions_that_bundles_need(pytestconfig):
     asked = (pytestconfig.rootpath / "pyproject.toml").read_text()
     for package, (low, _) in REQUIRES.items():
         assert f'"{package}>={low}' in asked
+
+
+def test_a_bundle_needs_the_versions_that_the_package_asks_for():
+    project = tomllib.loads((Path(configuration_omnisent.__file__).parent / "pyproject.toml").read_text())["project"]
+    asked = dict(re.match(r"([\w-]+)>=(\S+)", dependency).groups() for dependency in project["dependencies"])
+    assert {name: asked[name] for name in REQUIRES} == {
+        name: f"{low},<{high}" for name, (low, high) in REQUIRES.items()
+    }

@@ -29,6 +29,7 @@ from omnisent.thinker_omnisent import PUBLISHED_THINKERS
 from omnisent.train import run
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.plan import plan
+from omnisent.training.run_folder import read_predictions
 
 GUIDE = (Path(omnisent.__file__).parent / "docs" / "EXTENDING.md").read_text(encoding="utf-8")
 
@@ -58,6 +59,8 @@ def test_add_metric(monkeypatch, text_run):
     monkeypatch.setitem(METRICS, "bias", metric)
     assert msa_metrics([1.0, 2.0], [0.0, 1.0])["bias"] == 1.0
     metrics, folder = text_run("--metric_for_best_model", "bias")
+    assert json.loads((folder / "trainer_state.json").read_text())["best_metric"] >= 0
+    assert parse_arguments(["--metric_for_best_model", "bias", "--use_cpu", "true"])[2].greater_is_better is False
     assert json.loads((folder / "metrics.json").read_text())["bias"] == metrics["bias"] >= 0
 
 
@@ -164,13 +167,15 @@ def test_add_table_format(monkeypatch, model, processor, tmp_path):
     assert all(np.isfinite(float(row["score"])) for row in scored)
 
 
-def test_add_baseline(monkeypatch, settings, tmp_path):
+def test_add_baseline(monkeypatch, settings, planted_clips):
     def mean(splits):
         return np.full(len(splits["test"]), np.mean([clip.label for clip in splits["train"]]))
 
     monkeypatch.setitem(BASELINES, "mean", Baseline("mean", "mean of the training labels", (), mean))
     finished = run_baseline("mean", *parse_arguments([settings(modalities=["text"])]))
-    assert finished.mae == json.loads((finished.folder / "metrics.json").read_text())["mae"] > 0
+    train = [clip.label for clip in planted_clips if clip.split == "train"]
+    predictions = read_predictions(finished.folder)
+    assert predictions["score"].tolist() == pytest.approx([np.mean(train)] * len(predictions))
 
 
 def test_add_study(monkeypatch, tmp_path):

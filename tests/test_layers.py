@@ -32,6 +32,10 @@ def imported(module: str) -> set[str]:
     """Modules of the package that a module imports, wherever in it."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {
+                alias.name.removeprefix("omnisent.") for alias in node.names if alias.name.startswith("omnisent.")
+            }
         if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "omnisent"):
             base = module.split(".")[: -node.level] if node.level else []
             path = [*base, *(node.module or "").removeprefix("omnisent").strip(".").split(".")]

@@ -193,6 +193,7 @@ def test_an_incomplete_checkpoint_is_skipped(settings, tmp_path):
     assert last_checkpoint(folder) == folder / "checkpoint-4"
     state = folder / "checkpoint-4" / "trainer_state.json"
     state.write_text(state.read_text()[:100])
+    (folder / "checkpoint-best").mkdir()
     assert last_checkpoint(folder) == folder / "checkpoint-2"
     shutil.rmtree(folder / "model")
     run(*parse_arguments([config, "--resume_from_checkpoint", "true"]))

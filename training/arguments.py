@@ -14,6 +14,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
 from ..data.catalog import DATASETS
+from ..data.tables import FORMATS
 from ..heads_omnisent import HEADS, LOSSES, POOLINGS
 from ..processing_omnisent import MODALITIES, SETTINGS
 from ..readouts.catalog import READOUTS
@@ -95,7 +96,7 @@ class DataArguments:
 
     dataset: str = _field(
         "planted",
-        f"one of {', '.join(DATASETS)}; a table of clips (.csv, .jsonl, .parquet); or the folder of a built data set",
+        f"one of {', '.join(DATASETS)}; a table of clips ({', '.join(FORMATS)}); or the folder of a built data set",
     )
     root: str | None = _field(None, "folder of a named data set")
     modalities: list[str] = field(

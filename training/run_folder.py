@@ -50,9 +50,8 @@ def checkpoint_to_resume(args: OmniSentTrainingArguments) -> str | None:
         ValueError: for a new run in a folder that holds checkpoints of another run.
     """
     folder, requested = args.folder, str(args.resume_from_checkpoint)
-    last = last_checkpoint(folder)
     if requested.lower() in ("none", "false"):
-        if last is not None and not args.evaluate_only:
+        if not args.evaluate_only and last_checkpoint(folder) is not None:
             raise ValueError(
                 f"output_dir: {folder} holds checkpoints of another run; add --resume_from_checkpoint true to continue from the"
                 " last one, remove them, or give another output_dir"
@@ -60,6 +59,7 @@ def checkpoint_to_resume(args: OmniSentTrainingArguments) -> str | None:
         return None
     if requested.lower() != "true":
         return requested
+    last = last_checkpoint(folder)
     if last is None:
         raise FileNotFoundError(f"resume_from_checkpoint: there is no complete checkpoint in {folder}")
     return str(last)
@@ -67,7 +67,7 @@ def checkpoint_to_resume(args: OmniSentTrainingArguments) -> str | None:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The last complete checkpoint of a run folder: Trainer writes its state last."""
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
+    for path in sorted(folder.glob("checkpoint-[0-9]*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
         try:
             TrainerState.load_from_json(str(path / "trainer_state.json"))
         except (OSError, ValueError, TypeError):
@@ -90,8 +90,9 @@ def write_config(folder: Path, model: ModelArguments, data: DataArguments, train
 
 
 def read_config(folder: Path) -> dict:
-    """What `write_config` wrote."""
-    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    """Read config.yaml; a field that did not exist when the run was made has its default, with which nothing changes."""
+    stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    return {**asdict(ModelArguments()), **asdict(DataArguments()), **stored}
 
 
 def read_arguments(folder: Path, out: Path) -> tuple[ModelArguments, DataArguments, OmniSentTrainingArguments]:

@@ -97,11 +97,13 @@ def test_columns_of_a_result_file_are_read_with_their_types(tmp_path):
     with pytest.raises(ValueError, match=r"predictions\.csv, line 1: no column label; found id, score, more"):
         read_columns(path, {"id": str, "label": float})
     path.write_text("id,score\na,1\nb,good\n")
-    with pytest.raises(ValueError, match=r"predictions\.csv, line 3: column score: expected a number, found 'good'"):
+    with pytest.raises(
+        ValueError, match=r"predictions\.csv, line 3: column score: expected a finite number, found 'good'"
+    ):
         read_columns(path, {"id": str, "score": float})
     path.write_text("id,score\na,\n")
     assert read_columns(path, {"score": float}, empty={"score": None}) == [{"score": None}]
-    with pytest.raises(ValueError, match=r"line 2: column score: expected a number, found ''"):
+    with pytest.raises(ValueError, match=r"line 2: column score: expected a finite number, found ''"):
         read_columns(path, {"score": float})
     with pytest.raises(FileNotFoundError):
         read_columns(tmp_path / "none.csv", {"id": str})

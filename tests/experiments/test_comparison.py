@@ -135,6 +135,17 @@ def test_runs_with_other_data_prompt_adapter_or_budget_are_refused_by_the_field(
         compare([str(short_config), f"--{field}", str(value)], [0, 1], comparison)
 
 
+def test_a_run_made_before_a_field_existed_has_its_default(comparison, short_config, tmp_path):
+    before = tmp_path / "before"
+    shutil.copytree(comparison, before)
+    for path in before.rglob("config.yaml"):
+        fields = yaml.safe_load(path.read_text())
+        del fields["pooling"]
+        path.write_text(yaml.safe_dump(fields))
+    compare([str(short_config)], [0, 1], before)
+    assert json.loads((before / "comparison.json").read_text()) == json.loads((comparison / "comparison.json").read_text())
+
+
 @pytest.mark.parametrize("names", [arm_fields(), IGNORED_FIELDS, SAME_FIELDS, MAIN_SETTINGS, PRIVATE_FIELDS])
 def test_lists_of_fields_name_fields_that_a_run_has(short_config, names):
     assert set(names) <= config_dict(*parse_arguments([str(short_config)])).keys()
