@@ -143,7 +143,9 @@ def test_a_run_made_before_a_field_existed_has_its_default(comparison, short_con
         del fields["pooling"]
         path.write_text(yaml.safe_dump(fields))
     compare([str(short_config)], [0, 1], before)
-    assert json.loads((before / "comparison.json").read_text()) == json.loads((comparison / "comparison.json").read_text())
+    assert json.loads((before / "comparison.json").read_text()) == json.loads(
+        (comparison / "comparison.json").read_text()
+    )
 
 
 @pytest.mark.parametrize("names", [arm_fields(), IGNORED_FIELDS, SAME_FIELDS, MAIN_SETTINGS, PRIVATE_FIELDS])
