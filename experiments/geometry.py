@@ -80,7 +80,7 @@ class Geometry:
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of geometry.json."""
-        return {**vars(self), "neighbours": [asdict(one) for one in self.neighbours]}
+        return {**vars(self), "neighbours": [asdict(neighbour) for neighbour in self.neighbours]}
 
 
 def geometry(run: str | Path, out: str | Path) -> Geometry:
@@ -161,9 +161,9 @@ def neighbour_differences(
 def conclusion(result: Geometry) -> str:
     """Whether clips with similar labels are close to each other, in one sentence."""
     differences = ", ".join(
-        f"{one.difference:.3f} against {one.permuted:.3f} for k = {one.k} (p {one.p:.2g})" for one in result.neighbours
+        f"{row.difference:.3f} against {row.permuted:.3f} for k = {row.k} (p {row.p:.2g})" for row in result.neighbours
     )
-    similar = all(one.p < 0.05 for one in result.neighbours)
+    similar = all(row.p < 0.05 for row in result.neighbours)
     return (
         f"Neighbours in hidden space {'have' if similar else 'do not clearly have'} similar labels: the mean label difference,"
         f" against that of permuted labels, is {differences}."
@@ -173,13 +173,13 @@ def conclusion(result: Geometry) -> str:
 def markdown(result: Geometry) -> str:
     """The contents of geometry.md."""
     rows = {
-        f"k = {one.k}": {
-            "label difference": f"{one.difference:.3f}",
-            "permuted labels": f"{one.permuted:.3f}",
-            "ratio": f"{one.difference / one.permuted:.2f}",
-            "p": f"{one.p:.2g}",
+        f"k = {row.k}": {
+            "label difference": f"{row.difference:.3f}",
+            "permuted labels": f"{row.permuted:.3f}",
+            "ratio": f"{row.difference / row.permuted:.2f}",
+            "p": f"{row.p:.2g}",
         }
-        for one in result.neighbours
+        for row in result.neighbours
     }
     parts = (
         f"# Geometry of hidden states, {result.title}",

@@ -58,8 +58,8 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
     )
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    out.write_text(template.render(sections=sections, made=made), encoding="utf-8")
+    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    out.write_text(template.render(sections=sections, created=created), encoding="utf-8")
     return out
 
 
