@@ -340,7 +340,11 @@ def bundle_folder(name: str | os.PathLike, **hub) -> Path:
         return Path(name)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)) or str(name).startswith("."):
         raise FileNotFoundError(f"{name}: no such folder; give a bundle's folder or the id of one on the Hub")
-    return Path(snapshot_download(str(name), **hub))
+    try:
+        return Path(snapshot_download(str(name), **hub))
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise OSError(f"{name}: no such folder here, and not available from the Hub: {reason}") from error
 
 
 OmniForSentimentRegression.register_for_auto_class("AutoModel")

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, BitsAndBytesConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnisent.heads_omnisent import NotFiniteError
-from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.modeling_omnisent import OmniForSentimentRegression, bundle_folder
 from omnisent.thinker_omnisent import load_thinker, tower_features
 from omnisent.training.arguments import ModelArguments
 from omnisent.training.backbone import lora_config
@@ -438,3 +438,8 @@ def test_a_forward_pass_waits_for_the_device_only_to_count_placeholders_and_to_c
             model(**layout, **batch, labels=torch.zeros(3))
     assert theirs.count > 0
     assert ours.count == theirs.count + 3  # sound, pictures, scores
+
+
+def test_a_bundle_that_is_nowhere_is_named(tmp_path):
+    with pytest.raises(OSError, match=r"^org/nothing: no such folder here, and not available from the Hub: "):
+        bundle_folder("org/nothing", local_files_only=True, cache_dir=tmp_path)
