@@ -36,9 +36,8 @@ cache_app = typer.Typer(no_args_is_help=True, help="Show or empty a folder of to
 app.add_typer(cache_app, name="cache")
 
 FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}  # --field value, which argparse reads later
-Config = Annotated[
-    str, typer.Argument(help=f"a YAML file, or one of {', '.join(shipped_configs())}; then --field value ...")
-]
+A_CONFIG = f"a YAML file, or one of {', '.join(shipped_configs())}"
+Config = Annotated[str, typer.Argument(help=f"{A_CONFIG}; then --field value ...")]
 Seeds = Annotated[list[int], typer.Option(help="one training run per seed, e.g. --seeds 0 1 2")]
 Out = Annotated[Path, typer.Option(help="folder to write; finished runs in it are not repeated")]
 Folder = Annotated[Path, typer.Option(help="folder to write")]
@@ -73,11 +72,7 @@ def omnisent(
 
 
 def _settings(config: str, context: typer.Context) -> list[str]:
-    """A config and the `--field value` after it, as train.py takes them.
-
-    Raises:
-        ValueError: for a field that does not exist.
-    """
+    """A config and the `--field value` arguments after it; raises a ValueError for an unknown field."""
     arguments = [config, *context.args]
     check_names(arguments)
     return arguments
@@ -86,9 +81,7 @@ def _settings(config: str, context: typer.Context) -> list[str]:
 @app.command(context_settings=FIELDS)
 def train(
     context: typer.Context,
-    config: Annotated[
-        str | None, typer.Argument(help=f"a YAML file, or one of {', '.join(shipped_configs())}", show_default=False)
-    ] = None,
+    config: Annotated[str | None, typer.Argument(help=A_CONFIG, show_default=False)] = None,
     fields: Annotated[bool, typer.Option("--fields", help="list all fields with their defaults, and exit")] = False,
 ) -> None:
     """Train and evaluate a sentiment readout.
@@ -97,7 +90,7 @@ def train(
     --num_train_epochs 3.
     """
     if not config and not fields:
-        raise ValueError(f"name a config: a YAML file, or one of {', '.join(shipped_configs())}")
+        raise ValueError(f"name a config: {A_CONFIG}")
     arguments = _settings(config or "", context)
     from .train import run, start_logging
     from .training.arguments import parse_arguments, print_fields

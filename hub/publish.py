@@ -109,7 +109,7 @@ def assemble(run: Path, draft: Path, repo_id: str, *, merged: bool) -> None:
         for pattern in ("config.json", "head.safetensors", f"{ADAPTER_DIR}/*"):
             for file in bundle.glob(pattern):
                 _copy(file, draft / file.relative_to(bundle))
-    code = PACKAGE if merged else bundle  # a merged checkpoint is written, and its scores are checked, by this package
+    code = PACKAGE if merged else bundle  # this package writes a merged checkpoint and checks its scores
     for file in (*code.glob("*_omnisent.py"), *(file for name in PROCESSOR_FILES for file in bundle.glob(name))):
         _copy(file, draft / file.name)
     if merged:

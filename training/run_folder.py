@@ -90,7 +90,7 @@ def write_config(folder: Path, model: ModelArguments, data: DataArguments, train
 
 
 def read_config(folder: Path) -> dict:
-    """Read config.yaml; a field that did not exist when the run was made has its default, with which nothing changes."""
+    """Read config.yaml; fields that are newer than the run have their defaults, which do not change it."""
     stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     return {**asdict(ModelArguments()), **asdict(DataArguments()), **stored}
 
