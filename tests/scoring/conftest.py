@@ -1,11 +1,14 @@
-"""An untrained pipeline, and a bundle as `omnisent score --model` takes it."""
+"""An untrained pipeline, a bundle as `omnisent score --model` takes it, the command itself, and a folder of clips for it."""
 
 import copy
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from omnisent.cli import main
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 
@@ -34,3 +37,31 @@ def bundle(tiny_backbone, processor, tmp_path_factory) -> Path:
     OmniForSentimentRegression.from_thinker(tiny_backbone).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def score(monkeypatch, bundle, capsys):
+    """Runs the command; returns exit code, output and error output."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        command = ["omnisent", "score", "--model", str(bundle), *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        said = capsys.readouterr()
+        code = stopped.value.code
+        return (1, said.out, code) if isinstance(code, str) else (code or 0, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def folder(whole_clips, tmp_path) -> Path:
+    """Two good videos, one of them with a transcript, and a damaged one between them."""
+    place = tmp_path / "talks"
+    place.mkdir()
+    shutil.copy(whole_clips[0].video, place / "a.mp4")
+    (place / "a.txt").write_text(whole_clips[0].text)
+    (place / "b.mp4").write_bytes(Path(whole_clips[1].video).read_bytes()[:2000])
+    shutil.copy(whole_clips[1].video, place / "c.mp4")
+    return place
