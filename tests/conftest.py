@@ -5,12 +5,14 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 from omnisent.data.clip import Clip
 from omnisent.data.planted import make_planted_clips, read_latents, write_audio
@@ -68,15 +70,29 @@ def settings(short_run, tiny_backbone, planted_root, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def tiny_backbone(tmp_path_factory) -> Path:
-    return make_tiny_backbone(tmp_path_factory.mktemp("backbone") / "tiny")
+def shared(tmp_path_factory):
+    """Makes a folder or file once for all processes of a test run, in whichever needs it first; tests only read it."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        with FileLock(root / f"{name}.lock"):
+            if not (root / f"{name}.done").exists():
+                make(root / name)
+                (root / f"{name}.done").touch()
+        return root / name
+
+    return once
 
 
 @pytest.fixture(scope="session")
-def planted_root(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("planted") / "clips"
-    make_planted_clips(root, n_train=32, n_valid=16, n_test=16, seed=3)
-    return root
+def tiny_backbone(shared) -> Path:
+    return shared("tiny-backbone", make_tiny_backbone)
+
+
+@pytest.fixture(scope="session")
+def planted_root(shared) -> Path:
+    return shared("clips", lambda root: make_planted_clips(root, n_train=32, n_valid=16, n_test=16, seed=3))
 
 
 @pytest.fixture(scope="session")
@@ -116,17 +132,13 @@ def model(tiny_backbone) -> OmniForSentimentRegression:
 
 
 @pytest.fixture(scope="session")
-def short_config(short_run, tiny_backbone, planted_root, tmp_path_factory) -> Path:
+def short_config(short_run, tiny_backbone, planted_root, shared) -> Path:
     """A few steps on the planted clips, on the CPU."""
     fields = {**short_run, "base_model": str(tiny_backbone), "dataset": str(planted_root), "max_pixels": 56 * 56}
-    path = tmp_path_factory.mktemp("config") / "short.yaml"
-    path.write_text(yaml.safe_dump(fields))
-    return path
+    return shared("short.yaml", lambda path: path.write_text(yaml.safe_dump(fields)))
 
 
 @pytest.fixture(scope="session")
-def comparison(short_config, tmp_path_factory) -> Path:
+def comparison(short_config, shared) -> Path:
     """The folder of a finished comparison over two seeds."""
-    out = tmp_path_factory.mktemp("comparison") / "out"
-    compare([str(short_config)], [0, 1], out)
-    return out
+    return shared("comparison", lambda out: compare([str(short_config)], [0, 1], out))
