@@ -4,6 +4,7 @@ A finished run is not repeated, an unfinished one continues from its last comple
 settings is an error that names the field.
 """
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -108,6 +109,7 @@ def _run_in_fresh_process(name: str, argv: list[str]) -> None:
 def _child(argv: list[str], sender: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     multiprocessing.set_start_method(None, force=True)  # its DataLoader workers start as under train.py itself
+    gc.freeze()  # imported modules are no garbage; collections during the run need not visit them
     try:
         train.run(*parse_arguments(argv))
     except (ValueError, OSError) as error:
