@@ -417,7 +417,7 @@ def test_two_processes_follow_the_loss_curve_of_one_and_score_each_clip_alike(se
 
 
 def test_peak_memory_is_that_of_the_process_and_not_of_its_parent():
-    held = bytearray(b"1" * 1_500_000_000)  # more than an import of this package takes
+    held = bytearray(b"1" * 700_000_000)  # more than an import of this package takes
     program = (
         "from omnisent.training.environment import process_peak_bytes as peak\n"
         "before = peak()\nmore = bytearray(b'1' * 300_000_000)\nprint(peak() - before)"
