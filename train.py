@@ -9,10 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 from omnisent.data.catalog import dataset_facts
-from omnisent.data.clip import labels_of
 from omnisent.training import run_folder
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
 from omnisent.training.backbone import check_adapter
@@ -53,7 +50,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
         del trainer  # frees its model before the bundle is loaded
         check_saved_bundle(folder, outcome, data, model_args, args)
         metrics = write_results(folder, outcome, data, metrics)
-        print(summary(folder, metrics, data.labels, outcome, trained=not args.evaluate_only))
+        print(summary(folder, metrics, trained=not args.evaluate_only))
     return metrics
 
 
@@ -76,9 +73,9 @@ def train_and_predict(trainer: SentimentTrainer, test: ClipDataset, resumed: str
     return Outcome(trainer.readout, test, predictions, time.perf_counter() - started, calibration, valid_scores)
 
 
-def summary(folder: Path, metrics: dict, labels: np.ndarray, outcome: Outcome, *, trained: bool) -> str:
+def summary(folder: Path, metrics: dict, *, trained: bool) -> str:
     """One line for people: the test MAE next to that of the best constant, and where the results are."""
-    constant = float(np.abs(labels_of(outcome.clips) - np.median(labels)).mean())
+    constant = run_folder.constant_mae(folder)
     bundle = f", bundle {folder / 'model'}" if trained else ""
     return (
         f"test MAE {metrics['mae']:.3f}, constant (train median) {constant:.3f}, ratio {metrics['mae'] / constant:.2f}; "

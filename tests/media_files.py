@@ -156,3 +156,15 @@ def write_ordinary_clip(path: Path) -> Path:
     """Two seconds, B-frames, stereo AAC, index at the front."""
     wave = tone(2.0, 48_000, channels=2)
     return write_clip(path, wave=wave, codec_options=B_FRAMES, container_options={"movflags": "faststart"})
+
+
+def write_without_frames(path: Path) -> Path:
+    """A second of audio beside a video stream that has no frame."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        video.height, video.width, video.pix_fmt = 64, 64, "yuv420p"
+        audio = out.add_stream("aac", rate=16_000, layout="mono")
+        for frame in audio_frames(tone(1, 16_000), 16_000, "mono"):
+            out.mux(audio.encode(frame))
+        out.mux(audio.encode(None))
+    return path

@@ -2,10 +2,9 @@
 
 import pickle
 
-import av
 import pytest
 
-from media_files import audio_frames, tone, write_clip, write_ordinary_clip
+from media_files import tone, write_clip, write_ordinary_clip, write_without_frames
 from omnisent.errors_omnisent import MediaError, MediaFault
 from omnisent.long_media_omnisent import LongMedia
 from omnisent.media_omnisent import read_media
@@ -20,14 +19,7 @@ def test_media_error_survives_pickling_from_a_worker():
 def test_each_refusal_has_its_kind(tmp_path):
     data = write_ordinary_clip(tmp_path / "clip.mp4").read_bytes()
     start = data.index(b"mdat") + 4
-    no_frames = tmp_path / "no frames.mkv"
-    with av.open(str(no_frames), "w") as out:
-        video = out.add_stream("libx264", rate=25)
-        video.height, video.width, video.pix_fmt = 64, 64, "yuv420p"
-        audio = out.add_stream("aac", rate=16_000, layout="mono")
-        for frame in audio_frames(tone(1, 16_000), 16_000, "mono"):
-            out.mux(audio.encode(frame))
-        out.mux(audio.encode(None))
+    write_without_frames(tmp_path / "no frames.mkv")
     write_clip(tmp_path / "audio.mp3", 0, wave=tone(1, 44_100), rate=44_100, audio_codec="libmp3lame")
     for name, content in {
         "empty.mp4": b"",

@@ -14,7 +14,6 @@ from qwen_omni_utils.v2_5 import vision_process
 from media_files import (
     B_FRAMES,
     EVERY,
-    audio_frames,
     barcode,
     decode_all,
     fault,
@@ -26,6 +25,7 @@ from media_files import (
     tone,
     write_clip,
     write_ordinary_clip,
+    write_without_frames,
 )
 from omnisent import decoding_omnisent, frames_omnisent
 from omnisent.frames_omnisent import VideoSampling
@@ -324,14 +324,7 @@ def test_frames_too_long_or_too_large_are_refused(tmp_path, clip, monkeypatch):
 
 
 def test_a_video_stream_without_frames_is_an_error(tmp_path):
-    path = tmp_path / "a.mkv"
-    with av.open(str(path), "w") as out:
-        video = out.add_stream("libx264", rate=25)
-        video.height, video.width, video.pix_fmt = 64, 64, "yuv420p"
-        audio = out.add_stream("aac", rate=16_000, layout="mono")
-        for frame in audio_frames(tone(1, 16_000), 16_000, "mono"):
-            out.mux(audio.encode(frame))
-        out.mux(audio.encode(None))
+    path = write_without_frames(tmp_path / "a.mkv")
     assert fault(path).startswith("zero frames")
     assert len(read_media(path, video=False).audio) >= 16_000
 
