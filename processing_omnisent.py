@@ -20,6 +20,7 @@ from .errors_omnisent import OmniSentError
 from .frames_omnisent import VideoSampling
 from .long_media_omnisent import LongMedia
 from .media_omnisent import ClipMedia, read_media
+from .text_omnisent import TEXT_CASES, plain_text
 from .thinker_inputs_omnisent import MODEL_INPUTS, InputLayout, audio_tokens, log_mel, official_settings
 
 logger = logging.get_logger(__name__)
@@ -63,11 +64,12 @@ class OmniSentProcessor(ProcessorMixin):
         feature_extractor: the base model's log-mel extractor.
         tokenizer: the base model's tokenizer.
         chat_template: the base model's Jinja template, kept with the processor.
-        system_prompt: the system turn.
+        system_prompt: the system turn; empty for a prompt without one.
         instruction: the sentence that ends the user turn.
         transcript_template: the line with the transcript; contains `{text}`.
         context_template: the line with the preceding transcripts, joined by spaces; contains `{text}`.
         context_clips: how many preceding transcripts are used, if the text modality is; 0 for none.
+        text_case: `"sentence"` writes a transcript that is entirely in capitals as sentences; `"as_is"` changes none.
         modalities: which of text, audio and video are used.
         fps: frames per second that are sampled, before `min_frames` and `max_frames`.
         min_frames: fewest frames of a video.
@@ -103,6 +105,7 @@ class OmniSentProcessor(ProcessorMixin):
         transcript_template: str = TRANSCRIPT,
         context_template: str = CONTEXT,
         context_clips: int = 0,
+        text_case: str = "as_is",
         modalities: Sequence[str] = MODALITIES,
         fps: float = VideoSampling.fps,
         min_frames: int = VideoSampling.min_frames,
@@ -136,6 +139,8 @@ class OmniSentProcessor(ProcessorMixin):
                 )
         if self.context_clips < 0:
             raise ValueError(f"context_clips must be at least 0, not {self.context_clips}")
+        if self.text_case not in TEXT_CASES:
+            raise ValueError(f"text_case must be one of {', '.join(TEXT_CASES)}, not {self.text_case!r}")
         if not 0 < self.max_sound_seconds < math.inf:
             raise ValueError(f"max_sound_seconds must be above 0, not {self.max_sound_seconds}")
         _ = self.video_sampling  # checks its own fields
@@ -247,10 +252,11 @@ class OmniSentProcessor(ProcessorMixin):
         used = self.modalities if modalities is None else check_modalities(modalities)
         clip_id = _clip_id(clip)
         try:
-            text, media = _read_clip(clip, used, self.video_sampling, self.max_sound_seconds)
+            text, before = self._texts(clip) if "text" in used else (None, None)
+            media = _read_clip(clip, used, self.video_sampling, self.max_sound_seconds)
         except OmniSentError as error:
             raise ClipError(str(error), clip_id) from error
-        encoded: dict[str, Any] = self.assemble(text, media, before=self._context(clip) if "text" in used else None)
+        encoded: dict[str, Any] = self.assemble(text, media, before=before)
         if text is None and not {"input_features", "video_grid_thw"} & encoded.keys():
             have = ", ".join(name for name in MODALITIES if clip.get(name)) or "none"
             silent = "audio" in used and (clip.get("video") or clip.get("audio"))
@@ -315,18 +321,19 @@ class OmniSentProcessor(ProcessorMixin):
         lines = [] if before is None else [self.context_template.replace("{text}", before)]
         lines += [] if text is None else [self.transcript_template.replace("{text}", text)]
         content.append({"type": "text", "text": "\n".join([*lines, self.instruction])})
-        messages = [
-            {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]},
-            {"role": "user", "content": content},
-        ]
-        return self.tokenizer.apply_chat_template(
-            messages, chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
-        )
+        system = {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]}
+        prompt = self._chat([system, {"role": "user", "content": content}], add_generation_prompt=True)
+        # Without a system message, the official template would write a system turn of its own.
+        return prompt if self.system_prompt else prompt.removeprefix(self._chat([system]))
 
-    def _context(self, clip: Mapping[str, Any]) -> str | None:
-        """The last `context_clips` preceding transcripts as one text."""
-        texts = [_plain_text(text) for text in clip.get("context") or ()] if self.context_clips else []
-        return " ".join(text for text in texts[-self.context_clips :] if text) or None
+    def _chat(self, messages: list[dict], **options: Any) -> str:
+        return self.tokenizer.apply_chat_template(messages, chat_template=self.chat_template, tokenize=False, **options)
+
+    def _texts(self, clip: Mapping[str, Any]) -> tuple[str | None, str | None]:
+        """The clip's transcript, and the last `context_clips` preceding ones as one text."""
+        texts = [plain_text(text, self.text_case) for text in clip.get("context") or ()] if self.context_clips else []
+        before = " ".join(text for text in texts[-self.context_clips :] if text) or None
+        return plain_text(clip.get("text"), self.text_case), before
 
 
 def check_modalities(modalities: Sequence[str]) -> list[str]:
@@ -347,9 +354,8 @@ def _clip_id(clip: Mapping[str, Any]) -> str:
 
 def _read_clip(
     clip: Mapping[str, Any], modalities: Sequence[str], sampling: VideoSampling, max_sound_seconds: float
-) -> tuple[str | None, ClipMedia]:
-    """The transcript, frames and audio samples of the given modalities; each `None` if the clip has none."""
-    text = _plain_text(clip.get("text")) if "text" in modalities else None
+) -> ClipMedia:
+    """The frames and audio samples of the given modalities; each `None` if the clip has none."""
     video, audio = clip.get("video"), clip.get("audio")
     own_audio = video is not None and audio is None and "audio" in modalities
     frames, pair_seconds, samples, duration = None, None, None, 0.0
@@ -365,7 +371,7 @@ def _read_clip(
         media = _read_file(audio, *segment, video=False, audio=True, max_sound_seconds=max_sound_seconds)
         samples, duration = media.audio, max(duration, media.duration)
         warnings += [media.warning] if media.warning else []
-    return text, ClipMedia(frames, pair_seconds, samples, duration, "; ".join(warnings) or None)
+    return ClipMedia(frames, pair_seconds, samples, duration, "; ".join(warnings) or None)
 
 
 def _read_file(
@@ -378,17 +384,6 @@ def _read_file(
         return read_media(file, **options)
     with LongMedia(file) as media:
         return media.read(start or 0.0, end, **options)
-
-
-def _plain_text(text: str | None) -> str | None:
-    """A transcript that cannot contain special tokens; `None` if it is empty."""
-    if text is not None and not isinstance(text, str):
-        raise ClipError(f"text must be a string or None, not {type(text).__name__}")
-    try:
-        (text or "").encode()
-    except UnicodeEncodeError as error:
-        raise ClipError(f"text must be valid Unicode: {error}; correct it") from error
-    return (text or "").strip().replace("<|", "< |") or None
 
 
 # Every setting of a processor, with its default: the arguments of the class that are not parts of the base model's processor.

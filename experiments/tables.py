@@ -1,13 +1,16 @@
 """Shared by all studies: tables as Markdown, and the most important settings."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ..processing_omnisent import SETTINGS
 from ..readouts.catalog import READOUTS
 from ..training import run_folder
+from ..training.arguments import DataArguments
 
 MAIN_SETTINGS = (
     "base_model",
@@ -21,14 +24,8 @@ MAIN_SETTINGS = (
     "lora_alpha",
     "lora_dropout",
     "dataset",
-    "modalities",
     "complete_clips",
-    "context_clips",
-    "fps",
-    "min_frames",
-    "max_frames",
-    "min_pixels",
-    "max_pixels",
+    *(field.name for field in fields(DataArguments) if field.name in SETTINGS),
     "learning_rate",
     "generative_learning_rate",
     "head_learning_rate",

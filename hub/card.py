@@ -3,6 +3,7 @@
 Nothing is measured here.
 """
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ..evaluation.comparison_result import Comparison
 from ..evaluation.intervals import LEVEL
 from ..evaluation.metrics import METRICS, Metric
 from ..pipeline_omnisent import default_neutral_band
+from ..processing_omnisent import SETTINGS
 from ..training import run_folder
 
 TEMPLATE = Path(__file__).parent.parent / "model_card.md"
@@ -86,6 +88,7 @@ def model_card(
         "interval": _interval(run, metrics),
         "clips": environment["clips"],
         "data_source": _data_source(facts),
+        "changed_settings": _changed_settings(run),
         "trainable": f"{metrics['trainable_parameters']:,}",
         "trainable_percent": f"{metrics['trainable_percent']:.2f}",
         "train_minutes": _train_minutes(run),
@@ -216,6 +219,14 @@ def _data_source(facts: DatasetFacts) -> str:
     if facts.synthetic:
         return f"The clips are synthetic (`planted`, version {PLANTED_VERSION}); no rights are claimed in them."
     return f"This repository contains none of the clips. {facts.media_terms}" if facts.media_terms else ""
+
+
+def _changed_settings(run: Path) -> str:
+    """The bundle's processor settings that are not the defaults, with their values; empty if there are none."""
+    used = run_folder.read_json(run / "model" / "processor_config.json")
+    defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in SETTINGS.items()}
+    changed = {name: used[name] for name in defaults if name in used and used[name] != defaults[name]}
+    return ", ".join(f"{name} `{json.dumps(value, ensure_ascii=False)}`" for name, value in changed.items())
 
 
 def _train_minutes(run: Path) -> str | None:

@@ -21,7 +21,7 @@ NOT_COPIED = (".*", "runs", "tests", "build", "dist", "docs", "benchmarks", "con
 SURVIVED, UNTESTED, NOT_RUN = 0, 33, None  # mutmut's exit codes
 PROCESSOR = (
     *("log_mel", "patches", "expand", "position_ids", "pad", "check_placeholders", "audio_tokens", "_replace"),
-    *("assemble", "prompt", "check_modalities", "_plain_text"),
+    *("assemble", "prompt", "check_modalities", "plain_text", "as_sentence"),
 )
 
 # Made once, not once a mutant.
@@ -83,8 +83,8 @@ PARTS = {
     ),
     "processor": Part(
         0.85,
-        ("processing_omnisent.py", "thinker_inputs_omnisent.py"),
-        ("test_processing_tokens.py",),
+        ("processing_omnisent.py", "text_omnisent.py", "thinker_inputs_omnisent.py"),
+        ("test_processing_tokens.py", "test_text_omnisent.py"),
         functions=PROCESSOR,
     ),
 }

@@ -1,5 +1,7 @@
 """The processor's inputs against those of Qwen2_5OmniProcessor with qwen-omni-utils, and its own promises."""
 
+import json
+
 import av
 import librosa
 import numpy as np
@@ -207,12 +209,49 @@ def test_unknown_modalities_are_refused(processor, wrong):
 
 def test_prompt_and_budget_are_saved_with_the_processor(processor, tiny_backbone, tmp_path):
     ours = OmniSentProcessor.from_base(
-        tiny_backbone, instruction="How do they feel?", max_frames=6, modalities=["text"]
+        tiny_backbone, instruction="How do they feel?", max_frames=6, modalities=["text"], text_case="sentence"
     )
     ours.save_pretrained(tmp_path / "saved")
     again = AutoProcessor.from_pretrained(tmp_path / "saved", trust_remote_code=True)
     assert (again.instruction, again.max_frames, again.modalities) == ("How do they feel?", 6, ["text"])
-    assert again({"text": TEXT})["input_ids"].tolist() == ours({"text": TEXT})["input_ids"].tolist()
+    assert type(again).__module__.startswith("transformers_modules.")
+    said = {"text": "ANYHOW IT WAS REALLY GOOD"}
+    assert again(said)["input_ids"].tolist() == ours(said)["input_ids"].tolist()
+    assert "Anyhow it was really good." in again.tokenizer.decode(again(said)["input_ids"][0])
+
+
+def test_a_bundle_without_a_case_leaves_transcripts_as_they_are(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "processor_config.json").read_text())
+    assert settings.pop("text_case") == "as_is"
+    (tmp_path / "processor_config.json").write_text(json.dumps(settings))
+    again = OmniSentProcessor.from_pretrained(tmp_path)
+    assert "REALLY GOOD" in again.tokenizer.decode(again({"text": "REALLY GOOD"})["input_ids"][0])
+
+
+def test_the_case_applies_to_preceding_transcripts_too(tiny_backbone):
+    ours = OmniSentProcessor.from_base(tiny_backbone, context_clips=2, text_case="sentence")
+    said = ours.encode({"text": "GREAT movie", "context": ["I SAW IT", "It was GREAT", "WAS IT ME?"]})
+    assert "It was GREAT Was it me?" in ours.tokenizer.decode(said["input_ids"])
+    assert '"GREAT movie"' in ours.tokenizer.decode(said["input_ids"])
+
+
+OFFICIAL_START = (  # of the official checkpoints' chat template
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful"
+    " assistant.<|im_end|>\n{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("start", ["", OFFICIAL_START])
+def test_an_empty_system_prompt_leaves_the_system_turn_out(tiny_backbone, start):
+    def prompt(system_prompt):
+        ours = OmniSentProcessor.from_base(tiny_backbone, system_prompt=system_prompt)
+        ours.chat_template = start + ours.chat_template
+        return ours.prompt("So good.", video=True, audio=True)
+
+    turn = "<|im_start|>system\nJudge.<|im_end|>\n"
+    assert prompt("Judge.") == turn + prompt("")
+    assert prompt("").startswith("<|im_start|>user\n<|vision_bos|>")
 
 
 def test_the_prompt_is_a_chat_turn_with_media_first(processor):
@@ -295,6 +334,7 @@ def test_a_bundle_without_a_processor_file_is_refused(processor, tmp_path, name)
         ("transcript_template", "They say something."),
         ("context_template", "Before: text"),
         ("context_clips", -1),
+        ("text_case", "title"),
         ("max_sound_seconds", 0.0),
         ("fps", 0.0),
         ("min_frames", 32),

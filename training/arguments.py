@@ -19,6 +19,7 @@ from ..heads_omnisent import HEADS, LOSSES, POOLINGS
 from ..processing_omnisent import MODALITIES, SETTINGS
 from ..readouts.catalog import READOUTS
 from ..readouts.generative import DECODINGS
+from ..text_omnisent import TEXT_CASES
 from ..thinker_omnisent import LORA_TARGETS
 from .argument_checks import (
     SettingError,
@@ -110,12 +111,17 @@ class DataArguments:
     feature_cache: str | None = _field(
         None, "folder that stores tower outputs for later epochs and runs; needs lora_preset llm"
     )
-    system_prompt: str | None = _field(None, "replaces the default system prompt")
+    system_prompt: str | None = _field(None, "replaces the default system prompt; empty for none")
     instruction: str | None = _field(None, "replaces the default instruction, which names the score range")
     transcript_template: str | None = _field(None, "replaces the default; must contain {text}")
     context_template: str | None = _field(None, "replaces the default; must contain {text}")
     context_clips: int = _field(
         SETTINGS["context_clips"], "number of preceding transcripts (same video, same split) in the prompt"
+    )
+    text_case: str = _one_of(
+        TEXT_CASES,
+        SETTINGS["text_case"],
+        "sentence: transcripts entirely in capitals are written as English sentences",
     )
     fps: float = _field(SETTINGS["fps"], "frames per second sampled from a video")
     min_frames: int = _field(SETTINGS["min_frames"], "fewest frames of a video")

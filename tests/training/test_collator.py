@@ -7,8 +7,11 @@ import torch
 from omnisent.data.clip import Clip
 from omnisent.data.planted import write_video
 from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.readouts.catalog import READOUTS
 from omnisent.readouts.discriminative import DiscriminativeReadout
+from omnisent.training.arguments import parse_arguments
 from omnisent.training.collator import ClipCollator, ClipDataset
+from omnisent.training.data import build_processor
 
 CLIPS = [
     Clip("a", "one fine day", label=0.5, split="train", video_id="v", clip_index=1),
@@ -39,6 +42,15 @@ def test_context_has_the_preceding_transcripts_of_the_same_video_and_split(tiny_
         assert ("Before that" in text) == bool(said)
         assert said in text
         assert not any(other.text in text for other in CLIPS if other.text not in (clip.text, said))
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_the_prompt_of_a_run_is_that_of_its_settings_under_every_readout(settings, readout):
+    argv = [settings(), "--readout", readout, "--text_case", "sentence", "--system_prompt", ""]
+    model_args, data_args, _ = parse_arguments(argv)
+    processor = build_processor(model_args, data_args, (-3.0, 3.0))
+    said = processor.tokenizer.decode(processor.encode({"text": "I LIKED IT"})["input_ids"])
+    assert said.startswith('<|im_start|>user\nThe speaker says: "I liked it."')
 
 
 def test_lengths_are_computed_from_headers_and_texts_only(processor, tmp_path):
