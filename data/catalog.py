@@ -27,7 +27,7 @@ class DatasetFacts:
         paper: the paper to cite; `None` if there is none.
         language: of the transcripts, ISO 639-1.
         score_range: lowest and highest label, label units.
-        convention: metric convention, `mosi` or `sims`.
+        convention: metric convention, `mosi`, `sims` or `generic`.
         split_counts: official numbers of train, valid and test clips; `None` if there are none.
         media_terms: why its media must not be redistributed; `None` if they may be.
         license: of the published rows, in the Hub's spelling.

@@ -1,7 +1,8 @@
 """The field's metrics for sentiment scores, in the conventions of published tables. Knows neither model nor data set.
 
 `METRICS` is the one list of them: result keys, table columns, Hub types and which direction is better derive from it.
-Source of both conventions: the MMSA toolkit (Mao et al., ACL 2022), which most MOSI, MOSEI and CH-SIMS tables follow.
+Source of the conventions mosi and sims: the MMSA toolkit (Mao et al., ACL 2022), which most MOSI, MOSEI and CH-SIMS tables
+follow. The convention generic is for labels of any scale: it has no classes.
 """
 
 import warnings
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.stats import rankdata
 
 Numbers = Sequence[float] | np.ndarray
 LARGEST = 1e100  # sums and squares of smaller numbers stay finite
@@ -55,12 +57,37 @@ def _mae(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(np.abs(scores - labels)))
 
 
-def _corr(scores: np.ndarray, labels: np.ndarray) -> float | None:
+def _rmse(scores: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(scores - labels))))
+
+
+def _is_constant(values: np.ndarray) -> bool:
     # A spread as small as the rounding error of the mean is meaningless (scipy's pearsonr warns too); smaller squares underflow.
-    if any(values.std() <= 1e-13 * np.abs(values.mean()) + 1 / LARGEST for values in (scores, labels)):
+    return bool(values.std() <= 1e-13 * np.abs(values.mean()) + 1 / LARGEST)
+
+
+def _corr(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    if _is_constant(scores) or _is_constant(labels):
         warnings.warn("correlation is undefined: predictions or references are constant", stacklevel=3)
         return None
     return float(np.corrcoef(scores, labels)[0, 1])
+
+
+def _spearman(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """Pearson correlation of the ranks; equal values share their mean rank."""
+    if _is_constant(scores) or _is_constant(labels):
+        return None
+    return float(np.corrcoef(rankdata(scores), rankdata(labels))[0, 1])
+
+
+def _ccc(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """Concordance correlation (Lin, 1989), of population moments: 0 if one side is constant, undefined if both are."""
+    constant = [_is_constant(scores), _is_constant(labels)]
+    if any(constant):
+        return None if all(constant) else 0.0
+    covariance = np.mean((scores - scores.mean()) * (labels - labels.mean()))
+    apart = np.square(scores.mean() - labels.mean())
+    return float((2 * covariance / (scores.var() + labels.var() + apart)).clip(-1, 1))
 
 
 def _undefined(scores: np.ndarray, labels: np.ndarray) -> None:
@@ -112,13 +139,17 @@ def _f1(classes: Classes) -> Formula:
     return formula
 
 
-_PEARSON = "Pearson correlation"
+_PEARSON, _SPEARMAN, _CCC = "Pearson correlation", "Spearman correlation", "Concordance correlation"
+_ALL = ("mosi", "sims", "generic")
 _SIMS_2, _SIMS_3, _SIMS_5 = _cut(0.0), _cut(-0.1, 0.1), _cut(-0.7, -0.1, 0.1, 0.7)
 METRICS = {
     metric.key: metric
     for metric in (
-        Metric("mae", "MAE", "lower", {"mosi": _mae, "sims": _mae}, ("mosi", "sims"), "mae", panel=True),
-        Metric("corr", "Corr", "higher", {"mosi": _corr, "sims": _corr}, ("mosi", "sims"), "pearsonr", True, _PEARSON),
+        Metric("mae", "MAE", "lower", dict.fromkeys(_ALL, _mae), _ALL, "mae", panel=True),
+        Metric("rmse", "RMSE", "lower", {"generic": _rmse}, ("generic",), "rmse"),
+        Metric("corr", "Corr", "higher", dict.fromkeys(_ALL, _corr), _ALL, "pearsonr", True, _PEARSON),
+        Metric("spearman", "Spearman", "higher", {"generic": _spearman}, ("generic",), "spearmanr", False, _SPEARMAN),
+        Metric("ccc", "CCC", "higher", {"generic": _ccc}, ("generic",), "ccc", True, _CCC),
         Metric("acc_7", "Acc-7", "higher", {"mosi": _accuracy(_rounded(3)), "sims": _undefined}, ("mosi",), "accuracy"),
         Metric("acc_5", "Acc-5", "higher", {"mosi": _accuracy(_rounded(2)), "sims": _accuracy(_SIMS_5)}, ("sims",)),
         Metric("acc_3", "Acc-3", "higher", {"mosi": _accuracy(_rounded(1)), "sims": _accuracy(_SIMS_3)}),
@@ -134,7 +165,7 @@ CONVENTIONS = tuple(dict.fromkeys(convention for metric in METRICS.values() for 
 
 
 def msa_metrics(predictions: Numbers, references: Numbers, convention: str = "mosi") -> dict[str, float | None]:
-    """MAE, Pearson correlation, accuracies and F1 of scores against labels.
+    """MAE, correlation, and by convention accuracies and F1, or RMSE and concordance, of scores against labels.
 
     `"mosi"` (labels in [-3, 3]): MAE and correlation use unclipped values. Acc-7, Acc-5 and Acc-3 clip both sides to 3, 2
     and 1, round half to even, and compare; the toolkit computes Acc-3 like this but omits it from its tables. The CMU SDK uses
@@ -145,14 +176,17 @@ def msa_metrics(predictions: Numbers, references: Numbers, convention: str = "mo
     where 0 is negative, and F1), +-0.1 (Acc-3), and +-0.1 and +-0.7 (Acc-5), in float32 as in the toolkit. There is no
     Acc-7.
 
+    `"generic"` (labels of any scale): MAE, RMSE, Pearson and Spearman correlation, and the concordance correlation coefficient
+    (CCC; Lin, 1989; population moments). Nothing is clipped.
+
     Args:
         predictions: (n,) scores, label units.
         references: (n,) labels.
-        convention: `"mosi"` or `"sims"`.
+        convention: `"mosi"`, `"sims"` or `"generic"`.
 
     Returns:
-        Fractions in [0, 1], MAE in label units. A value is `None` if it is undefined: correlation (with a warning)
-        if either side is constant up to rounding errors, the non0 pair if every label is 0.
+        Fractions in [0, 1], MAE and RMSE in label units. A value is `None` if it is undefined: both correlations (with a warning)
+        if either side is constant up to rounding errors, CCC if both are, the non0 pair if every label is 0.
 
     Raises:
         ValueError: for empty or unequally long input, or values that are not finite numbers.

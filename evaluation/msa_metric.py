@@ -21,14 +21,14 @@ _CITATION = """\
 
 
 class MSAMetric(evaluate.Metric):
-    """MAE, correlation, accuracies and F1 of sentiment scores; the config names the convention, `"mosi"` or `"sims"`.
+    """Metrics of sentiment scores; the config names the convention, `"mosi"`, `"sims"` or `"generic"`.
 
     Inputs:
         predictions: (n,) scores, label units.
-        references: (n,) labels, in [-3, 3] for `"mosi"` and [-1, 1] for `"sims"`.
+        references: (n,) labels, in [-3, 3] for `"mosi"` and [-1, 1] for `"sims"`; any scale for `"generic"`.
 
     Returns:
-        What `msa_metrics` returns: fractions in [0, 1], MAE in label units, `None` where a value is undefined.
+        What `msa_metrics` returns: fractions in [0, 1], MAE and RMSE in label units, `None` where a value is undefined.
 
     Raises:
         ValueError: when no convention is named, for empty or unequally long input, or values that are not finite.
@@ -41,7 +41,7 @@ class MSAMetric(evaluate.Metric):
                 f"msa_metric: name the convention, one of {names}, when loading; found {self.config_name!r}"
             )
         return evaluate.MetricInfo(
-            description=f"Multimodal sentiment analysis: {self._titles()}. F1 is weighted by the classes' counts.",
+            description=f"Multimodal sentiment analysis: {self._titles()}.",
             citation=_CITATION,
             inputs_description=str(msa_metrics.__doc__),
             features=datasets.Features(

@@ -84,6 +84,7 @@ def model_card(
         "has_comparison": comparison is not None,
         "paper": facts.published_results,
         "convention": facts.convention,
+        "has_classes": any(metric.hub_type in ("accuracy", "f1") for metric in _published(metrics)),
         "groups": list(_groups(run, default_neutral_band(high))),
         "interval": _interval(run, metrics),
         "clips": environment["clips"],

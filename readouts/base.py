@@ -141,7 +141,7 @@ class Readout(ABC):
         Args:
             predictions: for n clips.
             labels: (n,) label units.
-            convention: `"mosi"` or `"sims"`.
+            convention: of `msa_metrics`.
         """
         scores, labels = self.scores(predictions), np.asarray(labels)
         low, high = self.score_range

@@ -1,4 +1,4 @@
-"""The metrics against examples worked by hand, in both conventions, and on input that has no answer."""
+"""The metrics against examples worked by hand, in every convention, and on input that has no answer."""
 
 import math
 import warnings
@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 
 from omnisent.evaluation.metrics import CONVENTIONS, METRICS, Metric, msa_metrics
@@ -92,6 +93,47 @@ def test_sims_labels_on_an_edge_keep_their_class_in_float32():
     assert (metrics["acc_5"], metrics["acc_3"], metrics["acc_2"]) == (1.0, 1.0, 1.0)
 
 
+def test_generic_metrics_equal_the_hand_worked_example():
+    # Ten times the scale of MOSI, not centred on 0. Errors: 10 -10 0 20
+    metrics = msa_metrics([30.0, 20.0, 60.0, 90.0], [20.0, 30.0, 60.0, 70.0], "generic")
+    assert metrics["mae"] == pytest.approx(10, abs=1e-12)
+    assert metrics["rmse"] == pytest.approx(math.sqrt(600 / 4), abs=1e-12)
+    # Centred scores -20 -30 10 40 (mean 50), labels -25 -15 15 25 (mean 45): sums of squares 3000 and 1700, of products 2100
+    assert metrics["corr"] == pytest.approx(2100 / math.sqrt(3000 * 1700), abs=1e-12)
+    # Ranks 2 1 3 4 against 1 2 3 4: one swap of neighbours, 1 - 6 * 2 / (4 * 15)
+    assert metrics["spearman"] == pytest.approx(0.8, abs=1e-12)
+    # Population moments: 2 * 525 / (750 + 425 + 5 ** 2)
+    assert metrics["ccc"] == pytest.approx(1050 / 1200, abs=1e-12)
+    assert list(metrics) == ["mae", "rmse", "corr", "spearman", "ccc"]
+
+
+def test_generic_correlations_are_those_of_scipy_with_ties():
+    generator = np.random.default_rng(5)
+    for _ in range(10):
+        scores, labels = generator.normal(40, 9, 30).round(), generator.integers(1, 6, 30)
+        metrics = msa_metrics(scores, labels, "generic")
+        assert metrics["corr"] == pytest.approx(stats.pearsonr(scores, labels).statistic, abs=1e-12)
+        assert metrics["spearman"] == pytest.approx(stats.spearmanr(scores, labels).statistic, abs=1e-12)
+
+
+def test_concordance_falls_with_an_offset_and_a_scale_that_the_correlation_ignores():
+    labels = np.array([1.0, 2.0, 3.0, 6.0])
+    assert msa_metrics(labels, labels, "generic")["ccc"] == 1.0
+    # Variance 3.5 on both sides
+    assert msa_metrics(labels + 2, labels, "generic")["ccc"] == pytest.approx(7 / (7 + 4), abs=1e-12)
+    assert msa_metrics(-labels, labels, "generic")["ccc"] == pytest.approx(-7 / (7 + 36), abs=1e-12)
+    assert msa_metrics(labels + 2, labels, "generic")["corr"] == pytest.approx(1)
+
+
+def test_concordance_of_a_constant_is_0_and_undefined_for_two():
+    for scores, labels in (([0.1] * 3, [0.0, 1.0, 5.0]), ([0.0, 1.0, 5.0], [0.1] * 3)):
+        with pytest.warns(UserWarning, match="correlation is undefined"):
+            metrics = msa_metrics(scores, labels, "generic")
+        assert (metrics["corr"], metrics["spearman"], metrics["ccc"]) == (None, None, 0.0)
+    with pytest.warns(UserWarning, match="correlation is undefined"):
+        assert msa_metrics([0.1] * 3, [0.1] * 3, "generic")["ccc"] is None
+
+
 def test_each_convention_has_its_own_names():
     assert set(msa_metrics(MOSI_SCORES, MOSI_LABELS, "mosi")) == {
         *("mae", "corr", "acc_7", "acc_5", "acc_3", "acc_2_has0", "acc_2_non0", "f1_has0", "f1_non0")
@@ -105,11 +147,11 @@ def test_each_convention_has_its_own_names():
         "acc_2",
         "f1",
     }
-    with pytest.raises(ValueError, match="mosi, sims"):
+    with pytest.raises(ValueError, match="mosi, sims, generic, not 'mosei'"):
         msa_metrics(SIMS_SCORES, SIMS_LABELS, "mosei")
 
 
-@pytest.mark.parametrize("convention", ["mosi", "sims"])
+@pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize(
     ("scores", "labels"), [([0.1, 0.1, 0.1], [-1.0, 0.3, 1.0]), ([-1.0, 0.3, 1.0], [0.1, 0.1, 0.1])]
 )
@@ -187,7 +229,7 @@ def test_scores_whose_squares_underflow_have_no_correlation():
 
 
 def test_the_warning_points_at_the_caller():
-    for convention in ("mosi", "sims"):
+    for convention in CONVENTIONS:
         with pytest.warns(
             UserWarning, match="^correlation is undefined: predictions or references are constant$"
         ) as warned:
@@ -202,7 +244,7 @@ def test_ordinary_input_gives_plain_floats_and_no_warning():
     assert {type(value) for value in metrics.values()} == {float}
 
 
-@pytest.mark.parametrize("convention", ["mosi", "sims"])
+@pytest.mark.parametrize("convention", CONVENTIONS)
 def test_torch_numpy_and_lists_give_the_same_metrics(convention):
     halves = [-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 2.5], [-1.0, -1.0, 0.5, 0.0, 1.0, 0.5, 3.0]
     expected = msa_metrics(*halves, convention)
@@ -238,8 +280,9 @@ def test_columns_and_hub_types_are_those_of_published_tables():
     assert columns == {
         "mosi": ["MAE", "Corr", "Acc-7", "Acc-2 non0", "F1 non0"],
         "sims": ["MAE", "Corr", "Acc-5", "Acc-2", "F1"],
+        "generic": ["MAE", "RMSE", "Corr", "Spearman", "CCC"],
     }
     assert {key: metric.hub_type for key, metric in METRICS.items() if metric.hub_type} == {
         **{"mae": "mae", "corr": "pearsonr", "acc_7": "accuracy", "acc_2_non0": "accuracy", "f1_non0": "f1"},
-        **{"acc_2": "accuracy", "f1": "f1"},
+        **{"acc_2": "accuracy", "f1": "f1", "rmse": "rmse", "spearman": "spearmanr", "ccc": "ccc"},
     }

@@ -44,9 +44,11 @@ def equal(first, second):
 @given(pairs(), st.sampled_from(CONVENTIONS))
 def test_every_value_is_in_its_range(both, convention):
     found = measured(*both, convention)
-    mae, corr = found.pop("mae"), found.pop("corr")
+    mae = found.pop("mae")
     assert 0 <= mae < math.inf
-    assert corr is None or -1 <= corr <= 1
+    assert mae * (1 - 1e-12) <= found.pop("rmse", mae) < math.inf
+    for correlation in (found.pop(key, None) for key in ("corr", "spearman", "ccc")):
+        assert correlation is None or -1 <= correlation <= 1
     assert all(value is None or 0 <= value <= 1 for value in found.values())
 
 
@@ -62,9 +64,10 @@ def test_the_order_of_the_clips_does_not_matter(both, convention, random):
 @given(st.lists(NUMBERS, min_size=1, max_size=12), st.sampled_from(CONVENTIONS))
 def test_scores_that_are_the_labels_are_perfect(labels, convention):
     found = measured(labels, labels, convention)
-    assert found.pop("mae") == 0
-    assert found.pop("corr") in (None, pytest.approx(1))
-    assert {value for value in found.values() if value is not None} == {1.0}
+    assert found.pop("mae") == found.pop("rmse", 0) == 0
+    for key in ("corr", "spearman", "ccc"):
+        assert found.pop(key, None) in (None, pytest.approx(1))
+    assert {value for value in found.values() if value is not None} <= {1.0}
 
 
 @examples(40)

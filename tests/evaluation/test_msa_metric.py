@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import omnisent
-from omnisent.evaluation.metrics import msa_metrics
+from omnisent.evaluation.metrics import CONVENTIONS, msa_metrics
 from omnisent.evaluation.msa_metric import MSAMetric
 
 MODULE = Path(omnisent.__file__).parent / "evaluation" / "msa_metric.py"
@@ -19,7 +19,7 @@ import json, sys
 import evaluate
 module, scores, labels = sys.argv[1], *map(json.loads, sys.argv[2:])
 found = {}
-for name in ("mosi", "sims"):
+for name in ("mosi", "sims", "generic"):
     metric = evaluate.load(module, name)
     found[name] = metric.compute(predictions=scores, references=labels)
     for half in (slice(0, 3), slice(3, None)):
@@ -53,7 +53,7 @@ def found(elsewhere) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("convention", ["mosi", "sims"])
+@pytest.mark.parametrize("convention", CONVENTIONS)
 def test_loaded_module_gives_the_values_of_msa_metrics(found, convention):
     assert found[convention] == msa_metrics(SCORES, LABELS, convention)
     assert found[f"{convention} in batches"] == found[convention]
@@ -63,12 +63,12 @@ def test_loaded_module_carries_its_formulas_along(found, elsewhere):
     assert Path(found["metrics from"]).is_relative_to(elsewhere / "modules")
 
 
-def test_loading_without_a_convention_names_both(found):
-    assert "'mosi', 'sims'" in found["error"]
+def test_loading_without_a_convention_names_all(found):
+    assert "'mosi', 'sims', 'generic'" in found["error"]
     assert "'default'" in found["error"]
 
 
-@pytest.mark.parametrize("convention", ["mosi", "sims"])
+@pytest.mark.parametrize("convention", CONVENTIONS)
 def test_the_module_says_what_it_takes_and_computes(convention, tmp_path):
     metric = MSAMetric(convention, cache_dir=str(tmp_path))
     assert metric.compute(predictions=SCORES, references=LABELS) == msa_metrics(SCORES, LABELS, convention)
@@ -84,5 +84,5 @@ def test_the_module_says_what_it_takes_and_computes(convention, tmp_path):
 
 
 def test_the_module_takes_no_other_convention(tmp_path):
-    with pytest.raises(ValueError, match="one of 'mosi', 'sims', when loading; found 'mosei'"):
+    with pytest.raises(ValueError, match="one of 'mosi', 'sims', 'generic', when loading; found 'mosei'"):
         MSAMetric("mosei", cache_dir=str(tmp_path))

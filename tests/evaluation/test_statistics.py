@@ -51,6 +51,18 @@ def test_seeds_that_differ_widen_the_interval(labels):
     assert widths[1] > 2 * widths[0]
 
 
+def test_the_interval_of_a_generic_correlation_is_that_of_fishers_z():
+    generator = np.random.default_rng(8)
+    labels = 50 + 10 * generator.normal(size=400)
+    scores = labels + 10 * generator.normal(size=400)
+    found = bootstrap_estimates(scores, labels, "generic", resamples=400)
+    for key in ("corr", "spearman"):
+        around = np.tanh(np.arctanh(found[key].mean) + np.array([-1.96, 1.96]) / np.sqrt(397))
+        assert [found[key].low, found[key].high] == pytest.approx(around, abs=0.015)
+    assert found["ccc"].low < found["ccc"].mean < found["ccc"].high < found["corr"].high
+    assert found["rmse"].low < 10 < found["rmse"].high
+
+
 def test_a_constant_has_no_correlation_and_no_interval_of_one(labels):
     found = bootstrap_estimates(np.zeros(200), labels, "mosi", resamples=20)
     assert found["corr"] == Estimate(None, None, None, None, [None])

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from omnisent.evaluation.metrics import CONVENTIONS
 from omnisent.evaluation.statistics import bootstrap_estimates, holm, paired_test
 from properties import examples
 
@@ -54,7 +55,7 @@ def test_swapping_two_systems_negates_the_difference(systems):
 
 
 @examples(10)
-@given(by_seed(st.integers(-30, 30).map(lambda tenths: tenths / 10)), st.sampled_from(["mosi", "sims"]))
+@given(by_seed(st.integers(-30, 30).map(lambda tenths: tenths / 10)), st.sampled_from(CONVENTIONS))
 def test_an_interval_lies_between_the_smallest_and_the_largest_error(systems, convention):
     (scores,) = systems
     labels = np.linspace(-1, 1, scores.shape[1])

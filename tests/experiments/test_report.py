@@ -6,10 +6,16 @@ import subprocess
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from omnisent.data.catalog import DATASETS, DatasetFacts
+from omnisent.evaluation.metrics import METRICS, msa_metrics
+from omnisent.experiments.comparison import summarise
+from omnisent.experiments.comparison_report import write_comparison
 from omnisent.experiments.report import write_report
-from omnisent.training.run_folder import read_json, read_predictions
+from omnisent.hub.card import eval_results, model_card
+from omnisent.training.run_folder import read_config, read_json, read_predictions, write_metrics
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -86,3 +92,37 @@ def test_it_can_be_read_in_a_browser_and_in_print(report, tmp_path):
     inked = (pixels < 128).any(-1).mean(1)
     assert inked[:2000].reshape(10, -1).max(1).min() > 0, "a tenth of the page is empty"
     assert printed.read_bytes().startswith(b"%PDF")
+
+
+def test_a_comparison_of_the_generic_convention_shows_its_metrics_everywhere(comparison, tmp_path, monkeypatch):
+    out, facts = tmp_path / "generic", DatasetFacts("any", "Any", score_range=(-3.0, 3.0), convention="generic")
+    shutil.copytree(comparison, out, ignore=shutil.ignore_patterns("checkpoint*", "*.safetensors"))
+    run = out / "discriminative" / "seed-0"
+    monkeypatch.setitem(DATASETS, read_config(run)["dataset"], facts)
+    for file in out.rglob("metrics.json"):
+        table = read_predictions(file.parent)
+        values = {key: value for key, value in read_json(file).items() if key not in METRICS}
+        write_metrics(file.parent, {**values, **msa_metrics(table["score"], table["label"], "generic")})
+    write_comparison(summarise(out, [0, 1], facts.convention), out)
+
+    stored, table = read_json(out / "comparison.json"), (out / "comparison.md").read_text()
+    arm = stored["arms"]["discriminative"]
+    assert list(arm["metrics"]) == ["mae", "rmse", "corr", "spearman", "ccc"]
+    assert "| seeds | MAE | 95 % interval | MAE / constant | RMSE | Corr | Spearman | CCC |" in table
+    row = next(line for line in table.splitlines() if line.startswith("| discriminative |"))
+    assert all(f"| {arm['metrics'][key]['mean']:.3f} ± " in row for key in ("mae", "rmse", "corr", "spearman", "ccc"))
+    constant = next(line for line in table.splitlines() if line.startswith("| constant"))
+    assert constant.endswith(" |  |  | 0.000 |")
+    assert Image.open(out / "comparison.png").size[0] > 1000
+
+    page = write_report([out, run], tmp_path / "report.html").read_text()
+    assert f"<td>{read_json(run / 'metrics.json')['spearman']:.6g}</td>" in page
+    assert "<th>CCC</th>" in page
+    card = model_card(run, "org/any", base_model="org/base")
+    assert (
+        "| MAE (95 % interval) | RMSE | Pearson correlation | Spearman correlation | Concordance correlation | seeds |"
+        in card
+    )
+    assert "toolkit" not in card
+    assert yaml.safe_load(eval_results(run))[3]["dataset"]["task_id"] == "test_spearman"
+    assert not any("Acc" in text for text in (table, page, card))
