@@ -3,7 +3,7 @@
 Computes nothing; see experiments/comparison.py for where the figures come from.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .statistics import Estimate, PairedTest
@@ -99,6 +99,7 @@ class Comparison:
         settings: those of the discriminative runs that matter most.
         environment: of the first discriminative run, as in environment.json.
         commits: of this package, over all runs.
+        left_out: why a baseline could not be run, by its label.
     """
 
     dataset: str
@@ -115,6 +116,7 @@ class Comparison:
     settings: dict[str, Any]
     environment: dict[str, Any]
     commits: list[str]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """What comparison.json holds."""

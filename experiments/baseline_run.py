@@ -42,10 +42,13 @@ def run_baseline(
 
     Raises:
         ValueError: for a name that is not in `BASELINES`.
+        ImportError: for a baseline whose package is not installed.
     """
     if name not in BASELINES:
         raise ValueError(f"baseline must be one of {', '.join(BASELINES)}, not {name!r}")
     baseline, folder = BASELINES[name], args.folder
+    if baseline.lacks:
+        raise ImportError(f"baseline {name}: {baseline.lacks}")
     data = prepare_data(model_args, data_args, args)
     run_folder.write_config(folder, model_args, data_args, args)
     run_folder.write_environment(folder, data.clips)

@@ -1,13 +1,15 @@
-"""The simple baselines of every comparison. `BASELINES` is the one list of them.
+"""The simple baselines of comparisons. `BASELINES` is the one list of them.
 
 Importing this file is cheap: the command's help reads the list.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 
+from ..data.catalog import DatasetFacts
 from ..data.clip import Clip, labels_of
 
 RIDGE_PENALTIES = tuple(float(penalty) for penalty in np.geomspace(0.1, 100, 13))
@@ -22,12 +24,23 @@ class Baseline:
         description: what it does, in a few words.
         modalities: the modalities that it uses.
         score: maps the clips of each split to scores (n,) of the test clips, label units.
+        suits: whether comparisons on a data set include it.
+        package: an optional package that it needs.
     """
 
     label: str
     description: str
     modalities: tuple[str, ...]
     score: Callable[[dict[str, list[Clip]]], np.ndarray]
+    suits: Callable[[DatasetFacts], bool] = lambda facts: True
+    package: str | None = None
+
+    @property
+    def lacks(self) -> str | None:
+        """What has to be installed before it can be used; `None` if nothing has to."""
+        if self.package is None or find_spec(self.package) is not None:
+            return None
+        return f"it needs the package {self.package}: pip install 'omnisent[real]'"
 
 
 def constant_scores(splits: dict[str, list[Clip]]) -> np.ndarray:
@@ -58,6 +71,28 @@ def tfidf_ridge_scores(splits: dict[str, list[Clip]]) -> np.ndarray:
     return models[int(np.argmin(errors))].predict(vectorizer.transform(_texts(splits["test"])))
 
 
+def vader_scores(splits: dict[str, list[Clip]]) -> np.ndarray:
+    """VADER's compound score of the transcript (Hutto and Gilbert, ICWSM 2014), for every test clip (n,), in label units.
+
+    The compound score lies in [-1, 1]; a line fitted to the training labels by least squares maps it to label units. A clip without
+    text has the compound score 0.
+    """
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer  # an optional extra
+
+    analyzer = SentimentIntensityAnalyzer()
+
+    def with_one(clips: Sequence[Clip]) -> np.ndarray:
+        """The compound score and 1 for each of n clips, (n, 2)."""
+        return np.array([(analyzer.polarity_scores(text)["compound"], 1.0) for text in _texts(clips)])
+
+    line = np.linalg.lstsq(with_one(splits["train"]), labels_of(splits["train"]))[0]
+    return with_one(splits["test"]) @ line
+
+
+def _is_real_english(facts: DatasetFacts) -> bool:
+    return facts.language == "en" and not facts.synthetic
+
+
 def _texts(clips: Sequence[Clip]) -> list[str]:
     return [clip.text or "" for clip in clips]
 
@@ -69,5 +104,13 @@ BASELINES = {
         "ridge regression on TF-IDF features of the transcript",
         ("text",),
         tfidf_ridge_scores,
+    ),
+    "vader": Baseline(
+        "VADER, text",
+        "compound score of VADER's lexicon of English, mapped to label units by a line fitted to the training labels",
+        ("text",),
+        vader_scores,
+        suits=_is_real_english,
+        package="vaderSentiment",
     ),
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.catalog import dataset_facts
+from ..data.catalog import DatasetFacts, dataset_facts
 from ..evaluation.comparison_result import ArmResult, ArmTest, Comparison, Cost
 from ..evaluation.statistics import bootstrap_estimates, holm, paired_test
 from ..readouts.catalog import READOUTS
@@ -21,7 +21,7 @@ from ..readouts.generative import DECODINGS
 from ..training import run_folder
 from ..training.arguments import parse_arguments
 from .baseline_run import run_baseline
-from .baselines import BASELINES
+from .baselines import BASELINES, Baseline
 from .comparison_report import write_comparison
 from .runs import PlannedRun, differing_field, run_all
 from .tables import shared_settings
@@ -93,11 +93,13 @@ def compare(argv: Sequence[str], seeds: Sequence[int], out: str | Path) -> Compa
         raise ValueError("adapter: every readout of a comparison starts from the base model; leave the field out")
     runs = planned_runs(argv, seeds, out)
     run_all(runs)
-    for name in BASELINES:
-        if not (out / name / "metrics.json").is_file():
+    facts = dataset_facts(data_args.dataset)
+    baselines, _ = _baselines(out, facts)
+    for name in baselines:
+        if not _is_finished(out / name):
             run_baseline(name, *parse_arguments([*argv, "--output_dir", str(out / name)]))
-    check_comparable([run.folder for run in runs] + [out / name for name in BASELINES], arm_fields())
-    comparison = summarise(out, seeds, dataset_facts(data_args.dataset).convention)
+    check_comparable([run.folder for run in runs] + [out / name for name in baselines], arm_fields())
+    comparison = summarise(out, seeds, facts)
     write_comparison(comparison, out)
     return comparison
 
@@ -142,12 +144,13 @@ def check_comparable(folders: Sequence[Path], may_differ: Sequence[str]) -> None
             )
 
 
-def summarise(out: Path, seeds: Sequence[int], convention: str) -> Comparison:
-    """The comparison of the finished runs in a folder."""
+def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts) -> Comparison:
+    """The comparison of the finished runs in a folder, on the data set of the facts."""
+    baselines, left_out = _baselines(out, facts)
     folders = {arm.name: [_folder(out, arm.name, seed) for seed in arm.own_seeds(seeds)] for arm in arms()}
-    folders |= {name: [out / name] for name in BASELINES}
+    folders |= {name: [out / name] for name in baselines}
     arm_labels = {arm.name: arm.label for arm in arms()} | {
-        name: baseline.label for name, baseline in BASELINES.items()
+        name: baseline.label for name, baseline in baselines.items()
     }
     predictions = {name: [run_folder.read_predictions(run) for run in runs] for name, runs in folders.items()}
     labels = predictions["constant"][0]["label"].to_numpy()
@@ -156,12 +159,12 @@ def summarise(out: Path, seeds: Sequence[int], convention: str) -> Comparison:
     results = {}
     for name, runs in folders.items():
         metrics = [run_folder.read_metrics(folder) for folder in runs]
-        estimates = bootstrap_estimates(scores[name], labels, convention)
+        estimates = bootstrap_estimates(scores[name], labels, facts.convention)
         results[name] = ArmResult(
             label=arm_labels[name],
             readout=metrics[0]["readout"],
             decoding=metrics[0]["decoding"],
-            is_baseline=name in BASELINES,
+            is_baseline=name in baselines,
             seeds=[run["seed"] for run in metrics],
             metrics=estimates,
             mae_over_constant=estimates["mae"].mean_low_high()[0] / constant,
@@ -173,19 +176,32 @@ def summarise(out: Path, seeds: Sequence[int], convention: str) -> Comparison:
             head_parameters=metrics[0]["head_parameters"],
         )
     first = folders["discriminative"][0]
-    facts = run_folder.read_metrics(first)
+    measured = run_folder.read_metrics(first)
     every_run = [folder for runs in folders.values() for folder in runs]
     return Comparison(
-        **{key: facts[key] for key in ("dataset", "split", "modalities", "n", "denoise", "bad_clips")},
+        **{key: measured[key] for key in ("dataset", "split", "modalities", "n", "denoise", "bad_clips")},
         seeds=list(seeds),
-        convention=convention,
+        convention=facts.convention,
         arms=results,
         tests=_tests(scores, labels),
         costs={arm.name: _cost(out, arm, seeds) for arm in arms()},
         settings=shared_settings(first),
         environment=run_folder.read_environment(first),
         commits=sorted({str(run_folder.read_environment(folder)["commit"]) for folder in every_run}),
+        left_out=left_out,
     )
+
+
+def _baselines(out: Path, facts: DatasetFacts) -> tuple[dict[str, Baseline], dict[str, str]]:
+    """The baselines of a comparison, and by label why others that suit the data set cannot be run here."""
+    suited = {name: baseline for name, baseline in BASELINES.items() if baseline.suits(facts)}
+    lacks = {name: why for name, baseline in suited.items() if not _is_finished(out / name) and (why := baseline.lacks)}
+    used = {name: baseline for name, baseline in suited.items() if name not in lacks}
+    return used, {suited[name].label: why for name, why in lacks.items()}
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "metrics.json").is_file()
 
 
 def _tests(scores: dict[str, np.ndarray], labels: np.ndarray) -> list[ArmTest]:

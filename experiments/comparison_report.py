@@ -112,6 +112,7 @@ def markdown(comparison: Comparison) -> str:
         " MAE / constant compares with always predicting the training median. Zero-shot answers do not depend on a seed.",
         conclusion(comparison),
         markdown_table(metric_table(comparison)),
+        *(f"{label} is left out: {why}." for label, why in comparison.left_out.items()),
         "Answers of the generative readouts:",
         markdown_table(answer_table(comparison)),
         "Paired tests of the discriminative readout against every other row. A difference below 0 means that the"

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import yaml
 
+from omnisent.data.catalog import DatasetFacts
 from omnisent.evaluation.comparison_result import Comparison
 from omnisent.evaluation.metrics import msa_metrics
+from omnisent.experiments.baselines import BASELINES
 from omnisent.experiments.comparison import arm_fields, arms, check_comparable, compare, summarise
 from omnisent.experiments.comparison_report import conclusion
 from omnisent.experiments.probe import SAME_FIELDS
@@ -43,7 +45,7 @@ def test_the_arms_are_each_readout_and_decoding_trained_and_zero_shot():
 
 def test_every_arm_and_baseline_is_there_with_the_figures_of_its_runs(comparison):
     stored = _stored(comparison)
-    assert list(stored["arms"]) == [arm.name for arm in arms()] + ["constant", "tfidf-ridge"]
+    assert list(stored["arms"]) == [arm.name for arm in arms()] + list(BASELINES)
     for name, arm in stored["arms"].items():
         seeds = [0, 1] if name.startswith(("discriminative", "generative-trained")) else [0]
         folders = [comparison / name] if arm["floor"] else [comparison / name / f"seed-{seed}" for seed in seeds]
@@ -109,8 +111,8 @@ def test_a_written_comparison_is_read_back_unchanged(comparison):
     text = (comparison / "comparison.json").read_text()
     read = Comparison.from_dict(json.loads(text))
     assert json.dumps(read.to_dict(), indent=2, ensure_ascii=False) + "\n" == text
-    assert read == summarise(comparison, [0, 1], "mosi")
-    assert [name for name, arm in read.arms.items() if arm.is_baseline] == ["constant", "tfidf-ridge"]
+    assert read == summarise(comparison, [0, 1], DatasetFacts("any", "Any"))
+    assert [name for name, arm in read.arms.items() if arm.is_baseline] == list(BASELINES)
 
 
 def test_finished_runs_are_not_repeated(comparison, short_config, capfd):

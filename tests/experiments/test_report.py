@@ -103,7 +103,7 @@ def test_a_comparison_of_the_generic_convention_shows_its_metrics_everywhere(com
         table = read_predictions(file.parent)
         values = {key: value for key, value in read_json(file).items() if key not in METRICS}
         write_metrics(file.parent, {**values, **msa_metrics(table["score"], table["label"], "generic")})
-    write_comparison(summarise(out, [0, 1], facts.convention), out)
+    write_comparison(summarise(out, [0, 1], facts), out)
 
     stored, table = read_json(out / "comparison.json"), (out / "comparison.md").read_text()
     arm = stored["arms"]["discriminative"]
