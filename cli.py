@@ -7,7 +7,6 @@ Commands import what they run inside their functions, so that help, --version an
 
 import json
 import logging
-import re
 import signal
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from . import __version__
+from .command_line import one_flag_per_seed, without_debug
 from .data.built import Denoise
 from .data.catalog import DATASETS
 from .experiments.baselines import BASELINES
@@ -123,6 +123,21 @@ def plan(
         return
     for name, value in planned.items():
         typer.echo(f"{name.replace('_', ' '):22} {_with_unit(name, value)}")
+
+
+@app.command()
+def backbone(
+    source: Annotated[str, typer.Argument(help="small, a GGUF file, or a Hub id or folder of a text model")],
+    out: Annotated[Path, typer.Argument(help="folder to write")],
+    revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a Hub id")] = None,
+) -> None:
+    """Put a text model into the Thinker's layout.
+
+    Takes models of Llama or Qwen2 shape. The audio and vision towers are random, so the result is for text alone.
+    """
+    from .training.small_backbone import make_small_backbone
+
+    typer.echo(make_small_backbone(source, out, revision=revision))
 
 
 def _with_unit(name: str, value: float | str) -> str:
@@ -416,30 +431,6 @@ def main() -> None:
         if debug:
             raise
         sys.exit(f"omnisent: {error_line(error)}")
-
-
-def without_debug(arguments: list[str]) -> tuple[list[str], bool]:
-    """The arguments without --debug, and whether it was given; transformers' field `--debug VALUE` is kept."""
-    rest = list(arguments)
-    flags = [
-        i for i, argument in enumerate(rest) if argument == "--debug" and rest[i + 1 : i + 2] != ["underflow_overflow"]
-    ]
-    for index in reversed(flags):
-        del rest[index]
-    return rest, bool(flags)
-
-
-def one_flag_per_seed(arguments: list[str]) -> list[str]:
-    """`--seeds 0 1 2` as `--seeds 0 --seeds 1 --seeds 2`, the form that the parser takes."""
-    spread: list[str] = []
-    in_seeds = False
-    for argument in arguments:
-        number = re.fullmatch(r"\d+", argument) is not None
-        if in_seeds and number and spread[-1] != "--seeds":
-            spread.append("--seeds")
-        in_seeds = argument == "--seeds" or (in_seeds and number)
-        spread.append(argument)
-    return spread
 
 
 if __name__ == "__main__":

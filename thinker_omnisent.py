@@ -33,6 +33,9 @@ LORA_TARGETS: dict[str, list[str] | str] = {
     "paper": list(LORA_NAMES),
     "llm": rf".*{LANGUAGE_MODEL}\.layers\.\d+\.(self_attn|mlp)\.({'|'.join(LORA_NAMES)})",
 }
+UNTRAINED_TOWERS = (
+    "untrained_towers"  # entry of a base model's config.json: its towers are random, so it is for text alone
+)
 HUB_KEYWORDS = ("token", "cache_dir", "local_files_only")  # also passed on to the base model
 _VISION_TOWER = {"hidden_size": 1280, "intermediate_size": 3420}
 PUBLISHED_THINKERS: dict[str, dict[str, Any]] = {  # where they differ from the defaults of ThinkerConfig
@@ -202,6 +205,12 @@ def thinker_config(base_model: str | os.PathLike, *, revision: str | None = None
             f"{base_model}: its config.json has no thinker_config; expected a checkpoint in the layout of Qwen/Qwen2.5-Omni-7B"
         )
     return ThinkerConfig(**config["thinker_config"])
+
+
+def has_untrained_towers(base_model: str | os.PathLike, *, revision: str | None = None) -> bool:
+    """Whether a checkpoint says of itself that its towers are random; reads no weights."""
+    config, _ = Qwen2_5OmniConfig.get_config_dict(base_model, revision=revision)
+    return bool(config.get(UNTRAINED_TOWERS))
 
 
 def pinned_revision(base_model: str | os.PathLike, revision: str | None) -> str | None:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from omnisent import __version__, cli
+from omnisent.command_line import one_flag_per_seed, without_debug
 from omnisent.training.arguments import ARGUMENTS
 from omnisent.training.field_names import field_names, shipped_configs
 
@@ -63,7 +64,7 @@ def test_version():
     [
         (("scor",), "No such command 'scor'"),
         (("score", "a.mp4", "--modle", "x"), "No such option"),
-        (("train",), "omnisent: name a config: a YAML file, or one of mosei, mosi, tiny"),
+        (("train",), "omnisent: name a config: a YAML file, or one of mosei, mosi, small_mosi, tiny"),
         (("train", ""), "omnisent: name a config"),
         (("train", "--fields", "--bogus"), "there is no field 'bogus'"),
         (("score", "a.mp4"), "Missing option '--model'"),
@@ -114,12 +115,12 @@ def test_debug_shows_the_traceback_at_any_position(monkeypatch, tmp_path, place)
 
 def test_debug_of_transformers_stays_a_field():
     arguments = ["train", "tiny", "--debug", "underflow_overflow"]
-    assert cli.without_debug(arguments) == (arguments, False)
-    assert cli.without_debug([*arguments, "--debug"]) == (arguments, True)
+    assert without_debug(arguments) == (arguments, False)
+    assert without_debug([*arguments, "--debug"]) == (arguments, True)
 
 
 def test_seeds_may_follow_one_flag():
-    assert cli.one_flag_per_seed(["--seeds", "0", "1", "--out", "2"]) == ["--seeds", "0", "--seeds", "1", "--out", "2"]
+    assert one_flag_per_seed(["--seeds", "0", "1", "--out", "2"]) == ["--seeds", "0", "--seeds", "1", "--out", "2"]
 
 
 def test_shipped_configs_are_found_by_name(monkeypatch, capsys):

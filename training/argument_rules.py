@@ -131,7 +131,7 @@ RULES = (
     ),
     Rule(
         ("base_revision", "base_model"),
-        lambda v: v.base_revision is not None and (v.base_model == "tiny" or os.path.isdir(v.base_model)),
+        lambda v: v.base_revision is not None and (v.base_model in ("tiny", "small") or os.path.isdir(v.base_model)),
         "only a Hub id has revisions; leave base_revision out",
     ),
     Rule(

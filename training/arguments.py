@@ -53,8 +53,11 @@ class ModelArguments:
     _argument_group_name = "model"  # title of the group in the help, read by HfArgumentParser
 
     base_model: str = _field(
-        "Qwen/Qwen2.5-Omni-7B", "Hub id or folder of a full Qwen2.5-Omni checkpoint; `tiny` builds a small random one"
+        "Qwen/Qwen2.5-Omni-7B",
+        "Hub id or folder of a full Qwen2.5-Omni checkpoint; `tiny` builds a small random one, `small` one with"
+        " SmolLM2-135M-Instruct as its language model, for text",
     )
+    allow_untrained_towers: bool = _field(False, "use audio and video although the base model's towers are random")
     base_revision: str | None = _field(None, "branch, tag or commit of the base model")
     readout: str = _one_of(
         READOUTS,

@@ -1,6 +1,8 @@
 """Builds the model that a run trains: base Thinker, quantisation, LoRA, head; or one from a published bundle."""
 
 import os
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,18 @@ from ..heads_omnisent import LabelScale
 from ..modeling_omnisent import bundle_folder
 from ..readouts.base import ModelSource, Readout
 from ..readouts.catalog import READOUTS
-from ..thinker_omnisent import LANGUAGE_MODEL, LORA_TARGETS, TOWERS, load_thinker
+from ..thinker_omnisent import LANGUAGE_MODEL, LORA_TARGETS, TOWERS, has_untrained_towers, load_thinker
 from .arguments import ModelArguments
+from .small_backbone import SMALL, make_small_backbone
 from .tiny_backbone import make_tiny_backbone
 
-TINY = "tiny"
-TINY_FOLDER = Path("runs/tiny-backbone")
+# Base models that this package writes itself, each into runs/NAME-backbone.
+BUILT: dict[str, Callable[[Path], Path]] = {"tiny": make_tiny_backbone, SMALL: partial(make_small_backbone, SMALL)}
 
 
 def base_model_path(name: str) -> str:
-    """A Hub id or folder unchanged; for `tiny`, the folder of the random backbone, created if missing."""
-    return str(make_tiny_backbone(TINY_FOLDER)) if name == TINY else name
+    """A Hub id or folder unchanged; for a name in `BUILT`, the folder of that base model, created if missing."""
+    return str(BUILT[name](Path(f"runs/{name}-backbone"))) if name in BUILT else name
 
 
 def base_of(arguments: ModelArguments) -> tuple[str, str | None]:
@@ -110,6 +113,21 @@ def build_model(
         model.set_lora_dropout(arguments.lora_dropout)
     model.freeze_all_but_trained()
     return model
+
+
+def check_towers(arguments: ModelArguments, modalities: Sequence[str]) -> None:
+    """Check that a base model whose towers are random is used for text alone; reads its configuration, no weights.
+
+    Raises:
+        ValueError: naming the modalities that its towers cannot read, unless `allow_untrained_towers`.
+    """
+    base, revision = base_of(arguments)
+    unread = [name for name in modalities if name != "text"]
+    if unread and not arguments.allow_untrained_towers and has_untrained_towers(base, revision=revision):
+        raise ValueError(
+            f"modalities: the towers of {arguments.base_model} were never trained, so {' and '.join(unread)} would be noise; set"
+            " modalities to [text], or allow_untrained_towers to true to use them all the same"
+        )
 
 
 def check_adapter(arguments: ModelArguments, score_range: tuple[float, float], *, training: bool) -> None:

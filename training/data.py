@@ -13,7 +13,7 @@ from ..data.load import load_clips
 from ..processing_omnisent import SETTINGS, OmniSentProcessor, rating_instruction
 from . import run_folder
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
-from .backbone import base_of
+from .backbone import base_of, check_towers
 from .bad_clips import find_bad_clips, is_complete
 
 logger = logging.getLogger("omnisent.data")
@@ -58,10 +58,11 @@ def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: Omn
     """Read, check and split the clips that the arguments name.
 
     Raises:
-        ValueError: for labels outside the range, or a split without a usable clip.
+        ValueError: for labels outside the range, a split without a usable clip, or media that the towers cannot read.
         FileNotFoundError: when the data set or its media are missing.
     """
     facts, record = dataset_facts(data_args.dataset), build_record(data_args.dataset)
+    check_towers(model_args, data_args.modalities)
     with args.main_process_first(desc="preparing the clips and the processor"):
         clips = load_clips(
             data_args.dataset,

@@ -9,50 +9,20 @@ The tokenizer learns its words from the planted clips, or from the lines of TEXT
 """
 
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    Qwen2Tokenizer,
-    Qwen2VLImageProcessor,
-    Qwen2VLVideoProcessor,
-    WhisperFeatureExtractor,
-    set_seed,
-)
+from transformers import Qwen2Tokenizer, set_seed
 
 from ..data.planted import planted_sentences
 from ..processing_omnisent import INSTRUCTION, SYSTEM_PROMPT, TRANSCRIPT
-from ..thinker_inputs_omnisent import OfficialProcessor
-from ..thinker_omnisent import ThinkerConfig, ThinkerWithLMHead, official_config, official_weights
+from ..thinker_omnisent import ThinkerConfig, ThinkerWithLMHead
+from .backbone_files import MEDIA_TOKENS, thinker_config_around, write_backbone
 
 VOCABULARY = 2048
-# Weights of a full checkpoint that loading the Thinker must not read, one of each part.
-UNREAD_WEIGHTS = ("talker.thinker_to_talker_proj.weight", "token2wav.code2wav_dit_model.input_embed.proj.weight")
-MEDIA_TOKENS = {
-    "audio_token": "<|AUDIO|>",
-    "audio_bos_token": "<|audio_bos|>",
-    "audio_eos_token": "<|audio_eos|>",
-    "image_token": "<|IMAGE|>",
-    "video_token": "<|VIDEO|>",
-    "vision_bos_token": "<|vision_bos|>",
-    "vision_eos_token": "<|vision_eos|>",
-}
-CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-<|im_start|>{{ message['role'] }}
-{% for part in message['content'] -%}
-{%- if part['type'] == 'audio' -%}<|audio_bos|><|AUDIO|><|audio_eos|>
-{%- elif part['type'] == 'video' -%}<|vision_bos|><|VIDEO|><|vision_eos|>
-{%- else -%}{{ part['text'] }}{%- endif -%}
-{%- endfor -%}<|im_end|>
-{% endfor -%}
-{%- if add_generation_prompt -%}<|im_start|>assistant
-{% endif -%}"""
 
 
 def make_tiny_backbone(folder: str | Path, *, texts: Sequence[str] | None = None, seed: int = 0) -> Path:
@@ -69,26 +39,12 @@ def make_tiny_backbone(folder: str | Path, *, texts: Sequence[str] | None = None
     folder = Path(folder)
     if (folder / "config.json").is_file():
         return folder
-    draft = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
     tokenizer = _tokenizer(planted_sentences() if texts is None else texts)
     config = _config(tokenizer)
-    OfficialProcessor(
-        Qwen2VLImageProcessor(),
-        Qwen2VLVideoProcessor(),
-        WhisperFeatureExtractor(feature_size=128, chunk_length=300, return_attention_mask=True),
-        tokenizer,
-        chat_template=CHAT_TEMPLATE,
-    ).save_pretrained(draft)
     with torch.random.fork_rng():
         set_seed(seed)
         thinker = ThinkerWithLMHead(config)
-    weights = official_weights(thinker.state_dict()) | {name: torch.zeros(8, 8) for name in UNREAD_WEIGHTS}
-    save_file(weights, draft / "model.safetensors", metadata={"format": "pt"})
-    config_json = json.dumps(official_config(config), indent=2, default=str)
-    (draft / "config.json").write_text(f"{config_json}\n", encoding="utf-8")
-    draft.replace(folder)
+    write_backbone(folder, tokenizer, config, thinker.state_dict())
     return folder
 
 
@@ -118,11 +74,10 @@ def _vocabulary(bpe: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def _config(tokenizer: Qwen2Tokenizer) -> ThinkerConfig:
-    width = 128
     rope = {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [4, 6, 6]}
     text = {
         "vocab_size": len(tokenizer),
-        "hidden_size": width,
+        "hidden_size": 128,
         "intermediate_size": 256,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
@@ -132,39 +87,7 @@ def _config(tokenizer: Qwen2Tokenizer) -> ThinkerConfig:
         "tie_word_embeddings": False,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    vision = {
-        "depth": 2,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_heads": 2,
-        "out_hidden_size": width,
-        "fullatt_block_indexes": [1],
-        "initializer_range": 0.1,
-    }
-    audio = {
-        "encoder_layers": 2,
-        "d_model": 64,
-        "encoder_attention_heads": 2,
-        "encoder_ffn_dim": 128,
-        "output_dim": width,
-        "initializer_range": 0.1,
-    }
-    thinker = {
-        "text_config": text,
-        "vision_config": vision,
-        "audio_config": audio,
-        "audio_token_index": tokenizer.audio_token_id,
-        "image_token_index": tokenizer.image_token_id,
-        "video_token_index": tokenizer.video_token_id,
-        "audio_start_token_id": tokenizer.audio_bos_token_id,
-        "audio_end_token_id": tokenizer.audio_eos_token_id,
-        "vision_start_token_id": tokenizer.vision_bos_token_id,
-        "vision_end_token_id": tokenizer.vision_eos_token_id,
-        "user_token_id": tokenizer.convert_tokens_to_ids("user"),
-        "initializer_range": 0.1,
-        "dtype": "float32",
-    }
-    return ThinkerConfig(**thinker)
+    return thinker_config_around(text, tokenizer, dtype="float32")
 
 
 if __name__ == "__main__":
