@@ -181,14 +181,13 @@ def ablate(context: typer.Context, config: Config, out: Out, seeds: Seeds = [0, 
 @app.command(context_settings=FIELDS)
 def baseline(
     context: typer.Context,
-    name: Annotated[BaselineName, typer.Argument(help="the baseline")],
+    name: Annotated[
+        BaselineName, typer.Argument(help="; ".join(f"{key}: {one.description}" for key, one in BASELINES.items()))
+    ],
     config: Config,
     out: Annotated[Path, typer.Option(help="run folder to write")],
 ) -> None:
-    """Evaluate a simple baseline on the same clips.
-
-    The median of the training labels, or ridge regression on TF-IDF of the transcript.
-    """
+    """Evaluate a simple baseline on the same clips."""
     arguments = _settings(config, context)
     from .experiments.baseline_run import run_baseline
     from .training.arguments import parse_arguments
