@@ -351,7 +351,11 @@ def serve_page(
 def data_build(
     name: Annotated[DatasetName, typer.Argument(help="the data set")],
     root: Annotated[
-        Path, typer.Option(help="folder with label.csv and Raw/; for planted, the folder to make its clips in")
+        Path,
+        typer.Option(
+            help="folder with label.csv and Raw/; for planted, the folder to make its clips in; for human_ratings, the one that"
+            " holds or gets its archive"
+        ),
     ],
     out: Folder,
     no_media: Annotated[bool, typer.Option("--no-media", help="build from the table alone")] = False,

@@ -17,7 +17,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, DatasetInfo, Features, Value
 from tqdm.auto import tqdm
 
-from .build_report import FEATURES, BuildReport, BuiltRow, make_report
+from .build_report import CHECKED, BuildReport, BuiltRow, make_report
 from .build_report_files import write_report
 from .built import REPORT_NAME, Denoise
 from .catalog import DATASETS, DatasetFacts
@@ -25,8 +25,8 @@ from .clip import SPLITS
 from .denoise import check_denoiser, denoise_files
 from .media_check import VERSION as CHECK_VERSION
 from .media_check import FileCheck, run_tasks
-from .mmsa import Defect, MediaFiles, TableRow, read_table
-from .planted import make_planted_clips
+from .mmsa import Defect, MediaFiles, TableRow
+from .sources import SOURCES
 from .tables import write_table
 
 
@@ -48,7 +48,8 @@ def build_dataset(
 
     Args:
         name: a name in the catalog.
-        root: the folder with label.csv and Raw/; for `planted`, the folder to create the clips in.
+        root: the folder with label.csv and Raw/; for `planted`, the folder to create the clips in; for `human_ratings`, the
+            one that holds or gets its archive.
         out: the folder to write; it appears when the build is complete. An earlier build in it is replaced.
         with_media: `False` builds from the table alone.
         strict: any defect is an error, and nothing is built.
@@ -74,9 +75,10 @@ def build_dataset(
         raise ValueError(f"denoise: {denoise} needs media; build with media, or choose denoise: none")
 
     defects: list[Defect] = []
-    rows = _read_rows(facts, Path(root), defects)
+    source = SOURCES[facts.source]
+    rows = source.read(facts, root, defects.append)
     if with_media:
-        media = None if facts.synthetic else MediaFiles(root)
+        media = None if source.media is None else source.media(root)
         built = _with_media(rows, media, defects, _Checks(out, workers, time_limit))
     else:
         built = [
@@ -115,13 +117,6 @@ def build_dataset(
 def _check_out(out: Path) -> None:
     if out.exists() and not (out / REPORT_NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out}: holds files that are not a built data set; give a new or an empty folder")
-
-
-def _read_rows(facts: DatasetFacts, root: Path, defects: list[Defect]) -> list[TableRow]:
-    if facts.synthetic:
-        clips = make_planted_clips(root)
-        return [TableRow(clip, clip.id, (None, None, None), line) for line, clip in enumerate(clips, 2)]
-    return read_table(root, label_range=facts.score_range, with_media=False, on_defect=defects.append)
 
 
 def _with_media(
@@ -275,7 +270,8 @@ def _denoised(
 
 
 def _save(folder: Path, facts: DatasetFacts, report: BuildReport, built: Sequence[BuiltRow]) -> None:
-    features = Features({name: Value(kind) for name, kind in FEATURES.items()})
+    columns = {**SOURCES[facts.source].columns, **CHECKED}
+    features = Features({name: Value(kind) for name, kind in columns.items()})
     info = DatasetInfo(
         description=f"{facts.name}, built by omnisent; audio: denoise {report.denoise}",
         features=features,

@@ -14,9 +14,9 @@ import numpy as np
 
 from .catalog import DatasetFacts
 from .clip import SPLITS, labels_of
-from .mmsa import COLUMNS, Defect, TableRow
+from .mmsa import Defect, TableRow
 
-FEATURES = {**COLUMNS, "duration": "float64", "defect": "string"}
+CHECKED = {"duration": "float64", "defect": "string"}  # what a build adds to the columns of a data set
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class BuiltRow:
     has_audio: bool | None = None
 
     def to_dict(self) -> dict[str, str | float | int | None]:
-        """The row with the keys of FEATURES."""
+        """The row with its own columns and those of CHECKED."""
         return {**self.row.to_dict(), "duration": self.duration, "defect": self.kind}
 
 

@@ -1,7 +1,7 @@
 """The one table of data sets: DATASETS. Everything that depends on a data set's name is read from it.
 
 Only the standard library is imported and nothing is loaded, so that the command line can list the names quickly. To add a data set
-in the MMSA layout, add one `research_set` to DATASETS.
+in the MMSA layout, add one `research_set` to DATASETS. For another layout, see `sources.py`.
 """
 
 from dataclasses import dataclass
@@ -29,10 +29,13 @@ class DatasetFacts:
         score_range: lowest and highest label, label units.
         convention: metric convention, `mosi`, `sims` or `generic`.
         split_counts: official numbers of train, valid and test clips; `None` if there are none.
+        has_media: whether its clips have audio or video; without, they are sentences.
         media_terms: why its media must not be redistributed; `None` if they may be.
+        rights: whose the rows are, for cards; empty if the media terms say it.
         license: of the published rows, in the Hub's spelling.
         published_results: results of the paper that this package reproduces, for orientation.
-        synthetic: whether this package creates its clips; all others are read from a folder in the MMSA or the CMU layout.
+        source: how it is read, a key of `SOURCES` in `sources.py`; `mmsa` is a folder in the MMSA or the CMU layout.
+        synthetic: whether its clips are generated, so that results on it say nothing about sentiment.
     """
 
     name: str
@@ -43,9 +46,12 @@ class DatasetFacts:
     score_range: tuple[float, float] = (-3.0, 3.0)
     convention: str = "mosi"
     split_counts: tuple[int, int, int] | None = None
+    has_media: bool = True
     media_terms: str | None = None
+    rights: str = ""
     license: str = "other"
     published_results: str | None = None
+    source: str = "mmsa"
     synthetic: bool = False
 
 
@@ -73,7 +79,9 @@ DATASETS = {
             "Planted clips",
             about="Synthetic clips whose text, voice and face each carry a known fraction of the label: for tests only, they say"
             " nothing about sentiment.",
+            rights="Made by a program; no rights are claimed.",
             license="cc0-1.0",
+            source="planted",
             synthetic=True,
         ),
         research_set(
@@ -104,6 +112,20 @@ DATASETS = {
             "Make Acoustic and Visual Cues Matter: CH-SIMS v2.0 Dataset and AV-Mixup Consistent Module (ICMI 2022)",
             (2722, 647, 1034),
             **_SIMS,
+        ),
+        DatasetFacts(
+            "human_ratings",
+            "Human ratings of sentences",
+            about="Tweets and sentences of film reviews, product reviews and editorials, each with the mean sentiment rating of"
+            " 15 to 99 people. The splits are by document, and no sentence is in two of them.",
+            paper="VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text (ICWSM 2014)",
+            score_range=(-4.0, 4.0),
+            split_counts=(18689, 2381, 2633),
+            has_media=False,
+            rights="Sentences and ratings: MIT License, Copyright (c) 2016 C.J. Hutto, from the source archive of vaderSentiment"
+            " 3.3.2.",
+            license="mit",
+            source="rated_sentences",
         ),
     )
 }

@@ -27,6 +27,8 @@ class Clip:
         split: `"train"`, `"valid"` or `"test"`.
         video_id: the video that the clip was cut from.
         clip_index: position of the clip in its video.
+        genre: kind of text, such as `"tweets"`.
+        rater_mae: mean absolute difference between one person's rating and the mean of the others', label units.
     """
 
     id: str
@@ -37,6 +39,8 @@ class Clip:
     split: str | None = None
     video_id: str | None = None
     clip_index: int | None = None
+    genre: str | None = None
+    rater_mae: float | None = None
 
     def to_dict(self) -> dict:
         """The clip as a mapping, for the processor."""
@@ -55,3 +59,13 @@ def labels_of(clips: Iterable[Clip]) -> np.ndarray:
             raise ValueError(f"clip {clip.id} has no label; give it one, or leave it out")
         labels.append(clip.label)
     return np.array(labels, dtype=np.float64)
+
+
+def human_mae(clips: Iterable[Clip]) -> float | None:
+    """MAE of one person's rating against the mean of the other people's, averaged over clips, label units.
+
+    `None` if there are no clips, or one without `rater_mae`.
+    """
+    errors = [clip.rater_mae for clip in clips]
+    known = [error for error in errors if error is not None]
+    return float(np.mean(known)) if known and len(known) == len(errors) else None

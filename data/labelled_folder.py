@@ -1,7 +1,7 @@
 """Reads any table of clips: CSV, JSONL, Parquet, a folder with one of them, or a built data set. Opens no media.
 
-Two kinds of tables are recognised by their header: this project's (id, text, video, audio, label, split, video_id,
-clip_index) and the MMSA layout's (video_id, clip_id, text, label, mode, ...; media in Raw/<video_id>/<clip_id>.mp4).
+Two kinds of tables are recognised by their header: this project's (id, text, video, audio, label, split, video_id, clip_index,
+genre, rater_mae) and the MMSA layout's (video_id, clip_id, text, label, mode, ...; media in Raw/<video_id>/<clip_id>.mp4).
 """
 
 import math
@@ -19,7 +19,8 @@ from .tables import FORMATS, read_rows
 MMSA_COLUMNS = {"video_id", "clip_id", "text", "label"}
 KNOWN_COLUMNS = MMSA_COLUMNS | {"mode"} | {field.name for field in fields(Clip)}
 EXPECTED = (
-    "id with any of text, video, audio, label, split, video_id, clip_index; or video_id, clip_id, text, label, mode"
+    "id with any of text, video, audio, label, split, video_id, clip_index, genre, rater_mae; or video_id, clip_id, text, label,"
+    " mode"
 )
 _NUMBER = re.compile(
     r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
@@ -132,6 +133,8 @@ def _own_clip(where: str, row: Row, root: Path, with_media: bool) -> Clip:
         split=_split(where, row, "split"),
         video_id=_text(where, row, "video_id"),
         clip_index=_index(where, row, "clip_index"),
+        genre=_text(where, row, "genre"),
+        rater_mae=_number(where, row, "rater_mae"),
         **{name: None if path is None else str((root / path).absolute()) for name, path in media.items()},
     )
 

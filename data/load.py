@@ -1,53 +1,72 @@
 """The clips of a data set, by its name in the catalog or by the path of a table or built data set. Opens no media."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .catalog import DATASETS
+from .catalog import DATASETS, DatasetFacts
 from .clip import Clip
 from .labelled_folder import check_media, read_clips
-from .mmsa import TABLE_NAMES, MediaFiles, read_table
-from .planted import make_planted_clips
-
-PLANTED_ROOT = Path("runs/planted")
+from .mmsa import refuse
+from .sources import SOURCES
 
 
 def load_clips(
-    name_or_path: str, *, root: str | Path | None = None, with_media: bool = True, missing_ok: bool = False
+    name_or_path: str,
+    *,
+    root: str | Path | None = None,
+    genres: Sequence[str] | None = None,
+    with_media: bool = True,
+    missing_ok: bool = False,
 ) -> list[Clip]:
     """The clips of a named data set, or of any table or built data set.
 
     Args:
         name_or_path: a name in the catalog, or what `read_clips` takes.
-        root: the folder of a named data set, in the MMSA or the CMU layout; for `planted`, the folder to create
-            the clips in, by default runs/planted.
+        root: the folder of a named data set: the one in the MMSA or the CMU layout; for `planted`, the one to create the clips
+            in, by default runs/planted; for `human_ratings`, the one that holds or gets its archive, by default the cache.
+        genres: only the clips of these genres.
         with_media: `False` leaves media paths out.
         missing_ok: `True` keeps paths of missing files, for a caller that reports them itself.
 
     Raises:
         FileNotFoundError: when there is neither such a name nor such a path, or the root or media are missing.
-        ValueError: for a table that cannot be read, naming file, line and column.
+        OSError: when a file of a named data set cannot be downloaded.
+        ValueError: for a table that cannot be read, naming file, line and column, and for a genre that no clip has.
     """
     facts = DATASETS.get(name_or_path)
-    if facts is None:
-        if not Path(name_or_path).exists():
-            raise FileNotFoundError(
-                f"{name_or_path!r} is neither a data set ({', '.join(DATASETS)}) nor an existing table of clips"
-            )
-        return read_clips(name_or_path, with_media=with_media, missing_ok=missing_ok)
-    if facts.synthetic:
-        make_planted_clips(root or PLANTED_ROOT)
-        return read_clips(root or PLANTED_ROOT, with_media=with_media)
-    if root is None or not any((Path(root) / table).is_file() for table in TABLE_NAMES):
+    if facts is not None:
+        clips = _named_clips(facts, root, with_media, missing_ok)
+    elif Path(name_or_path).exists():
+        clips = read_clips(name_or_path, with_media=with_media, missing_ok=missing_ok)
+    else:
         raise FileNotFoundError(
-            f"{name_or_path}: expected label.csv and Raw/<video_id>/<clip_id>.mp4 in the folder given by root ({root});"
-            f" get the clips from the authors of {facts.title}"
+            f"{name_or_path!r} is neither a data set ({', '.join(DATASETS)}) nor an existing table of clips"
         )
-    rows = read_table(root, label_range=facts.score_range, with_media=False)
+    return clips if genres is None else _of_genres(name_or_path, clips, genres)
+
+
+def _named_clips(facts: DatasetFacts, root: str | Path | None, with_media: bool, missing_ok: bool) -> list[Clip]:
+    source = SOURCES[facts.source]
+    rows = source.read(facts, root, refuse)
     if not with_media:
+        return [replace(row.clip, video=None, audio=None) for row in rows]
+    if source.media is None or root is None:
         return [row.clip for row in rows]
-    media = MediaFiles(root)
+    media = source.media(root)
     clips = [replace(row.clip, video=media.path(row.video_id, row.clip_id)) for row in rows]
     if not missing_ok:
-        check_media(f"{name_or_path} in {root}", clips)
+        check_media(f"{facts.name} in {root}", clips)
     return clips
+
+
+def _of_genres(name: str, clips: Sequence[Clip], genres: Sequence[str]) -> list[Clip]:
+    known = list(dict.fromkeys(clip.genre for clip in clips if clip.genre is not None))
+    if not known:
+        raise ValueError(f"genres: the clips of {name} have no genre; leave genres out")
+    for genre in genres:
+        if genre not in known:
+            raise ValueError(f"genres: {genre!r} is not a genre of {name}; expected any of {', '.join(known)}")
+    if not genres:
+        raise ValueError(f"genres: name at least one of {', '.join(known)}")
+    return [clip for clip in clips if clip.genre in genres]

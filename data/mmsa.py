@@ -64,7 +64,8 @@ class TableRow:
 
     def to_dict(self) -> dict[str, str | float | int | None]:
         """The row with the keys of COLUMNS."""
-        return {**self.clip.to_dict(), **dict(zip(UNIMODAL, self.unimodal, strict=True))}
+        values = {**self.clip.to_dict(), **dict(zip(UNIMODAL, self.unimodal, strict=True))}
+        return {name: values[name] for name in COLUMNS}
 
 
 @dataclass(frozen=True)

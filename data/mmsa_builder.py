@@ -67,8 +67,9 @@ class MmsaBuilder(datasets.GeneratorBasedBuilder):
     def facts(self) -> DatasetFacts:
         """The facts of the data set in the catalog."""
         name = self.NAMES.get(self.config.name, self.config.name)
-        if name not in DATASETS:
-            raise ValueError(f"{name!r} is not a data set; expected {', '.join(self.NAMES or DATASETS)}")
+        known = [known for known, facts in DATASETS.items() if facts.source == "mmsa"]
+        if name not in known:
+            raise ValueError(f"{name!r} is not a data set in this layout; expected {', '.join(self.NAMES or known)}")
         return DATASETS[name]
 
     def _info(self) -> datasets.DatasetInfo:

@@ -59,8 +59,10 @@ class PinnedFile:
     def _download(self, folder: str) -> None:
         kind = ("--only-binary", ":all:") if self.name.endswith(".whl") else ("--no-binary", ":all:")
         options = ("--quiet", "--no-deps", "--disable-pip-version-check", "--retries", "0", "--timeout", str(TIMEOUT))
-        command = [sys.executable, "-m", "pip", "download", *options, *kind, "--dest", folder]
-        run = subprocess.run([*command, f"{self.package}=={self.version}"], capture_output=True, text=True)
+        wanted = Path(folder) / "requirements.txt"
+        wanted.write_text(f"{self.package}=={self.version} --hash=sha256:{self.sha256}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "download", *options, *kind, "--dest", folder, "-r", str(wanted)]
+        run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode or not (Path(folder) / self.name).is_file():
             lines = [line for line in run.stderr.splitlines() if line.startswith("ERROR")] or [f"no {self.name}"]
             raise OSError(

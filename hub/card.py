@@ -219,7 +219,8 @@ def _groups(run: Path, neutral_band: float) -> Iterable[tuple[str, int, str]]:
 def _data_source(facts: DatasetFacts) -> str:
     if facts.synthetic:
         return f"The clips are synthetic (`planted`, version {PLANTED_VERSION}); no rights are claimed in them."
-    return f"This repository contains none of the clips. {facts.media_terms}" if facts.media_terms else ""
+    terms = facts.media_terms or facts.rights
+    return f"This repository contains none of the clips. {terms}" if terms else ""
 
 
 def _changed_settings(run: Path) -> str:

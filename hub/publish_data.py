@@ -94,11 +94,12 @@ def _published(row: Mapping, draft: Path, with_media: bool) -> dict:
 def _card(folder: Path, repo_id: str, with_media: bool) -> str:
     facts, report = _facts(folder), json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
     low, high = facts.score_range
-    if facts.synthetic:
-        without, licence = "Not included.", "Made by a program; no rights are claimed."
+    if not facts.has_media:
+        without = "The data set is text alone."
+    elif facts.synthetic:
+        without = "Not included."
     else:
         without = f"Not included; `omnisent data build {facts.name}` joins these rows with your copies of the clips."
-        licence = facts.media_terms or ""
     template = Template(
         Path(__file__).with_name("dataset_card.md").read_text(encoding="utf-8"), keep_trailing_newline=True
     )
@@ -115,8 +116,8 @@ def _card(folder: Path, repo_id: str, with_media: bool) -> str:
         low=low,
         high=high,
         denoise=report["denoise"],
-        media="The clips are in `media/`." if with_media else without,
-        licence=licence,
+        media="The clips are in `media/`." if with_media and facts.has_media else without,
+        licence=facts.rights or facts.media_terms or "",
         citation=f"Cite the data set's own paper: *{facts.paper}*." if facts.paper else "",
         version=importlib.metadata.version("omnisent"),
     )

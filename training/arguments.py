@@ -102,7 +102,15 @@ class DataArguments:
         "planted",
         f"one of {', '.join(DATASETS)}; a table of clips ({', '.join(FORMATS)}); or the folder of a built data set",
     )
-    root: str | None = _field(None, "folder of a named data set")
+    root: str | None = _field(
+        None, "folder of a named data set; human_ratings downloads its archive to it, or to the cache"
+    )
+    genres: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "only clips of these genres; those of human_ratings: tweets film_reviews product_reviews editorials"
+        },
+    )
     modalities: list[str] = field(
         default_factory=lambda: list(MODALITIES),
         metadata={"help": "modalities that are used: any of text, audio, video"},

@@ -67,6 +67,7 @@ def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: Omn
         clips = load_clips(
             data_args.dataset,
             root=data_args.root,
+            genres=data_args.genres,
             with_media=uses_media(data_args),
             missing_ok=data_args.on_bad_clip == "skip",
         )

@@ -133,7 +133,7 @@ def test_a_data_set_that_is_added_to_the_catalog_has_a_builder(mosi, cache, monk
     assert made.info.citation == "The Toy Paper (2026)"
     with pytest.raises(Exception, match=r"line 3, column label: expected -2 to 2, found 2\.4"):
         made.download_and_prepare()
-    with pytest.raises(ValueError, match=r"'toys' is not a data set; expected planted, .*, toy"):
+    with pytest.raises(ValueError, match=r"'toys' is not a data set in this layout; expected cmu_mosi, .*, toy"):
         MmsaBuilder(config_name="toys", data_dir=str(mosi), cache_dir=cache)
 
 

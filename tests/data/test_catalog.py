@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from omnisent.data import load
+from omnisent.data import sources
 from omnisent.data.build import build_dataset
 from omnisent.data.catalog import DATASETS, dataset_facts, research_set
 from omnisent.data.load import load_clips
@@ -22,6 +22,7 @@ def test_the_catalog_knows_score_ranges_split_sizes_and_conventions():
         "cmu_mosei": ((-3.0, 3.0), (16326, 1871, 4659), "mosi"),
         "ch_sims": ((-1.0, 1.0), (1368, 456, 457), "sims"),
         "ch_sims_v2": ((-1.0, 1.0), (2722, 647, 1034), "sims"),
+        "human_ratings": ((-4.0, 4.0), (18689, 2381, 2633), "mosi"),
     }
     assert dataset_facts("my.csv").score_range == (-3.0, 3.0)
 
@@ -68,7 +69,7 @@ def test_a_data_set_is_added_by_one_entry(tmp_path, monkeypatch):
 
 
 def test_planted_clips_are_made_in_the_root_and_read_with_or_without_media(tmp_path, monkeypatch):
-    monkeypatch.setattr(load, "make_planted_clips", partial(make_planted_clips, n_train=4, n_valid=2, n_test=2))
+    monkeypatch.setattr(sources, "make_planted_clips", partial(make_planted_clips, n_train=4, n_valid=2, n_test=2))
     clips = load_clips("planted", root=tmp_path / "made")
     assert len(clips) == 8
     assert all(clip.video or clip.audio for clip in clips)
