@@ -29,6 +29,7 @@ class DatasetFacts:
         score_range: lowest and highest label, label units.
         convention: metric convention, `mosi`, `sims` or `generic`.
         split_counts: official numbers of train, valid and test clips; `None` if there are none.
+        genres: those of its clips; empty if it does not tell them apart.
         has_media: whether its clips have audio or video; without, they are sentences.
         media_terms: why its media must not be redistributed; `None` if they may be.
         rights: whose the rows are, for cards; empty if the media terms say it.
@@ -46,6 +47,7 @@ class DatasetFacts:
     score_range: tuple[float, float] = (-3.0, 3.0)
     convention: str = "mosi"
     split_counts: tuple[int, int, int] | None = None
+    genres: tuple[str, ...] = ()
     has_media: bool = True
     media_terms: str | None = None
     rights: str = ""
@@ -120,7 +122,9 @@ DATASETS = {
             " 15 to 99 people. The splits are by document, and no sentence is in two of them.",
             paper="VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text (ICWSM 2014)",
             score_range=(-4.0, 4.0),
+            convention="generic",
             split_counts=(18689, 2381, 2633),
+            genres=("tweets", "film_reviews", "product_reviews", "editorials"),
             has_media=False,
             rights="Sentences and ratings: MIT License, Copyright (c) 2016 C.J. Hutto, from the source archive of vaderSentiment"
             " 3.3.2.",

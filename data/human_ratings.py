@@ -14,7 +14,7 @@ from .catalog import DATASETS
 from .clip import SPLITS, Clip
 from .mmsa import TableRow
 from .pinned_file import PinnedFile
-from .rated_sentences import ARCHIVE, COLUMNS, GENRES, RatedRow, read_archive
+from .rated_sentences import ARCHIVE, COLUMNS, FACTS, RatedRow, read_archive
 from .tables import read_rows
 
 
@@ -34,14 +34,13 @@ class HumanRatings(datasets.GeneratorBasedBuilder):
     """
 
     VERSION = datasets.Version("1.0.0")  # raise when the same archive would give other rows
-    BUILDER_CONFIGS = tuple(map(datasets.BuilderConfig, ("all", *GENRES)))
+    BUILDER_CONFIGS = tuple(map(datasets.BuilderConfig, ("all", *FACTS.genres)))
     DEFAULT_CONFIG_NAME = "all"
 
     def _info(self) -> datasets.DatasetInfo:
-        facts = DATASETS["human_ratings"]
         features = datasets.Features({name: datasets.Value(kind) for name, kind in COLUMNS.items()})
         return datasets.DatasetInfo(
-            description=facts.about, citation=facts.paper, license=facts.license, features=features
+            description=FACTS.about, citation=FACTS.paper, license=FACTS.license, features=features
         )
 
     def _split_generators(self, dl_manager: object) -> list[datasets.SplitGenerator]:

@@ -32,7 +32,7 @@ def load_clips(
     Raises:
         FileNotFoundError: when there is neither such a name nor such a path, or the root or media are missing.
         OSError: when a file of a named data set cannot be downloaded.
-        ValueError: for a table that cannot be read, naming file, line and column, and for a genre that no clip has.
+        ValueError: for a table that cannot be read, naming file, line and column.
     """
     facts = DATASETS.get(name_or_path)
     if facts is not None:
@@ -43,7 +43,7 @@ def load_clips(
         raise FileNotFoundError(
             f"{name_or_path!r} is neither a data set ({', '.join(DATASETS)}) nor an existing table of clips"
         )
-    return clips if genres is None else _of_genres(name_or_path, clips, genres)
+    return [clip for clip in clips if genres is None or clip.genre in genres]
 
 
 def _named_clips(facts: DatasetFacts, root: str | Path | None, with_media: bool, missing_ok: bool) -> list[Clip]:
@@ -58,15 +58,3 @@ def _named_clips(facts: DatasetFacts, root: str | Path | None, with_media: bool,
     if not missing_ok:
         check_media(f"{facts.name} in {root}", clips)
     return clips
-
-
-def _of_genres(name: str, clips: Sequence[Clip], genres: Sequence[str]) -> list[Clip]:
-    known = list(dict.fromkeys(clip.genre for clip in clips if clip.genre is not None))
-    if not known:
-        raise ValueError(f"genres: the clips of {name} have no genre; leave genres out")
-    for genre in genres:
-        if genre not in known:
-            raise ValueError(f"genres: {genre!r} is not a genre of {name}; expected any of {', '.join(known)}")
-    if not genres:
-        raise ValueError(f"genres: name at least one of {', '.join(known)}")
-    return [clip for clip in clips if clip.genre in genres]

@@ -19,6 +19,7 @@ from typing import IO
 
 import numpy as np
 
+from .catalog import DATASETS
 from .clip import Clip
 from .mmsa import COLUMNS as MMSA_COLUMNS
 from .mmsa import TableRow
@@ -32,13 +33,14 @@ ARCHIVE = PinnedFile(
     2.5,
 )
 INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
-GENRES = {  # the names of their files begin with
-    "tweets": "tweets",
-    "film_reviews": "movieReviewSnippets",
-    "product_reviews": "amazonReviewSnippets",
-    "editorials": "nytEditorialSnippets",
-}
-SCALE = 4  # ratings are whole numbers from -SCALE to SCALE
+FACTS = DATASETS["human_ratings"]
+FILES = (
+    "tweets",
+    "movieReviewSnippets",
+    "amazonReviewSnippets",
+    "nytEditorialSnippets",
+)  # of each genre, names begin so
+SCALE = int(FACTS.score_range[1])  # ratings are whole numbers from -SCALE to SCALE
 COLUMNS = {**MMSA_COLUMNS, "genre": "string", "label_sd": "float64", "raters": "int64", "rater_mae": "float64"}
 
 _ID = re.compile(r"(?P<document>[0-9]+)(?:_(?P<index>[0-9]+))?")
@@ -83,7 +85,7 @@ def read_archive(path: str | Path) -> list[RatedRow]:
     """
     files = _files(Path(path))
     rows = []
-    for genre, stem in GENRES.items():
+    for genre, stem in zip(FACTS.genres, FILES, strict=True):
         texts, ratings = f"{stem}_GroundTruth.txt", f"{stem}_anonDataRatings.txt"
         rated = _ratings(f"{path}: {ratings}", files[ratings])
         for place, line, (row_id, mean, text) in _lines(f"{path}: {texts}", files[texts], 3):
@@ -98,7 +100,7 @@ def read_archive(path: str | Path) -> list[RatedRow]:
 
 def _files(path: Path) -> dict[str, bytes]:
     """The files with texts and ratings, by name."""
-    names = [f"{stem}_{kind}.txt" for stem in GENRES.values() for kind in ("GroundTruth", "anonDataRatings")]
+    names = [f"{stem}_{kind}.txt" for stem in FILES for kind in ("GroundTruth", "anonDataRatings")]
     folder = Path(INNER).name.removesuffix(".tar.gz")
     try:
         with tarfile.open(path) as outer, tarfile.open(fileobj=_member(outer, INNER)) as inner:

@@ -6,7 +6,7 @@ first read.
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,6 +95,16 @@ def _never_evaluated(v: SimpleNamespace) -> bool:
     return v.eval_delay > end.get(v.eval_strategy, math.inf)
 
 
+def _not_a_choice(names: Sequence[str], choices: Collection[str]) -> bool:
+    return not names or not set(names) <= set(choices) or len(set(names)) < len(names)
+
+
+def _expected_genres(genres: Sequence[str]) -> str:
+    return (
+        f"name at least one of {', '.join(genres)}, each once" if genres else "this data set has none; leave genres out"
+    )
+
+
 def _lacks_text(template: str | None) -> bool:
     return template is not None and "{text}" not in template
 
@@ -115,10 +125,13 @@ _NO_EVALUATION = "set eval_strategy to steps or epoch"
 RULES = (
     Rule(
         ("modalities",),
-        lambda v: (
-            not v.modalities or not set(v.modalities) <= set(MODALITIES) or len(set(v.modalities)) < len(v.modalities)
-        ),
+        lambda v: _not_a_choice(v.modalities, MODALITIES),
         f"name at least one of {', '.join(MODALITIES)}, each once",
+    ),
+    Rule(
+        ("genres", "dataset"),
+        lambda v: v.genres is not None and _not_a_choice(v.genres, dataset_facts(v.dataset).genres),
+        lambda v: _expected_genres(dataset_facts(v.dataset).genres),
     ),
     Rule(("min_frames", "max_frames"), lambda v: v.min_frames > v.max_frames, "the first must not be above the second"),
     Rule(("min_pixels", "max_pixels"), lambda v: v.min_pixels > v.max_pixels, "the first must not be above the second"),

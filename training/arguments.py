@@ -92,6 +92,9 @@ class ModelArguments:
     lora_dropout: float = _field(0.1, "dropout on the input of the adapter")
 
 
+_GENRES = "; ".join(f"{facts.name} has {', '.join(facts.genres)}" for facts in DATASETS.values() if facts.genres)
+
+
 @dataclass
 class DataArguments:
     """The clips, and how they are presented to the model."""
@@ -107,9 +110,7 @@ class DataArguments:
     )
     genres: list[str] | None = field(
         default=None,
-        metadata={
-            "help": "only clips of these genres; those of human_ratings: tweets film_reviews product_reviews editorials"
-        },
+        metadata={"help": f"use only clips of these genres; {_GENRES}"},
     )
     modalities: list[str] = field(
         default_factory=lambda: list(MODALITIES),

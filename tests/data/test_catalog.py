@@ -22,7 +22,7 @@ def test_the_catalog_knows_score_ranges_split_sizes_and_conventions():
         "cmu_mosei": ((-3.0, 3.0), (16326, 1871, 4659), "mosi"),
         "ch_sims": ((-1.0, 1.0), (1368, 456, 457), "sims"),
         "ch_sims_v2": ((-1.0, 1.0), (2722, 647, 1034), "sims"),
-        "human_ratings": ((-4.0, 4.0), (18689, 2381, 2633), "mosi"),
+        "human_ratings": ((-4.0, 4.0), (18689, 2381, 2633), "generic"),
     }
     assert dataset_facts("my.csv").score_range == (-3.0, 3.0)
 

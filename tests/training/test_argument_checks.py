@@ -68,7 +68,10 @@ OUT_OF_RANGE = {
     "ddp_timeout": [0],
     "local_rank": [-2],
 }
-BAD_LISTS = {"modalities": [[], ["smell"], ["text", "text"], "text", [1], [["text"]], {"text": True}, None, ""]}
+BAD_LISTS = {
+    "modalities": [[], ["smell"], ["text", "text"], "text", [1], [["text"]], {"text": True}, None, ""],
+    "genres": [[], ["tweets"], "tweets", [1], [["tweets"]], {"tweets": True}, ""],  # the default data set has none
+}
 
 
 def _kinds(name: str) -> tuple:

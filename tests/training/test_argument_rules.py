@@ -18,6 +18,9 @@ NEVER = {"eval_strategy": "no", "save_strategy": "no"}
 UNWATCHED = {**NEVER, "load_best_model_at_end": False}
 CONTRADICTIONS = [
     ({"modalities": ["text", "smell"]}, ["modalities"]),
+    ({"genres": ["tweets"]}, ["genres", "dataset"]),
+    ({"genres": ["songs"], "dataset": "human_ratings"}, ["genres", "dataset"]),
+    ({"genres": ["tweets", "tweets"], "dataset": "human_ratings"}, ["genres", "dataset"]),
     ({"min_frames": 8, "max_frames": 4}, ["min_frames", "max_frames"]),
     ({"max_frames": 2}, ["min_frames", "max_frames"]),
     ({"min_pixels": 3136, "max_pixels": 3135}, ["min_pixels", "max_pixels"]),
