@@ -14,7 +14,7 @@ from .catalog import DATASETS
 from .clip import SPLITS, Clip
 from .mmsa import TableRow
 from .pinned_file import PinnedFile
-from .rated_sentences import ARCHIVE, COLUMNS, FACTS, RatedRow, read_archive
+from .rated_sentences import COLUMNS, FACTS, RatedRow, read_sentences
 from .tables import read_rows
 
 
@@ -44,7 +44,7 @@ class HumanRatings(datasets.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: object) -> list[datasets.SplitGenerator]:
-        rows = read_archive(ARCHIVE.fetch(self.config.data_dir))
+        rows = read_sentences(self.config.data_dir)
         chosen = [row for row in rows if self.config.name in ("all", row.clip.genre)]
         return [
             datasets.SplitGenerator(split, gen_kwargs={"rows": tuple(row for row in chosen if row.clip.split == split)})

@@ -74,8 +74,16 @@ def rater_mae(ratings: np.ndarray) -> float:
     return float(np.abs(ratings - others).mean())
 
 
+def read_sentences(root: str | Path | None = None) -> list[RatedRow]:
+    """The rows of the archive in a folder, by default the cache; it is downloaded first if the folder does not hold it.
+
+    Raises: as `PinnedFile.fetch` and `read_archive`.
+    """
+    return read_archive(ARCHIVE.fetch(root))
+
+
 def read_archive(path: str | Path) -> list[RatedRow]:
-    """The rows of the archive, by genre and in the order of its files.
+    """The rows of an archive, by genre and in the order of its files.
 
     A label is the published mean. HTML entities are decoded. Documents that share a sentence, apart from case and punctuation,
     are in one split, and so are all sentences of a document; the SHA-256 of the id of one of these documents selects it.
@@ -103,7 +111,7 @@ def _files(path: Path) -> dict[str, bytes]:
     names = [f"{stem}_{kind}.txt" for stem in FILES for kind in ("GroundTruth", "anonDataRatings")]
     folder = Path(INNER).name.removesuffix(".tar.gz")
     try:
-        with tarfile.open(path) as outer, tarfile.open(fileobj=_member(outer, INNER)) as inner:
+        with tarfile.open(path, "r:gz") as outer, tarfile.open(fileobj=_member(outer, INNER), mode="r:gz") as inner:
             return {name: _member(inner, f"{folder}/{name}").read() for name in names}
     except KeyError as error:
         raise ValueError(f"{path}: {error.args[0]}") from error

@@ -42,7 +42,7 @@ def _planted(facts: DatasetFacts, root: str | Path | None, on_defect: Callable[[
 
 
 def _rated(facts: DatasetFacts, root: str | Path | None, on_defect: Callable[[Defect], None]) -> list[TableRow]:
-    return [*rated_sentences.read_archive(rated_sentences.ARCHIVE.fetch(root))]
+    return [*rated_sentences.read_sentences(root)]
 
 
 SOURCES = {

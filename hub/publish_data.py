@@ -105,6 +105,7 @@ def _card(folder: Path, repo_id: str, with_media: bool) -> str:
     )
     return template.render(
         title=facts.title,
+        has_media=facts.has_media,
         repo_id=repo_id,
         license=facts.license,
         about=facts.about,

@@ -154,3 +154,4 @@ def test_the_builder_files_are_loading_scripts_under_datasets_3(mosi, sims, tmp_
     for name in ("cmu_mosi", "cmu_mosei"):
         assert load(name, mosi) == expected_mosi(mosi)
     assert load("ch_sims", sims, "v2")["train"][0]["label_T"] == -0.8
+    assert len(load("human_ratings", tmp_path / "archives", "tweets")["train"]) == 3390

@@ -16,11 +16,11 @@ from omnisent.data.labelled_folder import read_clips
 ROWS = [
     {
         **{"id": "0001", "text": "fine, really", "video": "m/a.mp4", "audio": None, "label": 1.5, "split": "train"},
-        **{"video_id": "007", "clip_index": 0},
+        **{"video_id": "007", "clip_index": 0, "genre": "talk", "rater_mae": 0.75},
     },
     {
         **{"id": "0002", "text": None, "video": None, "audio": "m/b.wav", "label": None, "split": "valid"},
-        **{"video_id": None, "clip_index": None},
+        **{"video_id": None, "clip_index": None, "genre": None, "rater_mae": None},
     },
 ]
 MMSA = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\n"
@@ -37,7 +37,7 @@ def folder(tmp_path) -> Path:
 
 def expected(folder: Path) -> list[Clip]:
     return [
-        Clip("0001", "fine, really", str(folder / "m/a.mp4"), None, 1.5, "train", "007", 0),
+        Clip("0001", "fine, really", str(folder / "m/a.mp4"), None, 1.5, "train", "007", 0, "talk", 0.75),
         Clip("0002", None, None, str(folder / "m/b.wav"), None, "valid", None, None),
     ]
 

@@ -13,6 +13,7 @@ from loopback_hub import OWNER, TOKEN, LoopbackHub
 from omnisent.data.build import build_dataset
 from omnisent.data.mmsa import MMSA_ORDER
 from prepared import PreparedPython
+from rated_archive import use_archive, write_archive
 
 COMMAND = "from omnisent.cli import main; main()"
 FUNCTION = """
@@ -112,6 +113,21 @@ def test_the_card_says_what_is_in_it_and_what_the_licence_forbids(hub, built, tm
     assert "MOSI: Multimodal Corpus" in card
     assert f'load_dataset("{OWNER}/set")' in card
     assert "{{" not in card
+
+
+def test_the_card_of_sentences_speaks_of_no_clips_and_names_their_owner(hub, tmp_path, monkeypatch):
+    archive = write_archive(tmp_path / "archive")
+    use_archive(monkeypatch, archive)
+    build_dataset("human_ratings", archive.parent, tmp_path / "built")
+    assert _publish(hub, tmp_path, tmp_path / "built", with_media=True).returncode == 0
+    card = _files(hub)["README.md"].decode()
+    assert card.startswith("---\npretty_name: Human ratings of sentences\nlicense: mit\n")
+    assert "MIT License, Copyright (c) 2016 C.J. Hutto" in card
+    assert "The data set is text alone." in card
+    assert "[-4.0, 4.0]" in card
+    assert "multimodal" not in card
+    (tmp_path / "test.parquet").write_bytes(_files(hub)["data/test.parquet"])
+    assert "rater_mae" in pq.read_table(tmp_path / "test.parquet").column_names
 
 
 def test_a_split_without_rows_is_left_out(hub, tmp_path):
