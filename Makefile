@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo check lint types test test-slow test-browser test-lowest mutate fuzz bench wheel format clean
+.PHONY: install demo real check lint types test test-slow test-browser test-lowest mutate fuzz bench wheel format clean
 
 install: .venv/installed
 
@@ -19,6 +19,14 @@ demo: install
 	$(BIN)/omnisent report runs/demo --out runs/demo/report.html
 	$(BIN)/python examples/score_clips.py runs/demo/model runs/planted/clips.csv
 	$(BIN)/omnisent score runs/planted/media/planted-0000_1.mp4 --text "honestly the story was good." --model runs/demo/model --interval 0.9
+
+# A language model that has learnt English, trained on rated sentences. A stopped one goes on where it was.
+real: install
+	@echo "make real: both readouts on tweets and film reviews, then the report; about 55 minutes and 5 GB of memory on two cores"
+	$(BIN)/omnisent compare configs/small.yaml --seeds 0 --out runs/real
+	rm -rf runs/real/model && cp -r runs/real/discriminative/seed-0/model runs/real/model
+	$(BIN)/omnisent report runs/real --out runs/real/report.html
+	$(BIN)/python examples/score_text.py "I loved every minute of it." "It was a waste of two hours." "The movie starts at nine."
 
 # Files in their order: the few long tests of experiments/ and hub/ come first, so that neither process waits for the other at the end.
 test: install

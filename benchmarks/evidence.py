@@ -1,0 +1,127 @@
+"""Collects finished comparisons with a trained language model into benchmarks/results/evidence.json and evidence.png.
+
+    omnisent compare small_mosi --root /data/CMU-MOSI --seeds 0 1 2 --out runs/small_mosi
+    make real
+    python benchmarks/evidence.py "CMU-MOSI, text=runs/small_mosi" "tweets and film reviews=runs/real" --model runs/real/model
+
+A comparison that is not given keeps its place in the file, so that each may be run when there is time. docs/EVIDENCE.md says what
+the figures mean.
+"""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import RESULTS, machine
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from omnisent.evaluation.comparison_result import Comparison
+from omnisent.evaluation.statistics import paired_test
+from omnisent.experiments.comparison import arms
+from omnisent.training import run_folder
+
+FLOOR = "tfidf-ridge"
+SENTENCES = Path(__file__).parent / "sentences.csv"
+COLOURS = {"discriminative": "#0072B2", "generative": "#E69F00"}
+
+
+def collected(folder: Path) -> dict[str, Any]:
+    """A comparison, with validation MAE by epoch of each training, and paired tests of the trained readouts against TF-IDF."""
+    comparison = Comparison.from_dict(json.loads((folder / "comparison.json").read_text()))
+    floor = run_folder.read_predictions(folder / FLOOR)
+    floor_errors = np.abs(floor["score"] - floor["label"]).to_numpy()
+    trained = [arm for arm in arms() if arm.trains or arm.trained_by]
+    tests, curves = {}, {}
+    for arm in trained:
+        runs = [folder / arm.name / f"seed-{seed}" for seed in arm.own_seeds(comparison.seeds)]
+        tables = [run_folder.read_predictions(run) for run in runs]
+        errors = np.stack([np.abs(table["score"] - table["label"]) for table in tables])
+        tests[arm.name] = paired_test(errors, floor_errors).to_dict()
+        if arm.trains:
+            curves[arm.name] = {run.name: validation_curve(run) for run in runs}
+    return {**comparison.to_dict(), "against_tfidf": tests, "validation_mae": curves, "machine": machine()}
+
+
+def validation_curve(run: Path) -> list[tuple[float, float]]:
+    """Epoch and validation MAE of each evaluation during training."""
+    log = json.loads((run / "trainer_state.json").read_text())["log_history"]
+    return [(entry["epoch"], entry["eval_mae"]) for entry in log if "eval_mae" in entry]
+
+
+def scored_sentences(model: str) -> list[dict[str, Any]]:
+    """The scores of a bundle for twenty plain sentences, none of them from a data set."""
+    from omnisent.scoring.batch import Loading, load_pipeline
+
+    with SENTENCES.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    pipeline = load_pipeline(Loading(model, None, None, None))
+    scores = [pipeline({"text": row["text"]})["score"] for row in rows]
+    return [{**row, "score": score} for row, score in zip(rows, scores, strict=True)]
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """A row for each comparison: test MAE of every way to score, and validation MAE during training."""
+    figure = Figure(figsize=(12, 3.4 * len(results)), layout="constrained")
+    for (name, values), (left, right) in zip(
+        results.items(), figure.subplots(len(results), 2, squeeze=False), strict=True
+    ):
+        comparison = Comparison.from_dict({k: v for k, v in values.items() if k in Comparison.__dataclass_fields__})
+        _plot_arms(left, comparison)
+        left.set_title(f"{name}: test MAE, {comparison.n} clips, 95 % interval", fontsize=10)
+        for arm, curves in values["validation_mae"].items():
+            for seed, curve in curves.items():
+                label = comparison.arms[arm].label if seed == f"seed-{comparison.seeds[0]}" else None
+                right.plot(
+                    *zip(*curve, strict=True),
+                    "o-",
+                    color=COLOURS[comparison.arms[arm].readout],
+                    label=label,
+                    markersize=4,
+                )
+        right.set_title("validation MAE during training, one line per seed", fontsize=10)
+        right.set_xlabel("epoch")
+        right.legend(frameon=False, fontsize=8)
+        right.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
+
+
+def _plot_arms(axes: Axes, comparison: Comparison) -> None:
+    shown = list(comparison.arms.values())[::-1]
+    for row, arm in enumerate(shown):
+        mean, low, high = arm.metrics["mae"].mean_low_high()
+        colour = "0.65" if arm.is_baseline else COLOURS[arm.readout]
+        axes.barh(row, mean, color=colour, height=0.7)
+        axes.errorbar(
+            mean, row, xerr=[[max(0, mean - low)], [max(0, high - mean)]], color="black", capsize=3, linewidth=1
+        )
+        axes.text(high, row, f"  {mean:.2f}", va="center", fontsize=8)
+    axes.set_yticks(range(len(shown)), [arm.label for arm in shown], fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "comparisons", nargs="*", metavar="NAME=FOLDER", help="a title, and the folder of a finished comparison"
+    )
+    parser.add_argument("--model", help="a bundle that scores the sentences of sentences.csv")
+    arguments = parser.parse_args()
+    path = RESULTS / "evidence.json"
+    evidence = json.loads(path.read_text()) if path.is_file() else {"comparisons": {}, "sentences": []}
+    for given in arguments.comparisons:
+        name, _, folder = given.rpartition("=")
+        evidence["comparisons"][name] = collected(Path(folder))
+    if arguments.model:
+        evidence["sentences"] = scored_sentences(arguments.model)
+    path.write_text(json.dumps(evidence, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    plot(evidence["comparisons"], RESULTS / "evidence.png")
+    for sentence in evidence["sentences"]:
+        print(f"{float(sentence['score']):+.2f}  {sentence['text']}")
+
+
+if __name__ == "__main__":
+    main()
