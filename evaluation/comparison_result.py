@@ -99,6 +99,7 @@ class Comparison:
         settings: those of the discriminative runs that matter most.
         environment: of the first discriminative run, as in environment.json.
         commits: of this package, over all runs.
+        human_mae: MAE of one person against the mean of the others on the same clips, label units; `None` if it is not known.
         left_out: why a baseline could not be run, by its label.
     """
 
@@ -116,6 +117,7 @@ class Comparison:
     settings: dict[str, Any]
     environment: dict[str, Any]
     commits: list[str]
+    human_mae: float | None = None
     left_out: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

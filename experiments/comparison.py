@@ -176,7 +176,7 @@ def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts) -> Compariso
             head_parameters=metrics[0]["head_parameters"],
         )
     first = folders["discriminative"][0]
-    measured = run_folder.read_metrics(first)
+    measured, environment = run_folder.read_metrics(first), run_folder.read_environment(first)
     every_run = [folder for runs in folders.values() for folder in runs]
     return Comparison(
         **{key: measured[key] for key in ("dataset", "split", "modalities", "n", "denoise", "bad_clips")},
@@ -186,8 +186,9 @@ def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts) -> Compariso
         tests=_tests(scores, labels),
         costs={arm.name: _cost(out, arm, seeds) for arm in arms()},
         settings=shared_settings(first),
-        environment=run_folder.read_environment(first),
+        environment=environment,
         commits=sorted({str(run_folder.read_environment(folder)["commit"]) for folder in every_run}),
+        human_mae=environment.get("human_mae"),  # not in folders from before
         left_out=left_out,
     )
 

@@ -12,6 +12,7 @@ from ..evaluation.metrics import METRICS
 from ..training import run_folder
 from .tables import markdown_table, seeds_in_words
 
+ONE_PERSON = "One person against the mean of the others"
 WEAK = 0.7  # a readout whose MAE is above this fraction of the constant's has learned little
 
 
@@ -112,6 +113,7 @@ def markdown(comparison: Comparison) -> str:
         " MAE / constant compares with always predicting the training median. Zero-shot answers do not depend on a seed.",
         conclusion(comparison),
         markdown_table(metric_table(comparison)),
+        *([] if comparison.human_mae is None else [f"{ONE_PERSON}: MAE {comparison.human_mae:.3f} on the same clips."]),
         *(f"{label} is left out: {why}." for label, why in comparison.left_out.items()),
         "Answers of the generative readouts:",
         markdown_table(answer_table(comparison)),
@@ -141,6 +143,9 @@ def plot(comparison: Comparison, path: Path) -> None:
             axes.errorbar(mean, row, xerr=reach, color="black", capsize=3, linewidth=1)
         axes.set_title(metric.name + (", lower is better" if metric.better == "lower" else ""), fontsize=10)
         axes.axvline(0, color="black", linewidth=0.8)
+        if metric.key == "mae" and comparison.human_mae is not None:
+            axes.axvline(comparison.human_mae, color="black", linestyle="--", linewidth=1, label=ONE_PERSON)
+            axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_yticks(range(len(arms)), [arm.label for arm in arms], fontsize=9)
     figure.suptitle(

@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 from transformers import TrainerState
 
-from ..data.clip import SPLITS, Clip, labels_of
+from ..data.clip import SPLITS, Clip, human_mae, labels_of
 from ..data.tables import read_columns, write_table
 from ..evaluation.metrics import METRICS, Numbers
 from ..media_omnisent import longest_seconds, read_header
@@ -122,7 +122,10 @@ def read_predictions(folder: Path, *, split: str = "test") -> pd.DataFrame:
 
 
 def write_environment(folder: Path, clips: Sequence[Clip]) -> None:
-    """Write environment.json: versions, commit, device, and a fingerprint of the clips."""
+    """Write environment.json: versions, commit, device, a fingerprint of the clips, and simple figures of their labels.
+
+    `human_mae` is the MAE of one person against the mean of the others on the test clips, null unless it is known of each.
+    """
     environment = {
         "device": device_name(),
         "processes": process_count(),
@@ -130,6 +133,7 @@ def write_environment(folder: Path, clips: Sequence[Clip]) -> None:
         "clips": {split: sum(clip.split == split for clip in clips) for split in SPLITS},
         "clips_sha256": _fingerprint(clips),
         "train_median": float(np.median(labels_of(clip for clip in clips if clip.split == "train"))),
+        "human_mae": human_mae(clip for clip in clips if clip.split == "test"),
     }
     write_json(folder / "environment.json", environment)
 

@@ -14,12 +14,19 @@ from omnisent.experiments.baseline_run import run_baseline
 from omnisent.experiments.baselines import BASELINES
 from omnisent.experiments.comparison import compare, summarise
 from omnisent.training.arguments import parse_arguments
-from omnisent.training.run_folder import read_json
+from omnisent.training.run_folder import read_environment, read_json
 
 TRAIN = [
     Clip(str(at), text, label=label)
     for at, (text, label) in enumerate([("A great film!", 9.0), ("bad", 2.0), (None, 6.0)])
 ]
+RATED = [
+    ("train", 3.0),
+    ("train", 2.0),
+    ("valid", 4.0),
+    ("test", 0.5),
+    ("test", 1.0),
+]  # splits and errors of one person
 
 
 def _scores(train: list[Clip], *texts: str | None) -> list[float]:
@@ -73,3 +80,16 @@ def test_a_comparison_has_the_baselines_that_suit_its_data_set_and_names_the_pac
     # A baseline that was run is shown, installed or not.
     shutil.copytree(out / "vader", out / "absent")
     assert "absent" in summarise(out, [0, 1], DatasetFacts("any", "Any")).arms
+
+
+def test_a_run_records_the_error_of_one_person_on_its_test_clips(settings, tmp_path):
+    rows = [f"{at},good,{at % 3},{split},{error}" for at, (split, error) in enumerate(RATED)]
+    for name, cells, expected in (("all", rows, 0.75), ("some", [*rows, "9,good,1,test,"], None)):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["id,text,label,split,rater_mae", *cells]) + "\n")
+        argv = [
+            settings(dataset=str(tmp_path / f"{name}.csv"), modalities=["text"]),
+            "--output_dir",
+            str(tmp_path / name),
+        ]
+        run_baseline("constant", *parse_arguments(argv))
+        assert read_environment(tmp_path / name)["human_mae"] == expected

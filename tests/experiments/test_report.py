@@ -15,7 +15,7 @@ from omnisent.experiments.comparison import summarise
 from omnisent.experiments.comparison_report import write_comparison
 from omnisent.experiments.report import write_report
 from omnisent.hub.card import eval_results, model_card
-from omnisent.training.run_folder import read_config, read_json, read_predictions, write_metrics
+from omnisent.training.run_folder import read_config, read_json, read_predictions, write_json, write_metrics
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -126,3 +126,23 @@ def test_a_comparison_of_the_generic_convention_shows_its_metrics_everywhere(com
     assert "toolkit" not in card
     assert yaml.safe_load(eval_results(run))[3]["dataset"]["task_id"] == "test_spearman"
     assert not any("Acc" in text for text in (table, page, card))
+
+
+def test_a_comparison_shows_the_error_of_one_person_where_the_single_ratings_are_known(comparison, tmp_path):
+    out, line = tmp_path / "rated", "One person against the mean of the others: MAE 0.743 on the same clips."
+    shutil.copytree(comparison, out, ignore=shutil.ignore_patterns("checkpoint*", "model"))
+    file = out / "discriminative" / "seed-0" / "environment.json"
+    for known in (None, 0.7428):
+        write_json(file, {**read_json(file), "human_mae": known})
+        write_comparison(summarise(out, [0, 1], DatasetFacts("any", "Any")), out)
+        page = write_report([out], tmp_path / "report.html").read_text()
+        for text in ((out / "comparison.md").read_text(), page):
+            assert (line in text) == (known is not None)
+        assert read_json(out / "comparison.json")["human_mae"] == known
+        # The figure has a line and its legend.
+        assert ((out / "comparison.png").read_bytes() == (comparison / "comparison.png").read_bytes()) == (
+            known is None
+        )
+    before = {key: value for key, value in read_json(file).items() if key != "human_mae"}
+    write_json(file, before)
+    assert summarise(out, [0, 1], DatasetFacts("any", "Any")).human_mae is None
