@@ -19,6 +19,7 @@ from common import RESULTS, machine
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from omnisent.data.catalog import dataset_facts
 from omnisent.evaluation.comparison_result import Comparison
 from omnisent.evaluation.statistics import paired_test
 from omnisent.experiments.comparison import arms
@@ -43,7 +44,29 @@ def collected(folder: Path) -> dict[str, Any]:
         tests[arm.name] = paired_test(errors, floor_errors).to_dict()
         if arm.trains:
             curves[arm.name] = {run.name: validation_curve(run) for run in runs}
-    return {**comparison.to_dict(), "against_tfidf": tests, "validation_mae": curves, "machine": machine()}
+    return {
+        **comparison.to_dict(),
+        "against_tfidf": tests,
+        "by_genre": by_genre(folder, comparison),
+        "validation_mae": curves,
+        "machine": machine(),
+    }
+
+
+def by_genre(folder: Path, comparison: Comparison) -> dict[str, dict[str, float]]:
+    """Test MAE of every way to score on the clips of each genre, mean over seeds; empty if the data set has none."""
+    maes: dict[str, dict[str, float]] = {}
+    own_seeds = {arm.name: arm.own_seeds(comparison.seeds) for arm in arms()}
+    for name in comparison.arms:
+        runs = [folder / name / f"seed-{seed}" for seed in own_seeds[name]] if name in own_seeds else [folder / name]
+        for table in map(run_folder.read_predictions, runs):
+            genre_of = table["id"].str.rpartition("_")[0]
+            for genre in dataset_facts(comparison.dataset).genres:
+                errors = np.abs(table["score"] - table["label"])[genre_of == genre]
+                if len(errors):
+                    clips = maes.setdefault(genre, {"n": len(errors)})
+                    clips[name] = clips.get(name, 0.0) + float(errors.mean()) / len(runs)
+    return maes
 
 
 def validation_curve(run: Path) -> list[tuple[float, float]]:
