@@ -31,7 +31,7 @@ SIZE = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "max
 TEXTS = ["<|im_start|>user\nIt was good, +1.5.<|im_end|>\n<|im_start|>assistant\n", "words that differ in length"]
 
 
-def text_model(folder, shape: str, **changes):
+def text_model(folder, shape: str, pad_token: str | None = None, **changes):
     """A random text model with its tokenizer, saved in a folder."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -40,7 +40,7 @@ def text_model(folder, shape: str, **changes):
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         eos_token="<|im_end|>" if shape == "qwen2" else "</s>",
-        pad_token="<|endoftext|>" if shape == "qwen2" else None,
+        pad_token=pad_token,
         bos_token="<s>" if shape == "llama" else None,
     )
     vocabulary = len(tokenizer) + (16 if shape == "qwen2" else 0)  # Qwen2.5 has rows that no token uses
@@ -86,8 +86,8 @@ def test_logits_equal_those_of_the_text_models_own_class(shape, changes, tmp_pat
 
 
 def test_new_tokens_get_the_mean_embedding_and_ids_that_are_free(tmp_path):
-    for shape in ("llama", "qwen2"):
-        model = text_model(tmp_path / shape, shape)
+    for shape, pad_token in (("llama", None), ("qwen2", "<|im_end|>")):  # SmolLM2 also pads with the end of a turn
+        model = text_model(tmp_path / shape, shape, pad_token)
         base = make_small_backbone(str(tmp_path / shape), tmp_path / f"{shape}-base")
         tokenizer = OmniSentProcessor.from_base(base).tokenizer
         rows = load_thinker(base, dtype=torch.float32).get_input_embeddings().weight
