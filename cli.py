@@ -19,7 +19,7 @@ from .command_line import one_flag_per_seed, without_debug
 from .data.built import Denoise
 from .data.catalog import DATASETS
 from .experiments.baselines import BASELINES
-from .scoring.options import Engine, ScoreOptions
+from .scoring.options import REAL_MODEL, Engine, ScoreOptions, given_or_real
 from .training.choices import DTYPES, QUANTIZATIONS
 from .training.error_line import error_line
 from .training.field_names import check_names, shipped_configs
@@ -264,7 +264,8 @@ def score(
     files: Annotated[list[str] | None, typer.Argument(help="files, folders and patterns", show_default=False)] = None,
     table: Annotated[Path | None, typer.Option(help="clips as CSV, JSONL or Parquet, instead of files")] = None,
     text: Annotated[
-        str | None, typer.Option(help="transcript of one file; else a .txt, .srt or .vtt file beside it is read")
+        str | None,
+        typer.Option(help="a text, or the transcript of one file; else a .txt, .srt or .vtt file beside it is read"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help=".jsonl, .csv or .parquet file to write; else print a table")] = None,
     transcribe: Annotated[
@@ -324,7 +325,9 @@ def score(
 
 @app.command("app")
 def serve_page(
-    model: Model,
+    model: Annotated[
+        str | None, typer.Option(help=f"folder or Hub id of a bundle; by default {REAL_MODEL}, if there is one")
+    ] = None,
     host: Annotated[str, typer.Option(help="address to listen on; there is no password")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on")] = 7860,
     max_megabytes: Annotated[int, typer.Option(help="larger files are rejected")] = 200,
@@ -333,17 +336,18 @@ def serve_page(
     dtype: Dtype = None,
     quantize: Quantize = None,
 ) -> None:
-    """Serve a web page that scores clips.
+    """Serve a web page that scores clips or texts.
 
-    Upload or record a clip, and see its score and what each modality adds.
+    Upload or record a clip, and see its score and what each modality adds. A bundle that reads text only gets a page for texts.
     """
+    bundle = given_or_real(model)
     from transformers.utils import logging as transformers_logging
 
     from .scoring.app import serve
     from .scoring.batch import Loading, load_pipeline
 
     transformers_logging.set_verbosity_error()  # the errors of this package say what matters
-    pipeline = load_pipeline(Loading(model, device, dtype, quantize))
+    pipeline = load_pipeline(Loading(bundle, device, dtype, quantize))
     serve(pipeline, host=host, port=port, max_megabytes=max_megabytes, max_seconds=max_seconds)
 
 

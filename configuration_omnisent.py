@@ -85,6 +85,7 @@ class OmniSentConfig(PreTrainedConfig):
         score_max: highest score that inference returns, in label units.
         calibration: of prediction intervals: `clips`, the number of validation clips, and `half_widths` in label units by level,
             e.g. `{"0.9": 1.1}`; `None` if it was not calibrated.
+        about: one line that says what the bundle reads, what it was trained on and its base model; `None` in older bundles.
         has_adapter: whether the bundle has an `adapter/`; `None` if unknown, as in bundles of version 0.1.
         requires: the package versions of `REQUIRES`, for information.
 
@@ -109,6 +110,7 @@ class OmniSentConfig(PreTrainedConfig):
     score_min: float = -3.0
     score_max: float = 3.0
     calibration: dict | None = None
+    about: str | None = None
     has_adapter: bool | None = None
     requires: dict | None = None
 
@@ -151,6 +153,8 @@ class OmniSentConfig(PreTrainedConfig):
             raise ValueError(
                 f"label_std must be above 0 and at most half the score range, {widest:g}, not {self.label_std}"
             )
+        if self.about is not None and not (isinstance(self.about, str) and self.about and self.about.isprintable()):
+            raise ValueError(f"about must be one line of text, or None, not {self.about!r}")
         if self.calibration is not None:
             self._check_calibration()
 

@@ -36,6 +36,7 @@ LORA_TARGETS: dict[str, list[str] | str] = {
 UNTRAINED_TOWERS = (
     "untrained_towers"  # entry of a base model's config.json: its towers are random, so it is for text alone
 )
+TEXT_MODEL = "text_model"  # entry of such a config.json: the text model that its language model is
 HUB_KEYWORDS = ("token", "cache_dir", "local_files_only")  # also passed on to the base model
 _VISION_TOWER = {"hidden_size": 1280, "intermediate_size": 3420}
 PUBLISHED_THINKERS: dict[str, dict[str, Any]] = {  # where they differ from the defaults of ThinkerConfig
@@ -211,6 +212,12 @@ def has_untrained_towers(base_model: str | os.PathLike, *, revision: str | None 
     """Whether a checkpoint says of itself that its towers are random; reads no weights."""
     config, _ = Qwen2_5OmniConfig.get_config_dict(base_model, revision=revision)
     return bool(config.get(UNTRAINED_TOWERS))
+
+
+def text_model_of(base_model: str | os.PathLike, *, revision: str | None = None) -> str | None:
+    """The text model that a checkpoint says its language model is, e.g. SmolLM2-135M-Instruct; reads no weights."""
+    config, _ = Qwen2_5OmniConfig.get_config_dict(base_model, revision=revision)
+    return config.get(TEXT_MODEL)
 
 
 def pinned_revision(base_model: str | os.PathLike, revision: str | None) -> str | None:

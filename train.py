@@ -11,6 +11,7 @@ from pathlib import Path
 
 from omnisent.data.catalog import dataset_facts
 from omnisent.training import run_folder
+from omnisent.training.about import about_bundle
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
 from omnisent.training.backbone import check_adapter
 from omnisent.training.build import build_trainer
@@ -46,6 +47,8 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
     metrics = run_metrics(outcome, trainer.model, data, model_args, args)
     if args.should_save:
         if not args.evaluate_only:
+            if trainer.readout.saves_bundle:
+                trainer.model.config.about = about_bundle(model_args, data.facts, data_args)
             save_bundle(folder, trainer.model, data.processor)
         del trainer  # frees its model before the bundle is loaded
         check_saved_bundle(folder, outcome, data, model_args, args)

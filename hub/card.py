@@ -5,7 +5,8 @@ Nothing is measured here.
 
 import json
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,17 +18,21 @@ from huggingface_hub import EvalResultEntry, ModelCardData, eval_result_entries_
 from huggingface_hub.repocard_data import EvalResult
 
 from ..data.catalog import DATASETS, DatasetFacts, dataset_facts
-from ..data.clip import MODALITIES
 from ..data.planted import VERSION as PLANTED_VERSION
 from ..evaluation.comparison_result import Comparison
 from ..evaluation.intervals import LEVEL
 from ..evaluation.metrics import METRICS, Metric
 from ..pipeline_omnisent import default_neutral_band
 from ..processing_omnisent import SETTINGS
+from ..thinker_omnisent import text_model_of
 from ..training import run_folder
+from ..training.about import joined, says_nothing
+from ..training.small_backbone import SMALL
 
 TEMPLATE = Path(__file__).parent.parent / "model_card.md"
-LICENCES = {"Qwen/Qwen2.5-Omni-7B": "apache-2.0"}
+LICENCES = {"Qwen/Qwen2.5-Omni-7B": "apache-2.0", SMALL: "apache-2.0"}
+THINKER = "the Qwen2.5-Omni Thinker"
+TEXT = "I did not expect to like it."
 LENGTHS = (0, 2, 5, 10, math.inf)  # seconds; edges of the groups of clips by length
 
 
@@ -64,6 +69,9 @@ def model_card(
     low, high = facts.score_range
     comparison = find_comparison(run)
     columns, rows = _results(run, metrics, comparison)
+    bundle = run_folder.read_json(run / "model" / "config.json")
+    text_model = text_model_of(bundle["base_model"], revision=bundle.get("base_revision"))
+    modalities = metrics["modalities"]
     values = {
         "front_matter": _front_matter(repo_id, name, facts.language, config, metrics, base_model),
         "name": repo_id.split("/")[-1],
@@ -71,9 +79,20 @@ def model_card(
         "low": f"{low:g}",
         "high": f"{high:g}",
         "neutral_band": default_neutral_band(high),
-        "synthetic": facts.synthetic or config["base_model"] == "tiny",
+        "about": bundle.get("about"),
+        "synthetic": says_nothing(facts, config["base_model"]),
+        "expresser": _expresser(modalities),
+        "read": f"{joined(modalities)} {'alone' if len(modalities) == 1 else 'together'}",
+        "reads_media": modalities != ["text"],
+        "used_media": [
+            limit
+            for modality, limit in (("video", f"{config['max_frames']} frames"), ("audio", "300 s of audio"))
+            if modality in modalities
+        ],
+        "example": json.dumps(_example(modalities)),
+        "thinker": f"{text_model}, a text model in the layout of {THINKER}" if text_model else THINKER,
         "base_model": base_model,
-        "base_revision": base_revision,
+        "base": _base(base_model or bundle["base_model"], base_revision or bundle.get("base_revision"), text_model),
         "drift": drift,
         "quantization_words": "4-bit NF4 with double quantisation"
         if config["quantization"] == "nf4"
@@ -85,7 +104,7 @@ def model_card(
         "paper": facts.published_results,
         "convention": facts.convention,
         "has_classes": any(metric.hub_type in ("accuracy", "f1") for metric in _published(metrics)),
-        "groups": list(_groups(run, default_neutral_band(high))),
+        "groups": list(_groups(run, modalities, default_neutral_band(high))),
         "interval": _interval(run, metrics),
         "clips": environment["clips"],
         "data_source": _data_source(facts),
@@ -101,7 +120,7 @@ def model_card(
     }
     values |= {key: metrics[key] for key in ("n", "modalities", "denoise", "seed", "bad_clips")}
     values["head_parameters"] = f"{metrics['head_parameters']:,}"
-    settings = ("dtype", "quantization", "max_frames", "lora_r", "lora_alpha", "lora_dropout", "lora_preset")
+    settings = ("dtype", "quantization", "lora_r", "lora_alpha", "lora_dropout", "lora_preset")
     values |= {key: config[key] for key in (*settings, "learning_rate", "head_learning_rate")}
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(
         TEMPLATE.read_text(encoding="utf-8")
@@ -132,6 +151,28 @@ def find_comparison(run: Path) -> Comparison | None:
     return Comparison.from_dict(run_folder.read_json(file)) if file.is_file() else None
 
 
+def _expresser(modalities: Sequence[str]) -> str:
+    """Whose sentiment a model scores, by what it reads."""
+    if list(modalities) == ["text"]:
+        return "a text expresses"
+    return f"a speaker expresses in {'a video' if 'video' in modalities else 'an audio'} clip"
+
+
+def _example(modalities: Sequence[str]) -> dict[str, str]:
+    """A clip with what a model reads; a video has its own audio."""
+    clip = {"video": "clip.mp4"} if "video" in modalities else {"audio": "clip.wav"} if "audio" in modalities else {}
+    return clip | ({"text": TEXT} if "text" in modalities else {})
+
+
+def _base(base_model: str, revision: str | None, text_model: str | None) -> str:
+    """The base model in words: a link for a Hub id, the name alone of a folder, and the text model that it is made from."""
+    names = [f"{text_model} in the layout of {THINKER}"] if text_model else []
+    if not (os.path.isabs(base_model) or os.path.isdir(base_model)):
+        link = f"[{base_model}](https://huggingface.co/{base_model})"
+        names.insert(0, f"{link} at revision {revision}" if revision else link)
+    return ", ".join(names) or Path(base_model).name
+
+
 def _published(metrics: dict) -> list[Metric]:
     """The metrics of a run that its card shows."""
     return [metric for metric in METRICS.values() if metric.hub_type and metrics.get(metric.key) is not None]
@@ -158,7 +199,11 @@ def _front_matter(
         library_name="transformers",
         base_model=base_model,
         base_model_relation="adapter" if base_model else None,
-        tags=["multimodal-sentiment", "sentiment-analysis", "regression", "video", "audio", "text", "custom_code"],
+        tags=[
+            *("multimodal-sentiment", "sentiment-analysis", "regression"),
+            *reversed(metrics["modalities"]),
+            "custom_code",
+        ],
         model_name=repo_id.split("/")[-1],
         eval_results=results,
     )
@@ -194,14 +239,14 @@ def _interval(run: Path, metrics: dict) -> str | None:
     )
 
 
-def _groups(run: Path, neutral_band: float) -> Iterable[tuple[str, int, str]]:
-    """Groups of test clips, with their number and MAE: by missing modality, by length and by label."""
+def _groups(run: Path, modalities: Sequence[str], neutral_band: float) -> Iterable[tuple[str, int, str]]:
+    """Groups of test clips, with their number and MAE: by missing modality of those read, by length of media, and by label."""
     clips = run_folder.read_predictions(run)
     errors = (clips["score"] - clips["label"]).abs()
     groups = {"all": pd.Series(True, clips.index)}
     facts = run_folder.read_clip_facts(run)
     if facts is not None:
-        for modality in MODALITIES:
+        for modality in modalities:
             groups[f"without {modality}"] = facts[modality] == 0
         for low, high in pairwise(LENGTHS):
             length = f"{low:g} s and longer" if high == math.inf else f"{low:g} to {high:g} s"

@@ -89,7 +89,7 @@ def check_run(run: Path, *, merged: bool) -> None:
             f"{run}: expected a finished discriminative run with metrics.json and model/; train one first"
         )
     base = OmniSentConfig.from_pretrained(run / "model").base_model
-    if not merged and base is not None and os.path.isdir(base):
+    if not merged and base is not None and (os.path.isabs(base) or os.path.isdir(base)):
         raise PublishError(
             f"{run}: its base model is a local folder, which nobody else can load; publish it with --merged, or train"
             " on a base model from the Hub"

@@ -81,11 +81,11 @@ def analyse_clip(
             f"{Path(path).name}: it lasts {clock(seconds)}, and at most {clock(max_seconds)} are scored here;"
             " cut it, or score it with `omnisent score --windows`"
         )
-    used = tuple(name for name in _modalities_of(pipeline) if name in present)
+    read = modalities_of(pipeline)
+    used = tuple(name for name in read if name in present)
     if not used:
-        raise OmniSentError(
-            f"nothing to score: expected one of {', '.join(_modalities_of(pipeline))}; give a clip or a transcript"
-        )
+        advice = "a text" if read == ["text"] else "a clip or a transcript"
+        raise OmniSentError(f"nothing to score: expected {' or '.join(read)}; give {advice}")
     spans = [] if seconds is None or seconds <= window else windows_of(seconds, window, stride)
     ablated = used if len(used) > 1 else ()
     count = _Counter(1 + len(ablated) + len(spans), on_step)
@@ -121,9 +121,9 @@ def read_transcript(transcript: str) -> tuple[str | None, list[Cue]]:
     return " ".join(cue.text for cue in cues) or None, cues
 
 
-def _modalities_of(pipeline: MultimodalSentimentPipeline) -> Sequence[str]:
+def modalities_of(pipeline: MultimodalSentimentPipeline) -> list[str]:
     """The modalities of the pipeline, else those of its processor."""
-    return pipeline._preprocess_params.get("modalities") or pipeline.processor.modalities
+    return list(pipeline._preprocess_params.get("modalities") or pipeline.processor.modalities)
 
 
 class _Counter:

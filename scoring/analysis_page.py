@@ -88,7 +88,7 @@ def _score(analysis: ClipAnalysis, name: str | None, score_range: tuple[float, f
         return 100 * min(max((score - low) / (high - low), 0.0), 1.0)
 
     left, right = percent(-neutral_band), percent(neutral_band)
-    source = "the transcript alone"
+    source = "the text alone"
     if name is not None and analysis.seconds is not None:
         source = f"{escape(name)}, {_length(analysis.seconds)}"
     return (

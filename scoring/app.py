@@ -1,7 +1,7 @@
 """The web page that scores a clip: upload or record it, type the transcript, and see the score.
 
-By default it listens on this machine only. It loads nothing from other servers, and keeps clips for about an hour. analysis.py
-computes the numbers, and analysis_page.py renders them.
+For a bundle that reads text only, it has a field for a text instead. By default it listens on this machine only. It loads nothing
+from other servers, and keeps clips for about an hour. analysis.py computes the numbers, and analysis_page.py renders them.
 
     omnisent app --model runs/demo/model
 """
@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -25,23 +26,23 @@ except ImportError:
 from ..data.planted import make_planted_clips
 from ..errors_omnisent import OmniSentError
 from ..pipeline_omnisent import MultimodalSentimentPipeline
-from .analysis import analyse_clip
+from .analysis import analyse_clip, modalities_of
 from .analysis_page import STYLE, analysis_html, scale_end, timeline_html
 from .windows import windows_of
 
 CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds
 INTRODUCTION = """
-# How positive is the speaker?
-Upload or record a short clip of one speaker, type the transcript, and press Score. The score ranges from {low} (strongly negative)
-through 0 (neutral) to {high} (strongly positive).
+# How positive is {subject}?
+{task}, and press Score. The score ranges from {low} (strongly negative) through 0 (neutral) to {high} (strongly positive).
 """
 LIMITS = """
-The model scores what a speaker expresses in a clip, not what a person feels. Do not use it to judge people for employment, credit,
+The model scores what {expresser} expresses, not what a person feels. Do not use it to judge people for employment, credit,
 policing or health.
 
-Clips are sent only to the machine that runs this page. They are deleted after about an hour, and when the page is stopped.
+{storage}
 """
-FAULT = "The clip could not be scored because of an error in the program; see the terminal that runs this page."
+FAULT = "Not scored because of an error in the program; see the terminal that runs this page."
+EXAMPLE_TEXTS = ("I did not expect to like it, and I loved every minute.", "Two hours that I will never get back.")
 PAGE_STYLE = """
 .gradio-container > main { width: 100%; max-width: 1120px !important; margin: 0 auto !important; }
 .gradio-container video { max-height: 240px; }
@@ -53,10 +54,40 @@ FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Wording:
+    """What a page says, for the placeholders of `INTRODUCTION` and `LIMITS`, and of its text field."""
+
+    subject: str
+    task: str
+    expresser: str
+    storage: str
+    label: str
+    info: str | None = None
+
+
+FOR_CLIPS = _Wording(
+    subject="the speaker",
+    task="Upload or record a short clip of one speaker, type the transcript",
+    expresser="a speaker",
+    storage="Clips are sent only to the machine that runs this page. They are deleted after about an hour, and when the page is"
+    " stopped.",
+    label="Transcript",
+    info="The words of the clip, or the contents of a .srt or .vtt file.",
+)
+FOR_TEXTS = _Wording(
+    subject="a text",
+    task="Type or paste a text",
+    expresser="a text",
+    storage="Texts are sent only to the machine that runs this page, and are not stored.",
+    label="Text",
+)
+
+
 def build_app(
     pipeline: MultimodalSentimentPipeline, *, max_seconds: float = 600.0, window: float = 8.0, stride: float = 4.0
 ) -> gr.Blocks:
-    """The page, not yet served; one clip is scored at a time, others wait in a queue.
+    """The page, not yet served; one clip is scored at a time, others wait in a queue. With text alone, it asks for no files.
 
     Args:
         pipeline: computes the scores.
@@ -70,6 +101,9 @@ def build_app(
     windows_of(0.0, window, stride)
     config = pipeline.model.config
     score_range = (config.score_min, config.score_max)
+    reads_media = modalities_of(pipeline) != ["text"]
+    words = FOR_CLIPS if reads_media else FOR_TEXTS
+    low, high = map(scale_end, score_range)
 
     def score(
         video: str | None,
@@ -102,11 +136,13 @@ def build_app(
 
     with gr.Blocks(title="omnisent", analytics_enabled=False, delete_cache=(CLEAN_EVERY, KEEP_FOR)) as app:
         gr.HTML(f"<style>{PAGE_STYLE}{STYLE}</style>", padding=False)
-        gr.Markdown(INTRODUCTION.format(low=scale_end(score_range[0]), high=scale_end(score_range[1])))
+        gr.Markdown(INTRODUCTION.format(**asdict(words), low=low, high=high))
+        if config.about is not None:
+            gr.HTML(f"<p>This model: {escape(config.about)}.</p>", padding=False)
         tab = gr.State()
         with gr.Row(equal_height=False):
             with gr.Column():
-                with gr.Tabs():
+                with gr.Tabs(visible=reads_media):
                     with gr.Tab("Video") as video_tab:
                         video = gr.Video(
                             label="Video",
@@ -117,8 +153,8 @@ def build_app(
                     with gr.Tab("Audio only") as audio_tab:
                         audio = gr.Audio(label="Audio", sources=["upload", "microphone"], type="filepath")
                 transcript = gr.Textbox(
-                    label="Transcript",
-                    info="The words of the clip, or the contents of a .srt or .vtt file.",
+                    label=words.label,
+                    info=words.info,
                     placeholder="I did not expect to like it.",
                     lines=2,
                     max_lines=8,
@@ -127,8 +163,11 @@ def build_app(
             with gr.Column():
                 result = gr.HTML("<p>The score appears here.</p>", min_height=120, padding=False)
         timeline = gr.HTML(padding=False)
-        _show_examples([video, transcript])
-        gr.Markdown(LIMITS)
+        if reads_media:
+            _show_examples([video, transcript])
+        else:
+            gr.Examples([[text] for text in EXAMPLE_TEXTS], transcript, cache_examples=False)
+        gr.Markdown(LIMITS.format(**asdict(words)))
         video_tab.select(lambda: "video", None, tab, queue=False, api_visibility="private")
         audio_tab.select(lambda: "audio", None, tab, queue=False, api_visibility="private")
         # A new request clears the last result, so that none is shown beside an error or another clip.

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from ..configuration_omnisent import OmniSentConfig
 from ..data.clip import Clip
 from ..errors_omnisent import OmniSentError
 from ..media_omnisent import longest_seconds, read_header
@@ -82,6 +83,20 @@ class Summary:
     partial: int
 
 
+def read_config(model: str) -> OmniSentConfig:
+    """The configuration of a bundle, a folder or an id on the Hub.
+
+    Raises:
+        FileNotFoundError: for a folder that does not exist or holds no bundle.
+    """
+    folder = bundle_folder(model)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"--model {model}: no config.json in this folder; is it a run folder? Its bundle is model/"
+        )
+    return OmniSentConfig.from_pretrained(folder)
+
+
 def load_pipeline(loading: Loading) -> MultimodalSentimentPipeline:
     """Load a bundle for scoring, with the code of this package; none of the bundle's code runs.
 
@@ -90,15 +105,12 @@ def load_pipeline(loading: Loading) -> MultimodalSentimentPipeline:
         ValueError: for weights that do not fit.
     """
     resolved = loading.resolved()
-    if not (bundle_folder(resolved.model) / "config.json").is_file():
-        raise FileNotFoundError(
-            f"--model {resolved.model}: no config.json in this folder; is it a run folder? Its bundle is model/"
-        )
+    config = read_config(resolved.model)
     arguments = ModelArguments(dtype=resolved.dtype, quantization=resolved.quantize)
     options: dict[str, Any] = {"dtype": getattr(torch, resolved.dtype), "device_map": {"": resolved.device}}
     if resolved.quantize != "none":
         options["quantization_config"] = quantization_config(arguments)
-    model = OmniForSentimentRegression.from_pretrained(resolved.model, **options).eval()
+    model = OmniForSentimentRegression.from_pretrained(resolved.model, config=config, **options).eval()
     processor = OmniSentProcessor.from_pretrained(resolved.model)
     return MultimodalSentimentPipeline(model=model, processor=processor)
 

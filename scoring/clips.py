@@ -21,22 +21,26 @@ VIDEO = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".flv", ".wmv", ".mpg"
 def find_clips(files: Sequence[str], table: str | os.PathLike | None = None, text: str | None = None) -> list[Clip]:
     """The clips that a user names, in order; ids are those of the table, or the paths as given, with non-UTF-8 bytes escaped.
 
+    A text without a file is one clip, with the id `text`.
+
     Args:
         files: files, folders (their media files at any depth, sorted) and patterns such as `talks/*.mp4`.
         table: a table of clips, instead of files; labels and splits are not needed.
-        text: the transcript of a single file.
+        text: the transcript of a single file, or a text alone.
 
     Raises:
-        ValueError: when no file is named, a file is named twice, or a folder or pattern holds no media.
+        ValueError: when there is nothing to score, a file is named twice, or a folder or pattern holds no media.
         FileNotFoundError: for a table that does not exist.
     """
     if table is not None:
         if files or text is not None:
             raise ValueError("give either files or --table; a table has its own transcripts")
         return read_clips(Path(table), missing_ok=True)
+    if text is not None and not files:
+        return [Clip("text", text)]
     paths = [path for pattern in files for path in _media(pattern)]
     if not paths:
-        raise ValueError("nothing to score: give files, folders or patterns, or --table")
+        raise ValueError("nothing to score: give files, folders or patterns, --table, or --text")
     for path, count in Counter(paths).items():
         if count > 1:
             raise ValueError(f"{path} is given twice")

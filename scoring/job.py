@@ -16,6 +16,7 @@ from .batch import (
     Summary,
     batches_of,
     load_pipeline,
+    read_config,
     score_clips,
     settings_of,
     sources,
@@ -51,7 +52,7 @@ def score(options: ScoreOptions, notify: Callable[[str], None] = print) -> Score
 
     Args:
         options: see there.
-        notify: called with a message before scoring starts.
+        notify: called with messages before scoring starts, one of them what the bundle says of itself.
 
     Returns:
         The result; of several processes, `None` in all but the first.
@@ -63,7 +64,9 @@ def score(options: ScoreOptions, notify: Callable[[str], None] = print) -> Score
     options.check()
     logging.set_verbosity_error()  # the errors of this package say what matters
     loading = Loading(options.model, options.device, options.dtype, options.quantize)
-    return _score_clips(options, loading, notify) if options.windows is None else _score_windows(options, loading)
+    return (
+        _score_clips(options, loading, notify) if options.windows is None else _score_windows(options, loading, notify)
+    )
 
 
 def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str], None]) -> ScoreResult | None:
@@ -81,6 +84,8 @@ def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str]
         )
         if writer.changed:
             notify(f"{writer.changed} clips changed since they were scored, and are scored again")
+    if process.rank == 0:
+        _introduce(options.model, notify)
     missing = writer.missing if writer else range(len(batches))
     remaining = [clip for number in missing for clip in batches[number]]
     common: dict[str, Any] = {
@@ -108,10 +113,11 @@ def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str]
     return ScoreResult(message, _warnings(counts, options), counts.failed)
 
 
-def _score_windows(options: ScoreOptions, loading: Loading) -> ScoreResult:
+def _score_windows(options: ScoreOptions, loading: Loading, notify: Callable[[str], None]) -> ScoreResult:
     path = options.files[0]
     window, stride = options.window_and_stride()
     out = options.out or Path(f"{Path(path).stem}.timeline.csv")
+    _introduce(options.model, notify)
     pipeline = load_pipeline(loading)
     scored = write_timeline(path, pipeline, out, window=window, stride=stride, batch_size=options.batch_size)
     failed = sum(window_score.error is not None for window_score in scored)
@@ -122,8 +128,14 @@ def _score_windows(options: ScoreOptions, loading: Loading) -> ScoreResult:
     return ScoreResult(message, warnings, failed)
 
 
+def _introduce(model: str, notify: Callable[[str], None]) -> None:
+    about = read_config(model).about
+    if about is not None:
+        notify(f"{model}: {about}")
+
+
 def _as_text(table: pd.DataFrame) -> str:
-    unused = [name for name in ("warning", "error") if table[name].isna().all()]
+    unused = [name for name in ("seconds", "warning", "error") if table[name].isna().all()]
     table = table.drop(columns=["text", *unused])
     return table.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3f}")
 

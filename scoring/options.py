@@ -1,4 +1,4 @@
-"""The options of `omnisent score`, and the checks of them that need nothing loaded.
+"""The options of `omnisent score` and `omnisent app`, and the checks of them that need nothing loaded.
 
 Only the standard library is imported, so that an error about an option is immediate.
 """
@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ..training.choices import DTYPES, QUANTIZATIONS
 from .windows import parse_seconds, windows_of
+
+REAL_MODEL = "runs/real/model"  # the bundle that `make real` makes
 
 
 class Engine(StrEnum):
@@ -29,6 +31,17 @@ def check_number_formats(dtype: str | None, quantize: str | None) -> None:
             raise ValueError(f"--{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
+def given_or_real(model: str | None) -> str:
+    """The bundle that is given; without one, `REAL_MODEL`.
+
+    Raises:
+        ValueError: when neither is there.
+    """
+    if model is None and not Path(REAL_MODEL, "config.json").is_file():
+        raise ValueError(f"give a bundle with --model, or make {REAL_MODEL} with `make real`; it is not there yet")
+    return model or REAL_MODEL
+
+
 @dataclass(frozen=True)
 class ScoreOptions:
     """The options of one `omnisent score`; an option that is not given is `None`.
@@ -37,7 +50,7 @@ class ScoreOptions:
         model: a bundle: folder, or id on the Hub.
         files: files, folders and patterns.
         table: a table of clips, instead of files.
-        text: the transcript of one file.
+        text: the transcript of one file, or a text to score without a file.
         out: the table to write; without it the scores are in the result's message.
         transcribe: a speech recognition model for clips without a transcript.
         windows: length of a window, such as `8s`, to score one file over time.

@@ -69,6 +69,10 @@ def test_version():
         (("train", "--fields", "--bogus"), "there is no field 'bogus'"),
         (("score", "a.mp4"), "Missing option '--model'"),
         (("score", "a.mp4", "--model", "x", "--windows", "soon"), "soon"),
+        (
+            ("app",),
+            "omnisent: give a bundle with --model, or make runs/real/model with `make real`; it is not there yet",
+        ),
         (("plan", "tiny", "--lora_rr", "3"), "omnisent: there is no field 'lora_rr'; did you mean lora_r?"),
         (
             ("train", "tiny", "--num-train-epoch=3"),

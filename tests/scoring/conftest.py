@@ -1,6 +1,7 @@
 """An untrained pipeline, a bundle as `omnisent score --model` takes it, the command itself, and a folder of clips for it."""
 
 import copy
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -36,6 +37,22 @@ def bundle(tiny_backbone, processor, tmp_path_factory) -> Path:
     torch.manual_seed(0)
     OmniForSentimentRegression.from_thinker(tiny_backbone).save_pretrained(folder)
     processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def about() -> str:
+    return "reads text only; trained on <b>reviews</b>; language model Small-1M, 1M parameters"
+
+
+@pytest.fixture(scope="session")
+def text_bundle(bundle, about, tmp_path_factory) -> Path:
+    """A bundle that reads text only, and says what it is."""
+    folder = tmp_path_factory.mktemp("text") / "model"
+    shutil.copytree(bundle, folder)
+    for name, change in (("config.json", {"about": about}), ("processor_config.json", {"modalities": ["text"]})):
+        file = folder / name
+        file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     return folder
 
 

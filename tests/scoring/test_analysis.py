@@ -68,7 +68,7 @@ def test_the_pipelines_own_modalities_are_used(pipe, talk):
     analysis = analyse_clip(text_only, talk, WORDS)
     assert analysis.modalities == ("text",)
     assert analysis.score == pipe({"text": WORDS})["score"]
-    with pytest.raises(OmniSentError, match="nothing to score: expected one of text; give a clip or a transcript"):
+    with pytest.raises(OmniSentError, match="nothing to score: expected text; give a text"):
         analyse_clip(text_only, talk, " ")
 
 

@@ -47,7 +47,7 @@ def test_a_missing_transcript_is_mentioned():
     assert "a.mp4, 1:15" in analysis_html(mute, **SHOWN)
     assert said not in analysis_html(WHOLE, **SHOWN)
     words = ClipAnalysis(0.0, "neutral", None, ("text",), {}, ())
-    assert "the transcript alone" in analysis_html(words, **{**SHOWN, "name": None})
+    assert "the text alone" in analysis_html(words, **{**SHOWN, "name": None})
 
 
 def test_file_names_are_escaped():

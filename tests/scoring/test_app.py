@@ -23,6 +23,7 @@ from gradio_client.exceptions import AppError
 from omnisent.data.planted import write_audio, write_video
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.app import FAULT, build_app, running, serve
+from omnisent.scoring.batch import Loading, load_pipeline
 
 
 def free_port() -> int:
@@ -34,6 +35,15 @@ def free_port() -> int:
 def shown_score(answer: tuple[str, str]) -> float:
     """The number that the result shows on hovering, to six decimals."""
     return float(re.search(r'class="os-score" title="([-\d.]+)"', answer[0])[1])
+
+
+def page_of(address: str) -> dict:
+    """Whether the tabs for files are visible, and all that the rest of the page says."""
+    components = httpx.get(f"{address}config").json()["components"]
+    (tabs,) = [one["props"]["visible"] for one in components if one["type"] == "tabs"]
+    shown = [one["props"] for one in components if one["type"] in ("markdown", "html", "textbox", "dataset")]
+    texts = [str(props.get(name)) for props in shown for name in ("value", "label", "info", "samples")]
+    return {"tabs": tabs, "words": " ".join(text for text in texts if "<style>" not in text)}
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +79,30 @@ def test_audio_or_a_transcript_alone_is_scored(client, pipe, tmp_path):
     read = client.predict(None, None, "it was wonderful", api_name="/score")
     assert shown_score(read) == pytest.approx(pipe({"text": "it was wonderful"})["score"], abs=1e-5)
     assert read[1] == ""
+
+
+def test_a_bundle_that_reads_text_only_has_a_page_for_texts(text_bundle):
+    texts = load_pipeline(Loading(str(text_bundle), device="cpu"))
+    with running(texts, port=free_port()) as address:
+        answer = Client(address, verbose=False, analytics_enabled=False).predict(
+            None, None, "it was wonderful", api_name="/score"
+        )
+        assert shown_score(answer) == pytest.approx(texts({"text": "it was wonderful"})["score"], abs=1e-5)
+        assert "the text alone" in answer[0]
+        assert "modality" not in answer[0]
+        with pytest.raises(AppError, match=r"^Nothing to score: expected text; give a text\.$"):
+            Client(address, verbose=False, analytics_enabled=False).predict(None, None, "", api_name="/score")
+        said = page_of(address)
+    assert said["tabs"] is False
+    assert "This model: reads text only; trained on &lt;b&gt;reviews&lt;/b&gt;;" in said["words"]
+    assert not re.search("clip|video|audio|upload|transcript", said["words"], re.IGNORECASE)
+
+
+def test_a_bundle_for_clips_has_fields_for_files_and_shows_no_line_that_it_lacks(address):
+    said = page_of(address)
+    assert said["tabs"] is True
+    assert "Upload or record a short clip" in said["words"]
+    assert "This model" not in said["words"]
 
 
 def test_a_clip_longer_than_a_window_has_a_plot(client, tmp_path):

@@ -41,10 +41,17 @@ def test_a_table_has_its_own_texts_and_may_name_files_that_are_missing(tmp_path)
         find_clips(["a.mp4"], table)
 
 
+def test_a_text_needs_no_file(tmp_path):
+    assert find_clips([], text="I loved it") == [Clip("text", "I loved it")]
+    assert find_clips(["a.mp4"], text="I loved it") == [Clip("a.mp4", "I loved it", video="a.mp4")]
+    with pytest.raises(ValueError, match="a table has its own transcripts"):
+        find_clips([], tmp_path / "clips.csv", "I loved it")
+
+
 @pytest.mark.parametrize(
     ("files", "text", "message"),
     [
-        ([], None, "nothing to score"),
+        ([], None, "nothing to score: give files, folders or patterns, --table, or --text"),
         (["a.mp4", "a.mp4"], None, "a.mp4 is given twice"),
         (["a.mp4", "b.mp4"], "words", "--text is the transcript of one file, but 2 are given"),
         (["no*where.mp4"], None, r"no\*where.mp4: no video or audio file found"),

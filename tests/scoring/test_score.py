@@ -61,6 +61,35 @@ def test_without_out_a_table_is_printed_and_success_is_exit_code_zero(score, fol
     assert "without a transcript" not in complained
 
 
+def test_a_text_without_a_file_is_scored(score, text_bundle, about, tmp_path):
+    words = "I loved every minute"
+    code, said, complained = score("--text", words, "--model", text_bundle)
+    header, row = said.strip().splitlines()
+    assert header.split() == ["id", "score", "label"]
+    assert row.split()[0] == "text"
+    (expected,) = _expected(text_bundle, [{"text": words}])
+    assert float(row.split()[1]) == pytest.approx(expected, abs=6e-4)
+    assert (code, complained.splitlines()[0]) == (0, f"{text_bundle}: {about}")
+    assert "transcript" not in complained
+    code, *_ = score("--text", words, "--model", text_bundle, "--out", tmp_path / "s.jsonl")
+    row = json.loads((tmp_path / "s.jsonl").read_text())
+    assert (code, row["id"], row["text"], row["error"]) == (0, "text", words, None)
+    assert row["score"] == pytest.approx(expected, abs=2e-6)
+    code, said, _ = score("--text", " ", "--model", text_bundle)
+    assert code == 1
+    assert "nothing to score: expected at least one of text" in said
+
+
+def test_a_bundle_says_what_it_is_on_standard_error_only(score, folder, bundle, text_bundle, about, tmp_path):
+    line = f"{text_bundle}: {about}"
+    code, said, complained = score(folder / "a.mp4", "--model", text_bundle, "--out", tmp_path / "s.csv")
+    assert (code, complained.splitlines()[0]) == (0, line)
+    assert about not in said + (tmp_path / "s.csv").read_text()
+    over = ("--windows", "1s", "--out", tmp_path / "over.csv")
+    assert line in score(folder / "a.mp4", "--model", text_bundle, *over)[2]
+    assert f"{bundle}: " not in score(folder / "a.mp4")[2]
+
+
 def test_every_format_has_the_same_rows(score, folder, tmp_path):
     for ending in ("jsonl", "csv", "parquet"):
         score(folder, "--out", tmp_path / f"scores.{ending}")

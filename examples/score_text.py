@@ -1,0 +1,32 @@
+"""Score texts with a bundle that reads text, as a user without this package would.
+
+    python examples/score_text.py "I loved every minute." "It was far too long."
+    python examples/score_text.py --model MODEL_ID_OR_DIR "I loved every minute."
+
+Without --model, the bundle is runs/real/model, which `make real` makes.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from transformers import pipeline
+
+REAL_MODEL = "runs/real/model"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Score texts.")
+    parser.add_argument("texts", nargs="+", metavar="TEXT")
+    parser.add_argument("--model", default=REAL_MODEL, help="folder or Hub id of a bundle (default: %(default)s)")
+    arguments = parser.parse_args()
+    if arguments.model == REAL_MODEL and not Path(REAL_MODEL, "config.json").is_file():
+        sys.exit(f"{REAL_MODEL} is not there: make it with `make real`, or give --model")
+    pipe = pipeline("multimodal-sentiment", model=arguments.model, trust_remote_code=True)
+    for text in arguments.texts:
+        result = pipe({"text": text})
+        print(f"{result['score']:+.2f}  {result['label']:8}  {text}")
+
+
+if __name__ == "__main__":
+    main()

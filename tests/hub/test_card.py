@@ -1,0 +1,116 @@
+"""The model card fits what its model reads, and names its base model as somebody else can find it."""
+
+import json
+import re
+import shutil
+
+import pytest
+import yaml
+
+from omnisent.hub.card import Drift, model_card
+from omnisent.hub.publish import PublishError, assemble, check_run
+from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
+from omnisent.scoring.batch import Loading, load_pipeline
+from omnisent.thinker_omnisent import TEXT_MODEL
+from omnisent.train import run
+from omnisent.training.arguments import parse_arguments
+
+FOR_MEDIA = "clip|video|audio|speak|speech|record|soxr|FFmpeg|frames"
+MERGED = {"base_model": None, "drift": Drift(8, 0.001, 0.002)}
+
+
+@pytest.fixture(scope="module")
+def text_run(short_config, tiny_backbone, tmp_path_factory):
+    """A run on transcripts alone, whose base model is made from a text model."""
+    home = tmp_path_factory.mktemp("card")
+    base = home / "small-backbone"
+    shutil.copytree(tiny_backbone, base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, TEXT_MODEL: "SmallLM-1M"}))
+    changes = {"modalities": ["text"], "on_bad_clip": "skip", "base_model": str(base), "output_dir": str(home / "run")}
+    (home / "config.yaml").write_text(yaml.safe_dump({**yaml.safe_load(short_config.read_text()), **changes}))
+    run(*parse_arguments([str(home / "config.yaml")]))
+    return home / "run"
+
+
+def test_a_merged_model_for_text_speaks_of_text_alone(text_run, tmp_path):
+    assemble(text_run, tmp_path, "org/name", merged=True)
+    _, front, card = (tmp_path / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(front)["tags"] == [
+        *("multimodal-sentiment", "sentiment-analysis", "regression", "text", "custom_code")
+    ]
+    before, after = card.split("## Results")
+    said = before + after.split("## Limits")[1].split("## Training")[0]
+    assert set(re.findall(FOR_MEDIA, said, re.IGNORECASE)) == {"clip"}
+    assert "Scores the sentiment that a text expresses, from text alone, as a number in\n[-3, 3]" in card
+    assert "token of SmallLM-1M, a text model in the layout of the Qwen2.5-Omni Thinker, in one forward pass" in card
+    assert "weights of the base model,\nSmallLM-1M in the layout of the Qwen2.5-Omni Thinker; they are saved" in card
+    assert "huggingface.co" not in card
+    assert str(text_run.parent) not in card
+    about = json.loads((tmp_path / "config.json").read_text())["about"]
+    assert about.startswith("reads text only; ")
+    assert f"\nThis model: {about}.\n" in card
+    assert "| without audio |" not in card
+    examples = re.findall(r"(?:pipe\(|processor\(\[)({.*?})", card)
+    assert examples == ['{"text": "I did not expect to like it."}'] * 2
+    pipe = load_pipeline(Loading(str(tmp_path), device="cpu"))
+    assert isinstance(pipe, MultimodalSentimentPipeline)
+    assert pipe(json.loads(examples[0])).keys() == {"score", "label"}
+
+
+@pytest.mark.parametrize(
+    ("modalities", "scores", "example", "limit"),
+    [
+        (
+            ["text", "audio", "video"],
+            "a speaker expresses in a video clip, from text, audio and video together",
+            {"video": "clip.mp4", "text": "I did not expect to like it."},
+            "At most 16 frames and 300 s of audio of a clip are used. Languages, accents,",
+        ),
+        (
+            ["text", "audio"],
+            "a speaker expresses in an audio clip, from text and audio together",
+            {"audio": "clip.wav", "text": "I did not expect to like it."},
+            "At most 300 s of audio of a clip are used. Languages, accents,",
+        ),
+        (
+            ["video"],
+            "a speaker expresses in a video clip, from video alone",
+            {"video": "clip.mp4"},
+            "At most 16 frames of a clip are used. Languages, accents,",
+        ),
+    ],
+)
+def test_words_and_example_fit_the_modalities(text_run, tmp_path, modalities, scores, example, limit):
+    shutil.copytree(text_run, tmp_path / "run")
+    metrics = json.loads((text_run / "metrics.json").read_text())
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps({**metrics, "modalities": modalities}))
+    card = model_card(tmp_path / "run", "org/name", **MERGED)
+    assert f"Scores the sentiment that {scores}, as" in card
+    assert card.count(json.dumps(example)) == 2
+    assert limit in card
+    assert ("`soxr`" in card) == ("A video's own audio track" in card) == ("audio" in modalities)
+    assert ("may be missing" in card) == (len(modalities) > 1)
+
+
+def test_only_a_hub_id_is_linked(text_run):
+    card = model_card(text_run, "org/name", base_model="org/base", base_revision="c0ffee")
+    link = "[org/base](https://huggingface.co/org/base) at revision c0ffee"
+    assert f"The base model, {link}, SmallLM-1M in the layout of the Qwen2.5-Omni Thinker, is loaded" in card
+
+
+def test_a_bundle_without_the_line_shows_none(text_run, tmp_path):
+    shutil.copytree(text_run, tmp_path / "run")
+    file = tmp_path / "run" / "model" / "config.json"
+    config = json.loads(file.read_text())
+    assert config.pop("about")
+    file.write_text(json.dumps(config))
+    assert "This model:" not in model_card(tmp_path / "run", "org/name", **MERGED)
+
+
+def test_a_base_model_in_a_folder_is_refused_even_where_the_folder_is_gone(text_run, tmp_path):
+    shutil.copytree(text_run, tmp_path / "run")
+    file = tmp_path / "run" / "model" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model": "/elsewhere/small-backbone"}))
+    with pytest.raises(PublishError, match="its base model is a local folder"):
+        check_run(tmp_path / "run", merged=False)

@@ -1,0 +1,69 @@
+"""What a bundle says of itself in one line: what it reads, what it was trained on, and its base model."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..data.catalog import DatasetFacts
+from ..processing_omnisent import check_modalities
+from ..thinker_omnisent import LANGUAGE_MODEL, Thinker, ThinkerConfig, text_model_of, thinker_config
+from .arguments import DataArguments, ModelArguments
+from .backbone import base_of
+
+RANDOM = "tiny"  # the base model with random weights
+UNITS = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+
+def about_bundle(arguments: ModelArguments, facts: DatasetFacts, data: DataArguments) -> str:
+    """One line of text, e.g. "reads text only; trained on CMU-MOSI; base model Qwen/Qwen2.5-Omni-7B".
+
+    Args:
+        arguments: of the run; of its base model, the configuration is read.
+        facts: of the data set.
+        data: the run's modalities and genres.
+    """
+    modalities = check_modalities(data.modalities)
+    genres = f" ({', '.join(data.genres).replace('_', ' ')})" if data.genres else ""
+    parts = [
+        f"reads {joined(modalities)}{' only' if len(modalities) == 1 else ''}",
+        f"{'trained further' if arguments.adapter else 'trained'} on {facts.title}{genres}",
+        _base_model(arguments),
+    ]
+    if says_nothing(facts, arguments.base_model):
+        parts.append("its scores say nothing about sentiment")
+    return "".join(letter if letter.isprintable() else "?" for letter in "; ".join(parts))
+
+
+def says_nothing(facts: DatasetFacts, base_model: str) -> bool:
+    """Whether scores mean nothing: the clips are synthetic, or the base model is random."""
+    return facts.synthetic or base_model == RANDOM
+
+
+def joined(names: Sequence[str]) -> str:
+    """`"text"`, `"text and video"` or `"text, audio and video"`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _base_model(arguments: ModelArguments) -> str:
+    base, revision = base_of(arguments)
+    text_model = text_model_of(base, revision=revision)
+    if arguments.base_model == RANDOM:
+        return "random base model"
+    if text_model is None:
+        return f"base model {Path(base).name if os.path.isdir(base) else base}"
+    parameters = _language_parameters(thinker_config(base, revision=revision))
+    return f"language model {text_model}, {_rounded(parameters)} parameters"
+
+
+def _language_parameters(config: ThinkerConfig) -> int:
+    with torch.device("meta"):
+        thinker = Thinker(config)
+    return sum(parameter.numel() for parameter in getattr(thinker, LANGUAGE_MODEL).parameters())
+
+
+def _rounded(count: int) -> str:
+    """Three digits and a unit: `"135M"`, `"7.07B"`."""
+    size, unit = next(((size, unit) for size, unit in UNITS if count >= 0.9995 * size), (1, ""))
+    return f"{count / size:.3g}{unit}"
