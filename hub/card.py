@@ -26,7 +26,7 @@ from ..pipeline_omnisent import default_neutral_band
 from ..processing_omnisent import SETTINGS
 from ..thinker_omnisent import text_model_of
 from ..training import run_folder
-from ..training.about import joined, says_nothing
+from ..training.about import joined, named_genres, says_nothing
 from ..training.small_backbone import SMALL
 
 TEMPLATE = Path(__file__).parent.parent / "model_card.md"
@@ -98,6 +98,7 @@ def model_card(
         if config["quantization"] == "nf4"
         else "not quantised",
         "dataset": name,
+        "genres": named_genres(config["genres"]),
         "result_columns": columns,
         "results": rows,
         "has_comparison": comparison is not None,

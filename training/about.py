@@ -25,7 +25,7 @@ def about_bundle(arguments: ModelArguments, facts: DatasetFacts, data: DataArgum
         data: the run's modalities and genres.
     """
     modalities = check_modalities(data.modalities)
-    genres = f" ({', '.join(data.genres).replace('_', ' ')})" if data.genres else ""
+    genres = f" ({named_genres(data.genres)})" if data.genres else ""
     parts = [
         f"reads {joined(modalities)}{' only' if len(modalities) == 1 else ''}",
         f"{'trained further' if arguments.adapter else 'trained'} on {facts.title}{genres}",
@@ -44,6 +44,11 @@ def says_nothing(facts: DatasetFacts, base_model: str) -> bool:
 def joined(names: Sequence[str]) -> str:
     """`"text"`, `"text and video"` or `"text, audio and video"`."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def named_genres(genres: Sequence[str] | None) -> str:
+    """Genres in words, e.g. "tweets, film reviews"; empty if none were chosen."""
+    return ", ".join(genres or ()).replace("_", " ")
 
 
 def _base_model(arguments: ModelArguments) -> str:

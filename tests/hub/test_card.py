@@ -45,6 +45,7 @@ def test_a_merged_model_for_text_speaks_of_text_alone(text_run, tmp_path):
     assert "Scores the sentiment that a text expresses, from text alone, as a number in\n[-3, 3]" in card
     assert "token of SmallLM-1M, a text model in the layout of the Qwen2.5-Omni Thinker, in one forward pass" in card
     assert "weights of the base model,\nSmallLM-1M in the layout of the Qwen2.5-Omni Thinker; they are saved" in card
+    assert "\nLanguages and kinds of text that differ\nfrom the training data were not tested." in card
     assert "huggingface.co" not in card
     assert str(text_run.parent) not in card
     about = json.loads((tmp_path / "config.json").read_text())["about"]
@@ -91,6 +92,15 @@ def test_words_and_example_fit_the_modalities(text_run, tmp_path, modalities, sc
     assert limit in card
     assert ("`soxr`" in card) == ("A video's own audio track" in card) == ("audio" in modalities)
     assert ("may be missing" in card) == (len(modalities) > 1)
+
+
+def test_genres_that_were_chosen_are_named(text_run, tmp_path):
+    assert "Test split of clips: " in model_card(text_run, "org/name", **MERGED)
+    shutil.copytree(text_run, tmp_path / "run")
+    config = yaml.safe_load((text_run / "config.yaml").read_text())
+    chosen = {**config, "genres": ["tweets", "film_reviews"]}
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(chosen))
+    assert "Test split of clips (tweets, film reviews): " in model_card(tmp_path / "run", "org/name", **MERGED)
 
 
 def test_only_a_hub_id_is_linked(text_run):
