@@ -376,7 +376,8 @@ def data_build(
     report = build_dataset(name, root, out, with_media=not no_media, strict=strict, workers=workers, denoise=denoise)
     defects = ", ".join(f"{count} {kind}" for kind, count in report.defect_counts.items()) or "none"
     typer.echo(
-        f"{report.rows} clips of {report.videos} videos in {out}; defects: {defects}; see {out / 'build_report.md'}"
+        f"{report.rows} clips of {report.videos} {DATASETS[name].documents} in {out}; defects: {defects};"
+        f" see {out / 'build_report.md'}"
     )
 
 

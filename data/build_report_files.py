@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from .build_report import BuildReport, BuiltRow, SplitFigures
 from .built import REPORT_NAME
+from .catalog import DATASETS
 
 
 def write_report(folder: Path, report: BuildReport, built: Sequence[BuiltRow]) -> None:
@@ -24,8 +25,9 @@ def write_report(folder: Path, report: BuildReport, built: Sequence[BuiltRow]) -
 
 def _markdown(report: BuildReport) -> str:
     outcomes = ", ".join(f"{number:,} {outcome}" for outcome, number in report.outcomes.items())
+    documents = DATASETS[report.name].documents
     lines = [f"# {report.name}: build report", "", f"From `{report.root}`; denoise: {report.denoise}."]
-    lines += [f"{report.rows:,} rows of {report.videos:,} videos built: {outcomes}.", ""]
+    lines += [f"{report.rows:,} rows of {report.videos:,} {documents} built: {outcomes}.", ""]
     if not report.with_media:
         lines += ["Built from the table alone; no media was checked.", ""]
     lines += ["## Splits", ""]
@@ -48,12 +50,12 @@ def _markdown(report: BuildReport) -> str:
             "- No row of the table explains this: rows are missing from the table itself."
         ]
         lines.append("")
-    lines += ["## Videos in more than one split", ""]
+    lines += [f"## {documents.capitalize()} in more than one split", ""]
     overlaps = {pair: overlap for pair, overlap in report.overlap.items() if overlap.videos}
     for pair, overlap in overlaps.items():
         names = ", ".join(overlap.videos[:20]) + (", ..." if len(overlap.videos) > 20 else "")
-        lines.append(f"- {pair}: {len(overlap.videos):,} videos with {overlap.clips:,} clips: {names}")
-    lines += [*([] if overlaps else ["None."]), "", "## Statistics", "", *_figures(report)]
+        lines.append(f"- {pair}: {len(overlap.videos):,} {documents} with {overlap.clips:,} clips: {names}")
+    lines += [*([] if overlaps else ["None."]), "", "## Statistics", "", *_figures(report, documents)]
     lines += ["![labels and durations](build_report.png)", "", "## Defects", ""]
     if not report.defects:
         return "\n".join([*lines, "None.", ""])
@@ -62,7 +64,7 @@ def _markdown(report: BuildReport) -> str:
     return "\n".join([*lines, ""])
 
 
-def _figures(report: BuildReport) -> list[str]:
+def _figures(report: BuildReport, documents: str) -> list[str]:
     parts = {split: part for split, part in report.statistics.items() if part is not None}
 
     def row(name: str, pick: Callable[[SplitFigures], int | str | None]) -> tuple:
@@ -77,7 +79,7 @@ def _figures(report: BuildReport) -> list[str]:
     def missing(key: str) -> Callable[[SplitFigures], int | None]:
         return lambda part: getattr(part.missing, key)
 
-    rows = [row("rows", lambda part: part.rows), row("videos", lambda part: part.videos)]
+    rows = [row("rows", lambda part: part.rows), row(documents, lambda part: part.videos)]
     rows += [row(f"label {key}", label(key)) for key in ("mean", "sd", "median", "min", "max")]
     rows += [row("label 0", lambda part: part.label.zeros)]
     rows += [row(f"duration {key}, s", seconds(key)) for key in ("mean", "median", "min", "max")]

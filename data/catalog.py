@@ -56,6 +56,11 @@ class DatasetFacts:
     source: str = "mmsa"
     synthetic: bool = False
 
+    @property
+    def documents(self) -> str:
+        """What its clips are parts of, in the plural."""
+        return "videos" if self.has_media else "documents"
+
 
 def research_set(
     name: str, title: str, paper: str, split_counts: tuple[int, int, int] | None = None, **facts: Any

@@ -105,9 +105,10 @@ def cost_table(comparison: Comparison) -> pd.DataFrame:
 
 def markdown(comparison: Comparison) -> str:
     """The contents of comparison.md."""
+    genres = ", ".join(comparison.settings.get("genres") or ())
     parts = (
         f"# Readouts on {comparison.dataset}",
-        f"{comparison.n} {comparison.split} clips ({', '.join(comparison.modalities)}); seeds"
+        f"{comparison.n} {comparison.split} clips{f' of {genres}' if genres else ''} ({', '.join(comparison.modalities)}); seeds"
         f" {', '.join(map(str, comparison.seeds))}; base model {comparison.settings['base_model']}."
         " Values are means over seeds ± one standard deviation. Intervals are bootstrap intervals over clips and seeds."
         " MAE / constant compares with always predicting the training median. Zero-shot answers do not depend on a seed.",

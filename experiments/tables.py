@@ -24,6 +24,7 @@ MAIN_SETTINGS = (
     "lora_alpha",
     "lora_dropout",
     "dataset",
+    "genres",
     "complete_clips",
     *(field.name for field in fields(DataArguments) if field.name in SETTINGS),
     "learning_rate",

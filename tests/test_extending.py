@@ -13,8 +13,13 @@ from torch import nn
 
 import omnisent
 from omnisent.data import tables
-from omnisent.data.catalog import DATASETS, research_set
+from omnisent.data.build import build_dataset
+from omnisent.data.catalog import DATASETS, DatasetFacts, research_set
+from omnisent.data.clip import Clip
+from omnisent.data.load import load_clips
+from omnisent.data.mmsa import COLUMNS, TableRow
 from omnisent.data.mmsa_builder import MmsaBuilder
+from omnisent.data.sources import SOURCES, Source
 from omnisent.evaluation.metrics import METRICS, Metric, msa_metrics
 from omnisent.experiments.baseline_run import run_baseline
 from omnisent.experiments.baselines import BASELINES, Baseline
@@ -145,6 +150,18 @@ def test_add_data_set(monkeypatch, settings, tmp_path, planted_clips):
     builder = MyTalks(data_dir=str(root), cache_dir=str(tmp_path / "cache"))
     builder.download_and_prepare()
     assert sum(builder.as_dataset().num_rows.values()) == len(planted_clips)
+
+    def poems(facts, root, on_defect):
+        lines = enumerate(Path(root, "poems.txt").read_text().splitlines(), 1)
+        clips = [(Clip(f"poem_{n}", line, label=float(n), split="train", video_id=f"poem_{n}"), n) for n, line in lines]
+        return [TableRow(clip, str(n), (None, None, None), n) for clip, n in clips]
+
+    monkeypatch.setitem(SOURCES, "poems", Source(poems, COLUMNS))
+    monkeypatch.setitem(DATASETS, "poems", DatasetFacts("poems", "Poems", has_media=False, source="poems"))
+    (tmp_path / "poems.txt").write_text("A rose.\nA thorn.\n")
+    assert build_dataset("poems", tmp_path, tmp_path / "built").rows == 2
+    assert [clip.text for clip in load_clips(str(tmp_path / "built"))] == ["A rose.", "A thorn."]
+    assert load_clips("poems", root=tmp_path) == load_clips(str(tmp_path / "built"))
 
 
 def test_add_table_format(monkeypatch, model, processor, tmp_path):

@@ -10,6 +10,7 @@ from omnisent.data.clip import SPLITS, Clip, human_mae
 from omnisent.data.human_ratings import HumanRatings
 from omnisent.data.load import load_clips
 from omnisent.data.rated_sentences import COLUMNS, FACTS, read_archive, read_sentences
+from omnisent.hub.card import model_card
 from omnisent.train import run
 from omnisent.training.arguments import parse_arguments
 from rated_archive import EDITORIALS, PRODUCTS, TWEETS, use_archive, write_archive
@@ -149,6 +150,7 @@ def test_without_a_root_the_archive_is_in_the_cache(tmp_path, monkeypatch):
 def test_a_built_data_set_gives_the_same_clips(archive, tmp_path):
     report = build_dataset("human_ratings", archive.parent, tmp_path / "built", strict=True)
     assert (report.rows, report.videos, report.defects, report.is_complete) == (160, 80, (), False)
+    assert "160 rows of 80 documents built: 160 kept." in (tmp_path / "built" / "build_report.md").read_text()
     named = load_clips("human_ratings", root=archive.parent)
     built = load_clips(str(tmp_path / "built"))
     assert sorted(built, key=str) == sorted(named, key=str)
@@ -169,7 +171,7 @@ def test_the_builder_gives_the_rows_of_a_genre_or_of_all(archive, tmp_path, conf
         assert list(made[split].features) == list(COLUMNS)
 
 
-def test_a_run_is_trained_and_tested_on_the_chosen_genres(archive, settings):
+def test_a_run_is_trained_and_tested_on_the_chosen_genres(archive, settings, tmp_path):
     options = {"dataset": "human_ratings", "root": str(archive.parent), "genres": ["product_reviews", "editorials"]}
     config = settings(**options, modalities=["text"], max_steps=2, eval_steps=2, save_steps=2)
     metrics = run(*parse_arguments([config]))
@@ -178,6 +180,9 @@ def test_a_run_is_trained_and_tested_on_the_chosen_genres(archive, settings):
     ]
     assert metrics["n"] == len(test) > 0
     assert "spearman" in metrics
+    card = model_card(tmp_path / "run", "org/name", base_model="org/base")
+    assert f"Test split of human_ratings (product_reviews, editorials): {len(test)} clips, text" in card
+    assert "MIT License, Copyright (c) 2016 C.J. Hutto" in card
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from omnisent.evaluation.comparison_result import Comparison
 from omnisent.evaluation.metrics import msa_metrics
 from omnisent.experiments.baselines import BASELINES
 from omnisent.experiments.comparison import arm_fields, arms, check_comparable, compare, summarise
-from omnisent.experiments.comparison_report import conclusion
+from omnisent.experiments.comparison_report import conclusion, markdown
 from omnisent.experiments.probe import SAME_FIELDS
 from omnisent.experiments.runs import IGNORED_FIELDS
 from omnisent.experiments.tables import MAIN_SETTINGS
@@ -104,6 +104,9 @@ def test_the_markdown_shows_the_figures_of_the_json(comparison):
         row = next(line for line in text.splitlines() if line.startswith(f"| {arm['label']} |"))
         assert f" {arm['metrics']['mae']['mean']:.3f} " in row
     assert conclusion(Comparison.from_dict(stored)) in text
+    assert " test clips (text, audio, video);" in text
+    stored["settings"]["genres"] = ["tweets", "editorials"]
+    assert " test clips of tweets, editorials (text, audio, video);" in markdown(Comparison.from_dict(stored))
     assert (comparison / "comparison.png").stat().st_size > 10_000
 
 
