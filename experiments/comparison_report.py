@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from ..evaluation.comparison_result import ArmResult, Comparison
 from ..evaluation.metrics import METRICS
 from ..training import run_folder
+from ..training.about import named_genres
 from .tables import markdown_table, seeds_in_words
 
 ONE_PERSON = "One person against the mean of the others"
@@ -105,7 +106,7 @@ def cost_table(comparison: Comparison) -> pd.DataFrame:
 
 def markdown(comparison: Comparison) -> str:
     """The contents of comparison.md."""
-    genres = ", ".join(comparison.settings.get("genres") or ())
+    genres = named_genres(comparison.settings.get("genres"))
     parts = (
         f"# Readouts on {comparison.dataset}",
         f"{comparison.n} {comparison.split} clips{f' of {genres}' if genres else ''} ({', '.join(comparison.modalities)}); seeds"

@@ -181,7 +181,7 @@ def test_a_run_is_trained_and_tested_on_the_chosen_genres(archive, settings, tmp
     assert metrics["n"] == len(test) > 0
     assert "spearman" in metrics
     card = model_card(tmp_path / "run", "org/name", base_model="org/base")
-    assert f"Test split of human_ratings (product_reviews, editorials): {len(test)} clips, text" in card
+    assert f"Test split of human_ratings (product reviews, editorials): {len(test)} clips, text" in card
     assert "MIT License, Copyright (c) 2016 C.J. Hutto" in card
 
 
