@@ -69,10 +69,6 @@ def test_version():
         (("train", "--fields", "--bogus"), "there is no field 'bogus'"),
         (("score", "a.mp4"), "Missing option '--model'"),
         (("score", "a.mp4", "--model", "x", "--windows", "soon"), "soon"),
-        (
-            ("app",),
-            "omnisent: give a bundle with --model, or make runs/real/model with `make real`; it is not there yet",
-        ),
         (("plan", "tiny", "--lora_rr", "3"), "omnisent: there is no field 'lora_rr'; did you mean lora_r?"),
         (
             ("train", "tiny", "--num-train-epoch=3"),
@@ -98,6 +94,13 @@ def test_a_mistyped_option_is_reported_without_importing_torch(arguments, messag
     assert "Traceback" not in done.stderr
     assert "slow imports" not in done.stderr
     assert len(done.stderr.splitlines()) <= 5
+
+
+def test_a_page_without_a_bundle_says_how_to_make_one(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    done = answer("app")
+    line = "omnisent: give a bundle with --model, or make runs/real/model with `make real`; it is not there yet\n"
+    assert (done.returncode, done.stderr) == (1, line)
 
 
 def test_the_names_of_fields_read_from_source_are_those_of_the_classes():

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from omnisent.scoring.options import ScoreOptions
+from omnisent.scoring.options import REAL_MODEL, ScoreOptions, given_or_real
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,16 @@ def test_other_options_are_fine():
     options.check()
     assert options.window_and_stride() == (8.0, 4.0)
     assert ScoreOptions("model", ("a.mp4",), windows="8s", stride="2s").window_and_stride() == (8.0, 2.0)
+
+
+def test_the_bundle_of_make_real_is_the_default_where_it_is_there(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert given_or_real("org/name") == "org/name"
+    (tmp_path / REAL_MODEL).mkdir(parents=True)
+    with pytest.raises(ValueError, match="make runs/real/model with `make real`"):
+        given_or_real(None)
+    (tmp_path / REAL_MODEL / "config.json").touch()
+    assert given_or_real(None) == "runs/real/model"
 
 
 @pytest.mark.parametrize("module", ["scoring.options", "data.catalog", "data.built"])
