@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from ..data.pinned_file import PinnedFile
-from ..thinker_omnisent import UNTRAINED_TOWERS, ThinkerConfig, ThinkerWithLMHead
+from ..thinker_omnisent import TEXT_MODEL, UNTRAINED_TOWERS, ThinkerConfig, ThinkerWithLMHead
 from .backbone_files import MEDIA_TOKENS, thinker_config_around, write_backbone
 
 SMALL = "small"
@@ -87,7 +87,7 @@ def make_small_backbone(source: str, folder: str | Path, *, revision: str | None
     thinker_config = _thinker_config(config, tokenizer, text_model)
     weights = _weights(text_model.state_dict(), thinker_config, new_tokens)
     name = SMALL_MODEL if source == SMALL else Path(source).stem if os.path.exists(source) else source
-    write_backbone(folder, tokenizer, thinker_config, weights, **{UNTRAINED_TOWERS: True, "text_model": name})
+    write_backbone(folder, tokenizer, thinker_config, weights, **{UNTRAINED_TOWERS: True, TEXT_MODEL: name})
     return folder
 
 

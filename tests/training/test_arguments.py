@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from omnisent.training.arguments import parse_arguments
+from omnisent.training.field_names import shipped_configs
 
 
 def test_the_command_line_wins_over_the_file(tmp_path):
@@ -21,6 +22,37 @@ def test_the_defaults_are_the_published_recipe():
     assert (model.head, model.head_hidden_size, model.head_dropout, model.loss) == ("mlp", 256, 0.2, "l1")
     assert (training.learning_rate, training.head_learning_rate) == (2e-4, 1e-3)
     assert model.quantization == "nf4"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rat: 1", r"run\.yaml: there is no field 'learning_rat'"),
+        ("- a\n- b", r"run\.yaml: expected `field: value` lines, found a list"),
+        ("a: [1", r"run\.yaml is not YAML"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path, text, message):
+    config = tmp_path / "run.yaml"
+    config.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        parse_arguments([str(config)])
+
+
+def test_a_choice_in_the_file_is_checked_as_on_the_command_line(tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text("lora_preset: both\n")
+    with pytest.raises(ValueError, match=r"run\.yaml: lora_preset must be one of paper, llm, not 'both'"):
+        parse_arguments([str(config)])
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_the_configs_that_come_with_the_project_are_read(name):
+    model, data, training = parse_arguments([name, "--use_cpu"])
+    datasets = {"tiny": "planted", "mosei": "cmu_mosei", "small": "human_ratings"}
+    assert data.dataset == datasets.get(name, "cmu_mosi")
+    assert training.metric_for_best_model == "mae"
+    assert model.quantization == ("none" if model.base_model == "small" else "nf4")
 
 
 @pytest.mark.parametrize(
