@@ -53,33 +53,3 @@ def test_the_configs_that_come_with_the_project_are_read(name):
     assert data.dataset == datasets.get(name, "cmu_mosi")
     assert training.metric_for_best_model == "mae"
     assert model.quantization == ("none" if model.base_model == "small" else "nf4")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("learning_rat: 1", r"run\.yaml: there is no field 'learning_rat'"),
-        ("- a\n- b", r"run\.yaml: expected `field: value` lines, found a list"),
-        ("a: [1", r"run\.yaml is not YAML"),
-    ],
-)
-def test_a_wrong_file_is_named(tmp_path, text, message):
-    config = tmp_path / "run.yaml"
-    config.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        parse_arguments([str(config)])
-
-
-def test_a_choice_in_the_file_is_checked_as_on_the_command_line(tmp_path):
-    config = tmp_path / "run.yaml"
-    config.write_text("lora_preset: both\n")
-    with pytest.raises(ValueError, match=r"run\.yaml: lora_preset must be one of paper, llm, not 'both'"):
-        parse_arguments([str(config)])
-
-
-@pytest.mark.parametrize("name", ["tiny", "mosi", "mosei"])
-def test_the_configs_that_come_with_the_project_are_read(name, pytestconfig):
-    model, data, training = parse_arguments([str(pytestconfig.rootpath / "configs" / f"{name}.yaml"), "--use_cpu"])
-    assert data.dataset == {"tiny": "planted", "mosi": "cmu_mosi", "mosei": "cmu_mosei"}[name]
-    assert training.metric_for_best_model == "mae"
-    assert model.quantization == "nf4"
