@@ -21,7 +21,7 @@ from .frames_omnisent import VideoSampling
 from .long_media_omnisent import LongMedia
 from .media_omnisent import ClipMedia, read_media
 from .text_omnisent import TEXT_CASES, plain_text
-from .thinker_inputs_omnisent import MODEL_INPUTS, InputLayout, audio_tokens, log_mel, official_settings
+from .thinker_inputs_omnisent import MODEL_INPUTS, InputLayout, audio_tokens, log_mel, official_settings, quiet_loading
 
 logger = logging.get_logger(__name__)
 
@@ -175,12 +175,8 @@ class OmniSentProcessor(ProcessorMixin):
                 raise FileNotFoundError(
                     f"{file} is missing; without it, clips would be encoded differently. Copy the bundle again"
                 )
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # loading the tokenizer warns about an unknown model type
-        try:
+        with quiet_loading():  # the tokenizer warns about an unknown model type
             return super().from_pretrained(pretrained_model_name_or_path, **{"trust_remote_code": False, **kwargs})
-        finally:
-            logging.set_verbosity(verbosity)
 
     @staticmethod
     def open(path: str | os.PathLike) -> LongMedia:

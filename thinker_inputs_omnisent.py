@@ -6,7 +6,8 @@ family. It works on the CPU, reads no file, and knows no weights.
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ import torch
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import Qwen2_5OmniProcessor
+from transformers.utils import logging
 
 OfficialProcessor: TypeAlias = Qwen2_5OmniProcessor
 MEL_FRAMES_PER_SECOND = 100
@@ -231,7 +233,8 @@ def log_mel(extractor: Any, samples: np.ndarray, sample_rate: int) -> torch.Tens
 
 def official_settings(base_model: str | os.PathLike, *, revision: str | None = None) -> dict[str, Any]:
     """Parts and settings of an official checkpoint's processor, as arguments of `OmniSentProcessor`."""
-    base = OfficialProcessor.from_pretrained(base_model, revision=revision)
+    with quiet_loading():  # it warns about the talker, which is not used
+        base = OfficialProcessor.from_pretrained(base_model, revision=revision)
     vision = base.video_processor
     return {
         "feature_extractor": base.feature_extractor,
@@ -243,6 +246,17 @@ def official_settings(base_model: str | os.PathLike, *, revision: str | None = N
         "image_mean": vision.image_mean,
         "image_std": vision.image_std,
     }
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Silence what transformers says while it loads, where the caller checks the result itself."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _replace(ids: list[int], token: int, by: list[int]) -> list[int]:

@@ -6,7 +6,7 @@ Only this file and thinker_inputs_omnisent.py know the model family. Knows no he
 import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,7 +19,8 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
     Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2_5OmniThinkerModel,
 )
-from transformers.utils import logging
+
+from .thinker_inputs_omnisent import quiet_loading
 
 ThinkerConfig: TypeAlias = Qwen2_5OmniThinkerConfig
 Thinker: TypeAlias = Qwen2_5OmniThinkerModel  # headless: towers and language model
@@ -162,7 +163,7 @@ def load_thinker(
     """
     hub = {key: kwargs[key] for key in HUB_KEYWORDS if key in kwargs}
     config = copy.deepcopy(config) if config is not None else thinker_config(base_model, revision=revision, **hub)
-    with _quiet_load_report():
+    with quiet_loading():  # its report lists the skipped lm_head
         thinker, info = _leaving_out(without, thinker_class).from_pretrained(
             base_model,
             revision=revision,
@@ -226,17 +227,6 @@ def pinned_revision(base_model: str | os.PathLike, revision: str | None) -> str 
         return revision
     cached = try_to_load_from_cache(str(base_model), "config.json", revision=revision)
     return Path(cached).parent.name if isinstance(cached, str) else revision
-
-
-@contextmanager
-def _quiet_load_report() -> Iterator[None]:
-    """Silence transformers' load report, which lists the skipped lm_head; the caller checks the loading info."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def fix_nf4_on_cpu(thinker: nn.Module) -> None:
