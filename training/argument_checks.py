@@ -108,7 +108,7 @@ ONLY: dict[str, tuple[tuple, str]] = {  # the only supported values, and why
     "bf16_full_eval": ((False,), "the saved head and adapter would be converted to bfloat16"),
     "fp16_full_eval": ((False,), "the saved head and adapter would be converted to float16"),
     "dataloader_drop_last": ((False,), "it drops test clips too"),
-    "dataloader_in_order": ((True,), "predictions would not be in the order of the clips"),
+    "dataloader_in_order": ((True,), "which clips share a batch would differ from run to run"),
     "train_sampling_strategy": (
         ("random", "sequential", "group_by_length"),
         "the others open every clip beforehand, or weight clips by the size of their batch",

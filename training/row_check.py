@@ -15,10 +15,10 @@ TOLERANCES = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.25}
 
 
 def check_order(places: np.ndarray, labels: np.ndarray, dataset: ClipDataset) -> None:
-    """Check that there is one prediction per clip, in the order of the clips.
+    """Check that there is one prediction per clip, with the clip's label.
 
     Args:
-        places: (n,) index of each prediction's clip in the data set.
+        places: (n,) index of each prediction's clip in the data set, sorted.
         labels: (n,) returned with the predictions, label units.
         dataset: of the predicted clips.
 
@@ -30,7 +30,7 @@ def check_order(places: np.ndarray, labels: np.ndarray, dataset: ClipDataset) ->
         raise ValueError(f"evaluation gave {len(places)} predictions for {len(dataset)} clips{advice}")
     wrong = np.flatnonzero(places != np.arange(len(dataset)))
     if len(wrong):
-        raise ValueError(f"evaluation gave the prediction of clip {places[wrong[0]]} in row {wrong[0]}{advice}")
+        raise ValueError(f"evaluation gave the prediction of clip {places[wrong[0]]} for clip {wrong[0]}{advice}")
     wrong = np.flatnonzero(labels != labels_of(dataset.clips).astype(np.float32))
     if len(wrong):
         raise ValueError(f"evaluation gave clip {dataset.clips[wrong[0]].id} the label {labels[wrong[0]]}{advice}")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import DistributedType
 from torch import nn
@@ -69,9 +70,11 @@ class SentimentTrainer(Trainer):
         """The predictions for the clips of a data set, in their order.
 
         Raises:
-            ValueError: when there is not one prediction per clip, in this order; or naming clips without a finite one.
+            ValueError: when there is not one prediction per clip; or naming clips without a finite one.
         """
-        return self.readout.decode(self.predict(dataset, metric_key_prefix=name).predictions)
+        output = self.predict(dataset, metric_key_prefix=name)
+        _, places = output.label_ids
+        return self.readout.decode(output.predictions[np.argsort(places)])
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
         """Group by the duration in the files' headers; Trainer would encode every clip to get its length."""
@@ -83,9 +86,11 @@ class SentimentTrainer(Trainer):
             self.args.train_batch_size * self.args.gradient_accumulation_steps, clips.lengths(), seed=seed
         )
 
-    def _get_eval_sampler(self, eval_dataset: ClipDataset) -> Sampler:
-        """Always the order of the clips; that of Trainer follows `train_sampling_strategy`."""
-        return SequentialSampler(eval_dataset)
+    def _get_eval_sampler(self, eval_dataset: ClipDataset) -> Sampler | list[int]:
+        """The order of the clips, or from long to short if training groups by length; `predict_clips` restores the order."""
+        if self.args.train_sampling_strategy != "group_by_length":
+            return SequentialSampler(eval_dataset)
+        return np.argsort(eval_dataset.lengths())[::-1].tolist()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss of a training batch.
@@ -145,7 +150,8 @@ class SentimentTrainer(Trainer):
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         """Metrics of the scores; undefined ones are left out, since Trainer logs only numbers."""
         labels, places = prediction.label_ids
-        check_order(places, labels, self.callback_handler.eval_dataloader.dataset)
+        order = np.argsort(places)
+        check_order(places[order], labels[order], self.callback_handler.eval_dataloader.dataset)
         predictions = self.readout.decode(prediction.predictions)
         metrics = self.readout.metrics(predictions, labels, self.convention)
         return {key: value for key, value in metrics.items() if isinstance(value, float)}
