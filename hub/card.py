@@ -27,7 +27,7 @@ from ..processing_omnisent import SETTINGS
 from ..thinker_omnisent import text_model_of
 from ..training import run_folder
 from ..training.about import joined, named_genres, says_nothing
-from ..training.small_backbone import SMALL
+from ..training.choices import SMALL
 
 TEMPLATE = Path(__file__).parent.parent / "model_card.md"
 LICENCES = {"Qwen/Qwen2.5-Omni-7B": "apache-2.0", SMALL: "apache-2.0"}

@@ -18,7 +18,8 @@ from ..readouts.base import ModelSource, Readout
 from ..readouts.catalog import READOUTS
 from ..thinker_omnisent import LANGUAGE_MODEL, LORA_TARGETS, TOWERS, has_untrained_towers, load_thinker
 from .arguments import ModelArguments
-from .small_backbone import SMALL, make_small_backbone
+from .choices import SMALL
+from .small_backbone import make_small_backbone
 from .tiny_backbone import make_tiny_backbone
 
 # Base models that this package writes itself, each into runs/NAME-backbone.

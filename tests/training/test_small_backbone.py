@@ -25,7 +25,8 @@ from omnisent.thinker_omnisent import ThinkerWithLMHead, has_untrained_towers, l
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.backbone import check_towers
 from omnisent.training.backbone_files import MEDIA_TOKENS
-from omnisent.training.small_backbone import SMALL_MEMBER, SMALL_WHEEL, make_small_backbone
+from omnisent.training.choices import SMALL_WHEEL
+from omnisent.training.small_backbone import SMALL_MEMBER, make_small_backbone
 
 SIZE = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "max_position_embeddings": 512}
 TEXTS = ["<|im_start|>user\nIt was good, +1.5.<|im_end|>\n<|im_start|>assistant\n", "words that differ in length"]
@@ -143,7 +144,7 @@ def test_without_network_and_the_kept_wheel_it_is_one_line(tmp_path):
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].startswith(f"omnisent: {SMALL_WHEEL.name} cannot be downloaded")
     assert "Traceback" not in run.stderr
-    assert time.monotonic() - started < 60  # under 10 s on a free machine
+    assert time.monotonic() - started < 30  # about 3 s on a free machine
 
 
 @pytest.mark.slow
