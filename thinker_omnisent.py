@@ -34,10 +34,8 @@ LORA_TARGETS: dict[str, list[str] | str] = {
     "paper": list(LORA_NAMES),
     "llm": rf".*{LANGUAGE_MODEL}\.layers\.\d+\.(self_attn|mlp)\.({'|'.join(LORA_NAMES)})",
 }
-UNTRAINED_TOWERS = (
-    "untrained_towers"  # entry of a base model's config.json: its towers are random, so it is for text alone
-)
-TEXT_MODEL = "text_model"  # entry of such a config.json: the text model that its language model is
+# Entries in config.json of a base model that is made from a text model: that its towers are random, and the text model's name.
+UNTRAINED_TOWERS, TEXT_MODEL = "untrained_towers", "text_model"
 HUB_KEYWORDS = ("token", "cache_dir", "local_files_only")  # also passed on to the base model
 _VISION_TOWER = {"hidden_size": 1280, "intermediate_size": 3420}
 PUBLISHED_THINKERS: dict[str, dict[str, Any]] = {  # where they differ from the defaults of ThinkerConfig
@@ -201,7 +199,7 @@ def _leaving_out(parts: Sequence[str], thinker_class: type[PreTrainedModel]) -> 
 
 def thinker_config(base_model: str | os.PathLike, *, revision: str | None = None, **hub) -> ThinkerConfig:
     """The Thinker's part of an official full configuration; reads no weights."""
-    config, _ = Qwen2_5OmniConfig.get_config_dict(base_model, revision=revision, **hub)
+    config = _full_config(base_model, revision=revision, **hub)
     if "thinker_config" not in config:
         raise ValueError(
             f"{base_model}: its config.json has no thinker_config; expected a checkpoint in the layout of Qwen/Qwen2.5-Omni-7B"
@@ -211,14 +209,18 @@ def thinker_config(base_model: str | os.PathLike, *, revision: str | None = None
 
 def has_untrained_towers(base_model: str | os.PathLike, *, revision: str | None = None) -> bool:
     """Whether a checkpoint says of itself that its towers are random; reads no weights."""
-    config, _ = Qwen2_5OmniConfig.get_config_dict(base_model, revision=revision)
-    return bool(config.get(UNTRAINED_TOWERS))
+    return bool(_full_config(base_model, revision=revision).get(UNTRAINED_TOWERS))
 
 
 def text_model_of(base_model: str | os.PathLike, *, revision: str | None = None) -> str | None:
     """The text model that a checkpoint says its language model is, e.g. SmolLM2-135M-Instruct; reads no weights."""
-    config, _ = Qwen2_5OmniConfig.get_config_dict(base_model, revision=revision)
-    return config.get(TEXT_MODEL)
+    return _full_config(base_model, revision=revision).get(TEXT_MODEL)
+
+
+def _full_config(base_model: str | os.PathLike, **hub: Any) -> dict[str, Any]:
+    """The entries of a checkpoint's config.json."""
+    config, _ = Qwen2_5OmniConfig.get_config_dict(base_model, **hub)
+    return config
 
 
 def pinned_revision(base_model: str | os.PathLike, revision: str | None) -> str | None:

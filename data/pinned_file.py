@@ -57,9 +57,8 @@ class PinnedFile:
     def _download(self, folder: str) -> None:
         kind = ("--only-binary", ":all:") if self.name.endswith(".whl") else ("--no-binary", ":all:")
         options = ("--quiet", "--no-deps", "--disable-pip-version-check", "--retries", "0", "--timeout", str(TIMEOUT))
-        wanted = (
-            Path(folder) / "requirements.txt"
-        )  # the only place for a hash, which pip checks before it runs a setup.py
+        # A requirements file is the only place for a hash, which pip checks before it runs a setup.py.
+        wanted = Path(folder) / "requirements.txt"
         wanted.write_text(f"{self.package}=={self.version} --hash=sha256:{self.sha256}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", *options, *kind, "--dest", folder, "-r", str(wanted)]
         run = subprocess.run(command, capture_output=True, text=True)

@@ -11,8 +11,8 @@ from ..processing_omnisent import check_modalities
 from ..thinker_omnisent import LANGUAGE_MODEL, Thinker, ThinkerConfig, text_model_of, thinker_config
 from .arguments import DataArguments, ModelArguments
 from .backbone import base_of
+from .choices import TINY
 
-RANDOM = "tiny"  # the base model with random weights
 UNITS = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -38,7 +38,7 @@ def about_bundle(arguments: ModelArguments, facts: DatasetFacts, data: DataArgum
 
 def says_nothing(facts: DatasetFacts, base_model: str) -> bool:
     """Whether scores mean nothing: the clips are synthetic, or the base model is random."""
-    return facts.synthetic or base_model == RANDOM
+    return facts.synthetic or base_model == TINY
 
 
 def joined(names: Sequence[str]) -> str:
@@ -54,7 +54,7 @@ def named_genres(genres: Sequence[str] | None) -> str:
 def _base_model(arguments: ModelArguments) -> str:
     base, revision = base_of(arguments)
     text_model = text_model_of(base, revision=revision)
-    if arguments.base_model == RANDOM:
+    if arguments.base_model == TINY:
         return "random base model"
     if text_model is None:
         return f"base model {Path(base).name if os.path.isdir(base) else base}"

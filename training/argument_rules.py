@@ -24,6 +24,7 @@ from ..processing_omnisent import MODALITIES
 from ..readouts.base import Predictions
 from ..readouts.catalog import READOUTS
 from .argument_checks import SettingError, as_yaml
+from .choices import BUILT_BASE_MODELS
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ RULES = (
     ),
     Rule(
         ("base_revision", "base_model"),
-        lambda v: v.base_revision is not None and (v.base_model in ("tiny", "small") or os.path.isdir(v.base_model)),
+        lambda v: v.base_revision is not None and (v.base_model in BUILT_BASE_MODELS or os.path.isdir(v.base_model)),
         "only a Hub id has revisions; leave base_revision out",
     ),
     Rule(

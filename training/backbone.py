@@ -18,12 +18,13 @@ from ..readouts.base import ModelSource, Readout
 from ..readouts.catalog import READOUTS
 from ..thinker_omnisent import LANGUAGE_MODEL, LORA_TARGETS, TOWERS, has_untrained_towers, load_thinker
 from .arguments import ModelArguments
-from .choices import SMALL
+from .choices import BUILT_BASE_MODELS, SMALL
 from .small_backbone import make_small_backbone
 from .tiny_backbone import make_tiny_backbone
 
 # Base models that this package writes itself, each into runs/NAME-backbone.
-BUILT: dict[str, Callable[[Path], Path]] = {"tiny": make_tiny_backbone, SMALL: partial(make_small_backbone, SMALL)}
+BUILDERS: tuple[Callable[[Path], Path], ...] = (make_tiny_backbone, partial(make_small_backbone, SMALL))
+BUILT = dict(zip(BUILT_BASE_MODELS, BUILDERS, strict=True))
 
 
 def base_model_path(name: str) -> str:

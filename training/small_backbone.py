@@ -75,7 +75,7 @@ def make_small_backbone(source: str, folder: str | Path, *, revision: str | None
         text_model = AutoModelForCausalLM.from_pretrained(place, dtype="auto", **options)
     old_tokens = set(own_tokenizer.get_vocab())
     tokenizer = _with_media_tokens(own_tokenizer)
-    new_tokens = [place for token, place in tokenizer.get_vocab().items() if token not in old_tokens]
+    new_tokens = [index for token, index in tokenizer.get_vocab().items() if token not in old_tokens]
     thinker_config = _thinker_config(config, tokenizer, text_model)
     weights = _weights(text_model.state_dict(), thinker_config, new_tokens)
     name = SMALL_MODEL if source == SMALL else Path(source).stem if os.path.exists(source) else source
