@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from omnisent.data.catalog import dataset_facts
+from omnisent.data.clip import ONE_PERSON
 from omnisent.training import run_folder
 from omnisent.training.about import about_bundle
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
@@ -77,11 +78,13 @@ def train_and_predict(trainer: SentimentTrainer, test: ClipDataset, resumed: str
 
 
 def summary(folder: Path, metrics: dict, *, trained: bool) -> str:
-    """One line for people: the test MAE next to that of the best constant, and where the results are."""
+    """One line for people: the test MAE next to those of the best constant and of one person, and where the results are."""
     constant = run_folder.constant_mae(folder)
+    human = run_folder.read_environment(folder)["human_mae"]
+    person = "" if human is None else f", {ONE_PERSON} {human:.3f}"
     bundle = f", bundle {folder / 'model'}" if trained else ""
     return (
-        f"test MAE {metrics['mae']:.3f}, constant (train median) {constant:.3f}, ratio {metrics['mae'] / constant:.2f}; "
+        f"test MAE {metrics['mae']:.3f}, constant (train median) {constant:.3f}, ratio {metrics['mae'] / constant:.2f}{person}; "
         f"run folder {folder}{bundle}"
     )
 

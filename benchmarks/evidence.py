@@ -16,18 +16,18 @@ from typing import Any
 
 import numpy as np
 from common import RESULTS, machine
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from omnisent.data.catalog import dataset_facts
 from omnisent.evaluation.comparison_result import Comparison
+from omnisent.evaluation.metrics import METRICS
 from omnisent.evaluation.statistics import paired_test
 from omnisent.experiments.comparison import arms
+from omnisent.experiments.comparison_report import colour, plot_metric
 from omnisent.training import run_folder
 
 FLOOR = "tfidf-ridge"
 SENTENCES = Path(__file__).parent / "sentences.csv"
-COLOURS = {"discriminative": "#0072B2", "generative": "#E69F00"}
 
 
 def collected(folder: Path) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
         results.items(), figure.subplots(len(results), 2, squeeze=False), strict=True
     ):
         comparison = Comparison.from_dict({k: v for k, v in values.items() if k in Comparison.__dataclass_fields__})
-        _plot_arms(left, comparison)
+        plot_metric(left, comparison, METRICS["mae"])
         left.set_title(f"{name}: test MAE, {comparison.n} clips, 95 % interval", fontsize=10)
         for arm, curves in values["validation_mae"].items():
             for seed, curve in curves.items():
@@ -101,7 +101,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
                 right.plot(
                     *zip(*curve, strict=True),
                     "o-",
-                    color=COLOURS[comparison.arms[arm].readout],
+                    color=colour(comparison.arms[arm]),
                     label=label,
                     markersize=4,
                 )
@@ -110,20 +110,6 @@ def plot(results: dict[str, Any], path: Path) -> None:
         right.legend(frameon=False, fontsize=8)
         right.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
-
-
-def _plot_arms(axes: Axes, comparison: Comparison) -> None:
-    shown = list(comparison.arms.values())[::-1]
-    for row, arm in enumerate(shown):
-        mean, low, high = arm.metrics["mae"].mean_low_high()
-        colour = "0.65" if arm.is_baseline else COLOURS[arm.readout]
-        axes.barh(row, mean, color=colour, height=0.7)
-        axes.errorbar(
-            mean, row, xerr=[[max(0, mean - low)], [max(0, high - mean)]], color="black", capsize=3, linewidth=1
-        )
-        axes.text(high, row, f"  {mean:.2f}", va="center", fontsize=8)
-    axes.set_yticks(range(len(shown)), [arm.label for arm in shown], fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def main() -> None:

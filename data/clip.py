@@ -12,6 +12,7 @@ SPLIT_NAMES = {name: name for name in SPLITS} | {
     "dev": "valid",
 }  # as tables write them
 MODALITIES = ("text", "audio", "video")
+ONE_PERSON = "one person against the mean of the others"  # what `human_mae` is the MAE of
 
 
 @dataclass(frozen=True)

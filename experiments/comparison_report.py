@@ -5,15 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..data.clip import ONE_PERSON
 from ..evaluation.comparison_result import ArmResult, Comparison
-from ..evaluation.metrics import METRICS
+from ..evaluation.metrics import METRICS, Metric
 from ..training import run_folder
 from ..training.about import named_genres
 from .tables import markdown_table, seeds_in_words
 
-ONE_PERSON = "One person against the mean of the others"
 WEAK = 0.7  # a readout whose MAE is above this fraction of the constant's has learned little
 
 
@@ -115,7 +116,11 @@ def markdown(comparison: Comparison) -> str:
         " MAE / constant compares with always predicting the training median. Zero-shot answers do not depend on a seed.",
         conclusion(comparison),
         markdown_table(metric_table(comparison)),
-        *([] if comparison.human_mae is None else [f"{ONE_PERSON}: MAE {comparison.human_mae:.3f} on the same clips."]),
+        *(
+            []
+            if comparison.human_mae is None
+            else [f"{ONE_PERSON.capitalize()}: MAE {comparison.human_mae:.3f} on the same clips."]
+        ),
         *(f"{label} is left out: {why}." for label, why in comparison.left_out.items()),
         "Answers of the generative readouts:",
         markdown_table(answer_table(comparison)),
@@ -131,25 +136,9 @@ def markdown(comparison: Comparison) -> str:
 def plot(comparison: Comparison, path: Path) -> None:
     """Bars with intervals, one panel for each metric of `METRICS` with `panel`."""
     panels = [metric for metric in METRICS.values() if metric.panel and comparison.convention in metric.formulas]
-    arms = list(comparison.arms.values())[::-1]
-    figure = Figure(figsize=(11, 0.9 + 0.42 * len(arms)), layout="constrained")
+    figure = Figure(figsize=(11, 0.9 + 0.42 * len(comparison.arms)), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
-        for row, arm in enumerate(arms):
-            estimate = arm.metrics[metric.key]
-            if estimate.mean is None:
-                axes.text(0, row, " undefined", va="center", color="0.4", fontsize=8)
-                continue
-            mean, low, high = estimate.mean_low_high()
-            axes.barh(row, mean, color=_colour(arm), height=0.7)
-            reach = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
-            axes.errorbar(mean, row, xerr=reach, color="black", capsize=3, linewidth=1)
-        axes.set_title(metric.name + (", lower is better" if metric.better == "lower" else ""), fontsize=10)
-        axes.axvline(0, color="black", linewidth=0.8)
-        if metric.key == "mae" and comparison.human_mae is not None:
-            axes.axvline(comparison.human_mae, color="black", linestyle="--", linewidth=1, label=ONE_PERSON)
-            axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_yticks(range(len(arms)), [arm.label for arm in arms], fontsize=9)
+        plot_metric(axes, comparison, metric)
     figure.suptitle(
         f"{comparison.dataset}, {comparison.n} clips, {seeds_in_words(comparison.seeds)};"
         " bars: mean over seeds, lines: bootstrap 95 % interval",
@@ -158,7 +147,31 @@ def plot(comparison: Comparison, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _colour(arm: ArmResult) -> str:
+def plot_metric(axes: Axes, comparison: Comparison, metric: Metric) -> None:
+    """A bar with its interval for each arm, and what one person reaches where that is known."""
+    arms = list(comparison.arms.values())[::-1]
+    for row, arm in enumerate(arms):
+        estimate = arm.metrics[metric.key]
+        if estimate.mean is None:
+            axes.text(0, row, " undefined", va="center", color="0.4", fontsize=8)
+            continue
+        mean, low, high = estimate.mean_low_high()
+        axes.barh(row, mean, color=colour(arm), height=0.7)
+        reach = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
+        axes.errorbar(mean, row, xerr=reach, color="black", capsize=3, linewidth=1)
+        axes.text(max(high, 0.0), row, f"  {mean:.2f}", va="center", fontsize=8)
+    axes.set_title(metric.name + (", lower is better" if metric.better == "lower" else ""), fontsize=10)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.margins(x=0.12)
+    if metric.key == "mae" and comparison.human_mae is not None:
+        axes.axvline(comparison.human_mae, color="black", linestyle="--", linewidth=1, label=ONE_PERSON)
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_yticks(range(len(arms)), [arm.label for arm in arms], fontsize=9)
+
+
+def colour(arm: ArmResult) -> str:
+    """Grey for what uses no Thinker, blue for the discriminative readout, orange for the generative one."""
     if arm.is_baseline:
         return "0.65"
     return "#0072B2" if arm.readout == "discriminative" else "#E69F00"

@@ -6,7 +6,7 @@ Nothing is measured here.
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from huggingface_hub import EvalResultEntry, ModelCardData, eval_result_entries_
 from huggingface_hub.repocard_data import EvalResult
 
 from ..data.catalog import DATASETS, DatasetFacts, dataset_facts
+from ..data.clip import ONE_PERSON
 from ..data.planted import VERSION as PLANTED_VERSION
 from ..evaluation.comparison_result import Comparison
 from ..evaluation.intervals import LEVEL
@@ -215,16 +216,23 @@ def _results(run: Path, metrics: dict, comparison: Comparison | None) -> tuple[l
     keys = [metric.key for metric in _published(metrics)]
     columns = [metric.name for metric in _published(metrics)]
     this = ["this model", *(f"{metrics[key]:.3f}" for key in keys)]
+    human = run_folder.read_environment(run).get("human_mae")  # not in folders from before
+    person = {} if human is None else {ONE_PERSON: human}
     if comparison is None:
-        constant = run_folder.constant_mae(run)
-        return columns, [this, ["constant (train median)", f"{constant:.3f}", *[""] * (len(keys) - 1)]]
+        only_mae = {"constant (train median)": run_folder.constant_mae(run)}
+        return columns, [this, *_rows_of_mae(only_mae | person, len(columns))]
     rows = [[*this, "1"]]
     for arm in comparison.arms.values():
         figures = [arm.metrics[key].text if key in arm.metrics else "" for key in keys]
         figures[0] += f" ({arm.metrics['mae'].interval})"
         rows.append([arm.label, *figures, "" if arm.is_baseline else str(len(arm.seeds))])
-    columns[0] = "MAE (95 % interval)"
-    return [*columns, "seeds"], rows
+    columns = ["MAE (95 % interval)", *columns[1:], "seeds"]
+    return columns, [*rows, *_rows_of_mae(person, len(columns))]
+
+
+def _rows_of_mae(maes: Mapping[str, float], columns: int) -> list[list[str]]:
+    """Rows of a table of results in which only the MAE is known."""
+    return [[name, f"{mae:.3f}", *[""] * (columns - 1)] for name, mae in maes.items()]
 
 
 def _interval(run: Path, metrics: dict) -> str | None:

@@ -130,7 +130,7 @@ def test_a_comparison_of_the_generic_convention_shows_its_metrics_everywhere(com
 
 def test_a_comparison_shows_the_error_of_one_person_where_the_single_ratings_are_known(comparison, tmp_path):
     out, line = tmp_path / "rated", "One person against the mean of the others: MAE 0.743 on the same clips."
-    shutil.copytree(comparison, out, ignore=shutil.ignore_patterns("checkpoint*", "model"))
+    shutil.copytree(comparison, out, ignore=shutil.ignore_patterns("checkpoint*", "*.safetensors"))
     file = out / "discriminative" / "seed-0" / "environment.json"
     for known in (None, 0.7428):
         write_json(file, {**read_json(file), "human_mae": known})
@@ -139,6 +139,8 @@ def test_a_comparison_shows_the_error_of_one_person_where_the_single_ratings_are
         for text in ((out / "comparison.md").read_text(), page):
             assert (line in text) == (known is not None)
         assert read_json(out / "comparison.json")["human_mae"] == known
+        row = "| one person against the mean of the others | 0.743 |"
+        assert (row in model_card(out / "discriminative" / "seed-0", "org/any", base_model="org/base")) == bool(known)
         # The figure has a line and its legend.
         assert ((out / "comparison.png").read_bytes() == (comparison / "comparison.png").read_bytes()) == (
             known is None

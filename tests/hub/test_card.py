@@ -12,7 +12,7 @@ from omnisent.hub.publish import PublishError, assemble, check_run
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.batch import Loading, load_pipeline
 from omnisent.thinker_omnisent import TEXT_MODEL
-from omnisent.train import run
+from omnisent.train import run, summary
 from omnisent.training.arguments import parse_arguments
 
 FOR_MEDIA = "clip|video|audio|speak|speech|record|soxr|FFmpeg|frames"
@@ -101,6 +101,20 @@ def test_genres_that_were_chosen_are_named(text_run, tmp_path):
     chosen = {**config, "genres": ["tweets", "film_reviews"]}
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(chosen))
     assert "Test split of clips (tweets, film reviews): " in model_card(tmp_path / "run", "org/name", **MERGED)
+
+
+def test_the_error_of_one_person_stands_below_that_of_the_model(text_run, tmp_path):
+    shutil.copytree(text_run, tmp_path / "run")
+    file = tmp_path / "run" / "environment.json"
+    environment = json.loads(file.read_text())
+    for known in (None, 0.7428):
+        file.write_text(json.dumps({**environment, "human_mae": known}))
+        card = model_card(tmp_path / "run", "org/name", **MERGED)
+        assert ("\n| one person against the mean of the others | 0.743 |  |" in card) == (known is not None)
+        line = summary(tmp_path / "run", json.loads((text_run / "metrics.json").read_text()), trained=True)
+        assert (", one person against the mean of the others 0.743; run folder" in line) == (known is not None)
+    file.write_text(json.dumps({key: value for key, value in environment.items() if key != "human_mae"}))
+    assert "one person" not in model_card(tmp_path / "run", "org/name", **MERGED)
 
 
 def test_only_a_hub_id_is_linked(text_run):
