@@ -4,8 +4,15 @@
     make real
     python benchmarks/evidence.py "CMU-MOSI, text=runs/small_mosi" "tweets and film reviews=runs/real" --model runs/real/model
 
-A comparison that is not given keeps its place in the file, so that each may be run when there is time. docs/EVIDENCE.md says what
-the figures mean.
+Single runs that differ in one setting, and probes of the untrained model:
+
+    omnisent train small_mosi --root /data/CMU-MOSI --quantization nf4 --output_dir runs/nf4
+    python benchmarks/evidence.py --pair "NF4 against unquantised=runs/nf4,runs/small_mosi/discriminative/seed-0"
+    omnisent probe small_mosi --root /data/CMU-MOSI --text_case as_is --out runs/probe
+    python benchmarks/evidence.py --probe "capitals=runs/probe"
+
+What is not given keeps its place in the file, so that each may be run when there is time. docs/EVIDENCE.md says what the figures
+mean.
 """
 
 import argparse
@@ -16,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from common import RESULTS, machine
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from omnisent.data.catalog import dataset_facts
@@ -75,6 +83,31 @@ def validation_curve(run: Path) -> list[tuple[float, float]]:
     return [(entry["epoch"], entry["eval_mae"]) for entry in log if "eval_mae" in entry]
 
 
+def pair(first: Path, second: Path) -> dict[str, Any]:
+    """Test metrics of two runs on the same clips, and a paired test: below 0, the first has the lower error."""
+    tables = [run_folder.read_predictions(run) for run in (first, second)]
+    if list(tables[0]["id"]) != list(tables[1]["id"]):
+        raise SystemExit(f"{first} and {second} have different test clips; give two runs on the same data")
+    errors = [np.abs(table["score"] - table["label"]).to_numpy() for table in tables]
+    return {
+        "first": run_folder.read_metrics(first),
+        "second": run_folder.read_metrics(second),
+        "first_minus_second": paired_test(*errors).to_dict(),
+        "commit": run_folder.read_environment(first)["commit"],
+        "machine": machine(),
+    }
+
+
+def probe(folder: Path) -> dict[str, Any]:
+    """Ridge regression on the untrained model's last layer, and on the layer with the lowest validation error."""
+    found = json.loads((folder / "probe.json").read_text())
+    return {
+        "last_layer": found["layers"][-1],
+        "best_layer_on_validation": found["layers"][found["chosen_layer"]],
+        "commit": found["environment"]["commit"],
+    }
+
+
 def scored_sentences(model: str) -> list[dict[str, Any]]:
     """The scores of a bundle for twenty plain sentences, none of them from a data set."""
     from omnisent.scoring.batch import Loading, load_pipeline
@@ -87,29 +120,45 @@ def scored_sentences(model: str) -> list[dict[str, Any]]:
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """A row for each comparison: test MAE of every way to score, and validation MAE during training."""
-    figure = Figure(figsize=(12, 3.4 * len(results)), layout="constrained")
+    """A row for each comparison: test MAE of every way to score; beside it validation MAE during training, or MAE by genre."""
+    figure = Figure(figsize=(12, 3.6 * len(results)), layout="constrained")
     for (name, values), (left, right) in zip(
         results.items(), figure.subplots(len(results), 2, squeeze=False), strict=True
     ):
         comparison = Comparison.from_dict({k: v for k, v in values.items() if k in Comparison.__dataclass_fields__})
         plot_metric(left, comparison, METRICS["mae"])
         left.set_title(f"{name}: test MAE, {comparison.n} clips, 95 % interval", fontsize=10)
-        for arm, curves in values["validation_mae"].items():
-            for seed, curve in curves.items():
-                label = comparison.arms[arm].label if seed == f"seed-{comparison.seeds[0]}" else None
-                right.plot(
-                    *zip(*curve, strict=True),
-                    "o-",
-                    color=colour(comparison.arms[arm]),
-                    label=label,
-                    markersize=4,
-                )
-        right.set_title("validation MAE during training, one line per seed", fontsize=10)
-        right.set_xlabel("epoch")
-        right.legend(frameon=False, fontsize=8)
+        if values["by_genre"]:
+            plot_genres(right, comparison, values["by_genre"])
+        else:
+            plot_curves(right, comparison, values["validation_mae"])
         right.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
+
+
+def plot_curves(axes: Axes, comparison: Comparison, by_arm: dict[str, dict[str, list[tuple[float, float]]]]) -> None:
+    for name, curves in by_arm.items():
+        arm = comparison.arms[name]
+        for at, curve in enumerate(curves.values()):
+            label = arm.label if at == 0 else None
+            axes.plot(*zip(*curve, strict=True), "o-", color=colour(arm), label=label, markersize=4)
+    axes.set_title("validation MAE during training, one line per seed", fontsize=10)
+    axes.set_xlabel("epoch")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def plot_genres(axes: Axes, comparison: Comparison, maes: dict[str, dict[str, float]]) -> None:
+    """A row of points for each way to score, one for each genre."""
+    arms = list(comparison.arms.items())[::-1]
+    for (genre, by_arm), marker in zip(maes.items(), "osD^", strict=False):
+        values = [by_arm[name] for name, _ in arms]
+        label = f"{genre.replace('_', ' ')} ({by_arm['n']})"
+        axes.scatter(values, range(len(arms)), marker=marker, c=[colour(arm) for _, arm in arms], label=label)
+    axes.set_yticks(range(len(arms)), [arm.label for _, arm in arms], fontsize=9)
+    axes.set_title("test MAE by genre (sentences)", fontsize=10)
+    axes.grid(axis="y", color="0.9")
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, fontsize=8)
 
 
 def main() -> None:
@@ -117,18 +166,29 @@ def main() -> None:
     parser.add_argument(
         "comparisons", nargs="*", metavar="NAME=FOLDER", help="a title, and the folder of a finished comparison"
     )
+    parser.add_argument("--pair", metavar="NAME=RUN,RUN", help="a title, and the folders of two runs on the same clips")
+    parser.add_argument("--probe", metavar="NAME=FOLDER", help="a title, and the folder of a probe")
     parser.add_argument("--model", help="a bundle that scores the sentences of sentences.csv")
     arguments = parser.parse_args()
     path = RESULTS / "evidence.json"
-    evidence = json.loads(path.read_text()) if path.is_file() else {"comparisons": {}, "sentences": []}
+    evidence = json.loads(path.read_text()) if path.is_file() else {}
+    for part in ("comparisons", "pairs", "probes"):
+        evidence.setdefault(part, {})
     for given in arguments.comparisons:
         name, _, folder = given.rpartition("=")
         evidence["comparisons"][name] = collected(Path(folder))
+    if arguments.pair:
+        name, _, runs = arguments.pair.rpartition("=")
+        evidence["pairs"][name] = pair(*map(Path, runs.split(",")))
+    if arguments.probe:
+        name, _, folder = arguments.probe.rpartition("=")
+        evidence["probes"][name] = probe(Path(folder))
     if arguments.model:
         evidence["sentences"] = scored_sentences(arguments.model)
     path.write_text(json.dumps(evidence, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    plot(evidence["comparisons"], RESULTS / "evidence.png")
-    for sentence in evidence["sentences"]:
+    if evidence["comparisons"]:
+        plot(evidence["comparisons"], RESULTS / "evidence.png")
+    for sentence in evidence.get("sentences", []):
         print(f"{float(sentence['score']):+.2f}  {sentence['text']}")
 
 
