@@ -80,7 +80,7 @@ def train_and_predict(trainer: SentimentTrainer, test: ClipDataset, resumed: str
 def summary(folder: Path, metrics: dict, *, trained: bool) -> str:
     """One line for people: the test MAE next to those of the best constant and of one person, and where the results are."""
     constant = run_folder.constant_mae(folder)
-    human = run_folder.read_environment(folder)["human_mae"]
+    human = run_folder.one_person_mae(folder)
     person = "" if human is None else f", {ONE_PERSON} {human:.3f}"
     bundle = f", bundle {folder / 'model'}" if trained else ""
     return (

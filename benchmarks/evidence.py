@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from common import RESULTS, machine
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -41,14 +42,12 @@ SENTENCES = Path(__file__).parent / "sentences.csv"
 def collected(folder: Path) -> dict[str, Any]:
     """A comparison, with validation MAE by epoch of each training, and paired tests of the trained readouts against TF-IDF."""
     comparison = Comparison.from_dict(json.loads((folder / "comparison.json").read_text()))
-    floor = run_folder.read_predictions(folder / FLOOR)
-    floor_errors = np.abs(floor["score"] - floor["label"]).to_numpy()
+    floor_errors = absolute_errors(run_folder.read_predictions(folder / FLOOR))
     trained = [arm for arm in arms() if arm.trains or arm.trained_by]
     tests, curves = {}, {}
     for arm in trained:
         runs = [folder / arm.name / f"seed-{seed}" for seed in arm.own_seeds(comparison.seeds)]
-        tables = [run_folder.read_predictions(run) for run in runs]
-        errors = np.stack([np.abs(table["score"] - table["label"]) for table in tables])
+        errors = np.stack([absolute_errors(run_folder.read_predictions(run)) for run in runs])
         tests[arm.name] = paired_test(errors, floor_errors).to_dict()
         if arm.trains:
             curves[arm.name] = {run.name: validation_curve(run) for run in runs}
@@ -70,11 +69,16 @@ def by_genre(folder: Path, comparison: Comparison) -> dict[str, dict[str, float]
         for table in map(run_folder.read_predictions, runs):
             genre_of = table["id"].str.rpartition("_")[0]
             for genre in dataset_facts(comparison.dataset).genres:
-                errors = np.abs(table["score"] - table["label"])[genre_of == genre]
+                errors = absolute_errors(table)[genre_of == genre]
                 if len(errors):
                     clips = maes.setdefault(genre, {"n": len(errors)})
                     clips[name] = clips.get(name, 0.0) + float(errors.mean()) / len(runs)
     return maes
+
+
+def absolute_errors(predictions: pd.DataFrame) -> np.ndarray:
+    """Absolute errors (n,) of a run's predictions, label units."""
+    return np.abs(predictions["score"] - predictions["label"]).to_numpy()
 
 
 def validation_curve(run: Path) -> list[tuple[float, float]]:
@@ -88,11 +92,10 @@ def pair(first: Path, second: Path) -> dict[str, Any]:
     tables = [run_folder.read_predictions(run) for run in (first, second)]
     if list(tables[0]["id"]) != list(tables[1]["id"]):
         raise SystemExit(f"{first} and {second} have different test clips; give two runs on the same data")
-    errors = [np.abs(table["score"] - table["label"]).to_numpy() for table in tables]
     return {
         "first": run_folder.read_metrics(first),
         "second": run_folder.read_metrics(second),
-        "first_minus_second": paired_test(*errors).to_dict(),
+        "first_minus_second": paired_test(*map(absolute_errors, tables)).to_dict(),
         "commit": run_folder.read_environment(first)["commit"],
         "machine": machine(),
     }
@@ -171,9 +174,8 @@ def main() -> None:
     parser.add_argument("--model", help="a bundle that scores the sentences of sentences.csv")
     arguments = parser.parse_args()
     path = RESULTS / "evidence.json"
-    evidence = json.loads(path.read_text()) if path.is_file() else {}
-    for part in ("comparisons", "pairs", "probes"):
-        evidence.setdefault(part, {})
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    evidence = {"comparisons": {}, "pairs": {}, "probes": {}, "sentences": [], **kept}
     for given in arguments.comparisons:
         name, _, folder = given.rpartition("=")
         evidence["comparisons"][name] = collected(Path(folder))
@@ -188,7 +190,7 @@ def main() -> None:
     path.write_text(json.dumps(evidence, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if evidence["comparisons"]:
         plot(evidence["comparisons"], RESULTS / "evidence.png")
-    for sentence in evidence.get("sentences", []):
+    for sentence in evidence["sentences"]:
         print(f"{float(sentence['score']):+.2f}  {sentence['text']}")
 
 

@@ -188,7 +188,7 @@ def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts) -> Compariso
         settings=shared_settings(first),
         environment=environment,
         commits=sorted({str(run_folder.read_environment(folder)["commit"]) for folder in every_run}),
-        human_mae=environment.get("human_mae"),  # not in folders from before
+        human_mae=run_folder.one_person_mae(first),
         left_out=left_out,
     )
 

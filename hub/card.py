@@ -216,7 +216,7 @@ def _results(run: Path, metrics: dict, comparison: Comparison | None) -> tuple[l
     keys = [metric.key for metric in _published(metrics)]
     columns = [metric.name for metric in _published(metrics)]
     this = ["this model", *(f"{metrics[key]:.3f}" for key in keys)]
-    human = run_folder.read_environment(run).get("human_mae")  # not in folders from before
+    human = run_folder.one_person_mae(run)
     person = {} if human is None else {ONE_PERSON: human}
     if comparison is None:
         only_mae = {"constant (train median)": run_folder.constant_mae(run)}

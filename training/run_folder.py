@@ -164,6 +164,11 @@ def constant_mae(folder: Path) -> float:
     return float((read_predictions(folder)["label"] - read_environment(folder)["train_median"]).abs().mean())
 
 
+def one_person_mae(folder: Path) -> float | None:
+    """MAE of one person against the mean of the others on a run's test clips, label units; `None` if it is not known."""
+    return read_environment(folder).get("human_mae")  # not in folders from before
+
+
 def write_clip_facts(folder: Path, clips: Sequence[Clip]) -> None:
     """Write clip_facts.csv: id, which modalities a clip has (1 or 0), and its duration in seconds, by its files' headers."""
     rows = []
