@@ -7,7 +7,7 @@ runs, so it also checks the versions of the packages that the bundle needs, befo
 import importlib.metadata
 import math
 import re
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 # At least the first version, below the second.
 REQUIRES = {
@@ -50,7 +50,8 @@ check_versions(REQUIRES)
 
 from transformers import PreTrainedConfig  # noqa: E402
 
-from .heads_omnisent import HEADS, LOSSES, POOLINGS, LabelScale  # noqa: E402
+from .heads_omnisent import HEADS, LAYERS, POOL_OVER, POOLINGS  # noqa: E402
+from .losses_omnisent import FEWEST_BINS, LOSSES, LabelScale  # noqa: E402
 from .thinker_omnisent import ThinkerConfig  # noqa: E402
 
 AUTO_MAP = {
@@ -74,11 +75,16 @@ class OmniSentConfig(PreTrainedConfig):
         thinker_config: the Qwen2.5-Omni Thinker's own configuration.
         base_model: Hub id or folder of the model that the adapter belongs to; `None` if the repository has all weights.
         base_revision: revision of `base_model` that the adapter was trained on.
-        pooling: which hidden states the head reads, a name in `POOLINGS`; `"last"` is the last non-padding token's.
+        layers: which layer's hidden states the head reads: `"last"`, `"mix"` (all, with learnt weights) or an index, from 0 for
+            the token embeddings to the number of layers, which is the last.
+        pooling: of these states, a name in `POOLINGS`; `"last"` is the last non-padding token's, `"mean"` the mean over tokens,
+            `"attention"` a mean with weights from one learnt query.
+        pool_over: the tokens that pooling reads: `"all"` of the prompt, or those of the `"clip"`: transcript, audio and video.
         head: `"mlp"` (Linear, LayerNorm, ReLU, dropout, Linear) or `"linear"`.
         head_hidden_size: width of the mlp head.
         head_dropout: dropout probability of the head, in [0, 1).
-        loss: `"l1"`, `"mse"` or `"huber"`, on z-scored labels.
+        loss: `"l1"`, `"mse"` or `"huber"` on z-scored labels; `"hl_gauss"` or `"ordinal"` predict the probabilities of bins.
+        bins: number of bins, for a loss that has them.
         label_mean: mean of the training labels, in label units; a logit of 0 is this score.
         label_std: standard deviation of the training labels, in label units.
         score_min: lowest score that inference returns, in label units.
@@ -94,17 +100,20 @@ class OmniSentConfig(PreTrainedConfig):
     """
 
     model_type = "omnisent"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["pooled"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["distribution", "spread", "pooled"]
     sub_configs_defaults: ClassVar[dict] = {"thinker_config": ThinkerConfig}
 
     thinker_config: dict | ThinkerConfig | None = None
     base_model: str | None = None
     base_revision: str | None = None
+    layers: str | int = "last"
     pooling: str = "last"
+    pool_over: str = "all"
     head: str = "mlp"
     head_hidden_size: int = 256
     head_dropout: float = 0.2
     loss: str = "l1"
+    bins: int = 31
     label_mean: float = 0.0
     label_std: float = 1.0
     score_min: float = -3.0
@@ -133,9 +142,18 @@ class OmniSentConfig(PreTrainedConfig):
         """
         for name in ("head_dropout", "label_mean", "label_std", "score_min", "score_max"):
             _check_number(name, getattr(self, name))
-        for name, table in (("pooling", POOLINGS), ("head", HEADS), ("loss", LOSSES)):
+        tables = {"pooling": POOLINGS, "pool_over": POOL_OVER, "head": HEADS, "loss": LOSSES}
+        for name, table in tables.items():
             if getattr(self, name) not in table:
                 raise ValueError(f"{name} must be one of {', '.join(table)}, not {getattr(self, name)!r}")
+        count = cast(ThinkerConfig, self.thinker_config).text_config.num_hidden_layers if self.thinker_config else None
+        if self.layers not in LAYERS and not (str(self.layers).isdecimal() and int(self.layers) <= (count or math.inf)):
+            raise ValueError(
+                f"layers must be one of {', '.join(LAYERS)} or an index from 0 to {count or 'the number of layers'}, not"
+                f" {self.layers!r}"
+            )
+        if not _is_count(self.bins) or self.bins < FEWEST_BINS:
+            raise ValueError(f"bins must be an integer of at least {FEWEST_BINS}, not {self.bins!r}")
         if not _is_count(self.head_hidden_size):
             raise ValueError(f"head_hidden_size must be a positive integer, not {self.head_hidden_size!r}")
         if not 0 <= self.head_dropout < 1:

@@ -6,7 +6,7 @@ it is. Only this list grows with the file, by 32 bytes per frame. Knows no model
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import av
@@ -16,7 +16,7 @@ from .audio_omnisent import AudioBuffer, AudioDecoder
 from .decoding_omnisent import MediaFile
 from .errors_omnisent import MediaError, MediaFault
 from .frames_omnisent import OFFICIAL_SAMPLING, SampledFrames, VideoSampling, decode_by_time, frame_indices, frame_rate
-from .media_omnisent import ClipMedia
+from .media_omnisent import ClipMedia, read_media
 from .packets_omnisent import VideoPackets
 
 # Audio decoded before a segment and discarded: codecs depend on earlier packets, Opus on 80 ms, MP3 on up to nine frames.
@@ -236,3 +236,43 @@ class LongMedia:
         yield from decoder.decode(None)
         if decoder.has_failed:
             file.check_last_packet()
+
+
+def read_clip(
+    clip: Mapping[str, Any], modalities: Sequence[str], sampling: VideoSampling, max_sound_seconds: float
+) -> ClipMedia:
+    """The frames and audio samples of a clip, for audio and video among the given modalities; each `None` if the clip has none.
+
+    A clip is a mapping, as [`OmniSentProcessor`] takes it.
+
+    Raises:
+        MediaError: naming the file.
+    """
+    video, audio = clip.get("video"), clip.get("audio")
+    own_audio = video is not None and audio is None and "audio" in modalities
+    frames, pair_seconds, samples, duration = None, None, None, 0.0
+    warnings: list[str] = []
+    segment = (clip.get("start"), clip.get("end"))
+    if video is not None and ("video" in modalities or own_audio):
+        rules: dict[str, Any] = {"sampling": sampling, "max_sound_seconds": max_sound_seconds}
+        media = _read_file(video, *segment, video="video" in modalities, audio=own_audio, **rules)
+        frames, pair_seconds = media.frames, media.seconds_per_frame_pair
+        samples, duration = media.audio, media.duration
+        warnings += [media.warning] if media.warning else []
+    if audio is not None and "audio" in modalities:
+        media = _read_file(audio, *segment, video=False, audio=True, max_sound_seconds=max_sound_seconds)
+        samples, duration = media.audio, max(duration, media.duration)
+        warnings += [media.warning] if media.warning else []
+    return ClipMedia(frames, pair_seconds, samples, duration, "; ".join(warnings) or None)
+
+
+def _read_file(
+    file: str | os.PathLike[str] | LongMedia, start: float | None, end: float | None, **options: Any
+) -> ClipMedia:
+    """A whole file, or a segment of it."""
+    if isinstance(file, LongMedia):
+        return file.read(start or 0.0, end, **options)
+    if start is None and end is None:
+        return read_media(file, **options)
+    with LongMedia(file) as media:
+        return media.read(start or 0.0, end, **options)

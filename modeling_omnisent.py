@@ -22,7 +22,8 @@ from transformers.utils import ModelOutput
 
 from .adapter_omnisent import ADAPTER_DIR, AdaptedThinker, check_keys, check_weight_file, check_weights, read_weights
 from .configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES, REQUIRES, OmniSentConfig
-from .heads_omnisent import LOSSES, POOLINGS, RegressionHead, check_finite
+from .heads_omnisent import RegressionHead, check_finite
+from .losses_omnisent import LOSSES
 from .thinker_omnisent import (
     HUB_KEYWORDS,
     Thinker,
@@ -32,6 +33,7 @@ from .thinker_omnisent import (
     fix_nf4_on_cpu,
     load_thinker,
     pinned_revision,
+    read_layers,
     thinker_config,
 )
 
@@ -46,15 +48,20 @@ class OmniSentOutput(ModelOutput):
     """Output of [`OmniForSentimentRegression`]; B clips, H hidden.
 
     Attributes:
-        loss: scalar, on z-scored labels; only when `labels` were given.
-        logits: (B,) float32, z-scored; label units are `logits * label_std + label_mean`.
+        loss: scalar; only when `labels` were given.
+        logits: (B,) float32, z-scored: label units are `logits * label_std + label_mean`. With a loss that has bins, the head's
+            outputs (B, K).
         scores: (B,) float32, label units; clipped to the score range unless the model is in training mode.
-        pooled: (B, H) hidden state of each clip's last non-padding token.
+        distribution: (B, bins) probabilities of the bins, whose centres are `model.bin_centres`; `None` without bins.
+        spread: (B,) standard deviation of the distribution, label units; likewise.
+        pooled: (B, H) what the head reads of each clip.
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     scores: torch.Tensor | None = None
+    distribution: torch.Tensor | None = None
+    spread: torch.Tensor | None = None
     pooled: torch.Tensor | None = None
 
 
@@ -85,12 +92,8 @@ class OmniForSentimentRegression(AdaptedThinker):
     def __init__(self, config: OmniSentConfig, thinker: Thinker | None = None):
         super().__init__(config)
         self.model = Thinker(config.thinker_config) if thinker is None else thinker
-        self.score = RegressionHead(
-            cast(ThinkerConfig, config.thinker_config).text_config.hidden_size,
-            head=config.head,
-            hidden_size=config.head_hidden_size,
-            dropout=config.head_dropout,
-        )
+        text_config = cast(ThinkerConfig, config.thinker_config).text_config
+        self.score = RegressionHead.from_settings(config, text_config.hidden_size, text_config.num_hidden_layers)
         self.post_init()
         if thinker is not None:
             copy_loading_info(self, thinker)
@@ -99,6 +102,22 @@ class OmniForSentimentRegression(AdaptedThinker):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.LayerNorm):
             module.reset_parameters()
+
+    @property
+    def bin_centres(self) -> torch.Tensor | None:
+        """Centres (bins,) of the bins of `distribution`, label units; `None` for a loss without bins."""
+        return LOSSES[self.config.loss].centres(self.config.label_scale, self.config.bins)
+
+    @property
+    def layer_weights(self) -> list[float] | None:
+        """The weight of each layer in a mix, from the token embeddings to the last; their sum is 1. `None` without a mix."""
+        reader = self.score.reader
+        return reader.shares().tolist() if reader.mixes else None
+
+    def unclipped_scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """Scores (B,) in label units of the logits of an output."""
+        outputs = logits if logits.ndim == 2 else logits[:, None]
+        return LOSSES[self.config.loss].scores(outputs, self.config.label_scale, self.config.bins)
 
     def forward(
         self,
@@ -111,6 +130,7 @@ class OmniForSentimentRegression(AdaptedThinker):
         video_grid_thw: torch.Tensor | None = None,
         audio_embeds: torch.Tensor | None = None,
         video_embeds: torch.Tensor | None = None,
+        clip_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> OmniSentOutput:
@@ -126,11 +146,12 @@ class OmniForSentimentRegression(AdaptedThinker):
             video_grid_thw: (V, 3).
             audio_embeds: (audio tokens, H), precomputed output of the audio tower, instead of `input_features`.
             video_embeds: (video tokens, H), likewise, of the vision tower.
+            clip_mask: (B, T), 1 for the tokens of transcript, audio and video; needed with `pool_over="clip"`.
             labels: (B,), label units.
             return_dict: `False` for a tuple.
 
         Raises:
-            ValueError: without position ids, or when the numbers of placeholders and features differ.
+            ValueError: without position ids or a needed `clip_mask`, or when the numbers of placeholders and features differ.
             NotFiniteError: in evaluation mode, for a score that is not finite.
         """
         if position_ids is None:
@@ -147,20 +168,33 @@ class OmniForSentimentRegression(AdaptedThinker):
             pixel_values_videos=pixel_values_videos,
             video_grid_thw=video_grid_thw,
         )
-        hidden = self.model.language_model(
-            inputs_embeds=embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-        ).last_hidden_state  # (B, T, H)
-        pooled = POOLINGS[self.config.pooling](hidden, attention_mask)  # (B, H)
-        logits = self.score(pooled)  # (B,)
-        scale, loss = self.config.label_scale, None
+        inputs = {"inputs_embeds": embeds, "attention_mask": attention_mask, "position_ids": position_ids}
+        hidden = self._read(inputs)  # (B, T, H)
+        mask = attention_mask if self.config.pool_over == "all" else clip_mask
+        if mask is None:
+            raise ValueError(
+                "clip_mask is missing: this model reads the tokens of the clip alone; prepare the inputs with its own processor"
+            )
+        pooled, outputs = self.score(hidden, mask)  # (B, H), (B, K)
+        config = self.config
+        objective, scale = LOSSES[config.loss], config.label_scale
+        loss = None
         if labels is not None:
-            targets = scale.to_logits(labels.to(logits.device, torch.float32))  # (B,)
-            loss = LOSSES[self.config.loss](logits, targets)
-        scores = scale.to_label_units(logits)
+            loss = objective.loss(outputs, labels.to(outputs.device, torch.float32), scale, config.bins)
+        distribution = objective.distribution(outputs)
+        logits = outputs.squeeze(-1) if distribution is None else outputs
+        scores = self.unclipped_scores(logits)
         if not self.training:
             scores = check_finite(scale.clip(scores))
-        output = OmniSentOutput(loss=loss, logits=logits, scores=scores, pooled=pooled)
+        spread = objective.spread(outputs, scale, config.bins)
+        output = OmniSentOutput(loss, logits, scores, distribution, spread, pooled)
         return output if return_dict in (None, True) else output.to_tuple()
+
+    def _read(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The states (B, T, H) of the layers that the head reads."""
+        if self.score.reader.reads_last_alone:
+            return self.model.language_model(**inputs, use_cache=False).last_hidden_state
+        return read_layers(self.model, self.score.reader, **inputs)
 
     @classmethod
     def from_thinker(

@@ -18,8 +18,9 @@ from transformers.utils import cached_file, logging
 from .audio_omnisent import SAMPLE_RATE
 from .errors_omnisent import OmniSentError
 from .frames_omnisent import VideoSampling
-from .long_media_omnisent import LongMedia
-from .media_omnisent import ClipMedia, read_media
+from .heads_omnisent import POOL_OVER
+from .long_media_omnisent import LongMedia, read_clip
+from .media_omnisent import ClipMedia
 from .text_omnisent import TEXT_CASES, plain_text
 from .thinker_inputs_omnisent import MODEL_INPUTS, InputLayout, audio_tokens, log_mel, official_settings, quiet_loading
 
@@ -69,7 +70,9 @@ class OmniSentProcessor(ProcessorMixin):
         transcript_template: the line with the transcript; contains `{text}`.
         context_template: the line with the preceding transcripts, joined by spaces; contains `{text}`.
         context_clips: how many preceding transcripts are used, if the text modality is; 0 for none.
+        examples: pairs of a transcript and the answer to it, which come before the clip as earlier turns of the chat.
         text_case: `"sentence"` writes a transcript that is entirely in capitals as sentences; `"as_is"` changes none.
+        pool_over: `"clip"` marks the tokens of transcript, audio and video, for a model that reads these alone.
         modalities: which of text, audio and video are used.
         fps: frames per second that are sampled, before `min_frames` and `max_frames`.
         min_frames: fewest frames of a video.
@@ -105,7 +108,9 @@ class OmniSentProcessor(ProcessorMixin):
         transcript_template: str = TRANSCRIPT,
         context_template: str = CONTEXT,
         context_clips: int = 0,
+        examples: Sequence[Sequence[str]] = (),
         text_case: str = "as_is",
+        pool_over: str = "all",
         modalities: Sequence[str] = MODALITIES,
         fps: float = VideoSampling.fps,
         min_frames: int = VideoSampling.min_frames,
@@ -126,6 +131,7 @@ class OmniSentProcessor(ProcessorMixin):
         for name in SETTINGS:
             setattr(self, name, given[name])
         self.modalities = check_modalities(modalities)
+        self.examples: list[Any] = [one if isinstance(one, str) else list(one) for one in examples]
         self.image_mean, self.image_std = list(image_mean), list(image_std)
         self._check_settings()
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template)
@@ -137,10 +143,15 @@ class OmniSentProcessor(ProcessorMixin):
                 raise ValueError(
                     f"{name} must contain {{text}}, where the transcript goes; it is {getattr(self, name)!r}"
                 )
+        pairs = [example for example in self.examples if isinstance(example, list) and len(example) == 2]
+        if len(pairs) < len(self.examples) or not all(isinstance(part, str) for pair in pairs for part in pair):
+            raise ValueError(f"examples must be pairs of a transcript and an answer, not {self.examples!r}")
         if self.context_clips < 0:
             raise ValueError(f"context_clips must be at least 0, not {self.context_clips}")
         if self.text_case not in TEXT_CASES:
             raise ValueError(f"text_case must be one of {', '.join(TEXT_CASES)}, not {self.text_case!r}")
+        if self.pool_over not in POOL_OVER:
+            raise ValueError(f"pool_over must be one of {', '.join(POOL_OVER)}, not {self.pool_over!r}")
         if not 0 < self.max_sound_seconds < math.inf:
             raise ValueError(f"max_sound_seconds must be above 0, not {self.max_sound_seconds}")
         _ = self.video_sampling  # checks its own fields
@@ -240,7 +251,8 @@ class OmniSentProcessor(ProcessorMixin):
 
         Returns:
             input_ids (T,), position_ids (3, T); with audio input_features (mel bins, M); with video pixel_values_videos
-            (P, patch values) and video_grid_thw (1, 3). Also `clip_id`, and `warning` if a file is only partly readable.
+            (P, patch values) and video_grid_thw (1, 3); with `pool_over="clip"` clip_mask (T,). Also `clip_id`, and `warning` if a
+            file is only partly readable.
 
         Raises:
             ClipError: naming the clip.
@@ -249,7 +261,7 @@ class OmniSentProcessor(ProcessorMixin):
         clip_id = _clip_id(clip)
         try:
             text, before = self._texts(clip) if "text" in used else (None, None)
-            media = _read_clip(clip, used, self.video_sampling, self.max_sound_seconds)
+            media = read_clip(clip, used, self.video_sampling, self.max_sound_seconds)
         except OmniSentError as error:
             raise ClipError(str(error), clip_id) from error
         encoded: dict[str, Any] = self.assemble(text, media, before=before)
@@ -289,11 +301,27 @@ class OmniSentProcessor(ProcessorMixin):
         if media.frames is not None:
             encoded["pixel_values_videos"], grid = layout.patches(media.frames)
             encoded["video_grid_thw"] = grid
-        ids = self.tokenizer(self.prompt(text, before, video=grid is not None, audio=bool(mel_frames)))["input_ids"]
+        prompt = self.prompt(text, before, video=grid is not None, audio=bool(mel_frames))
+        ids = self.tokenizer(prompt)["input_ids"]
         sizes = (self.tokenizer, mel_frames, grid, media.seconds_per_frame_pair)
         input_ids = torch.tensor(layout.expand(ids, *sizes))  # (T,)
         positions = layout.position_ids(input_ids, *sizes)
+        if self.pool_over == "clip":
+            encoded["clip_mask"] = self._clip_mask(input_ids, prompt, text, before)
         return {"input_ids": input_ids, "position_ids": positions, **encoded}
+
+    def _clip_mask(self, input_ids: torch.Tensor, prompt: str, text: str | None, before: str | None) -> torch.Tensor:
+        """1 for the tokens (T,) of transcript, audio and video, 0 for the rest of the prompt."""
+        media = (self.tokenizer.audio_token_id, self.tokenizer.video_token_id)
+        mask = torch.isin(input_ids, torch.tensor(media))
+        if text is not None:
+            words = self._words(text, before)
+            after = len(self.transcript_template.rpartition("{text}")[2]) + len("\n") + len(self.instruction)
+            end = prompt.rindex(words) + len(words) - after
+            # Media come before the words, so the transcript's tokens are counted from the end of the prompt.
+            offsets = self.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+            mask[-len(offsets) :] |= torch.tensor([first < end and last > end - len(text) for first, last in offsets])
+        return mask.long()
 
     def pad(self, encoded: Sequence[Mapping[str, Any]], *, padding_side: str = "left") -> BatchFeature:
         """Pad B encoded clips to a batch; precomputed `audio_embeds` and `video_embeds` (tokens, H) are joined too.
@@ -314,13 +342,22 @@ class OmniSentProcessor(ProcessorMixin):
             content.append({"type": "video", "video": ""})
         elif audio:
             content.append({"type": "audio", "audio": ""})
-        lines = [] if before is None else [self.context_template.replace("{text}", before)]
-        lines += [] if text is None else [self.transcript_template.replace("{text}", text)]
-        content.append({"type": "text", "text": "\n".join([*lines, self.instruction])})
+        content.append({"type": "text", "text": self._words(text, before)})
         system = {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]}
-        prompt = self._chat([system, {"role": "user", "content": content}], add_generation_prompt=True)
+        turns = [system]
+        for said, answer in self.examples:
+            said = plain_text(said, self.text_case) or ""
+            for role, words in (("user", self._words(said, None)), ("assistant", answer)):
+                turns.append({"role": role, "content": [{"type": "text", "text": words}]})
+        prompt = self._chat([*turns, {"role": "user", "content": content}], add_generation_prompt=True)
         # Without a system message, the official template would write a system turn of its own.
         return prompt if self.system_prompt else prompt.removeprefix(self._chat([system]))
+
+    def _words(self, text: str | None, before: str | None) -> str:
+        """The text of the user turn: preceding transcripts, transcript and instruction."""
+        lines = [] if before is None else [self.context_template.replace("{text}", before)]
+        lines += [] if text is None else [self.transcript_template.replace("{text}", text)]
+        return "\n".join([*lines, self.instruction])
 
     def _chat(self, messages: list[dict], **options: Any) -> str:
         return self.tokenizer.apply_chat_template(messages, chat_template=self.chat_template, tokenize=False, **options)
@@ -346,40 +383,6 @@ def check_modalities(modalities: Sequence[str]) -> list[str]:
 
 def _clip_id(clip: Mapping[str, Any]) -> str:
     return str(clip.get("id") or clip.get("video") or clip.get("audio") or "without id")
-
-
-def _read_clip(
-    clip: Mapping[str, Any], modalities: Sequence[str], sampling: VideoSampling, max_sound_seconds: float
-) -> ClipMedia:
-    """The frames and audio samples of the given modalities; each `None` if the clip has none."""
-    video, audio = clip.get("video"), clip.get("audio")
-    own_audio = video is not None and audio is None and "audio" in modalities
-    frames, pair_seconds, samples, duration = None, None, None, 0.0
-    warnings: list[str] = []
-    segment = (clip.get("start"), clip.get("end"))
-    if video is not None and ("video" in modalities or own_audio):
-        rules: dict[str, Any] = {"sampling": sampling, "max_sound_seconds": max_sound_seconds}
-        media = _read_file(video, *segment, video="video" in modalities, audio=own_audio, **rules)
-        frames, pair_seconds = media.frames, media.seconds_per_frame_pair
-        samples, duration = media.audio, media.duration
-        warnings += [media.warning] if media.warning else []
-    if audio is not None and "audio" in modalities:
-        media = _read_file(audio, *segment, video=False, audio=True, max_sound_seconds=max_sound_seconds)
-        samples, duration = media.audio, max(duration, media.duration)
-        warnings += [media.warning] if media.warning else []
-    return ClipMedia(frames, pair_seconds, samples, duration, "; ".join(warnings) or None)
-
-
-def _read_file(
-    file: str | os.PathLike | LongMedia, start: float | None, end: float | None, **options: Any
-) -> ClipMedia:
-    """A whole file, or a segment of it."""
-    if isinstance(file, LongMedia):
-        return file.read(start or 0.0, end, **options)
-    if start is None and end is None:
-        return read_media(file, **options)
-    with LongMedia(file) as media:
-        return media.read(start or 0.0, end, **options)
 
 
 # Every setting of a processor, with its default: the arguments of the class that are not parts of the base model's processor.

@@ -22,7 +22,15 @@ from transformers.utils import logging
 OfficialProcessor: TypeAlias = Qwen2_5OmniProcessor
 MEL_FRAMES_PER_SECOND = 100
 TOWER_INPUTS = ("input_features", "feature_attention_mask", "pixel_values_videos", "video_grid_thw")
-MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", *TOWER_INPUTS, "audio_embeds", "video_embeds")
+MODEL_INPUTS = (
+    "input_ids",
+    "attention_mask",
+    "position_ids",
+    *TOWER_INPUTS,
+    "audio_embeds",
+    "video_embeds",
+    "clip_mask",
+)
 
 
 @dataclass(frozen=True)
@@ -168,6 +176,11 @@ class InputLayout:
             attention_mask[row, span] = 1
             position_ids[:, row, span] = clip["position_ids"]
         batch = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        if "clip_mask" in encoded[0]:
+            batch["clip_mask"] = torch.zeros(rows, columns, dtype=torch.long)
+            for row, (clip, length) in enumerate(zip(encoded, lengths, strict=True)):
+                start = 0 if padding_side == "right" else columns - length
+                batch["clip_mask"][row, start : start + length] = clip["clip_mask"]
         spectra = [clip["input_features"] for clip in encoded if "input_features" in clip]
         if spectra:
             longest = max(spectrum.shape[1] for spectrum in spectra)

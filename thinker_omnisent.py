@@ -5,10 +5,11 @@ Only this file and thinker_inputs_omnisent.py know the model family. Knows no he
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -113,6 +114,44 @@ def embed_clips(
         if name in features:
             embeds = _fill(embeds, input_ids == token, features[name])
     return embeds
+
+
+def read_layers(
+    thinker: Thinker,
+    read: Callable[[torch.Tensor | None, int, torch.Tensor], torch.Tensor | None],
+    **inputs: Any,
+) -> torch.Tensor:
+    """Run the language model once and read the states (B, T, H) of its layers as they come, without keeping them all.
+
+    In training mode they are kept, as autograd keeps them in any case.
+
+    Args:
+        thinker: the headless Thinker.
+        read: of what was read so far, a layer's index (0 for the embeddings) and its states, the last one after the final norm;
+            returns what is read now.
+        **inputs: of the language model.
+    """
+    language_model = thinker.language_model
+    if language_model.training:
+        states = language_model(**inputs, use_cache=False, output_hidden_states=True).hidden_states
+        found = None
+        for layer, one in enumerate(states):
+            found = read(found, layer, one)
+        return cast(torch.Tensor, found)
+    found = read(None, 0, inputs["inputs_embeds"])
+
+    def read_next(layer: int, module: nn.Module, given: Any, states: torch.Tensor) -> None:
+        nonlocal found
+        found = read(found, layer, states)
+
+    before_last = enumerate(language_model.layers[:-1], start=1)
+    hooks = [module.register_forward_hook(partial(read_next, layer)) for layer, module in before_last]
+    try:
+        last = language_model(**inputs, use_cache=False).last_hidden_state
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return cast(torch.Tensor, read(found, len(language_model.layers), last))
 
 
 def _frozen(tower: nn.Module) -> AbstractContextManager[None]:

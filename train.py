@@ -34,17 +34,17 @@ logger = logging.getLogger("omnisent.train")
 
 
 def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrainingArguments) -> dict:
-    """One run: train (unless `evaluate_only`), predict the test split, save; returns the contents of metrics.json."""
+    """One run: train (unless `evaluate_only`), predict, save; returns the contents of metrics.json."""
     folder, resumed = args.folder, run_folder.checkpoint_to_resume(args)
     leave_cores_to_workers(args)
     check_adapter(model_args, dataset_facts(data_args.dataset).score_range, training=not args.evaluate_only)
     data = prepare_data(model_args, data_args, args)
     if args.should_save:
-        run_folder.begin(folder)
+        run_folder.begin(folder, resumed=resumed is not None)
         run_folder.write_config(folder, model_args, data_args, args)
         run_folder.write_environment(folder, data.clips)
-    trainer, test = build_trainer(model_args, data_args, args, data)
-    outcome = train_and_predict(trainer, test, resumed)
+    trainer, datasets = build_trainer(model_args, data_args, args, data)
+    outcome = train_and_predict(trainer, datasets, resumed)
     metrics = run_metrics(outcome, trainer.model, data, model_args, args)
     if args.should_save:
         if not args.evaluate_only:
@@ -53,38 +53,46 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
             save_bundle(folder, trainer.model, data.processor)
         del trainer  # frees its model before the bundle is loaded
         check_saved_bundle(folder, outcome, data, model_args, args)
-        metrics = write_results(folder, outcome, data, metrics)
+        metrics = write_results(folder, outcome, metrics)
         print(summary(folder, metrics, trained=not args.evaluate_only))
     return metrics
 
 
-def train_and_predict(trainer: SentimentTrainer, test: ClipDataset, resumed: str | None) -> Outcome:
-    """Train (unless `evaluate_only`), calibrate on the validation split, and predict the test split."""
-    config, valid, valid_scores = trainer.model.config, trainer.eval_dataset, None
+def train_and_predict(trainer: SentimentTrainer, datasets: dict[str, ClipDataset], resumed: str | None) -> Outcome:
+    """Train (unless `evaluate_only`), predict and calibrate on the validation split, and predict the evaluated split."""
+    config, args = trainer.model.config, trainer.args
     keeps_calibration = trainer.readout.saves_bundle
     calibration = config.calibration if keeps_calibration else None  # of the bundle in `adapter`
-    if not trainer.args.evaluate_only:
+    if not args.evaluate_only:
         if keeps_calibration:
             config.calibration = None  # checkpoints will have other weights, so other residuals
         trainer.train(resume_from_checkpoint=resumed)
+        trainer.keep_final_of_others()
         trainer.save_state()
-        valid_scores = trainer.readout.scores(trainer.predict_clips(valid, "valid"))
-        calibration = calibrate(valid_scores, valid.clips)
+    used = {split: datasets[split] for split in dict.fromkeys(("valid", args.evaluate))}
+    predictions, seconds = {}, 0.0
+    for split, dataset in used.items():
+        started = time.perf_counter()
+        predictions[split] = trainer.predict_clips(dataset, split)
+        seconds = time.perf_counter() - started
+    if not args.evaluate_only:
+        calibration = calibrate(trainer.readout.scores(predictions["valid"]), datasets["valid"].clips)
         if keeps_calibration:
             config.calibration = calibration
-    started = time.perf_counter()
-    predictions = trainer.predict_clips(test, "test")
-    return Outcome(trainer.readout, test, predictions, time.perf_counter() - started, calibration, valid_scores)
+    return Outcome(
+        trainer.readout, args.evaluate, used, predictions, seconds, calibration, trainer.validation_metrics()
+    )
 
 
 def summary(folder: Path, metrics: dict, *, trained: bool) -> str:
-    """One line for people: the test MAE next to those of the best constant and of one person, and where the results are."""
-    constant = run_folder.constant_mae(folder)
-    human = run_folder.one_person_mae(folder)
+    """One line for people: the MAE next to those of the best constant and of one person, and where the results are."""
+    constant = run_folder.constant_mae(folder, split=metrics["split"])
+    human = run_folder.one_person_mae(folder) if metrics["split"] == "test" else None
     person = "" if human is None else f", {ONE_PERSON} {human:.3f}"
     bundle = f", bundle {folder / 'model'}" if trained else ""
     return (
-        f"test MAE {metrics['mae']:.3f}, constant (train median) {constant:.3f}, ratio {metrics['mae'] / constant:.2f}{person}; "
+        f"{metrics['split']} MAE {metrics['mae']:.3f}, constant (train median) {constant:.3f}, ratio"
+        f" {metrics['mae'] / constant:.2f}{person}; "
         f"run folder {folder}{bundle}"
     )
 

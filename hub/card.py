@@ -91,6 +91,7 @@ def model_card(
             if modality in modalities
         ],
         "example": json.dumps(_example(modalities)),
+        "states": _states(config),
         "thinker": f"{text_model}, a text model in the layout of {THINKER}" if text_model else THINKER,
         "base_model": base_model,
         "base": _base(base_model or bundle["base_model"], base_revision or bundle.get("base_revision"), text_model),
@@ -158,6 +159,16 @@ def _expresser(modalities: Sequence[str]) -> str:
     if list(modalities) == ["text"]:
         return "a text expresses"
     return f"a speaker expresses in {'a video' if 'video' in modalities else 'an audio'} clip"
+
+
+def _states(config: Mapping[str, str]) -> str:
+    """Which hidden states the head reads, by a run's settings."""
+    layers, pooling = config["layers"], config["pooling"]
+    layer = {"last": "the final-layer hidden state", "mix": "a mix of all layers' hidden states"}
+    tokens = "tokens of the clip" if config["pool_over"] == "clip" else "tokens"
+    over = {"last": "of the last token", "mean": f"averaged over the {tokens}"}
+    where = layer.get(layers, f"the hidden state of layer {layers}")
+    return f"{where} {over.get(pooling, f'averaged over the {tokens} with learnt weights')}"
 
 
 def _example(modalities: Sequence[str]) -> dict[str, str]:

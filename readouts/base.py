@@ -5,7 +5,7 @@ Backbone, prompt, data, adapter, trainer and metrics are shared, so two runs tha
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,14 @@ from transformers import PreTrainedTokenizerBase
 
 from ..adapter_omnisent import AdaptedThinker
 from ..evaluation.metrics import Numbers, msa_metrics
-from ..heads_omnisent import LabelScale
+from ..losses_omnisent import LabelScale
+
+SIGN_METRICS = (
+    "acc_2_has0",
+    "acc_2_non0",
+    "acc_2",
+)  # which change if a written "-0.0" is negative, and "+0.0" positive
+TINY = 1e-9
 
 
 @dataclass(frozen=True)
@@ -46,10 +53,14 @@ class Predictions:
     Attributes:
         raw: (n,) label units, before clipping; nan where a generated answer contains no number.
         answers: the n generated texts; `None` if the readout generates none, and then every value is finite.
+        last_numbers: (n,) the last number of each text, where `raw` is the first; `None` without texts.
+        legal_mass: (n,) the probability of all answers that count; `None` if it is not computed.
     """
 
     raw: np.ndarray
     answers: list[str] | None = None
+    last_numbers: np.ndarray | None = None
+    legal_mass: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -63,10 +74,12 @@ class Readout(ABC):
         decoding: how a generated answer becomes a score; `None` if none is generated.
         model_fields: settings that its model is built with, besides those of backbone and adapter.
         decoding_fields: settings that its outputs are decoded with.
+        training_fields: settings that say what it is trained for, besides those of its model.
         learning_rate_field: the setting with the adapter's learning rate; if that is unset, `learning_rate` is used.
         saves_bundle: whether a saved model is a complete bundle, with base model, scale and calibration.
         uses_lm_head: whether it uses the base model's lm_head instead of a head, so it also works zero-shot.
         gives_loss: whether evaluation reports a loss.
+        reads: what `predict` returns; readouts of one model with the same name can decode the same outputs.
     """
 
     score_range: tuple[float, float]
@@ -75,10 +88,12 @@ class Readout(ABC):
     decoding: ClassVar[str | None] = None
     model_fields: ClassVar[tuple[str, ...]] = ()
     decoding_fields: ClassVar[tuple[str, ...]] = ()
+    training_fields: ClassVar[tuple[str, ...]] = ()
     learning_rate_field: ClassVar[str] = "learning_rate"
     saves_bundle: ClassVar[bool] = False
     uses_lm_head: ClassVar[bool] = False
     gives_loss: ClassVar[bool] = False
+    reads: ClassVar[str] = "scores"
 
     @classmethod
     def build(
@@ -92,7 +107,7 @@ class Readout(ABC):
         Args:
             score_range: label units.
             tokenizer: the base model's.
-            settings: the values of `decoding_fields`.
+            settings: the values of `decoding_fields` and `training_fields`.
         """
         return cls(score_range)
 
@@ -105,6 +120,14 @@ class Readout(ABC):
     def settings_of_bundle(cls, folder: Path) -> dict[str, Any]:
         """The settings that a bundle in a folder fixes, by field, and its `score_range`; empty if it has only an adapter."""
         return {}
+
+    def objective(self) -> Any | None:
+        """What the model's attribute `objective` is in training; `None` if the model's configuration has its loss."""
+        return None
+
+    def other_decodings(self) -> "list[Readout]":
+        """Readouts that decode the same model in another way; in training, each keeps its own best checkpoint."""
+        return []
 
     def training_inputs(self, label: float) -> dict[str, torch.Tensor]:
         """Training inputs of a clip besides its label; empty unless the readout generates an answer."""
@@ -136,7 +159,8 @@ class Readout(ABC):
         return np.where(unparsable, 0.0, predictions.raw).clip(*self.score_range)
 
     def metrics(self, predictions: Predictions, labels: Numbers, convention: str) -> dict[str, float | str | None]:
-        """The field's metrics of the scores, and the rates of unparsable answers and of predictions out of range.
+        """The field's metrics of the scores, and of answers: the rates of those that are unparsable, out of range or exactly 0, the
+        MAE by the last number instead of the first, Acc-2 by the written sign of 0, and the probability of all answers.
 
         Args:
             predictions: for n clips.
@@ -155,4 +179,14 @@ class Readout(ABC):
             errors = np.abs(scores - labels)[parsable]
             metrics["unparsable_rate"] = float(np.mean(~parsable))
             metrics["mae_parsable"] = float(errors.mean()) if parsable.any() else None
+        if predictions.last_numbers is not None or predictions.legal_mass is not None:
+            metrics["zero_rate"] = float(np.mean(predictions.raw == 0))
+        if predictions.last_numbers is not None:
+            last = self.scores(replace(predictions, raw=predictions.last_numbers))
+            metrics["mae_last_number"] = float(np.abs(last - labels).mean())
+            signed = np.where(predictions.raw == 0, np.copysign(TINY, predictions.raw), scores)
+            with_sign = msa_metrics(signed, labels, convention=convention)
+            metrics |= {f"{key}_written_sign": with_sign[key] for key in SIGN_METRICS if key in with_sign}
+        if predictions.legal_mass is not None:
+            metrics["legal_mass"] = float(predictions.legal_mass.mean())
         return metrics

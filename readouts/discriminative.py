@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..configuration_omnisent import OmniSentConfig
+from ..losses_omnisent import LOSSES
 from ..modeling_omnisent import OmniForSentimentRegression
 from .base import ModelSource, Predictions, Readout
 
@@ -22,7 +23,10 @@ class DiscriminativeReadout(Readout):
 
     name: ClassVar[str] = "discriminative"
     summary: ClassVar[str] = "regression head on the hidden state"
-    model_fields: ClassVar[tuple[str, ...]] = ("pooling", "head", "head_hidden_size", "head_dropout", "loss")
+    model_fields: ClassVar[tuple[str, ...]] = (
+        *("layers", "pooling", "pool_over"),
+        *("head", "head_hidden_size", "head_dropout", "loss", "bins"),
+    )
     saves_bundle: ClassVar[bool] = True
     gives_loss: ClassVar[bool] = True
 
@@ -45,6 +49,10 @@ class DiscriminativeReadout(Readout):
             )
         model = OmniForSentimentRegression.from_pretrained(source.bundle, **loading)
         config = model.config
+        if LOSSES[settings["loss"]].outputs(config.bins) != LOSSES[config.loss].outputs(config.bins):
+            raise ValueError(
+                f"loss {settings['loss']} does not fit the head of {source.bundle}, which was trained with {config.loss}"
+            )
         config.loss, config.head_dropout = settings["loss"], settings["head_dropout"]
         model.score.set_dropout(config.head_dropout)
         if (config.score_min, config.score_max) != (scale.low, scale.high):
@@ -59,9 +67,10 @@ class DiscriminativeReadout(Readout):
         config = OmniSentConfig.from_pretrained(folder)
         fixed: dict[str, Any] = {
             "score_range": (config.score_min, config.score_max),
-            "pooling": config.pooling,
-            "head": config.head,
+            **{name: getattr(config, name) for name in ("layers", "pooling", "pool_over", "head")},
         }
+        if LOSSES[config.loss].centres(config.label_scale, config.bins) is not None:
+            fixed |= {"loss": config.loss, "bins": config.bins}
         if config.head != "linear":  # which has no hidden layer
             fixed["head_hidden_size"] = config.head_hidden_size
         return fixed
@@ -69,9 +78,9 @@ class DiscriminativeReadout(Readout):
     def predict(
         self, model: OmniForSentimentRegression, batch: Mapping[str, Any]
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Loss and de-normalised logits (B,), label units."""
+        """Loss and scores (B,) before clipping, label units."""
         output = model(**batch)
-        return output.loss, model.config.label_scale.to_label_units(output.logits)
+        return output.loss, model.unclipped_scores(output.logits)
 
     def decode(self, outputs: np.ndarray) -> Predictions:
         return Predictions(outputs)

@@ -3,12 +3,14 @@
 import csv
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import omnisent
@@ -24,10 +26,14 @@ from omnisent.evaluation.metrics import METRICS, Metric, msa_metrics
 from omnisent.experiments.baseline_run import run_baseline
 from omnisent.experiments.baselines import BASELINES, Baseline
 from omnisent.experiments.report import STUDIES, write_report
-from omnisent.heads_omnisent import HEADS, LOSSES, POOLINGS
+from omnisent.heads_omnisent import HEADS, POOLINGS
+from omnisent.losses_omnisent import LOSSES, BinnedLoss, LabelScale, PointLoss
 from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.readouts.answer_tree import Answers
 from omnisent.readouts.catalog import READOUTS
 from omnisent.readouts.discriminative import DiscriminativeReadout
+from omnisent.readouts.generative import DECODINGS, DistributionReadout
+from omnisent.readouts.generative_losses import GENERATIVE_LOSSES, GenerativeLoss
 from omnisent.scoring.job import score
 from omnisent.scoring.options import ScoreOptions
 from omnisent.thinker_omnisent import PUBLISHED_THINKERS
@@ -69,23 +75,48 @@ def test_add_metric(monkeypatch, text_run):
     assert json.loads((folder / "metrics.json").read_text())["bias"] == metrics["bias"] >= 0
 
 
-def test_add_loss(monkeypatch, text_run, processor):
+def test_add_loss_on_one_number(monkeypatch, text_run, processor):
     calls = []
 
     def cubic(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         calls.append(len(labels))
         return (logits - labels).abs().pow(3).mean()
 
-    monkeypatch.setitem(LOSSES, "cubic", cubic)
+    monkeypatch.setitem(LOSSES, "cubic", PointLoss(cubic))
     _, folder = text_run("--loss", "cubic")
     assert calls
     assert OmniForSentimentRegression.from_pretrained(folder / "model").config.loss == "cubic"
 
 
+def test_add_loss_with_a_distribution(monkeypatch, text_run, processor):
+    class Histogram(BinnedLoss):
+        """Cross-entropy with the bin whose centre is nearest."""
+
+        def outputs(self, bins: int) -> int:
+            return bins
+
+        def centres(self, scale: LabelScale, bins: int) -> torch.Tensor:
+            return torch.linspace(scale.low, scale.high, bins)
+
+        def loss(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
+            nearest = (self.centres(scale, bins) - labels[:, None]).abs().argmin(1)
+            return nn.functional.cross_entropy(outputs, nearest)
+
+        def distribution(self, outputs: torch.Tensor) -> torch.Tensor:
+            return outputs.softmax(-1)
+
+    monkeypatch.setitem(LOSSES, "histogram", Histogram())
+    _, folder = text_run("--loss", "histogram", "--bins", "13")
+    model = OmniForSentimentRegression.from_pretrained(folder / "model")
+    output = model(**processor([{"text": "It was good."}, {"text": "It was not good at all."}]))
+    assert output.distribution.shape == (2, 13)
+    assert torch.allclose(output.scores, output.distribution @ model.bin_centres)
+
+
 def test_add_head(monkeypatch, text_run):
-    def deep(width: int, hidden_size: int, dropout: float) -> nn.Module:
+    def deep(width: int, hidden_size: int, dropout: float, outputs: int) -> nn.Module:
         return nn.Sequential(
-            nn.Linear(width, hidden_size), nn.Tanh(), nn.Linear(hidden_size, 7), nn.Tanh(), nn.Linear(7, 1)
+            nn.Linear(width, hidden_size), nn.Tanh(), nn.Linear(hidden_size, 7), nn.Tanh(), nn.Linear(7, outputs)
         )
 
     monkeypatch.setitem(HEADS, "deep", deep)
@@ -96,17 +127,58 @@ def test_add_head(monkeypatch, text_run):
 
 
 def test_add_pooling(monkeypatch, text_run, processor):
-    def mean(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        mask = attention_mask.unsqueeze(-1).to(hidden.device, hidden.dtype)
-        return (hidden * mask).sum(1) / mask.sum(1)
+    class Gated(nn.Module):
+        """The largest value of each dimension over the tokens, times a learnt gate."""
 
-    monkeypatch.setitem(POOLINGS, "mean", mean)
-    _, folder = text_run("--pooling", "mean")
+        def __init__(self, width: int):
+            super().__init__()
+            self.gate = nn.Parameter(torch.ones(width))
+
+        def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return hidden.masked_fill(mask[..., None] == 0, -torch.inf).amax(1) * self.gate
+
+    monkeypatch.setitem(POOLINGS, "gated", Gated)
+    _, folder = text_run("--pooling", "gated")
+    assert "pool.gate" in load_file(folder / "model" / "head.safetensors")
     model = OmniForSentimentRegression.from_pretrained(folder / "model")
     batch = processor([{"text": "It was good."}, {"text": "It was not good at all, and I left early."}])
-    averaged = model(**batch).scores
-    model.config.pooling = "last"
-    assert not torch.equal(averaged, model(**batch).scores)
+    gated = model(**batch).scores
+    with torch.no_grad():
+        model.score.pool.gate.zero_()
+    assert not torch.equal(gated, model(**batch).scores)
+
+
+def test_add_generative_loss(monkeypatch, text_run):
+    class Squared(GenerativeLoss):
+        """Squared error of the mean over all answers."""
+
+        def __init__(self, answers: Answers):
+            self.answers = answers
+
+        def __call__(self, model, answer_ids, labels, **prompts):
+            found = self.answers.of_values(model.answer_log_probabilities(self.answers.tree, **prompts))
+            return nn.functional.mse_loss(found.softmax(-1) @ self.answers.values, labels)
+
+    monkeypatch.setitem(GENERATIVE_LOSSES, "squared", lambda grid, tokenizer: Squared(Answers.of(grid, tokenizer)))
+    metrics, folder = text_run("--readout", "generative", "--generative_loss", "squared", "--decoding", "expected")
+    assert metrics["legal_mass"] > 0
+    log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    assert log[0]["loss"] < 9 * metrics["n"]
+
+
+def test_add_decoding(monkeypatch, text_run):
+    @dataclass(frozen=True)
+    class Likeliest(DistributionReadout):
+        decoding = "likeliest"
+
+        def figure(self, probabilities: np.ndarray) -> np.ndarray:
+            return np.array(self.grid.values)[probabilities.argmax(1)]
+
+    monkeypatch.setitem(DECODINGS, "likeliest", Likeliest)
+    metrics, folder = text_run("--readout", "generative", "--decoding", "likeliest")
+    assert metrics["decoding"] == "likeliest"
+    assert all(abs(score * 10 - round(score * 10)) < 1e-9 for score in read_predictions(folder)["score"])
+    assert sorted(path.name for path in (folder / "best").iterdir()) == ["expected", "greedy", "median"]
 
 
 def test_add_readout(monkeypatch, text_run):

@@ -262,6 +262,24 @@ def test_the_prompt_is_a_chat_turn_with_media_first(processor):
     assert prompt.endswith("<|im_start|>assistant\n")
 
 
+def test_examples_come_first_as_turns_of_the_chat_and_are_kept_in_the_bundle(tiny_backbone, tmp_path):
+    examples = [["I LOVED IT.", "+2.0"], ["It was bad.", "-1.5"]]
+    ours = OmniSentProcessor.from_base(
+        tiny_backbone, modalities=["text"], examples=examples, text_case="sentence", pool_over="clip"
+    )
+    prompt = ours.prompt("So good.", video=False, audio=False)
+    turns = [turn.partition("\n") for turn in prompt.split("<|im_start|>")[1:]]
+    assert [role for role, _, _ in turns] == ["system", "user", "assistant", "user", "assistant", "user", "assistant"]
+    assert turns[1][2].startswith('The speaker says: "I loved it."\n')
+    assert turns[2][2] == "+2.0<|im_end|>\n"
+    encoded = ours.encode({"text": "So good."})
+    assert ours.tokenizer.decode(encoded["input_ids"][encoded["clip_mask"] == 1]).strip(' "') == "So good."
+    ours.save_pretrained(tmp_path)
+    assert OmniSentProcessor.from_pretrained(tmp_path).prompt("So good.", video=False, audio=False) == prompt
+    with pytest.raises(ValueError, match="examples must be pairs"):
+        OmniSentProcessor.from_base(tiny_backbone, examples=["so"])
+
+
 def test_loading_a_bundle_by_the_class_asks_nothing_on_the_terminal(model, processor, tmp_path, monkeypatch):
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)

@@ -37,7 +37,8 @@ def test_a_run_leaves_a_complete_folder(settings, tmp_path, planted_clips, capsy
     folder = tmp_path / "run"
     metrics = json.loads((folder / "metrics.json").read_text())
     measured = [key for key, metric in METRICS.items() if "mosi" in metric.formulas]
-    assert list(metrics) == [*KEYS_BEFORE, *measured, *KEYS_AFTER]
+    of_valid = [f"valid_{key}" for key in (*measured, "out_of_range_rate")]
+    assert list(metrics) == [*KEYS_BEFORE, *measured, *KEYS_AFTER, *of_valid]
     test = [clip for clip in planted_clips if clip.split == "test"]
     assert (metrics["n"], metrics["split"], metrics["readout"]) == (len(test), "test", "discriminative")
     with (folder / "predictions.csv").open(newline="") as file:

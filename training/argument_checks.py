@@ -23,6 +23,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.hf_argparser import string_to_bool
 from transformers.trainer_pt_utils import AcceleratorConfig
 
+from ..losses_omnisent import FEWEST_BINS
 from .error_line import error_line
 from .field_names import unknown_name
 
@@ -45,8 +46,11 @@ _SEED: Range = ("from 0 to 4294967295", lambda value: 0 <= value < 2**32)
 _STEPS: Range = ("a whole number, or a fraction of all steps below 1", lambda v: 0 < v < 1 or (v >= 1 and v == int(v)))
 RANGES: dict[str, Range] = {
     "max_new_tokens": _AT_LEAST_1,
+    "answer_step": _ABOVE_0,
     "head_hidden_size": _AT_LEAST_1,
     "head_dropout": _BELOW_1,
+    "shots": _AT_LEAST_0,
+    "bins": (f"at least {FEWEST_BINS}", lambda value: value >= FEWEST_BINS),
     "lora_r": _AT_LEAST_1,
     "lora_alpha": _AT_LEAST_1,
     "lora_dropout": _BELOW_1,

@@ -20,7 +20,9 @@ from transformers.training_args import DebugOption
 
 from ..data.catalog import dataset_facts
 from ..evaluation.metrics import METRICS
+from ..heads_omnisent import LAYERS
 from ..processing_omnisent import MODALITIES
+from ..readouts.answers import AnswerGrid
 from ..readouts.base import Predictions
 from ..readouts.catalog import READOUTS
 from .argument_checks import SettingError, as_yaml
@@ -60,7 +62,7 @@ def lower_is_better(metric_name: str) -> bool:
 
 def metric_names(readout: str, decoding: str, convention: str) -> list[str]:
     """The metrics of a readout's evaluation, any of which can select the best checkpoint."""
-    built = READOUTS[readout].build((-1.0, 1.0), None, {"decoding": decoding, "max_new_tokens": 1})
+    built = READOUTS[readout].build((-1.0, 1.0), None, {"decoding": decoding})
     metrics = built.metrics(Predictions(np.array([-0.5, 0.5])), [-0.5, 0.5], convention)
     return [name for name, value in metrics.items() if isinstance(value, float)] + ["loss"] * built.gives_loss
 
@@ -110,6 +112,19 @@ def _lacks_text(template: str | None) -> bool:
     return template is not None and "{text}" not in template
 
 
+def _keeps_other_decodings(v: SimpleNamespace) -> bool:
+    return v.load_best_model_at_end and not v.evaluate_only
+
+
+def _no_grid(step: float, score_range: tuple[float, float]) -> str | None:
+    """Why there is no grid of answers with a step; `None` if there is one."""
+    try:
+        AnswerGrid(*score_range, step)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _on_cpu(v: SimpleNamespace) -> bool:
     return v.use_cpu or not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
 
@@ -134,6 +149,11 @@ RULES = (
         lambda v: v.genres is not None and _not_a_choice(v.genres, dataset_facts(v.dataset).genres),
         lambda v: _expected_genres(dataset_facts(v.dataset).genres),
     ),
+    Rule(
+        ("layers",),
+        lambda v: v.layers not in LAYERS and not v.layers.isdecimal(),
+        f"expected {', '.join(LAYERS)}, or the index of a layer, from 0 for the token embeddings",
+    ),
     Rule(("min_frames", "max_frames"), lambda v: v.min_frames > v.max_frames, "the first must not be above the second"),
     Rule(("min_pixels", "max_pixels"), lambda v: v.min_pixels > v.max_pixels, "the first must not be above the second"),
     Rule(("transcript_template",), lambda v: _lacks_text(v.transcript_template), _TEMPLATE),
@@ -144,6 +164,16 @@ RULES = (
         "preceding transcripts are text; add text to modalities, or set context_clips to 0",
     ),
     Rule(
+        ("shots", "modalities"),
+        lambda v: v.shots > 0 and "text" not in v.modalities,
+        "the examples are transcripts; add text to modalities, or set shots to 0",
+    ),
+    Rule(
+        ("shots", "evaluate_only"),
+        lambda v: v.shots > 0 and not v.evaluate_only,
+        "examples are for runs without training: their clips would be trained with their own answers in the prompt",
+    ),
+    Rule(
         ("base_revision", "base_model"),
         lambda v: v.base_revision is not None and (v.base_model in BUILT_BASE_MODELS or os.path.isdir(v.base_model)),
         "only a Hub id has revisions; leave base_revision out",
@@ -152,6 +182,21 @@ RULES = (
         ("attn_implementation", "dtype"),
         lambda v: v.attn_implementation == "flash_attention_2" and v.dtype == "float32",
         "flash_attention_2 computes only in bfloat16 or float16",
+    ),
+    Rule(
+        ("attn_implementation", "decoding", "generative_loss"),
+        lambda v: (
+            v.readout == "generative"
+            and v.attn_implementation == "flash_attention_2"
+            and (v.decoding != "greedy" or v.generative_loss == "raft" or _keeps_other_decodings(v))
+        ),
+        "the probabilities of all answers need a mask of their own, which flash_attention_2 has not; use sdpa, or decode greedily"
+        " with load_best_model_at_end false",
+    ),
+    Rule(
+        ("answer_step", "dataset"),
+        lambda v: _no_grid(v.answer_step, dataset_facts(v.dataset).score_range),
+        lambda v: str(_no_grid(v.answer_step, dataset_facts(v.dataset).score_range)),
     ),
     Rule(
         ("attn_implementation", "use_cpu"),

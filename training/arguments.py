@@ -15,10 +15,12 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 
 from ..data.catalog import DATASETS
 from ..data.tables import FORMATS
-from ..heads_omnisent import HEADS, LOSSES, POOLINGS
+from ..heads_omnisent import HEADS, POOL_OVER, POOLINGS
+from ..losses_omnisent import LOSSES
 from ..processing_omnisent import MODALITIES, SETTINGS
 from ..readouts.catalog import READOUTS
 from ..readouts.generative import DECODINGS
+from ..readouts.generative_losses import GENERATIVE_LOSSES
 from ..text_omnisent import TEXT_CASES
 from ..thinker_omnisent import LORA_TARGETS
 from .argument_checks import (
@@ -67,17 +69,36 @@ class ModelArguments:
     decoding: str = _one_of(
         DECODINGS,
         "greedy",
-        "generative readout; greedy: parse the generated text; expected: probability-weighted mean of all answers",
+        "generative readout; greedy: parse the generated text; expected, median: of the distribution over all answers",
     )
     max_new_tokens: int = _field(8, "generative readout: token limit of a greedy answer")
+    answer_step: float = _field(0.1, "generative readout: distance between two answers, in label units")
+    generative_loss: str = _one_of(
+        GENERATIVE_LOSSES,
+        "ce",
+        "generative readout; ce: cross-entropy of the answer; ntl: that and the distance of its digits; raft: absolute error of"
+        " the mean over all answers",
+    )
     adapter: str | None = _field(
         None, "Hub id or folder of a bundle, whose adapter (and head) are evaluated or trained further"
     )
-    pooling: str = _one_of(POOLINGS, "last", "hidden states that the head reads; last: of the last non-padding token")
+    layers: str = _field(
+        "last",
+        "layer that the head reads: last, mix (all, with learnt weights), or an index, 0 for the token embeddings",
+    )
+    pooling: str = _one_of(
+        POOLINGS,
+        "last",
+        "states that the head reads: of the last non-padding token, their mean, or a mean with learnt weights",
+    )
+    pool_over: str = _one_of(POOL_OVER, "all", "tokens that pooling reads: all of the prompt, or the clip's own")
     head: str = _one_of(HEADS, "mlp", "regression head")
     head_hidden_size: int = _field(256, "width of the mlp head")
     head_dropout: float = _field(0.2, "dropout of the head")
-    loss: str = _one_of(LOSSES, "l1", "loss on z-scored labels")
+    loss: str = _one_of(
+        LOSSES, "l1", "l1, mse, huber: on z-scored labels; hl_gauss, ordinal: on the probabilities of bins"
+    )
+    bins: int = _field(31, "number of bins, for a loss that has them")
     quantization: str = _one_of(QUANTIZATIONS, "nf4", "nf4 is 4-bit with double quantisation")
     quantize_towers: bool = _field(True, "quantise the audio and vision towers as well")
     dtype: str = _one_of(DTYPES, "bfloat16", "number format of unquantised weights and of the computation")
@@ -130,6 +151,7 @@ class DataArguments:
     context_clips: int = _field(
         SETTINGS["context_clips"], "number of preceding transcripts (same video, same split) in the prompt"
     )
+    shots: int = _field(0, "zero-shot: transcripts of training clips that come first with their answers")
     text_case: str = _one_of(
         TEXT_CASES,
         SETTINGS["text_case"],
@@ -152,8 +174,9 @@ class OmniSentTrainingArguments(TrainingArguments):
     _argument_group_name = "training (transformers' TrainingArguments, with the defaults of omnisent)"
 
     output_dir: str | None = _field("runs/train", "the run folder")
-    evaluate_only: bool = _field(
-        False, "score the test split without training: with `adapter`, or zero-shot with the base model"
+    evaluate_only: bool = _field(False, "score without training: with `adapter`, or zero-shot with the base model")
+    evaluate: str = _one_of(
+        ("test", "valid"), "test", "split whose metrics are the run's result; valid: the test split is not touched"
     )
     learning_rate: float = _field(2e-4, "learning rate of the adapter")
     generative_learning_rate: float | None = _field(
@@ -306,7 +329,19 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; give a YAML file, or one of {', '.join(shipped_configs())}")
     try:
-        config = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        return read_fields(read_mapping(path))
+    except SettingError as error:
+        raise SettingError(error.fields, f"{path}: {error}") from error
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        ValueError: naming the file, when it is not a mapping, or has a key twice.
+    """
+    try:
+        found = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text") from error
     except yaml.MarkedYAMLError as error:
@@ -315,23 +350,29 @@ def read_config(path: str | Path) -> dict[str, Any]:
         ) from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error_line(error)}") from error
-    if config is None:
-        return {}
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: expected `field: value` lines, found a {type(config).__name__}")
+    if found is not None and not isinstance(found, dict):
+        raise ValueError(f"{path}: expected `field: value` lines, found a {type(found).__name__}")
+    return found or {}
+
+
+def read_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a run, as parsed from YAML, converted to their types.
+
+    Raises:
+        SettingError: for an unknown field, or a value of the wrong type.
+    """
     hints = {name: hint for kind in ARGUMENTS for name, hint in get_type_hints(kind).items()}
     choices = {f.name: f.metadata.get("choices") for kind in ARGUMENTS for f in fields(kind)}
     read = {}
-    for name, value in config.items():
+    for name, value in values.items():
         if name not in choices:
-            raise ValueError(f"{path}: {unknown_name(str(name), list(choices))}")
+            raise SettingError([str(name)], unknown_name(str(name), list(choices)))
         if name == "resume_from_checkpoint" and isinstance(value, bool):  # the field takes a folder, or this word
             value = str(value).lower()
-        try:
-            check_supported(name, value)
-            read[name] = converted(name, value, hints[name], choices[name])
-        except SettingError as error:
-            raise SettingError(error.fields, f"{path}: {error}") from error
+        if name == "layers" and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        check_supported(name, value)
+        read[name] = converted(name, value, hints[name], choices[name])
     return read
 
 

@@ -12,7 +12,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 
 from ..adapter_omnisent import ADAPTER_CONFIG_FILE, ADAPTER_DIR, AdaptedThinker
 from ..configuration_omnisent import OmniSentConfig
-from ..heads_omnisent import LabelScale
+from ..losses_omnisent import LabelScale
 from ..modeling_omnisent import bundle_folder
 from ..readouts.base import ModelSource, Readout
 from ..readouts.catalog import READOUTS
@@ -70,7 +70,7 @@ def build_readout(
 ) -> Readout:
     """How this run takes a score from the Thinker; `score_range` is in label units."""
     readout = READOUTS[arguments.readout]
-    settings = {name: getattr(arguments, name) for name in readout.decoding_fields}
+    settings = {name: getattr(arguments, name) for name in (*readout.decoding_fields, *readout.training_fields)}
     return readout.build(score_range, tokenizer, settings)
 
 
@@ -152,7 +152,7 @@ def check_adapter(arguments: ModelArguments, score_range: tuple[float, float], *
             f"adapter: {folder / ADAPTER_DIR} is missing; is {arguments.adapter} a merged model? It has no adapter to use"
         )
     lora = LoraConfig.from_pretrained(folder / ADAPTER_DIR)
-    _check_same_base(arguments, lora.base_model_name_or_path)
+    check_same_base(arguments, lora.base_model_name_or_path)
     presets = [name for name, targets in LORA_TARGETS.items() if _as_set(targets) == _as_set(lora.target_modules)]
     of_bundle = {"lora_r": lora.r, "lora_alpha": lora.lora_alpha, "lora_preset": presets[0] if presets else "another"}
     of_bundle |= READOUTS[arguments.readout].settings_of_bundle(folder)
@@ -169,7 +169,7 @@ def check_adapter(arguments: ModelArguments, score_range: tuple[float, float], *
             )
 
 
-def _check_same_base(arguments: ModelArguments, recorded: str) -> None:
+def check_same_base(arguments: ModelArguments, recorded: str) -> None:
     """Check that an adapter belongs to the base model; a recorded folder that no longer exists is accepted."""
     given = base_model_path(arguments.base_model)
     same = recorded == given

@@ -14,8 +14,9 @@ from .trainer import SentimentTrainer
 
 def build_trainer(
     model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrainingArguments, data: PreparedData
-) -> tuple[SentimentTrainer, ClipDataset]:
-    """The trainer of a run, with its model, and the test split; with a feature cache, the towers' outputs are computed first.
+) -> tuple[SentimentTrainer, dict[str, ClipDataset]]:
+    """The trainer of a run, with its model, and the data set of each split; with a feature cache, the towers' outputs are
+    computed first.
 
     Raises:
         ValueError: for settings that transformers or accelerate refuses.
@@ -25,10 +26,18 @@ def build_trainer(
     cache = open_cache(data_args.feature_cache, model_args, processor) if data_args.feature_cache else None
     datasets = {name: ClipDataset(data.splits[name], processor, readout, cache) for name in SPLITS}
     if cache is not None:
-        used = SPLITS[-1:] if args.evaluate_only else SPLITS
-        fill_cache(cache, model_args, [clip for name in used for clip in datasets[name].inputs], processor, args)
+        used = {"valid", args.evaluate} if args.evaluate_only else {"train", "valid", args.evaluate}
+        fill_cache(
+            cache,
+            model_args,
+            [clip for name in SPLITS if name in used for clip in datasets[name].inputs],
+            processor,
+            args,
+        )
     set_seed(args.seed)  # here, so that a run does not depend on what is already cached
     model = build_model(model_args, **data.scale, device=args.device, towers=cache is None)
+    if (objective := readout.objective()) is not None:
+        model.objective = objective
     with as_setting_error((), "these settings cannot be used together"):
         trainer = SentimentTrainer(
             model=model,
@@ -40,4 +49,4 @@ def build_trainer(
             readout=readout,
             convention=data.facts.convention,
         )
-    return trainer, datasets["test"]
+    return trainer, datasets

@@ -11,6 +11,8 @@ from ..data.catalog import DatasetFacts, dataset_facts
 from ..data.clip import SPLITS, Clip, labels_of
 from ..data.load import load_clips
 from ..processing_omnisent import SETTINGS, OmniSentProcessor, rating_instruction
+from ..readouts.answers import AnswerGrid
+from ..readouts.catalog import READOUTS
 from . import run_folder
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .backbone import base_of, check_towers
@@ -73,6 +75,9 @@ def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: Omn
         )
         check_labels(clips, facts.score_range)
         processor = build_processor(model_args, data_args, facts.score_range)
+        if data_args.shots:
+            grid = AnswerGrid(*facts.score_range, model_args.answer_step)
+            processor.examples = few_shot_examples(clips, data_args.shots, grid)
         clips, bad = drop_bad_clips(clips, processor, data_args, args)
     if data_args.complete_clips:
         complete = [clip for clip in clips if is_complete(clip)]
@@ -97,9 +102,28 @@ def build_processor(
 ) -> OmniSentProcessor:
     """The base model's processor with this run's prompt, modalities and frame budget."""
     given = {name: value for name, value in vars(data_args).items() if name in SETTINGS and value is not None}
+    if "pool_over" in READOUTS[model_args.readout].model_fields:
+        given["pool_over"] = model_args.pool_over
     settings = {"instruction": rating_instruction(*score_range), **given}
     base, revision = base_of(model_args)
     return OmniSentProcessor.from_base(base, revision=revision, **settings)
+
+
+def few_shot_examples(clips: Sequence[Clip], count: int, grid: AnswerGrid) -> list[list[str]]:
+    """Pairs of a training clip's transcript and its label as an answer: those in the middle of `count` equal parts of the clips,
+    sorted by label, and then in the order of the table.
+
+    Raises:
+        ValueError: for fewer training clips with a transcript.
+    """
+    said = [clip for clip in clips if clip.split == "train" and clip.text]
+    if len(said) < count:
+        raise ValueError(
+            f"shots: {count} examples need as many training clips with a transcript; there are {len(said)}"
+        )
+    ranked = sorted(range(len(said)), key=lambda place: float(said[place].label or 0.0))
+    chosen = sorted(ranked[(2 * part + 1) * len(said) // (2 * count)] for part in range(count))
+    return [[str(said[place].text), grid.text(float(said[place].label or 0.0))] for place in chosen]
 
 
 def check_labels(clips: Sequence[Clip], score_range: tuple[float, float]) -> None:

@@ -32,7 +32,7 @@ from .environment import installed_version
 VERSION = 2  # raise when the same clip and settings would give another entry
 # Packages that read files or compute tower outputs; another version may give another entry.
 PACKAGES = ("omnisent", "torch", "transformers", "bitsandbytes", "numpy", "av", "soxr", "qwen-omni-utils")
-LAYOUT = ("input_ids", "position_ids")
+LAYOUT = ("input_ids", "position_ids", "clip_mask")
 SUFFIX = ".safetensors"
 
 logger = logging.getLogger("omnisent.feature_cache")
@@ -60,11 +60,7 @@ class FeatureCache:
 
     def path(self, clip: Mapping[str, Any]) -> Path:
         """The path of a clip's entry, whether it exists or not."""
-        content = {name: clip.get(name) for name in ("text", "context")}
-        content |= {
-            name: clip.get(name) and _file_digest(clip[name], _stamp(clip[name])) for name in ("video", "audio")
-        }
-        name = hashlib.sha256(f"{self.settings}{json.dumps(content)}".encode()).hexdigest()
+        name = hashlib.sha256(f"{self.settings}{json.dumps(clip_content(clip))}".encode()).hexdigest()
         return self.folder / name[:2] / f"{name}{SUFFIX}"
 
     def load(self, clip: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -116,7 +112,19 @@ def open_cache(folder: str | Path, model_args: ModelArguments, processor: OmniSe
             "feature_cache: the adapter changes the audio and vision towers, so their outputs cannot be cached; train with"
             " lora_preset llm, or leave feature_cache out"
         )
-    settings = {
+    return FeatureCache(Path(folder), json.dumps(input_settings(model_args, processor), sort_keys=True, default=str))
+
+
+def clip_content(clip: Mapping[str, Any]) -> dict[str, Any]:
+    """What the inputs of a clip depend on: its texts, and the digests of its files."""
+    content = {name: clip.get(name) for name in ("text", "context")}
+    media = {name: clip.get(name) and _file_digest(clip[name], _stamp(clip[name])) for name in ("video", "audio")}
+    return content | media
+
+
+def input_settings(model_args: ModelArguments, processor: OmniSentProcessor) -> dict[str, Any]:
+    """What the inputs and the states of a frozen model depend on besides the clips."""
+    return {
         "version": VERSION,
         "packages": {name: installed_version(name) for name in PACKAGES},
         "processor": processor.to_dict(),
@@ -128,7 +136,6 @@ def open_cache(folder: str | Path, model_args: ModelArguments, processor: OmniSe
             for name in ("dtype", "quantization", "quantize_towers", "attn_implementation")
         },
     }
-    return FeatureCache(Path(folder), json.dumps(settings, sort_keys=True, default=str))
 
 
 def fill_cache(
@@ -177,7 +184,7 @@ def _compute(
                     f"clip {encoded['clip_id']}: {name} of the towers have NaN or infinite values; it is not cached"
                 )
         warn_if_partial(encoded)
-        cache.store(clip, {**{name: encoded[name] for name in LAYOUT}, **features})
+        cache.store(clip, {**{name: encoded[name] for name in LAYOUT if name in encoded}, **features})
 
 
 def cache_info(folder: str | Path) -> CacheInfo:

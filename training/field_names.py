@@ -14,6 +14,11 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
 
 
+def shipped_arms() -> dict[str, Path]:
+    """The arms of comparisons that come with the package, by name."""
+    return {path.stem: path for path in sorted((CONFIGS / "arms").glob("*.yaml"))}
+
+
 def config_path(config: str) -> str:
     """The file of a shipped config, given by name; any other path unchanged."""
     return str(shipped_configs().get(config, config))

@@ -33,29 +33,29 @@ class Outcome:
 
     Attributes:
         readout: how a score is taken from the model.
-        dataset: the test split.
-        predictions: for the test split, in its order.
-        seconds: time to predict the test split.
+        split: the one whose metrics are the run's result.
+        datasets: valid and, if it is the evaluated split, test.
+        predictions: for each of these, in its order.
+        seconds: time to predict the evaluated split.
         calibration: of the intervals, for the final weights; `None` if not calibrated.
-        valid_scores: of the validation split, label units; `None` without training.
+        validation: the validation metric of each evaluation in training, the first one first; empty without any.
     """
 
     readout: Readout
-    dataset: ClipDataset
-    predictions: Predictions
+    split: str
+    datasets: dict[str, ClipDataset]
+    predictions: dict[str, Predictions]
     seconds: float
     calibration: dict | None
-    valid_scores: np.ndarray | None
+    validation: list[float]
 
-    @property
-    def clips(self) -> list[Clip]:
-        """The clips of the test split."""
-        return self.dataset.clips
+    def metrics_of(self, split: str, convention: str) -> dict:
+        """The metrics of a split."""
+        return self.readout.metrics(self.predictions[split], labels_of(self.datasets[split].clips), convention)
 
-    @property
-    def scores(self) -> np.ndarray:
-        """Scores (n,) of the test split, label units."""
-        return self.readout.scores(self.predictions)
+    def scores_of(self, split: str) -> np.ndarray:
+        """Scores (n,) of a split, label units."""
+        return self.readout.scores(self.predictions[split])
 
 
 def run_metrics(
@@ -65,27 +65,40 @@ def run_metrics(
     model_args: ModelArguments,
     args: OmniSentTrainingArguments,
 ) -> dict:
-    """The values of metrics.json, of the test split."""
-    labels, scores = labels_of(outcome.clips), outcome.scores
+    """The values of metrics.json, of the evaluated split, and as `valid_*` of the validation split."""
+    labels, scores = labels_of(outcome.datasets[outcome.split].clips), outcome.scores_of(outcome.split)
+    valid = outcome.metrics_of("valid", data.facts.convention)
+    calibration = outcome.calibration if outcome.split == "test" else None  # it was made of the validation split
     zero_shot = args.evaluate_only and not model_args.adapter
     lora, percent = (0, 0.0) if zero_shot else adapter_parameters(model.model.config, model_args)
     return {
         "dataset": data.facts.name,
-        "split": "test",
+        "split": outcome.split,
         "readout": outcome.readout.name,
         "modalities": data.processor.modalities,
         "seed": args.seed,
         "n": len(labels),
-        **outcome.readout.metrics(outcome.predictions, labels, data.facts.convention),
+        **outcome.metrics_of(outcome.split, data.facts.convention),
         "bad_clips": len(data.bad),
         "denoise": data.denoise,
-        "interval_coverage": interval_coverage(outcome.calibration, scores, labels),
+        "interval_coverage": interval_coverage(calibration, scores, labels),
         "seconds_per_clip": outcome.seconds / len(labels),
         "peak_memory_bytes": peak_memory_bytes(),
         "trainable_parameters": lora,
         "trainable_percent": percent,
         "head_parameters": sum(p.numel() for name, p in model.named_parameters() if name.startswith("score.")),
+        "layer_weights": getattr(model, "layer_weights", None),
+        **{f"valid_{key}": value for key, value in valid.items() if key != "decoding"},
+        **validation_course(outcome.validation, lower_is_better=not args.greater_is_better),
     }
+
+
+def validation_course(values: Sequence[float], *, lower_is_better: bool) -> dict[str, float | bool | None]:
+    """The validation metric of the last evaluation in training, and whether it is the best of several, so that more may help."""
+    if len(values) < 2:
+        return {"valid_last": values[-1] if values else None, "still_improving": None}
+    best = min(values) if lower_is_better else max(values)
+    return {"valid_last": values[-1], "still_improving": values[-1] == best and values.count(best) == 1}
 
 
 def calibrate(scores: Numbers, clips: Sequence[Clip]) -> dict:
@@ -129,15 +142,16 @@ def check_saved_bundle(
         model_args, processor = replace(model_args, adapter=str(bundle)), OmniSentProcessor.from_pretrained(bundle)
     model = build_model(model_args, **data.scale, device=args.device)
     tolerance = TOLERANCES[model_args.dtype] * float(data.labels.std())
-    check_rows(model, processor, outcome.readout, outcome.dataset, outcome.predictions, tolerance=tolerance)
+    dataset, predictions = outcome.datasets[outcome.split], outcome.predictions[outcome.split]
+    check_rows(model, processor, outcome.readout, dataset, predictions, tolerance=tolerance)
 
 
-def write_results(folder: Path, outcome: Outcome, data: PreparedData, metrics: dict) -> dict:
+def write_results(folder: Path, outcome: Outcome, metrics: dict) -> dict:
     """Write the files of a finished run, metrics.json last; returns its contents."""
-    run_folder.write_predictions(folder, outcome.clips, outcome.scores)
-    run_folder.write_clip_facts(folder, outcome.clips)
-    if outcome.valid_scores is not None:
-        run_folder.write_predictions(folder, data.splits["valid"], outcome.valid_scores, split="valid")
-    if outcome.predictions.answers is not None:
-        run_folder.write_answers(folder, outcome.clips, outcome.predictions)
+    for split, dataset in outcome.datasets.items():
+        run_folder.write_predictions(folder, dataset.clips, outcome.scores_of(split), split=split)
+    clips, predictions = outcome.datasets[outcome.split].clips, outcome.predictions[outcome.split]
+    run_folder.write_clip_facts(folder, clips)
+    if predictions.answers is not None:
+        run_folder.write_answers(folder, clips, predictions)
     return run_folder.write_metrics(folder, metrics)

@@ -66,12 +66,8 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
     total = sum(p.numel() for p in thinker.parameters())
     lm_head = thinker.lm_head.weight.numel()
     with torch.device("meta"):
-        module = RegressionHead(
-            config.text_config.hidden_size,
-            head=model.head,
-            hidden_size=model.head_hidden_size,
-            dropout=model.head_dropout,
-        )
+        text = config.text_config
+        module = RegressionHead.from_settings(model, text.hidden_size, text.num_hidden_layers)
     head = sum(p.numel() for p in module.parameters())
     weights = _weight_bytes(thinker.model, model, towers=data.feature_cache is None)
     if READOUTS[model.readout].uses_lm_head:  # which is not quantised; there is no head
@@ -141,7 +137,8 @@ def _activation_bytes(
 
     With activation checkpointing: the input of every layer, plus the activations within one layer (queries, keys, values,
     attention output, three MLP tensors, and inputs of LoRA), plus the largest weight, dequantised. Without: the
-    activations within every layer.
+    activations within every layer. Reading other layers than the last adds two float32 tensors of the size of one layer's
+    output, however many layers are mixed.
     """
     width = torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
     text, vision = config.text_config, config.vision_config
@@ -162,6 +159,8 @@ def _activation_bytes(
         total += stack(
             batch * of_video * layout.merge_size**2, vision.depth, vision.hidden_size, vision.intermediate_size
         )
+    if model.layers != "last":
+        total += 2 * 4 * batch * tokens * text.hidden_size
     if model.quantization == "nf4":
         total += text.hidden_size * text.intermediate_size * width
     return tokens, total

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -20,26 +21,36 @@ from ..data.clip import SPLITS, Clip, human_mae, labels_of
 from ..data.tables import read_columns, write_table
 from ..evaluation.metrics import METRICS, Numbers
 from ..media_omnisent import longest_seconds, read_header
-from ..readouts.base import Predictions
+from ..readouts.base import SIGN_METRICS, Predictions
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .environment import code_versions, device_name, process_count
 
 PREDICTIONS = {"valid": "valid_predictions.csv", "test": "predictions.csv"}
+BEST, BEST_RECORD = "best", "validation.json"  # BEST/DECODING: the best adapter by another decoding than the run's own
 PREDICTION_COLUMNS = {"id": str, "label": float, "score": float}
 CLIP_FACTS = {"id": str, "text": int, "audio": int, "video": int, "seconds": float}
 BAD_CLIP_COLUMNS = {"id": str, "split": str, "reason": str}
 KEYS_BEFORE = ("dataset", "split", "readout", "modalities", "seed", "n")  # keys of metrics.json before those of METRICS
-KEYS_AFTER = (
-    *("decoding", "unparsable_rate", "mae_parsable", "out_of_range_rate", "bad_clips", "denoise", "interval_coverage"),
-    *("seconds_per_clip", "peak_memory_bytes", "trainable_parameters", "trainable_percent", "head_parameters"),
+ANSWER_KEYS = (
+    *("unparsable_rate", "mae_parsable", "out_of_range_rate", "zero_rate", "mae_last_number", "legal_mass"),
+    *(f"{key}_written_sign" for key in SIGN_METRICS),
 )
+KEYS_AFTER = (
+    *("decoding", *ANSWER_KEYS),
+    *("bad_clips", "denoise", "interval_coverage"),
+    *("seconds_per_clip", "peak_memory_bytes", "trainable_parameters", "trainable_percent", "head_parameters"),
+    *("layer_weights", "valid_last", "still_improving"),
+)
+KEYS = (*KEYS_BEFORE, *KEYS_AFTER)
 
 logger = logging.getLogger("omnisent.run_folder")
 
 
-def begin(folder: Path) -> None:
-    """Remove metrics.json of an earlier run; next to new settings it would look like the result of a finished run."""
+def begin(folder: Path, *, resumed: bool) -> None:
+    """Remove metrics.json of an earlier run, and its best adapters unless this one resumes it; they would look like results."""
     (folder / "metrics.json").unlink(missing_ok=True)
+    if not resumed:
+        shutil.rmtree(folder / BEST, ignore_errors=True)
 
 
 def checkpoint_to_resume(args: OmniSentTrainingArguments) -> str | None:
@@ -144,7 +155,8 @@ def write_metrics(folder: Path, values: dict) -> dict:
     Raises:
         KeyError: for an unknown key.
     """
-    metrics = dict.fromkeys((*KEYS_BEFORE, *(key for key in METRICS if key in values), *KEYS_AFTER))
+    valid = [key for key in (f"valid_{one}" for one in (*METRICS, *ANSWER_KEYS)) if key in values]
+    metrics = dict.fromkeys((*KEYS_BEFORE, *(key for key in METRICS if key in values), *KEYS_AFTER, *valid))
     unknown = values.keys() - metrics.keys()
     if unknown:
         raise KeyError(f"metrics.json has no key {sorted(unknown)}")
@@ -159,9 +171,11 @@ def write_predictions(folder: Path, clips: Sequence[Clip], scores: Numbers, *, s
     write_table(folder / PREDICTIONS[split], PREDICTION_COLUMNS, rows)
 
 
-def constant_mae(folder: Path) -> float:
-    """MAE of the training labels' median on a run's test clips, label units."""
-    return float((read_predictions(folder)["label"] - read_environment(folder)["train_median"]).abs().mean())
+def constant_mae(folder: Path, *, split: str = "test") -> float:
+    """MAE of the training labels' median on the clips of a split, label units."""
+    return float(
+        (read_predictions(folder, split=split)["label"] - read_environment(folder)["train_median"]).abs().mean()
+    )
 
 
 def one_person_mae(folder: Path) -> float | None:

@@ -23,6 +23,9 @@ from ..thinker_omnisent import ThinkerConfig, ThinkerWithLMHead
 from .backbone_files import MEDIA_TOKENS, thinker_config_around, write_backbone
 
 VOCABULARY = 2048
+# The digits' rows of lm_head share a direction of this size. With independent rows, at most a third of the probability could fall
+# on digits, which a trained language model's rows do not limit, and the generative readout would be handicapped.
+DIGIT_SIZE = 3.0
 
 
 def make_tiny_backbone(folder: str | Path, *, texts: Sequence[str] | None = None, seed: int = 0) -> Path:
@@ -44,6 +47,10 @@ def make_tiny_backbone(folder: str | Path, *, texts: Sequence[str] | None = None
     with torch.random.fork_rng():
         set_seed(seed)
         thinker = ThinkerWithLMHead(config)
+        digits = tokenizer.convert_tokens_to_ids(list("0123456789"))
+        shared = DIGIT_SIZE * config.text_config.initializer_range * torch.randn(config.text_config.hidden_size)
+        with torch.no_grad():
+            thinker.lm_head.weight[digits] += shared
     write_backbone(folder, tokenizer, config, thinker.state_dict())
     return folder
 

@@ -22,6 +22,7 @@ from ..heads_omnisent import NotFiniteError
 from ..readouts.base import Predictions, Readout
 from .collator import ClipDataset
 from .row_check import check_order
+from .run_folder import BEST, BEST_RECORD, read_json, write_json
 
 SHOWN_CLIPS = 8
 
@@ -29,11 +30,15 @@ logger = logging.getLogger("omnisent.trainer")
 
 
 class SentimentTrainer(Trainer):
-    """Trains the model of a readout; a checkpoint holds adapter, head, processor and the state of Trainer."""
+    """Trains the model of a readout; a checkpoint holds adapter, head, processor and the state of Trainer.
+
+    If the readout's model can be decoded in other ways, each of these is evaluated too, and its best adapter is kept.
+    """
 
     def __init__(self, *args, readout: Readout, convention: str = "mosi", **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
         self.readout, self.convention = readout, convention
+        self.other_readouts = readout.other_decodings() if self.args.load_best_model_at_end else []
         self._step_clips: list[torch.Tensor] = []  # indices of the clips since the last optimizer step
         if self.args.early_stopping_patience:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
@@ -75,6 +80,11 @@ class SentimentTrainer(Trainer):
         output = self.predict(dataset, metric_key_prefix=name)
         _, places = output.label_ids
         return self.readout.decode(output.predictions[np.argsort(places)])
+
+    def validation_metrics(self) -> list[float]:
+        """The metric that selects checkpoints, of every evaluation so far in which it was defined."""
+        name = f"eval_{(self.args.metric_for_best_model or 'mae').removeprefix('eval_')}"
+        return [entry[name] for entry in self.state.log_history if name in entry]
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
         """Group by the duration in the files' headers; Trainer would encode every clip to get its length."""
@@ -141,6 +151,12 @@ class SentimentTrainer(Trainer):
         with torch.no_grad(), _without_autocast(plain):
             try:
                 loss, outputs = self.readout.predict(plain, batch)
+                if self.is_in_train and self.other_readouts:
+                    kinds = {
+                        readout.reads: readout for readout in self.other_readouts if readout.reads != self.readout.reads
+                    }
+                    others = {kind: readout.predict(plain, batch)[1] for kind, readout in kinds.items()}
+                    outputs = {self.readout.reads: outputs, **others}
             except NotFiniteError as error:
                 dataset = self.callback_handler.eval_dataloader.dataset
                 ids = ", ".join(dataset.clips[clips[row]].id for row in error.rows)
@@ -152,12 +168,43 @@ class SentimentTrainer(Trainer):
         labels, places = prediction.label_ids
         order = np.argsort(places)
         check_order(places[order], labels[order], self.callback_handler.eval_dataloader.dataset)
-        predictions = self.readout.decode(prediction.predictions)
+        outputs = prediction.predictions
+        shared = outputs if isinstance(outputs, dict) else {self.readout.reads: outputs}
+        predictions = self.readout.decode(shared[self.readout.reads])
         metrics = self.readout.metrics(predictions, labels, self.convention)
+        for other in self.other_readouts if isinstance(outputs, dict) else ():
+            values = other.metrics(other.decode(shared[other.reads]), labels, self.convention)
+            name = self._selecting(other)
+            metrics[name] = values.get(name.removeprefix(f"{other.decoding}_"))
         return {key: value for key, value in metrics.items() if isinstance(value, float)}
+
+    def _selecting(self, other: Readout) -> str:
+        """The name of the metric that selects the checkpoint of another decoding."""
+        return f"{other.decoding}_{(self.args.metric_for_best_model or 'mae').removeprefix('eval_')}"
+
+    def _keep_best_of_others(self, metrics: dict[str, float]) -> None:
+        """Save the adapter for each other decoding whose validation metric is the best so far."""
+        for other in self.other_readouts:
+            folder, value = self.args.folder / BEST / str(other.decoding), metrics.get(f"eval_{self._selecting(other)}")
+            best = read_json(folder / BEST_RECORD)["value"] if (folder / BEST_RECORD).is_file() else None
+            if value is not None and (best is None or (value > best if self.args.greater_is_better else value < best)):
+                self._keep(folder, value)
+
+    def keep_final_of_others(self) -> None:
+        """Save the adapter for each other decoding whose validation metric was never defined."""
+        for other in self.other_readouts:
+            folder = self.args.folder / BEST / str(other.decoding)
+            if not (folder / BEST_RECORD).is_file():
+                self._keep(folder, None)
+
+    def _keep(self, folder: Path, value: float | None) -> None:
+        if self.args.should_save:
+            self.accelerator.unwrap_model(self.model).save_pretrained(folder)
+            write_json(folder / BEST_RECORD, {"step": self.state.global_step, "value": value})
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Never select a checkpoint whose metric is undefined, such as the correlation of constant scores."""
+        self._keep_best_of_others(metrics)
         name = (self.args.metric_for_best_model or "").removeprefix("eval_")
         if name and f"eval_{name}" not in metrics:
             logger.warning("%s is undefined at step %d, which cannot be the best", name, self.state.global_step)

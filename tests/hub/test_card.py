@@ -7,7 +7,7 @@ import shutil
 import pytest
 import yaml
 
-from omnisent.hub.card import Drift, model_card
+from omnisent.hub.card import Drift, _states, model_card
 from omnisent.hub.publish import PublishError, assemble, check_run
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.batch import Loading, load_pipeline
@@ -138,3 +138,15 @@ def test_a_base_model_in_a_folder_is_refused_even_where_the_folder_is_gone(text_
     file.write_text(json.dumps({**json.loads(file.read_text()), "base_model": "/elsewhere/small-backbone"}))
     with pytest.raises(PublishError, match="its base model is a local folder"):
         check_run(tmp_path / "run", merged=False)
+
+
+@pytest.mark.parametrize(
+    ("layers", "pooling", "pool_over", "words"),
+    [
+        ("last", "last", "all", "the final-layer hidden state of the last token"),
+        ("mix", "mean", "clip", "a mix of all layers' hidden states averaged over the tokens of the clip"),
+        ("4", "attention", "all", "the hidden state of layer 4 averaged over the tokens with learnt weights"),
+    ],
+)
+def test_the_card_says_which_states_the_head_reads(layers, pooling, pool_over, words):
+    assert _states({"layers": layers, "pooling": pooling, "pool_over": pool_over}) == words

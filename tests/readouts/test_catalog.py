@@ -8,7 +8,8 @@ import torch
 
 from omnisent.readouts.catalog import READOUTS
 from omnisent.readouts.discriminative import DiscriminativeReadout
-from omnisent.readouts.generative import DECODINGS, OmniForSentimentGeneration
+from omnisent.readouts.generation_model import OmniForSentimentGeneration
+from omnisent.readouts.generative import DECODINGS
 from omnisent.training.argument_rules import metric_names
 from omnisent.training.arguments import ModelArguments, OmniSentTrainingArguments, parse_arguments
 from omnisent.training.backbone import build_model, build_readout

@@ -1,18 +1,17 @@
 """The generative readout against the library's own class: its loss, its greedy text and the probabilities of its answers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
-from omnisent.readouts.generative import (
-    IGNORED,
-    ExpectedReadout,
-    GreedyReadout,
-    OmniForSentimentGeneration,
-    next_positions,
-)
+from omnisent.readouts.answer_tree import AnswerTree
+from omnisent.readouts.generation_model import OmniForSentimentGeneration, next_positions
+from omnisent.readouts.generative import ExpectedReadout, GreedyReadout, MedianReadout
+from omnisent.readouts.generative_losses import GENERATIVE_LOSSES, IGNORED, NumberTokenLoss
 from omnisent.thinker_omnisent import load_thinker
 from omnisent.training.arguments import ModelArguments
 from omnisent.training.backbone import build_model, lora_config
@@ -52,6 +51,10 @@ def reference(tiny_backbone):
             ).logits[0]
 
     return logits
+
+
+def _ids(processor, text: str) -> list[int]:
+    return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def test_an_answer_follows_its_prompt_at_the_positions_the_thinker_would_give_it(processor, whole_clips):
@@ -101,44 +104,142 @@ def test_generation_stops_at_the_end_of_turn_token(generator, processor, mixed_c
 
 
 def test_the_probability_of_an_answer_is_that_of_its_tokens(generator, processor, mixed_clips, reference):
-    readout = ExpectedReadout(RANGE, processor.tokenizer)
-    answers = [ids for _, ids in readout.candidates]
+    answers = [ids for form in ("-3.0", "-0.0", "+0.0", "0.0", "+1.4", "1.4", "+1") for ids in [_ids(processor, form)]]
+    answers[-1] = [*answers[-1], processor.tokenizer.eos_token_id]
     with torch.no_grad():
-        found = generator.answer_log_probabilities(answers, **processor([clip.to_dict() for clip in mixed_clips]))
-    assert found.shape == (len(mixed_clips), 61)
-    assert (found.exp().sum(1) < 1).all()
+        found = generator.answer_log_probabilities(
+            AnswerTree.of(answers), **processor([clip.to_dict() for clip in mixed_clips])
+        )
+    assert found.shape == (len(mixed_clips), 7)
     for row, clip in enumerate(mixed_clips):
-        for column in (0, 29, 30, 31, 60):
-            ids = answers[column]
+        for column, ids in enumerate(answers):
             log_p = reference(processor(clip.to_dict()), ids)[-len(ids) - 1 : -1].log_softmax(-1)
             expected = sum(log_p[step, token].item() for step, token in enumerate(ids))
             assert found[row, column].item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_expected_score_is_the_mean_of_the_answers_weighted_by_their_probability(generator, processor, mixed_clips):
-    readout = ExpectedReadout(RANGE, processor.tokenizer)
+def test_probabilities_are_the_same_under_either_attention(generator, tiny_backbone, processor, mixed_clips):
+    eager = OmniForSentimentGeneration.from_base(tiny_backbone, attn_implementation="eager")
+    tree = ExpectedReadout(RANGE, processor.tokenizer).answers.tree
     batch = processor([clip.to_dict() for clip in mixed_clips])
     with torch.no_grad():
-        _, scores = readout.predict(generator, batch)
-        p = generator.answer_log_probabilities([ids for _, ids in readout.candidates], **batch).exp()
-    values = torch.tensor([value for value, _ in readout.candidates])
-    assert scores.tolist() == pytest.approx(((p * values).sum(1) / p.sum(1)).tolist(), abs=1e-5)
+        ours, theirs = (one.answer_log_probabilities(tree, **batch) for one in (generator, eager))
+    assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_a_score_that_is_very_unlikely_has_a_gradient(processor):
+    answers = ExpectedReadout(RANGE, processor.tokenizer).answers
+    log_p = torch.zeros(1, len(answers.value_of), requires_grad=True)
+    with torch.no_grad():
+        log_p[0, 5:] = -400.0
+    found = answers.of_values(log_p)
+    (found.softmax(-1) @ answers.values).sum().backward()
+    assert log_p.grad.isfinite().all()
+    assert found[0, -1].item() == pytest.approx(-400 + np.log(2))
+
+
+def test_the_distribution_has_each_score_in_every_form(generator, processor, mixed_clips):
+    readout = ExpectedReadout(RANGE, processor.tokenizer, answer_step=0.5)
+    batch = processor([clip.to_dict() for clip in mixed_clips])
+    forms = [[f"{value:+.1f}", f"{value:.1f}", *["-0.0"] * (value == 0)] for value in (np.arange(-6, 7) / 2).tolist()]
+    with torch.no_grad():
+        _, outputs = readout.predict(generator, batch)
+        expected = [
+            generator.answer_log_probabilities(AnswerTree.of([_ids(processor, f) for f in dict.fromkeys(one)]), **batch)
+            for one in forms
+        ]
+    assert outputs.shape == (len(mixed_clips), 13)
+    assert torch.allclose(outputs, torch.stack([one.logsumexp(1) for one in expected], 1), atol=1e-4)
+    predictions = readout.decode(outputs.numpy())
+    p = outputs.exp().numpy()
+    assert predictions.raw == pytest.approx((p * np.arange(-6, 7) / 2).sum(1) / p.sum(1), abs=1e-5)
+    assert predictions.legal_mass == pytest.approx(p.sum(1), abs=1e-6)
+    metrics = readout.metrics(predictions, [1.0, 0.0, -1.0, 2.0], "mosi")
+    assert metrics["legal_mass"] == pytest.approx(p.sum(1).mean(), abs=1e-6)
+    assert (metrics["unparsable_rate"], metrics["out_of_range_rate"]) == (0, 0)
+    # The same where every answer is so unlikely that its probability is 0 in float32.
+    assert readout.decode(outputs.numpy() - 300).raw == pytest.approx(predictions.raw, abs=1e-4)
+
+
+def test_the_median_is_the_lowest_score_with_half_of_the_probability_at_or_below_it(processor):
+    readout = MedianReadout(RANGE, processor.tokenizer, answer_step=1.0)
+    p = np.array([[0.5, 0, 0, 0, 0, 0, 0.5], [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4], [0, 0, 0.3, 0.3, 0.4, 0, 0]]) / 4
+    with np.errstate(divide="ignore"):
+        assert readout.decode(np.log(p)).raw.tolist() == [-3.0, 1.0, 0.0]
+
+
+def test_raft_is_the_absolute_error_of_the_mean_over_the_answers(processor):
+    grid_values, labels = torch.arange(-3.0, 4.0), torch.tensor([0.25, -1.0])
+    readout = ExpectedReadout(RANGE, processor.tokenizer, answer_step=1.0, generative_loss="raft")
+    p = torch.rand(2, 7, generator=torch.Generator().manual_seed(0)) / 10  # the rest is on other text
+    log_p = torch.full((2, len(readout.answers.value_of)), -torch.inf)
+    for place in range(7):
+        forms = (readout.answers.value_of == place).nonzero().flatten()
+        log_p[:, forms] = (p[:, place, None] / len(forms)).log()
+
+    class Fixed:
+        def answer_log_probabilities(self, tree, **prompts):
+            return log_p
+
+    means = (p * grid_values).sum(1) / p.sum(1)
+    loss = readout.objective()(Fixed(), None, labels)
+    assert loss.item() == pytest.approx((means - labels).abs().mean().item(), abs=1e-6)
+
+
+def test_the_number_token_loss_is_the_mean_distance_of_the_digits(processor):
+    loss = NumberTokenLoss.of(processor.tokenizer)
+    ids = torch.tensor([[*_ids(processor, "+2.7"), processor.tokenizer.eos_token_id]])
+    logits = torch.full((1, ids.shape[1], len(processor.tokenizer)), -1e4)
+    logits[0, 1, loss.digits[[2, 4]]] = torch.tensor([0.0, float(np.log(3.0))])  # .25 on the right digit, .75 two away
+    logits[0, 3, loss.digits[[0, 7]]] = torch.tensor([0.0, 0.0])  # .5 seven away
+    assert loss.distance(logits, ids).item() == pytest.approx((0.75 * 2 + 0.5 * 7) / 2)
+
+
+@pytest.mark.parametrize("name", GENERATIVE_LOSSES)
+def test_every_loss_learns_and_is_that_of_its_own_distribution(generator, processor, mixed_clips, name):
+    readout = GreedyReadout(RANGE, processor.tokenizer, generative_loss=name)
+    generator.add_lora(LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"]))
+    generator.objective = readout.objective()
+    dataset = ClipDataset(mixed_clips, processor, readout)
+    batch = ClipCollator(processor, readout)([dataset[i] for i in range(len(dataset))])
+    del batch["clip_index"]
+    if name == "raft":
+        with torch.no_grad():
+            scores = ExpectedReadout(RANGE, processor.tokenizer)
+            found = scores.decode(scores.predict(generator.eval(), batch)[1].numpy()).raw
+            assert generator(**batch).loss.item() == pytest.approx(
+                np.abs(found - batch["labels"].numpy()).mean(), abs=1e-5
+            )
+    optimizer = torch.optim.AdamW([p for p in generator.parameters() if p.requires_grad], lr=5e-3)
+    generator.train()
+    losses = []
+    for _ in range(8):
+        loss = generator(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_answers_of_unequal_length_are_scored_exactly_and_none_may_be_a_prefix(generator, processor, whole_clips):
     batch = processor(whole_clips[0].to_dict())
     with torch.no_grad():
-        alone = [generator.answer_log_probabilities([ids], **batch).item() for ids in ([7], [9, 4], [9, 5, 3])]
-        together = generator.answer_log_probabilities([[7], [9, 4], [9, 5, 3]], **batch)[0].tolist()
-        assert together == pytest.approx(alone, abs=1e-5)
-        with pytest.raises(ValueError, match=r"\(9,\) is a prefix of \(9, 4\)"):
-            generator.answer_log_probabilities([[9], [9, 4]], **batch)
+        alone = [
+            generator.answer_log_probabilities(AnswerTree.of([ids]), **batch).item() for ids in ([7], [9, 4], [9, 5, 3])
+        ]
+        together = generator.answer_log_probabilities(AnswerTree.of([[7], [9, 4], [9, 5, 3]]), **batch)[0].tolist()
+    assert together == pytest.approx(alone, abs=1e-5)
+    with pytest.raises(ValueError, match=r"\(9,\) is a prefix of \(9, 4\)"):
+        AnswerTree.of([[9], [9, 4]])
 
 
 def test_prompts_padded_on_the_right_are_refused(generator, processor, mixed_clips):
     batch = processor([clip.to_dict() for clip in mixed_clips], padding_side="right")
     with pytest.raises(ValueError, match="padded on the left"):
         generator.read_prompt(**batch)
+    with pytest.raises(ValueError, match="padded on the left"):
+        generator.answer_log_probabilities(AnswerTree.of([[7]]), **batch)
 
 
 def test_both_readouts_carry_the_same_adapter(generator, model):
@@ -217,6 +318,22 @@ def test_unparsable_and_out_of_range_answers_are_counted_and_mae_is_given_with_a
     assert metrics["mae"] == pytest.approx((1 + 1 + 0 + 0 + 2) / 5)
     assert metrics["mae_parsable"] == pytest.approx((1 + 0 + 0) / 3)
     assert metrics["decoding"] == "greedy"
+
+
+def test_the_last_number_and_the_written_sign_of_zero_are_counted_beside_the_first_number(processor):
+    readout = GreedyReadout(RANGE, processor.tokenizer)
+    predictions = replace(
+        readout.decode(np.array([processor.tokenizer("well")["input_ids"]])),
+        raw=np.array([-3.0, -0.0, 0.0, np.nan]),
+        last_numbers=np.array([1.5, -0.0, 0.0, np.nan]),
+    )
+    metrics = readout.metrics(predictions, [2.0, -1.0, 1.0, -2.0], "mosi")
+    assert metrics["mae"] == pytest.approx((5 + 1 + 1 + 2) / 4)
+    assert metrics["mae_last_number"] == pytest.approx((0.5 + 1 + 1 + 2) / 4)
+    assert metrics["zero_rate"] == pytest.approx(2 / 4)
+    # 0 is not negative in has0 and not positive in non0; its sign says which it was.
+    assert (metrics["acc_2_has0"], metrics["acc_2_has0_written_sign"]) == pytest.approx((1 / 4, 2 / 4))
+    assert (metrics["acc_2_non0"], metrics["acc_2_non0_written_sign"]) == pytest.approx((2 / 4, 3 / 4))
 
 
 def test_mae_parsable_is_none_when_no_answer_is_parsable(processor):

@@ -10,9 +10,11 @@ from peft import LoraConfig
 from transformers import BitsAndBytesConfig
 
 from omnisent.evaluation.metrics import msa_metrics
+from omnisent.readouts.answer_tree import AnswerTree
 from omnisent.readouts.base import Predictions
 from omnisent.readouts.discriminative import DiscriminativeReadout
-from omnisent.readouts.generative import ExpectedReadout, GreedyReadout, OmniForSentimentGeneration
+from omnisent.readouts.generation_model import OmniForSentimentGeneration
+from omnisent.readouts.generative import ExpectedReadout, GreedyReadout
 
 LABELS = [2.0, -1.0, 0.0, 0.5]
 
@@ -52,7 +54,7 @@ def test_an_answer_without_a_number_counts_as_unparsable():
     assert found["mae_parsable"] == (1 + 3 + 3.5) / 3
     assert found["decoding"] == "greedy"
     expected = ExpectedReadout((-3.0, 3.0), tokenizer=None)
-    found = expected.metrics(expected.decode(np.array(LABELS)), LABELS, "mosi")
+    found = expected.metrics(Predictions(np.array(LABELS)), LABELS, "mosi")
     assert (found["decoding"], found["unparsable_rate"], found["mae_parsable"]) == ("expected", 0.0, 0.0)
 
 
@@ -126,20 +128,27 @@ def test_generation_stops_once_every_answer_has_ended(generator, processor, whol
     assert len(passes) == 1
 
 
-def test_answer_probabilities_attend_to_the_prompt_and_their_own_tokens(generator, processor, whole_clips, passes):
+def test_answer_probabilities_take_one_pass_over_prompt_and_shared_beginnings(
+    generator, processor, whole_clips, passes
+):
     batch = processor([whole_clips[0].to_dict(), {"text": "good"}])
     length = batch["input_ids"].shape[1]
+    padding = batch["attention_mask"][1] == 0
     with torch.no_grad():
-        generator.answer_log_probabilities([[7], [9, 4], [9, 5, 3]], **batch)
-        prompt, answers = passes
-        assert prompt["attention_mask"].shape == (2, length)
-        # Stems (), (9,) and (9, 5): three rows a clip, each as long as the longest.
-        assert answers["attention_mask"].shape == (6, length + 2)
-        assert torch.equal(answers["attention_mask"][:, :length], batch["attention_mask"].repeat_interleave(3, 0))
-        assert answers["attention_mask"][:, length:].bool().all()
-        passes.clear()
-        generator.answer_log_probabilities([[7], [9]], **batch)
-    assert len(passes) == 1  # answers of one token are read from the prompt's own pass
+        generator.answer_log_probabilities(AnswerTree.of([[7], [9, 4], [9, 5, 3]]), **batch)
+        generator.answer_log_probabilities(AnswerTree.of([[7], [9]]), **batch)
+    both, single = passes
+    # The beginnings (9,) and (9, 5), each at the position after its own tokens.
+    assert both["inputs_embeds"].shape[1] == both["attention_mask"].shape[-1] == length + 2
+    last = batch["position_ids"][:, :, -1:].amax(0, keepdim=True).expand(3, -1, -1)
+    assert both["position_ids"][:, :, length:].tolist() == torch.cat([last + 1, last + 2], 2).tolist()
+    seen = both["attention_mask"][:, 0] == 0
+    assert seen[:, length:, length:].tolist() == [[[True, False], [True, True]]] * 2
+    assert torch.equal(seen[:, length:, :length], batch["attention_mask"].bool()[:, None].expand(-1, 2, -1))
+    assert not seen[1, ~torch.cat([padding, torch.tensor([False] * 2)])][:, :length][:, padding].any()
+    assert seen.any(-1).all()  # a row that sees nothing would be NaN
+    assert not seen[:, :length, :length].triu(1).any()
+    assert single["inputs_embeds"].shape[1] == length  # answers of one token are read from the prompt's own pass
 
 
 def test_a_saved_adapter_names_the_base_that_it_belongs_to(generator, tiny_backbone, tmp_path):

@@ -26,6 +26,9 @@ CHOICES = {f.name: f.metadata.get("choices") for kind in ARGUMENTS for f in fiel
 OWN = [name for kind in (ModelArguments, DataArguments, OmniSentTrainingArguments) for name in kind.__annotations__]
 OUT_OF_RANGE = {
     "max_new_tokens": [0, -1],
+    "answer_step": [0, -0.1],
+    "shots": [-1],
+    "bins": [7, 0, -31],
     "head_hidden_size": [0, -256],
     "head_dropout": [-0.1, 1, 1.0, 20],
     "lora_r": [0, -8],
@@ -94,7 +97,8 @@ def _bad_values(name: str) -> list:
         bad += [True, False, "three", "", math.nan, math.inf, -math.inf, "nan", *OUT_OF_RANGE[name]]
         return [*bad, 3.5, "3.5", 4.0] if int in kinds else bad
     assert str in kinds, f"{name} is of a type for which no bad value is known here"
-    return [*bad, 3, 1.5, True] + ([] if name == "system_prompt" else [""])
+    bad += [] if name == "layers" else [3]  # which may be the index of a layer
+    return [*bad, 1.5, True] + ([] if name == "system_prompt" else [""])
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -9,7 +9,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from omnisent.modeling_omnisent import OmniForSentimentRegression
-from omnisent.readouts.generative import OmniForSentimentGeneration
+from omnisent.readouts.generation_model import OmniForSentimentGeneration
+from omnisent.thinker_omnisent import ThinkerWithLMHead, load_thinker
 from omnisent.training.arguments import ModelArguments
 from omnisent.training.backbone import build_model, check_adapter, lora_config
 
@@ -114,3 +115,12 @@ def test_weights_are_loaded_on_the_device_of_the_run_even_if_there_is_a_gpu(argu
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # as with --use_cpu true on a machine with a GPU
     model = build_model(arguments, label_mean=0.0, label_std=1.0, score_range=MOSI, device="cpu")
     assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+def test_the_tiny_backbone_can_put_nearly_all_probability_on_digits(tiny_backbone, processor):
+    rows = load_thinker(tiny_backbone, thinker_class=ThinkerWithLMHead).lm_head.weight.detach()
+    digits = processor.tokenizer.convert_tokens_to_ids(list("0123456789"))
+    shared = rows[digits].mean(0)
+    state = shared / shared.norm() * len(shared) ** 0.5  # as large as the final norm leaves it
+    assert (rows @ state).softmax(0)[digits].sum() > 0.99
+    assert (rows[digits] @ state).softmax(0).max() < 0.5  # and which digit is free

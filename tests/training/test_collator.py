@@ -7,11 +7,12 @@ import torch
 from omnisent.data.clip import Clip
 from omnisent.data.planted import write_video
 from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.readouts.answers import AnswerGrid
 from omnisent.readouts.catalog import READOUTS
 from omnisent.readouts.discriminative import DiscriminativeReadout
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.collator import ClipCollator, ClipDataset
-from omnisent.training.data import build_processor
+from omnisent.training.data import build_processor, few_shot_examples, prepare_data
 
 CLIPS = [
     Clip("a", "one fine day", label=0.5, split="train", video_id="v", clip_index=1),
@@ -51,6 +52,38 @@ def test_the_prompt_of_a_run_is_that_of_its_settings_under_every_readout(setting
     processor = build_processor(model_args, data_args, (-3.0, 3.0))
     said = processor.tokenizer.decode(processor.encode({"text": "I LIKED IT"})["input_ids"])
     assert said.startswith('<|im_start|>user\nThe speaker says: "I liked it."')
+
+
+def test_examples_are_training_clips_spread_over_the_labels():
+    labels = [2.0, -3.0, 0.0, 3.0, -1.0, 1.04, 0.5, -2.0]
+    clips = [Clip(f"c{place}", f"text {place}", label=label, split="train") for place, label in enumerate(labels)]
+    clips += [Clip("silent", label=0.0, split="train"), Clip("other", "test", label=0.0, split="test")]
+    grid = AnswerGrid(-3.0, 3.0)
+    # Sorted by label: 1, 7 | 4, 2 | 6, 5 | 0, 3; the second of each part, in the order of the table.
+    expected = [["text 2", "+0.0"], ["text 3", "+3.0"], ["text 5", "+1.0"], ["text 7", "-2.0"]]
+    assert few_shot_examples(clips, 4, grid) == expected
+    with pytest.raises(
+        ValueError, match="shots: 9 examples need as many training clips with a transcript; there are 8"
+    ):
+        few_shot_examples(clips, 9, grid)
+
+
+def test_a_run_with_shots_has_examples_of_its_own_training_clips(settings):
+    argv = [
+        settings(modalities=["text"], on_bad_clip="skip"),
+        "--shots",
+        "3",
+        "--readout",
+        "generative",
+        "--evaluate_only",
+        "true",
+    ]
+    data = prepare_data(*parse_arguments(argv))
+    texts = {clip.text for clip in data.splits["train"]}
+    assert len(data.processor.examples) == 3
+    assert all(said in texts for said, _ in data.processor.examples)
+    with pytest.raises(ValueError, match=r"shots 3 with modalities \['audio'\]: the examples are transcripts"):
+        parse_arguments([settings(modalities=["audio"]), "--shots", "3"])
 
 
 def test_lengths_are_computed_from_headers_and_texts_only(processor, tmp_path):

@@ -14,12 +14,14 @@ from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaForSequenceClassification,
     MistralConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
 
+from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.thinker_omnisent import ThinkerWithLMHead, has_untrained_towers, load_thinker
 from omnisent.training.arguments import parse_arguments
@@ -167,3 +169,24 @@ def test_the_real_weights_fill_the_thinker_and_it_speaks(tmp_path):
             ids = torch.cat([ids, thinker(ids).logits[:, -1:].argmax(-1)], dim=1)
     assert tokenizer.decode(ids[0]).endswith("The capital of France is Paris.<|im_end|>")
     assert json.loads((base / "config.json").read_text())["text_model"] == "SmolLM2-135M-Instruct"
+
+
+def test_a_linear_head_with_mse_has_the_loss_of_transformers_own_sequence_classification(tmp_path):
+    text_model(tmp_path / "text", "llama", tie_word_embeddings=False)
+    base = make_small_backbone(str(tmp_path / "text"), tmp_path / "base")
+    theirs = LlamaForSequenceClassification.from_pretrained(
+        tmp_path / "text", num_labels=1, problem_type="regression", dtype=torch.float32
+    ).eval()
+    ours = OmniForSentimentRegression.from_thinker(base, head="linear", loss="mse", head_dropout=0.0).eval()
+    with torch.no_grad():
+        ours.score.layers[1].weight.copy_(theirs.score.weight)
+        ours.score.layers[1].bias.zero_()
+    labels, padding = torch.tensor([1.5, -2.0]), 3
+    theirs.config.pad_token_id = padding
+    ids = torch.tensor([[padding, padding, 7, 9, 11], [5, 6, 8, 10, 12]])
+    positions = torch.arange(5).expand(3, 2, -1)
+    batch = {"input_ids": ids, "attention_mask": (ids != padding).long(), "labels": labels}
+    with torch.no_grad():
+        expected, found = theirs(**batch), ours(**batch, position_ids=positions)
+    assert torch.allclose(found.logits, expected.logits[:, 0], atol=1e-5)
+    assert found.loss.item() == pytest.approx(expected.loss.item(), abs=1e-5)

@@ -1,0 +1,181 @@
+"""What a head is trained for: the scale between labels and logits, losses on one number, and losses on a distribution over bins.
+
+To add one, write a function or a small class and put it into `LOSSES`, which configuration, arguments and help read.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True)
+class LabelScale:
+    """Converts between logits, which are z-scored, and label units.
+
+    Attributes:
+        mean: of the training labels, label units; a logit of 0 is this score.
+        std: standard deviation of the training labels, label units.
+        low: lowest score, label units.
+        high: highest score, label units.
+    """
+
+    mean: float
+    std: float
+    low: float
+    high: float
+
+    def to_logits(self, labels: torch.Tensor) -> torch.Tensor:
+        """Target logits (B,) of labels (B,) in label units."""
+        return (labels - self.mean) / self.std
+
+    def to_label_units(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (B,) in label units, not clipped."""
+        return logits * self.std + self.mean
+
+    def clip(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (B,) within the range; NaN for one that is not finite."""
+        return scores.clamp(self.low, self.high).where(scores.isfinite(), torch.nan)
+
+
+class Loss(ABC):
+    """What a head is trained for, and how its K outputs become a score. It has no weights."""
+
+    @abstractmethod
+    def outputs(self, bins: int) -> int:
+        """K, the number of the head's outputs."""
+
+    @abstractmethod
+    def loss(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
+        """Scalar, for outputs (B, K) and labels (B,) in label units."""
+
+    @abstractmethod
+    def scores(self, outputs: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
+        """Scores (B,) in label units, not clipped."""
+
+    def centres(self, scale: LabelScale, bins: int) -> torch.Tensor | None:
+        """Centres (bins,) of the bins in label units, at equal distances; `None` for a loss that predicts one number."""
+        return None
+
+    def distribution(self, outputs: torch.Tensor) -> torch.Tensor | None:
+        """Probabilities (B, bins) of the bins; `None` for a loss that predicts one number."""
+        return None
+
+    def spread(self, outputs: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor | None:
+        """Standard deviation (B,) of the distribution, label units; `None` for a loss that predicts one number."""
+        return None
+
+
+@dataclass(frozen=True)
+class PointLoss(Loss):
+    """One output, the z-scored label.
+
+    Attributes:
+        function: of logits (B,) and z-scored labels (B,) to a scalar.
+    """
+
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+    def outputs(self, bins: int) -> int:
+        return 1
+
+    def loss(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
+        return self.function(outputs.squeeze(-1), scale.to_logits(labels))
+
+    def scores(self, outputs: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
+        return scale.to_label_units(outputs.squeeze(-1))
+
+
+class BinnedLoss(Loss):
+    """The probabilities of bins; the score is the mean of their centres, weighted by them."""
+
+    @abstractmethod
+    def centres(self, scale: LabelScale, bins: int) -> torch.Tensor: ...
+
+    @abstractmethod
+    def distribution(self, outputs: torch.Tensor) -> torch.Tensor: ...
+
+    def scores(self, outputs: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
+        return self.distribution(outputs) @ self.centres(scale, bins).to(outputs.device)
+
+    def spread(self, outputs: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
+        away = self.centres(scale, bins).to(outputs.device) - self.scores(outputs, scale, bins)[:, None]  # (B, bins)
+        return (self.distribution(outputs) * away.square()).sum(1).sqrt()
+
+
+class HLGaussLoss(BinnedLoss):
+    """Cross-entropy with a Gaussian around the label (HL-Gauss: Imani and White, 2018; Farebrother et al., 2024).
+
+    The bins go beyond each end of the score range, so that the Gaussian of a label at the end is not cut off and the score is
+    not pulled inwards.
+    """
+
+    sigma = 0.75  # standard deviation of the Gaussian, in bin widths
+    beyond = 3  # bins beyond each end of the range, where 1e-5 of the Gaussian of a label at the end remains
+
+    def outputs(self, bins: int) -> int:
+        return bins
+
+    def centres(self, scale: LabelScale, bins: int) -> torch.Tensor:
+        margin = self.beyond * (scale.high - scale.low) / (bins - 1 - 2 * self.beyond)
+        return torch.linspace(scale.low - margin, scale.high + margin, bins)
+
+    def targets(self, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
+        """Probabilities (B, bins) of labels (B,)."""
+        centres = self.centres(scale, bins).to(labels.device)
+        width = centres[1] - centres[0]
+        edges = torch.cat([centres - width / 2, centres[-1:] + width / 2])  # (bins + 1,)
+        below = torch.special.ndtr((edges - labels[:, None]) / (self.sigma * width))  # (B, bins + 1)
+        return below.diff(dim=1) / (below[:, -1:] - below[:, :1])
+
+    def loss(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
+        return F.cross_entropy(outputs, self.targets(labels, scale, bins))
+
+    def distribution(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs.softmax(-1)
+
+
+class OrdinalLoss(BinnedLoss):
+    """Cross-entropy of the probabilities that the label lies above each of `bins - 1` thresholds (cumulative logits).
+
+    The first output is the middle of the logits, and the others are the steps from one logit to the next, kept above 0 by a
+    softplus: the logits fall from threshold to threshold, so no bin has a probability below 0. The first and the last bin are
+    centred on the ends of the score range.
+    """
+
+    span = 10.0  # from the first logit to the last, when all outputs are 0
+
+    def outputs(self, bins: int) -> int:
+        return bins - 1
+
+    def centres(self, scale: LabelScale, bins: int) -> torch.Tensor:
+        return torch.linspace(scale.low, scale.high, bins)
+
+    def logits(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Logits (B, bins - 1), falling, that the label lies above each threshold."""
+        steps = F.softplus(outputs[:, 1:]) * (self.span / (max(1, outputs.shape[1] - 1) * math.log(2)))
+        falling = -F.pad(steps.cumsum(1), (1, 0))  # (B, bins - 1)
+        return outputs[:, :1] + falling - falling.mean(1, keepdim=True)
+
+    def loss(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
+        # A label between two centres lies above the threshold between them with a probability, so that its mean is the label.
+        steps = (labels - scale.low) / (scale.high - scale.low) * (bins - 1)  # (B,)
+        above = (steps[:, None] - torch.arange(bins - 1, device=labels.device)).clamp(0, 1)  # (B, bins - 1)
+        return F.binary_cross_entropy_with_logits(self.logits(outputs), above)
+
+    def distribution(self, outputs: torch.Tensor) -> torch.Tensor:
+        above = F.pad(F.pad(self.logits(outputs).sigmoid(), (1, 0), value=1.0), (0, 1))  # (B, bins + 1)
+        return above[:, :-1] - above[:, 1:]
+
+
+LOSSES: dict[str, Loss] = {
+    "l1": PointLoss(F.l1_loss),
+    "mse": PointLoss(F.mse_loss),
+    "huber": PointLoss(F.huber_loss),
+    "hl_gauss": HLGaussLoss(),
+    "ordinal": OrdinalLoss(),
+}
+FEWEST_BINS = 2 * HLGaussLoss.beyond + 2

@@ -1,0 +1,98 @@
+"""Losses by their formulas, the bins of those that have them, and the scale of the labels."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from omnisent.losses_omnisent import LOSSES, LabelScale
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("l1", (0.5 + 3.0) / 2), ("mse", (0.25 + 9.0) / 2), ("huber", (0.125 + 2.5) / 2)]
+)
+def test_losses_have_the_values_of_their_formulas(name, expected):
+    loss = LOSSES[name].loss(torch.tensor([[0.5], [-3.0]]), torch.ones(2), LabelScale(1.0, 2.0, -3.0, 3.0), 31)
+    assert loss.item() == pytest.approx(expected)  # labels of 1 are z-scores of 0
+
+
+SCALE = LabelScale(0.2, 1.5, -3.0, 3.0)
+BINNED = [(name, bins) for name in ("hl_gauss", "ordinal") for bins in (8, 31, 61)]
+
+
+@pytest.mark.parametrize(("name", "bins"), BINNED)
+def test_a_head_with_the_least_loss_gives_each_label_back_also_at_the_ends_of_the_range(name, bins):
+    loss, labels = LOSSES[name], torch.tensor([-3.0, 3.0, 0.0, 0.13, 2.9])
+    outputs = torch.zeros(len(labels), loss.outputs(bins), requires_grad=True)
+    optimizer = torch.optim.LBFGS([outputs], max_iter=500, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss.loss(outputs, labels, SCALE, bins)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    centres = loss.centres(SCALE, bins)
+    assert torch.allclose(loss.scores(outputs, SCALE, bins), labels, atol=2e-3 * float(centres[1] - centres[0]))
+
+
+@pytest.mark.parametrize(("name", "bins"), BINNED)
+def test_probabilities_of_bins_are_not_negative_their_sum_is_one_and_the_score_is_their_mean(name, bins):
+    loss = LOSSES[name]
+    outputs = torch.randn(64, loss.outputs(bins), generator=torch.Generator().manual_seed(0)) * 30
+    distribution, centres = loss.distribution(outputs), loss.centres(SCALE, bins)
+    assert distribution.shape == (64, bins)
+    assert (distribution >= 0).all()
+    assert (distribution.sum(1) - 1).abs().max() < 1e-5
+    assert torch.allclose(centres.diff(), centres.diff()[0].expand(bins - 1), atol=1e-5)
+    assert torch.allclose(loss.scores(outputs, SCALE, bins), distribution @ centres)
+    # All outputs at 0 say nothing: the middle of the range.
+    assert loss.scores(torch.zeros(1, loss.outputs(bins)), SCALE, bins).item() == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["hl_gauss", "ordinal"])
+def test_the_spread_is_the_standard_deviation_of_the_distribution(name):
+    loss = LOSSES[name]
+    outputs = torch.randn(5, loss.outputs(31), generator=torch.Generator().manual_seed(1))
+    distribution, centres = loss.distribution(outputs).double(), loss.centres(SCALE, 31).double()
+    expected = [np.sqrt(np.cov(centres, aweights=row, bias=True)) for row in distribution.numpy()]
+    assert loss.spread(outputs, SCALE, 31).tolist() == pytest.approx(expected, rel=1e-4)
+    assert LOSSES["l1"].spread(outputs[:, :1], SCALE, 31) is None
+
+
+def test_the_targets_of_hl_gauss_are_a_gaussian_of_three_quarters_of_a_bin():
+    loss, bins = LOSSES["hl_gauss"], 67
+    centres = loss.centres(SCALE, bins)
+    assert (centres[1] - centres[0]).item() == pytest.approx(0.1)
+    assert (centres[3].item(), centres[-4].item()) == pytest.approx((-3.0, 3.0))
+    for label in (-3.0, 0.02, 3.0):
+        target = loss.targets(torch.tensor([label]), SCALE, bins)[0]
+        assert (target @ centres).item() == pytest.approx(label, abs=1e-4)
+        # The variance of a Gaussian in bins is larger by that of a bin.
+        assert (target @ (centres - label) ** 2).sqrt().item() == pytest.approx(
+            0.1 * (0.75**2 + 1 / 12) ** 0.5, rel=1e-3
+        )
+
+
+def test_the_loss_of_ordinal_is_the_mean_cross_entropy_over_its_thresholds():
+    loss = LOSSES["ordinal"]
+    outputs = torch.tensor([[0.4, 0.0, 1.0, -2.0]])
+    steps = nn.functional.softplus(outputs[0, 1:]) * 10 / (3 * torch.tensor(2.0).log())
+    falling = torch.tensor([0.0, -steps[0], -steps[:2].sum(), -steps.sum()])
+    above = (0.4 + falling - falling.mean()).sigmoid()  # of the thresholds -2.25, -0.75, 0.75, 2.25
+    expected = -(above[:2].log().sum() + (1 - above[2:]).log().sum()) / 4
+    assert loss.loss(outputs, torch.tensor([0.0]), SCALE, 5).item() == pytest.approx(expected.item())
+    assert loss.distribution(outputs)[0].tolist() == pytest.approx(
+        [(1 - above[0]).item(), *(-above.diff()).tolist(), above[3].item()], abs=1e-6
+    )
+
+
+def test_label_units_and_logits_are_inverse_and_clipping_turns_non_finite_scores_into_nan():
+    scale = LabelScale(mean=0.5, std=2.0, low=-3.0, high=3.0)
+    labels = torch.tensor([-3.0, 0.5, 2.5])
+    assert scale.to_logits(labels).tolist() == [-1.75, 0.0, 1.0]
+    assert scale.to_label_units(scale.to_logits(labels)).tolist() == labels.tolist()
+    clipped = scale.clip(torch.tensor([-9.0, 1.0, 9.0, torch.inf, torch.nan]))
+    assert clipped[:3].tolist() == [-3.0, 1.0, 3.0]
+    assert clipped[3:].isnan().all()
