@@ -9,20 +9,20 @@ import json
 import logging
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
 from . import __version__
+from .cli_data import Folder, Private, RepoId, cache_app, data_app, warn
 from .command_line import one_flag_per_seed, without_debug
-from .data.built import Denoise
-from .data.catalog import DATASETS
 from .experiments.baselines import BASELINES
 from .scoring.options import REAL_MODEL, Engine, ScoreOptions, given_or_real
 from .training.choices import DTYPES, QUANTIZATIONS, SMALL, SMALL_WHEEL
 from .training.error_line import error_line
-from .training.field_names import check_names, shipped_configs
+from .training.field_names import check_names, shipped_arms, shipped_configs
 
 HELP = "Multimodal sentiment scores, read directly out of an omni-modal LLM's hidden state."
 EPILOG = "Add --debug to any command to see the traceback of an error."
@@ -30,29 +30,24 @@ EPILOG = "Add --debug to any command to see the traceback of an error."
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=HELP
 )
-data_app = typer.Typer(no_args_is_help=True, help="Build and publish data sets.")
 app.add_typer(data_app, name="data", rich_help_panel=None)
-cache_app = typer.Typer(no_args_is_help=True, help="Show or empty a folder of tower outputs (feature_cache).")
 app.add_typer(cache_app, name="cache")
 
 FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}  # --field value, which argparse reads later
 A_CONFIG = f"a YAML file, or one of {', '.join(shipped_configs())}"
 Config = Annotated[str, typer.Argument(help=f"{A_CONFIG}; then --field value ...")]
 Seeds = Annotated[list[int], typer.Option(help="one training run per seed, e.g. --seeds 0 1 2")]
+Arms = Annotated[str | None, typer.Option(help=f"a YAML file of ways to score, or one of {', '.join(shipped_arms())}")]
+FIVE = [0, 1, 2, 3, 4]
 Out = Annotated[Path, typer.Option(help="folder to write; finished runs in it are not repeated")]
-Folder = Annotated[Path, typer.Option(help="folder to write")]
 Model = Annotated[str, typer.Option(help="folder or Hub id of a bundle (a trained model)")]
 Device = Annotated[str | None, typer.Option(help="such as cuda, cuda:1 or cpu; by default the first GPU, else the CPU")]
 Dtype = Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}; by default bfloat16 on a GPU, else float32")]
 Quantize = Annotated[str | None, typer.Option(help=f"{' or '.join(QUANTIZATIONS)}; nf4 is 4-bit")]
-CacheFolder = Annotated[Path, typer.Argument(help="the feature_cache folder of a config")]
-RepoId = Annotated[str, typer.Argument(help="owner/name on the Hub")]
 if TYPE_CHECKING:
     BaselineName: TypeAlias = str
-    DatasetName: TypeAlias = str
-else:  # the choices are those of the tables
-    BaselineName, DatasetName = Literal[tuple(BASELINES)], Literal[tuple(DATASETS)]
-Private = Annotated[bool, typer.Option("--private", help="create the repository as private")]
+else:  # the choices are those of the table
+    BaselineName = Literal[tuple(BASELINES)]
 
 
 def _version(requested: bool) -> None:
@@ -142,6 +137,13 @@ def backbone(
     typer.echo(make_small_backbone(source, out, revision=revision))
 
 
+def _named_file(text: str) -> tuple[str, Path]:
+    name, equals, file = text.partition("=")
+    if not (name and equals and file):
+        raise ValueError(f"--predictions {text}: expected NAME=FILE.csv")
+    return name, Path(file)
+
+
 def _with_unit(name: str, value: float | str) -> str:
     if isinstance(value, str):
         return value
@@ -151,22 +153,65 @@ def _with_unit(name: str, value: float | str) -> str:
 
 
 @app.command(context_settings=FIELDS)
-def compare(context: typer.Context, config: Config, out: Out, seeds: Seeds = [0, 1, 2]) -> None:  # noqa: B006
-    """Compare the readouts over several seeds.
+def compare(
+    context: typer.Context,
+    config: Config,
+    out: Out,
+    seeds: Seeds = FIVE,
+    arms: Arms = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="the sweep.json of a sweep, whose best settings are used")
+    ] = None,
+    predictions: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE.csv with id and score of every test clip, to be compared too")
+    ] = None,
+) -> None:
+    """Compare ways to score over several seeds.
 
-    All readouts share backbone, data, prompt, adapter and budget. Zero-shot runs and simple baselines are included. An
-    interrupted command resumes when started again.
+    Without --arms, these are the readouts, trained and zero-shot. All share backbone, data, prompt, adapter and budget, except
+    for what an arm names. Simple baselines are included. An interrupted command resumes when started again.
     """
     arguments = _settings(config, context)
+    named = dict(_named_file(one) for one in predictions or [])
+    from .experiments.arms import default_arms, read_arms
     from .experiments.comparison import compare as run_comparison
 
-    run_comparison(arguments, seeds, out)
+    used = default_arms() if arms is None else read_arms(arms)
+    if settings is not None:
+        from .experiments.sweep import tuned_arms
+
+        used = tuned_arms(used, settings, arguments)
+    run_comparison(arguments, seeds, out, arms=used, predictions=named)
     typer.echo((out / "comparison.md").read_text(encoding="utf-8"))
     typer.echo(f"Written to {out / 'comparison.md'}, comparison.json and comparison.png.")
 
 
 @app.command(context_settings=FIELDS)
-def ablate(context: typer.Context, config: Config, out: Out, seeds: Seeds = [0, 1, 2]) -> None:  # noqa: B006
+def sweep(
+    context: typer.Context,
+    config: Config,
+    out: Out,
+    trials: Annotated[int, typer.Option(help="for each arm", min=1)],
+    arms: Arms = None,
+    space: Annotated[Path | None, typer.Option(help="a YAML file with the search space")] = None,
+) -> None:
+    """Tune each arm with the same number of trials.
+
+    On the validation split alone; the test split is not touched. An interrupted command resumes when started again, and
+    several can run at once. `omnisent compare --settings OUT/sweep.json` uses the best settings.
+    """
+    arguments = _settings(config, context)
+    if find_spec("optuna") is None:
+        raise ImportError("sweep: it needs the package optuna: pip install 'omnisent[sweep]'")
+    from .experiments.arms import read_arms
+    from .experiments.sweep import sweep as run_sweep
+
+    run_sweep(arguments, out, trials=trials, arms=None if arms is None else read_arms(arms), space=space)
+    typer.echo((out / "sweep.md").read_text(encoding="utf-8"))
+
+
+@app.command(context_settings=FIELDS)
+def ablate(context: typer.Context, config: Config, out: Out, seeds: Seeds = FIVE) -> None:
     """Measure what each modality adds.
 
     Trains and tests on all seven subsets of text, audio and video, and tests the full model on each subset. An
@@ -204,12 +249,29 @@ def probe(
     config: Config,
     out: Folder,
     run: Annotated[Path | None, typer.Option(help="a finished run to compare with")] = None,
+    readouts: Annotated[
+        bool,
+        typer.Option("--readouts", help="fit every layer, pooling, head and loss; with --adapter, of a trained model"),
+    ] = False,
+    encoder: Annotated[str | None, typer.Option(help="with --readouts: Hub id or folder of a text encoder")] = None,
+    seeds: Annotated[list[int], typer.Option(help="with --readouts: of the heads")] = [0, 1, 2],  # noqa: B006
 ) -> None:
-    """Fit ridge regression on hidden states, by layer.
+    """Fit readouts on hidden states that are not trained.
 
-    Shows how well the untrained Thinker's state of the last token predicts the score.
+    By default, ridge regression on the untrained Thinker's state of the last token, layer by layer.
     """
     arguments = _settings(config, context)
+    if encoder and not readouts:
+        raise ValueError("--encoder: it is for --readouts")
+    if readouts and run:
+        raise ValueError("--run: it is for the probe without --readouts; a trained run is read by --adapter RUN/model")
+    if readouts:
+        from .experiments.readout_probe import conclusion as in_words
+        from .experiments.readout_probe import probe_readouts
+
+        found = probe_readouts(arguments, out, encoder=encoder, seeds=seeds)
+        typer.echo(f"{in_words(found)}\nSee {out / 'probe.md'} and probe.png.")
+        return
     from .experiments.probe import conclusion
     from .experiments.probe import probe as run_probe
 
@@ -217,16 +279,26 @@ def probe(
     typer.echo(f"{conclusion(result)}\nSee {out / 'probe.md'} and probe.png.")
 
 
-@app.command()
-def geometry(run: Annotated[Path, typer.Argument(help="a finished run folder")], out: Folder) -> None:
+@app.command(context_settings=FIELDS)
+def geometry(
+    context: typer.Context,
+    out: Folder,
+    run: Annotated[Path | None, typer.Argument(help="a finished run folder", show_default=False)] = None,
+    untrained: Annotated[
+        str | None, typer.Option(help=f"{A_CONFIG}, for the base model; then --field value ...")
+    ] = None,
+) -> None:
     """Plot the clips in hidden space.
 
-    PCA, t-SNE, and a permutation test of the labels of nearest neighbours.
+    PCA, t-SNE, and how far they are arranged by the labels: nearest neighbours, CKA and RSA, with permutation tests.
     """
+    if context.args and untrained is None:
+        raise ValueError(f"{context.args[0]}: fields are for --untrained CONFIG; a run has its own")
+    arguments = [] if untrained is None else _settings(untrained, context)
     from .experiments.geometry import conclusion
     from .experiments.geometry import geometry as run_geometry
 
-    result = run_geometry(run, out)
+    result = run_geometry(run, out, untrained=arguments)
     typer.echo(f"{conclusion(result)}\nSee {out / 'geometry.md'}, pca.png and tsne.png.")
 
 
@@ -315,12 +387,12 @@ def score(
     from .scoring.job import score as score_files
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that finished rows are saved
-    result = score_files(options, notify=_warn)
+    result = score_files(options, notify=warn)
     if result is None:  # of several processes, only the first prints
         return
     typer.echo(result.message)
     for warning in result.warnings:
-        _warn(warning)
+        warn(warning)
     if result.failed:
         raise typer.Exit(1)
 
@@ -351,79 +423,6 @@ def serve_page(
     transformers_logging.set_verbosity_error()  # the errors of this package say what matters
     pipeline = load_pipeline(Loading(bundle, device, dtype, quantize))
     serve(pipeline, host=host, port=port, max_megabytes=max_megabytes, max_seconds=max_seconds)
-
-
-@data_app.command("build")
-def data_build(
-    name: Annotated[DatasetName, typer.Argument(help="the data set")],
-    root: Annotated[
-        Path,
-        typer.Option(
-            help="folder with label.csv and Raw/; for planted, the folder to make its clips in; for human_ratings, the one that"
-            " holds or gets its archive"
-        ),
-    ],
-    out: Folder,
-    no_media: Annotated[bool, typer.Option("--no-media", help="build from the table alone")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="fail on any defect")] = False,
-    workers: Annotated[int, typer.Option(help="processes that open media")] = 2,
-    denoise: Annotated[Denoise, typer.Option(help="noise reduction of the audio")] = "none",
-) -> None:
-    """Check every clip and build a data set.
-
-    Writes a `datasets` data set, and a report of each row that was kept, repaired or left out.
-    """
-    from .data.build import build_dataset
-
-    report = build_dataset(name, root, out, with_media=not no_media, strict=strict, workers=workers, denoise=denoise)
-    defects = ", ".join(f"{count} {kind}" for kind, count in report.defect_counts.items()) or "none"
-    typer.echo(
-        f"{report.rows} clips of {report.videos} {DATASETS[name].documents} in {out}; defects: {defects};"
-        f" see {out / 'build_report.md'}"
-    )
-
-
-@data_app.command("publish")
-def data_publish(
-    folder: Annotated[Path, typer.Argument(help="output folder of `omnisent data build`")],
-    repo_id: RepoId,
-    with_media: Annotated[bool, typer.Option("--with-media", help="upload the clips as well")] = False,
-    rights: Annotated[
-        bool, typer.Option("--i-have-the-rights", help="confirm permission to publish the clips of a research set")
-    ] = False,
-    private: Private = False,
-) -> None:
-    """Upload a built data set to the Hub.
-
-    As Parquet with a data set card; `load_dataset(REPO_ID)` reads it without remote code.
-    """
-    from .hub.publish_data import media_warning, publish_dataset
-
-    if with_media and (warning := media_warning(folder)):
-        _warn(warning)
-    typer.echo(publish_dataset(folder, repo_id, with_media=with_media, has_rights=rights, private=private))
-
-
-@cache_app.command("info")
-def cache_show(folder: CacheFolder) -> None:
-    """Show the number of entries and their size."""
-    from .training.feature_cache import cache_info
-
-    info = cache_info(folder)
-    typer.echo(f"{info.entries} entries, {info.size / 1e6:.1f} MB")
-
-
-@cache_app.command("clear")
-def cache_empty(folder: CacheFolder) -> None:
-    """Remove all entries of a cache, and no other file."""
-    from .training.feature_cache import clear_cache
-
-    info = clear_cache(folder)
-    typer.echo(f"removed {info.entries} entries, {info.size / 1e6:.1f} MB")
-
-
-def _warn(message: str) -> None:
-    typer.echo(message, err=True)
 
 
 for _command in (*app.registered_commands, *data_app.registered_commands, *cache_app.registered_commands):

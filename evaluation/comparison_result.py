@@ -3,7 +3,7 @@
 Computes nothing; see experiments/comparison.py for where the figures come from.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from .statistics import Estimate, PairedTest
@@ -20,7 +20,7 @@ class ArmResult:
         seeds: of its runs.
         metrics: by key of `METRICS`.
         mae_over_constant: its MAE divided by that of the training median.
-        unparsable_rate, mae_parsable, out_of_range_rate: as in metrics.json, one value per seed.
+        unparsable_rate, ...: the figures of `PER_SEED`, as in metrics.json, one value per seed.
         trainable_parameters, trainable_percent, head_parameters: as in metrics.json.
     """
 
@@ -31,12 +31,19 @@ class ArmResult:
     seeds: list[int | None]
     metrics: dict[str, Estimate]
     mae_over_constant: float
-    unparsable_rate: list[float | None]
-    mae_parsable: list[float | None]
-    out_of_range_rate: list[float | None]
     trainable_parameters: int | None
     trainable_percent: float | None
     head_parameters: int | None
+    unparsable_rate: list[float | None] = field(default_factory=list)
+    mae_parsable: list[float | None] = field(default_factory=list)
+    out_of_range_rate: list[float | None] = field(default_factory=list)
+    zero_rate: list[float | None] = field(default_factory=list)
+    mae_last_number: list[float | None] = field(default_factory=list)
+    legal_mass: list[float | None] = field(default_factory=list)
+    acc_2_non0_written_sign: list[float | None] = field(default_factory=list)
+    valid_mae: list[float | None] = field(default_factory=list)
+    valid_last: list[float | None] = field(default_factory=list)
+    still_improving: list[bool | None] = field(default_factory=list)
 
     @property
     def mae(self) -> float:
@@ -53,6 +60,9 @@ class ArmResult:
         values = {"is_baseline" if key == "floor" else key: value for key, value in values.items()}
         metrics = {key: Estimate(**estimate) for key, estimate in values["metrics"].items()}
         return cls(**{**values, "metrics": metrics})
+
+
+PER_SEED = tuple(one.name for one in fields(ArmResult) if one.default_factory is list)  # figures of each of its runs
 
 
 @dataclass(frozen=True)
@@ -94,10 +104,10 @@ class Comparison:
         seeds: of the trained arms.
         convention: of the metrics.
         arms: by name, baselines last.
-        tests: the discriminative readout against every other arm.
+        tests: the first arm against every other one.
         costs: by name of the arm; baselines have none.
-        settings: those of the discriminative runs that matter most.
-        environment: of the first discriminative run, as in environment.json.
+        settings: those of the first arm's runs that matter most.
+        environment: of its first run, as in environment.json.
         commits: of this package, over all runs.
         human_mae: MAE of one person against the mean of the others on the same clips, label units; `None` if it is not known.
         left_out: why a baseline could not be run, by its label.

@@ -53,17 +53,21 @@ def run_baseline(
     run_folder.write_config(folder, model_args, data_args, args)
     run_folder.write_environment(folder, data.clips)
     readout = DiscriminativeReadout(data.facts.score_range)
-    predictions = Predictions(baseline.score(data.splits))
-    references = labels_of(data.splits["test"])
-    run_folder.write_predictions(folder, data.splits["test"], readout.scores(predictions))
+    found = {}
+    for split in ("valid", "test"):
+        clips = data.splits[split]
+        predictions = Predictions(baseline.score({**data.splits, "test": clips}))
+        run_folder.write_predictions(folder, clips, readout.scores(predictions), split=split)
+        found[split] = readout.metrics(predictions, labels_of(clips), data.facts.convention)
     metrics = {
         "dataset": data.facts.name,
         "split": "test",
         "readout": name,
         "modalities": list(baseline.modalities),
-        "n": len(references),
-        **readout.metrics(predictions, references, data.facts.convention),
+        "n": len(data.splits["test"]),
+        **found["test"],
         "bad_clips": len(data.bad),
         "denoise": data.denoise,
+        **{f"valid_{key}": value for key, value in found["valid"].items() if key != "decoding"},
     }
     return BaselineRun(name, folder, run_folder.write_metrics(folder, metrics))

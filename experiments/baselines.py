@@ -23,7 +23,7 @@ class Baseline:
         label: its name in tables.
         description: what it does, in a few words.
         modalities: the modalities that it uses.
-        score: maps the clips of each split to scores (n,) of the test clips, label units.
+        score: maps the clips of each split to scores (n,) of the test clips, label units, for which others may stand in.
         suits: whether comparisons on a data set include it.
         package: an optional package that it needs.
     """

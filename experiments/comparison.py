@@ -1,118 +1,92 @@
-"""Compares the readouts over seeds, with the same backbone, data, prompt, adapter and budget.
+"""Compares ways to score, the arms, over seeds; what no arm names is the same for all: backbone, data, prompt, adapter and budget.
 
-    omnisent compare configs/tiny.yaml --seeds 0 1 2 --out runs/compare
+    omnisent compare configs/tiny.yaml --seeds 0 1 2 --out runs/compare [--arms laboratory]
 
 Each run has its own folder. comparison.json, .md and .png are computed only from these folders, and an interrupted comparison
 resumes. The cost of scoring is measured separately from training, in one process per readout.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..data.catalog import DatasetFacts, dataset_facts
-from ..evaluation.comparison_result import ArmResult, ArmTest, Comparison, Cost
+from ..data.tables import read_columns, write_table
+from ..evaluation.comparison_result import PER_SEED, ArmResult, ArmTest, Comparison, Cost
 from ..evaluation.statistics import bootstrap_estimates, holm, paired_test
-from ..readouts.catalog import READOUTS
-from ..readouts.generative import DECODINGS
 from ..training import run_folder
 from ..training.arguments import parse_arguments
+from .arms import OUTSIDE, Arm, baseline_folder, default_arms
 from .baseline_run import run_baseline
 from .baselines import BASELINES, Baseline
 from .comparison_report import write_comparison
 from .runs import PlannedRun, differing_field, run_all
 from .tables import shared_settings
 
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to score; `trained_by` names the arm whose adapter it uses, if it does not train its own."""
-
-    name: str
-    label: str
-    argv: tuple[str, ...]
-    trains: bool = False
-    trained_by: str | None = None
-
-    def own_seeds(self, seeds: Sequence[int]) -> Sequence[int]:
-        """The seeds of its runs; only the first if it does not depend on the seed, such as zero-shot answers."""
-        return seeds if self.trains or self.trained_by else seeds[:1]
+OWN_FIELDS = ("readout", "decoding", "evaluate_only", "seed")  # in which runs of any comparison may differ
 
 
-def arms() -> list[Arm]:
-    """Every way to score that a comparison runs, from `READOUTS`.
-
-    A readout is trained once, with its first decoding; its other decodings score with that adapter. One that
-    works without training is also run zero-shot.
-    """
-    all_arms = []
-    for name, readout in READOUTS.items():
-        decodings = tuple(DECODINGS) if "decoding" in readout.decoding_fields else (None,)
-        stages = ("trained", "zero-shot") if readout.uses_lm_head else ("trained",)
-        trained_by = None
-        for stage, decoding in product(stages, decodings):
-            parts = [name, *([stage] if len(stages) > 1 else []), *([decoding] if decoding else [])]
-            trains = stage == "trained" and decoding == decodings[0]
-            argv = ("--readout", name, *(("--decoding", decoding) if decoding else ()))
-            argv += () if trains else ("--evaluate_only", "true")
-            arm = Arm("-".join(parts), ", ".join(parts), argv, trains, trained_by if stage == "trained" else None)
-            trained_by = arm.name if trains else trained_by
-            all_arms.append(arm)
-    return all_arms
-
-
-def arm_fields() -> list[str]:
-    """The settings in which the runs of a comparison may differ."""
-    readout_fields = [
-        field for readout in READOUTS.values() for field in (*readout.model_fields, *readout.decoding_fields)
-    ]
-    return ["readout", "head_learning_rate", "evaluate_only", "seed", *readout_fields]
-
-
-def compare(argv: Sequence[str], seeds: Sequence[int], out: str | Path) -> Comparison:
+def compare(
+    argv: Sequence[str],
+    seeds: Sequence[int],
+    out: str | Path,
+    *,
+    arms: Sequence[Arm] | None = None,
+    predictions: Mapping[str, str | Path] | None = None,
+) -> Comparison:
     """Run the unfinished runs of a comparison, and write comparison.json, .md and .png.
 
     Args:
         argv: arguments of train.py: a config file and fields that override it.
-        seeds: of the trained readouts.
+        seeds: of the trained arms.
         out: folder of the comparison; each run is in `<arm>/seed-<seed>`.
+        arms: the ways to score, `default_arms()` for `None`; the others are tested against the first.
+        predictions: scores from elsewhere, by their name in tables: tables with `id` and `score` of every test clip.
 
     Raises:
-        ValueError: for settings that a comparison does not support, or when runs in the folder differ in data, prompt, adapter or
-            budget, naming the field.
+        ValueError: for settings that a comparison does not support, for a table that lacks a clip, or when runs in the folder
+            differ in a field that no arm names.
     """
-    out = Path(out)
+    out, arms = Path(out), list(default_arms() if arms is None else arms)
     seeds = list(dict.fromkeys(seeds))
     if not seeds:
         raise ValueError("seeds: a comparison needs at least one")
-    model_args, data_args, _ = parse_arguments(list(argv))
+    model_args, data_args, args = parse_arguments(list(argv))
     if model_args.adapter:
-        raise ValueError("adapter: every readout of a comparison starts from the base model; leave the field out")
-    runs = planned_runs(argv, seeds, out)
-    run_all(runs)
+        raise ValueError("adapter: every arm of a comparison starts from the base model; leave the field out")
+    if args.evaluate != "test":
+        raise ValueError(
+            "evaluate: a comparison shows test results; to choose settings on validation, use omnisent sweep"
+        )
     facts = dataset_facts(data_args.dataset)
+    _check_names(predictions or {}, arms)
+    runs = planned_runs(argv, arms, seeds, out)
+    _check_adapters(runs)
+    run_all(runs)
     baselines, _ = _baselines(out, facts)
     for name in baselines:
         if not _is_finished(out / name):
             run_baseline(name, *parse_arguments([*argv, "--output_dir", str(out / name)]))
-    check_comparable([run.folder for run in runs] + [out / name for name in baselines], arm_fields())
-    comparison = summarise(out, seeds, facts)
+    may_differ = {*OWN_FIELDS, *(field for arm in arms for field in arm.fields)}
+    check_comparable([run.folder for run in runs] + [out / name for name in baselines], may_differ)
+    for name, file in (predictions or {}).items():
+        import_predictions(out, name, Path(file), of=runs[0].folder)
+    comparison = summarise(out, seeds, facts, arms=arms)
     write_comparison(comparison, out)
     return comparison
 
 
-def planned_runs(argv: Sequence[str], seeds: Sequence[int], out: Path) -> list[PlannedRun]:
+def planned_runs(argv: Sequence[str], arms: Sequence[Arm], seeds: Sequence[int], out: Path) -> list[PlannedRun]:
     """Every run of a comparison: those that others depend on first, those that measure the cost of scoring last."""
     runs = []
-    for arm in arms():
+    for arm in arms:
         for seed in arm.own_seeds(seeds):
-            trained = ("--adapter", str(_folder(out, arm.trained_by, seed) / "model")) if arm.trained_by else ()
-            settings = (*argv, *arm.argv, *trained, "--seed", str(seed))
+            settings = (*argv, *arm.argv, *_adapter(argv, arm, arms, seed, out), "--seed", str(seed))
             runs.append(PlannedRun(f"{arm.label}, seed {seed}", _folder(out, arm.name, seed), settings))
-    for arm in arms():
+    for arm in arms:
         if arm.trains:
             bundle = _folder(out, arm.name, seeds[0]) / "model"
             scoring = ("--adapter", str(bundle), "--evaluate_only", "true", "--seed", str(seeds[0]))
@@ -121,7 +95,19 @@ def planned_runs(argv: Sequence[str], seeds: Sequence[int], out: Path) -> list[P
     return runs
 
 
-def check_comparable(folders: Sequence[Path], may_differ: Sequence[str]) -> None:
+def _adapter(argv: Sequence[str], arm: Arm, arms: Sequence[Arm], seed: int, out: Path) -> tuple[str, ...]:
+    """The adapter that an arm scores with: the best by its own decoding, if the arm that trains it keeps one for each."""
+    if arm.adapter_of is None:
+        return ()
+    trained = next(other for other in arms if other.name == arm.adapter_of)
+    folder = _folder(out, trained.name, seed)
+    model, _, args = parse_arguments([*argv, *arm.argv, "--evaluate_only", "false"])
+    own, _, _ = parse_arguments([*argv, *trained.argv])
+    has_its_own = args.load_best_model_at_end and model.decoding != own.decoding
+    return ("--adapter", str(folder / run_folder.BEST / model.decoding if has_its_own else folder / "model"))
+
+
+def check_comparable(folders: Sequence[Path], may_differ: Collection[str]) -> None:
     """Check that runs can be compared: same clips and labels, and same settings except for the fields that may differ.
 
     Raises:
@@ -144,47 +130,107 @@ def check_comparable(folders: Sequence[Path], may_differ: Sequence[str]) -> None
             )
 
 
-def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts) -> Comparison:
+def _check_names(predictions: Mapping[str, str | Path], arms: Sequence[Arm]) -> None:
+    """Check that the names of scores from elsewhere can be those of folders and rows, and that no arm or baseline has them."""
+    taken = {name for arm in arms for name in (arm.name, arm.label)}
+    taken |= {name for key, baseline in BASELINES.items() for name in (key, baseline.label)}
+    for name, file in predictions.items():
+        if not re.fullmatch(r"[A-Za-z0-9][\w ,.+-]*", name):
+            raise ValueError(
+                f"predictions: {name!r} names a folder; expected letters, digits, commas, dots, dashes, spaces"
+            )
+        if name in taken:
+            raise ValueError(f"predictions: {name} is the name of another row; choose another")
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"predictions: {file}: no such file")
+
+
+def _check_adapters(runs: Sequence[PlannedRun]) -> None:
+    """Check that finished trainings have the adapters that others score with, and that finished scores are of these adapters.
+
+    Raises:
+        ValueError: naming the folder, which an earlier version of omnisent made, or training without `load_best_model_at_end`.
+    """
+    finished = {run.folder for run in runs if run.finished}
+    for run in runs:
+        adapter = run.config()["adapter"]
+        if adapter is None or run_folder.BEST not in Path(adapter).parts:
+            continue
+        trained = Path(adapter).parents[1]
+        if trained in finished and not run.finished and not Path(adapter).is_dir():
+            raise ValueError(
+                f"{trained} has no {run_folder.BEST} adapters; remove it to train it again, or give another --out"
+            )
+        if (
+            run.finished
+            and Path(run_folder.read_config(run.folder)["adapter"] or adapter).parts[-2:] != Path(adapter).parts[-2:]
+        ):
+            raise ValueError(f"{run.folder} was scored with another checkpoint; remove it, or give another --out")
+
+
+def import_predictions(out: Path, name: str, file: Path, *, of: Path) -> None:
+    """Copy scores from elsewhere into `predictions/NAME`, beside the labels of the test clips of a run of the comparison.
+
+    Raises:
+        FileNotFoundError: when the table is missing.
+        ValueError: naming the table and what it lacks.
+    """
+    test = run_folder.read_predictions(of)
+    rows = read_columns(file, {"id": str, "score": float})
+    found = {row["id"]: row["score"] for row in rows}
+    missing = [clip for clip in test["id"] if clip not in found]
+    if missing or len(found) < len(rows):
+        what = f"{len(missing)} test clips have no score, first {missing[0]}" if missing else "a clip is there twice"
+        raise ValueError(f"{file}: {what}; expected one row with id and score for each of the {len(test)} test clips")
+    folder = out / OUTSIDE / name
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = [(row.id, row.label, found[row.id]) for row in test.itertuples()]
+    write_table(folder / run_folder.PREDICTIONS["test"], run_folder.PREDICTION_COLUMNS, scores)
+
+
+def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts, *, arms: Sequence[Arm] | None = None) -> Comparison:
     """The comparison of the finished runs in a folder, on the data set of the facts."""
+    arms = default_arms() if arms is None else arms
     baselines, left_out = _baselines(out, facts)
-    folders = {arm.name: [_folder(out, arm.name, seed) for seed in arm.own_seeds(seeds)] for arm in arms()}
-    folders |= {name: [out / name] for name in baselines}
-    arm_labels = {arm.name: arm.label for arm in arms()} | {
-        name: baseline.label for name, baseline in baselines.items()
-    }
+    outside = sorted(path.name for path in (out / OUTSIDE).iterdir()) if (out / OUTSIDE).is_dir() else []
+    folders = {arm.name: [_folder(out, arm.name, seed) for seed in arm.own_seeds(seeds)] for arm in arms}
+    folders |= {name: [baseline_folder(out, name)] for name in (*baselines, *outside)}
+    arm_labels = {arm.name: arm.label for arm in arms} | dict(zip(outside, outside, strict=True))
+    arm_labels |= {name: baseline.label for name, baseline in baselines.items()}
     predictions = {name: [run_folder.read_predictions(run) for run in runs] for name, runs in folders.items()}
     labels = predictions["constant"][0]["label"].to_numpy()
     scores = {name: np.stack([table["score"].to_numpy() for table in tables]) for name, tables in predictions.items()}
     constant = float(np.mean(np.abs(scores["constant"] - labels)))
     results = {}
     for name, runs in folders.items():
-        metrics = [run_folder.read_metrics(folder) for folder in runs]
+        nothing: dict[str, Any] = dict.fromkeys(run_folder.KEYS)
+        metrics = [nothing] if name in outside else [run_folder.read_metrics(folder) for folder in runs]
         estimates = bootstrap_estimates(scores[name], labels, facts.convention)
+        measured = metrics[0]
+        per_seed: dict[str, Any] = {key: [run.get(key) for run in metrics] for key in PER_SEED}
         results[name] = ArmResult(
             label=arm_labels[name],
-            readout=metrics[0]["readout"],
-            decoding=metrics[0]["decoding"],
-            is_baseline=name in baselines,
+            readout=measured["readout"] or OUTSIDE,
+            decoding=measured["decoding"],
+            is_baseline=name in baselines or name in outside,
             seeds=[run["seed"] for run in metrics],
             metrics=estimates,
             mae_over_constant=estimates["mae"].mean_low_high()[0] / constant,
-            unparsable_rate=[run["unparsable_rate"] for run in metrics],
-            mae_parsable=[run["mae_parsable"] for run in metrics],
-            out_of_range_rate=[run["out_of_range_rate"] for run in metrics],
-            trainable_parameters=metrics[0]["trainable_parameters"],
-            trainable_percent=metrics[0]["trainable_percent"],
-            head_parameters=metrics[0]["head_parameters"],
+            trainable_parameters=measured["trainable_parameters"],
+            trainable_percent=measured["trainable_percent"],
+            head_parameters=measured["head_parameters"],
+            **per_seed,
         )
-    first = folders["discriminative"][0]
+    first = folders[arms[0].name][0]
     measured, environment = run_folder.read_metrics(first), run_folder.read_environment(first)
-    every_run = [folder for runs in folders.values() for folder in runs]
+    every_run = [folder for name, runs in folders.items() if name not in outside for folder in runs]
     return Comparison(
         **{key: measured[key] for key in ("dataset", "split", "modalities", "n", "denoise", "bad_clips")},
         seeds=list(seeds),
         convention=facts.convention,
         arms=results,
         tests=_tests(scores, labels),
-        costs={arm.name: _cost(out, arm, seeds) for arm in arms()},
+        costs={arm.name: _cost(out, arm, seeds) for arm in arms},
         settings=shared_settings(first),
         environment=environment,
         commits=sorted({str(run_folder.read_environment(folder)["commit"]) for folder in every_run}),
@@ -206,12 +252,12 @@ def _is_finished(folder: Path) -> bool:
 
 
 def _tests(scores: dict[str, np.ndarray], labels: np.ndarray) -> list[ArmTest]:
-    """The discriminative readout against every other arm, with p values adjusted for several tests."""
+    """The first arm against every other one, with p values adjusted for several tests."""
     errors = {name: np.abs(values - labels) for name, values in scores.items()}
-    others = [name for name in errors if name != "discriminative"]
-    tests = [paired_test(errors["discriminative"], errors[name]) for name in others]
+    first, *others = errors
+    tests = [paired_test(errors[first], errors[name]) for name in others]
     adjusted = holm([test.p_clips for test in tests])
-    return [ArmTest("discriminative", name, test, p) for name, test, p in zip(others, tests, adjusted, strict=True)]
+    return [ArmTest(first, name, test, p) for name, test, p in zip(others, tests, adjusted, strict=True)]
 
 
 def _cost(out: Path, arm: Arm, seeds: Sequence[int]) -> Cost:

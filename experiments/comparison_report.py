@@ -8,13 +8,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..data.catalog import DATASETS
 from ..data.clip import ONE_PERSON
 from ..evaluation.comparison_result import ArmResult, Comparison
 from ..evaluation.metrics import METRICS, Metric
 from ..training import run_folder
 from ..training.about import named_genres
+from ..training.choices import TINY
 from .tables import markdown_table, seeds_in_words
 
+BUILT_IN = "No verdict: on clips that are made, or with random weights, the ranking is built in."
 WEAK = 0.7  # a readout whose MAE is above this fraction of the constant's has learned little
 
 
@@ -26,26 +29,46 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
 
 
 def conclusion(comparison: Comparison) -> str:
-    """Which trained readout has the lower error, by how much and with what certainty, in two or three sentences."""
+    """The first arm against the best other trained one, by how much and with what certainty, in a few sentences.
+
+    The rival is the one with the lowest validation MAE. Where the ranking is built in, figures stand alone.
+    """
     arms = comparison.arms
-    others = [name for name, arm in arms.items() if arm.readout != "discriminative" and arm.trainable_parameters]
-    best = min(others, key=lambda name: arms[name].mae)
-    ours, theirs = arms["discriminative"].mae, arms[best].mae
-    test = next(test.paired for test in comparison.tests if test.second == best)
-    winner = "discriminative" if ours < theirs else arms[best].label
-    certain = test.low > 0 or test.high < 0
-    result = f"The {winner} readout has the lower MAE" if certain else "Neither is clearly better"
-    over_seeds = "" if test.p_seeds is None else f", {test.p_seeds:.2g} over seeds"
+    first, *rest = arms
+    others = [name for name in rest if arms[name].trainable_parameters]
+    parts = [f"{arms[first].label} has MAE {arms[first].mae:.3f}"]
+    if others:
+        valid = {name: _mean(arms[name].valid_mae) for name in others}
+        by_valid = None not in valid.values()  # runs from before have no validation results
+        best = min(others, key=lambda name: (valid[name] if by_valid else 0.0, arms[name].mae))
+        test = next(test.paired for test in comparison.tests if test.second == best)
+        where = "on validation" if by_valid else "on the test clips"
+        parts[0] += f"; the best other trained arm {where}, {arms[best].label}, has {arms[best].mae:.3f}."
+        figures = f"Difference {test.text}, 95 % interval {test.interval}"
+        if _ranking_is_built_in(comparison):
+            parts.append(f"{figures}. {BUILT_IN}")
+        else:
+            winner = first if arms[first].mae < arms[best].mae else best
+            certain = test.low > 0 or test.high < 0
+            over_seeds = "" if test.p_seeds is None else f", {test.p_seeds:.2g} over seeds"
+            parts.append(f"{figures}, p {test.p_clips:.2g} over clips{over_seeds}.")
+            parts.append(f"{arms[winner].label} has the lower MAE." if certain else "Neither is clearly better.")
+    else:
+        parts[0] += "; no other arm is trained."
     weak = [arms[name].label for name in others if arms[name].mae_over_constant > WEAK]
-    caution = (
-        f" Read this with care: the MAE of some other trained readouts is above {WEAK} times that of the constant"
-        f" ({'; '.join(weak)})."
-    )
-    return (
-        f"The discriminative readout has MAE {ours:.3f}; the best other trained readout ({arms[best].label}) has"
-        f" {theirs:.3f}. {result}: difference {test.text}, 95 % interval {test.interval}, p {test.p_clips:.2g} over clips"
-        f"{over_seeds}.{caution if weak else ''}"
-    )
+    if weak:
+        parts.append(f"Read this with care: some MAE are above {WEAK} times that of the constant ({'; '.join(weak)}).")
+    improving = [arm.label for arm in arms.values() if any(arm.still_improving)]
+    if improving:
+        parts.append(
+            f"Validation was best at the last evaluation, so that more training may change the order, for {'; '.join(improving)}."
+        )
+    return " ".join(parts)
+
+
+def _ranking_is_built_in(comparison: Comparison) -> bool:
+    facts = DATASETS.get(comparison.dataset)
+    return comparison.settings["base_model"] == TINY or (facts is not None and facts.synthetic)
 
 
 def metric_table(comparison: Comparison) -> pd.DataFrame:
@@ -64,21 +87,39 @@ def metric_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def answer_table(comparison: Comparison) -> pd.DataFrame:
-    """A row for each generative arm: rates of unparsable and out-of-range answers. Means over seeds."""
+    """A row for each generative arm: what its answers are like. Means over seeds."""
     rows = {}
     for arm in comparison.arms.values():
         if arm.decoding is not None:
             rows[arm.label] = {
                 "unparsable": _percent(_mean(arm.unparsable_rate)),
                 "MAE, unparsable as 0": arm.metrics["mae"].text,
-                "MAE, parsable only": "" if (mae := _mean(arm.mae_parsable)) is None else f"{mae:.3f}",
+                "MAE, parsable only": _figure(arm.mae_parsable),
+                "MAE by the last number": _figure(arm.mae_last_number),
                 "out of range": _percent(_mean(arm.out_of_range_rate)),
+                "exactly 0": _percent(_mean(arm.zero_rate)),
+                "Acc-2 non0 by the written sign of 0": _figure(arm.acc_2_non0_written_sign),
+                "probability of all answers": _figure(arm.legal_mass),
+            }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.loc[:, (table != "").any()] if rows else table
+
+
+def validation_table(comparison: Comparison) -> pd.DataFrame:
+    """A row for each trained arm: validation MAE of the checkpoint that is used, and by the last evaluation of training."""
+    rows = {}
+    for arm in comparison.arms.values():
+        if any(value is not None for value in arm.valid_last):
+            rows[arm.label] = {
+                "validation MAE": _figure(arm.valid_mae),
+                "at the end of training": _figure(arm.valid_last),
+                "best at the end": f"{sum(map(bool, arm.still_improving))} of {len(arm.still_improving)}",
             }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def paired_test_table(comparison: Comparison) -> pd.DataFrame:
-    """A row for each paired test of the discriminative readout."""
+    """A row for each paired test of the first arm."""
     rows = {
         comparison.arms[test.second].label: {
             "difference in MAE": test.paired.text,
@@ -122,15 +163,19 @@ def markdown(comparison: Comparison) -> str:
             else [f"{ONE_PERSON.capitalize()}: MAE {comparison.human_mae:.3f} on the same clips."]
         ),
         *(f"{label} is left out: {why}." for label, why in comparison.left_out.items()),
-        "Answers of the generative readouts:",
-        markdown_table(answer_table(comparison)),
-        "Paired tests of the discriminative readout against every other row. A difference below 0 means that the"
-        " discriminative readout has the lower error:",
+        *_titled("Answers of the generative readouts:", answer_table(comparison)),
+        *_titled("Validation, which chose the checkpoints; means over seeds:", validation_table(comparison)),
+        f"Paired tests of {next(iter(comparison.arms.values())).label} against every other row. A difference below 0 means that it"
+        " has the lower error:",
         markdown_table(paired_test_table(comparison)),
         "Cost of scoring, from file to score, at the same batch size. Each was measured once, in its own process:",
         markdown_table(cost_table(comparison)),
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _titled(title: str, table: pd.DataFrame) -> list[str]:
+    return [title, markdown_table(table)] if len(table) else []
 
 
 def plot(comparison: Comparison, path: Path) -> None:
@@ -179,7 +224,12 @@ def colour(arm: ArmResult) -> str:
 
 def _mean(values: Sequence[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
-    return float(np.mean(defined)) if len(defined) == len(values) else None
+    return float(np.mean(defined)) if defined and len(defined) == len(values) else None
+
+
+def _figure(values: Sequence[float | None]) -> str:
+    mean = _mean(values)
+    return "" if mean is None else f"{mean:.3f}"
 
 
 def _percent(rate: float | None) -> str:

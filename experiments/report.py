@@ -21,11 +21,13 @@ from matplotlib.figure import Figure
 
 from ..evaluation.comparison_result import ArmResult, Comparison
 from ..training import run_folder
+from .arms import baseline_folder
 from .tables import markdown_table
 
 STUDIES: dict[str, tuple[str, ...]] = {  # name of the study's .json and .md -> its plots
     "comparison": ("comparison.png",),
     "ablation": ("ablation.png",),
+    "sweep": ("sweep.png",),
     "probe": ("probe.png",),
     "geometry": ("pca.png", "tsne.png"),
 }
@@ -83,7 +85,8 @@ def _study(folder: Path, name: str) -> Section:
     if name == "comparison":
         arms = Comparison.from_dict(result).arms
         scores = _mean_scores(folder, arms)
-        images.append(("errors of the discriminative readout", _error_plot(scores["label"], scores["discriminative"])))
+        name, arm = next(iter(arms.items()))
+        images.append((f"errors of {arm.label}", _error_plot(scores["label"], scores[name])))
         body += _html(_worst_clips(scores, {name: arm.label for name, arm in arms.items()}))
     return Section(
         title.lstrip("# "), body, images, _details(result.get("settings", {}), result.get("environment", {}))
@@ -92,11 +95,14 @@ def _study(folder: Path, name: str) -> Section:
 
 def _run(folder: Path) -> Section:
     metrics = run_folder.read_metrics(folder)
-    table = run_folder.read_predictions(folder)
-    values = {key: _formatted(value) for key, value in metrics.items() if value is not None}
+    table = run_folder.read_predictions(folder, split=metrics["split"])
+    weights = metrics.get("layer_weights")
+    values = {key: _formatted(value) for key, value in metrics.items() if value is not None and key != "layer_weights"}
     scores = table.rename(columns={"score": "run"})
     body = _html(markdown_table(pd.DataFrame({"": values}))) + _html(_worst_clips(scores, {"run": "score"}))
     images = [("errors", _error_plot(scores["label"], scores["run"]))]
+    if weights:
+        images.append(("weights of the layers", _layer_plot({"run": [weights]})))
     details = _details(run_folder.read_config(folder), run_folder.read_environment(folder))
     return Section(f"Run {folder.name}: {metrics['readout']} on {metrics['dataset']}", body, images, details)
 
@@ -109,7 +115,11 @@ def _mean_scores(folder: Path, arms: dict[str, ArmResult]) -> pd.DataFrame:
     """Id, label and each arm's mean score over its seeds, label units; a row for each clip."""
     columns: dict[str, Any] = {}
     for name, arm in arms.items():
-        runs = [folder / name] if arm.is_baseline else [folder / name / f"seed-{seed}" for seed in arm.seeds]
+        runs = (
+            [baseline_folder(folder, name)]
+            if arm.is_baseline
+            else [folder / name / f"seed-{seed}" for seed in arm.seeds]
+        )
         tables = [run_folder.read_predictions(run) for run in runs]
         columns |= {"id": tables[0]["id"], "label": tables[0]["label"]}
         columns[name] = np.mean([table["score"] for table in tables], axis=0)
@@ -144,9 +154,30 @@ def _error_plot(labels: pd.Series, scores: pd.Series) -> str:
     right.set_ylabel("clips")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=130, format="png")
-    return _data_uri(drawn.getvalue())
+    return _drawn(figure)
+
+
+def _layer_plot(weights: dict[str, list[list[float]]]) -> str:
+    """A line for each arm over the layers: the mean of its seeds' weights, with their range."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for label, seeds in weights.items():
+        layers = range(len(seeds[0]))
+        axes.plot(layers, np.mean(seeds, axis=0), marker="o", markersize=3, label=label)
+        axes.fill_between(layers, np.min(seeds, axis=0), np.max(seeds, axis=0), alpha=0.2)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("layer (0: token embeddings)")
+    axes.set_ylabel("weight in the mix")
+    if len(weights) > 1:
+        axes.legend(fontsize=8, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _drawn(figure)
+
+
+def _drawn(figure: Figure) -> str:
+    png = io.BytesIO()
+    figure.savefig(png, dpi=130, format="png")
+    return _data_uri(png.getvalue())
 
 
 def _details(settings: dict | None, environment: dict | None) -> str:

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -20,6 +20,7 @@ from ..training import run_folder
 from ..training.arguments import parse_arguments
 from ..training.error_line import error_line
 
+POLL_SECONDS = 1.0
 IGNORED_FIELDS = (  # paths and output; two runs that differ only in these give the same scores
     *("output_dir", "adapter", "feature_cache", "resume_from_checkpoint", "disable_tqdm", "run_name"),
 )
@@ -58,8 +59,7 @@ def run_all(runs: Sequence[PlannedRun]) -> None:
             continue
         resumes = run_folder.last_checkpoint(run.folder) is not None
         print(f"[{number}/{len(runs)}] {run.name}{': resuming' if resumes else ''}", file=sys.stderr)
-        argv = [*run.argv, "--output_dir", str(run.folder), *(("--resume_from_checkpoint", "true") if resumes else ())]
-        _run_in_fresh_process(run.name, argv)
+        run_in_fresh_process(run)
 
 
 def differing_field(first: dict, second: dict, ignored: Iterable[str] = ()) -> str | None:
@@ -84,8 +84,21 @@ def _check_settings(run: PlannedRun) -> None:
         )
 
 
-def _run_in_fresh_process(name: str, argv: list[str]) -> None:
-    """Execute a run in a new process, so that memory and random state of earlier runs do not affect it."""
+def run_in_fresh_process(run: PlannedRun, *, ends_early: Callable[[], bool] | None = None) -> bool:
+    """Execute a run in a new process, so that memory and random state of earlier runs do not affect it; an unfinished one resumes.
+
+    Args:
+        run: what to do.
+        ends_early: asked every second; the run is ended once it returns true.
+
+    Returns:
+        Whether the run is finished; false if it was ended early.
+
+    Raises:
+        RuntimeError: when it fails, with its own message.
+    """
+    resumes = run_folder.last_checkpoint(run.folder) is not None
+    argv = [*run.argv, "--output_dir", str(run.folder), *(("--resume_from_checkpoint", "true") if resumes else ())]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["omnisent.train"])
     receiver, sender = context.Pipe(duplex=False)
@@ -93,7 +106,10 @@ def _run_in_fresh_process(name: str, argv: list[str]) -> None:
     process.start()
     sender.close()
     try:
-        process.join()
+        while process.is_alive():
+            process.join(None if ends_early is None else POLL_SECONDS)
+            if ends_early is not None and process.is_alive() and ends_early():
+                return False
     finally:
         if process.is_alive():
             process.terminate()
@@ -103,7 +119,8 @@ def _run_in_fresh_process(name: str, argv: list[str]) -> None:
             reason = receiver.recv()
         except EOFError:
             reason = f"its process ended with exit code {process.exitcode}; see its output above"
-        raise RuntimeError(f"{name}: {reason}")
+        raise RuntimeError(f"{run.name}: {reason}")
+    return True
 
 
 def _child(argv: list[str], sender: Connection) -> None:

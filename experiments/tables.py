@@ -27,6 +27,8 @@ MAIN_SETTINGS = (
     "genres",
     "complete_clips",
     *(field.name for field in fields(DataArguments) if field.name in SETTINGS),
+    "shots",
+    "answer_step",
     "learning_rate",
     "generative_learning_rate",
     "head_learning_rate",

@@ -13,6 +13,7 @@ LAYERS = (
         "thinker_omnisent",
         "thinker_inputs_omnisent",
         "heads_omnisent",
+        "losses_omnisent",
         "adapter_omnisent",
         "evaluation",
     ),
@@ -21,7 +22,7 @@ LAYERS = (
     ("training", "hub", "scoring"),
     ("train",),
     ("experiments",),
-    ("cli",),
+    ("cli", "cli_data"),
 )
 FOLDERS = ("data", "evaluation", "experiments", "hub", "readouts", "scoring", "training")
 FILES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))])

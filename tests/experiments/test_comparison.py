@@ -15,8 +15,9 @@ import yaml
 from omnisent.data.catalog import DatasetFacts
 from omnisent.evaluation.comparison_result import Comparison
 from omnisent.evaluation.metrics import msa_metrics
+from omnisent.experiments.arms import SAME_FOR_ALL, default_arms
 from omnisent.experiments.baselines import BASELINES
-from omnisent.experiments.comparison import arm_fields, arms, check_comparable, compare, summarise
+from omnisent.experiments.comparison import OWN_FIELDS, check_comparable, compare, summarise
 from omnisent.experiments.comparison_report import conclusion, markdown
 from omnisent.experiments.probe import SAME_FIELDS
 from omnisent.experiments.runs import IGNORED_FIELDS
@@ -33,19 +34,19 @@ def _stored(folder) -> dict:
 
 
 def test_the_arms_are_each_readout_and_decoding_trained_and_zero_shot():
-    assert [arm.name for arm in arms()] == [
+    assert [arm.name for arm in default_arms()] == [
         "discriminative",
         *("generative-trained-greedy", "generative-trained-expected"),
         *("generative-zero-shot-greedy", "generative-zero-shot-expected"),
     ]
-    assert [(arm.name, arm.trained_by) for arm in arms() if arm.trained_by] == [
+    assert [(arm.name, arm.adapter_of) for arm in default_arms() if arm.adapter_of] == [
         ("generative-trained-expected", "generative-trained-greedy")
     ]
 
 
 def test_every_arm_and_baseline_is_there_with_the_figures_of_its_runs(comparison):
     stored = _stored(comparison)
-    assert list(stored["arms"]) == [arm.name for arm in arms()] + list(BASELINES)
+    assert list(stored["arms"]) == [arm.name for arm in default_arms()] + list(BASELINES)
     for name, arm in stored["arms"].items():
         seeds = [0, 1] if name.startswith(("discriminative", "generative-trained")) else [0]
         folders = [comparison / name] if arm["floor"] else [comparison / name / f"seed-{seed}" for seed in seeds]
@@ -66,17 +67,40 @@ def test_every_arm_and_baseline_is_there_with_the_figures_of_its_runs(comparison
     )
 
 
-def test_both_decodings_score_with_the_same_trained_adapter(comparison):
+def test_both_decodings_score_with_one_training_each_with_its_own_best_checkpoint(comparison):
     greedy, expected = (comparison / f"generative-trained-{kind}" / "seed-1" for kind in ("greedy", "expected"))
     config = yaml.safe_load((expected / "config.yaml").read_text())
-    assert config["adapter"] == str(greedy / "model")
+    assert config["adapter"] == str(greedy / "best" / "expected")
+    log = [
+        entry for entry in json.loads((greedy / "trainer_state.json").read_text())["log_history"] if "eval_mae" in entry
+    ]
+    best = min(entry["eval_expected_mae"] for entry in log)
+    assert json.loads((greedy / "best" / "expected" / "validation.json").read_text())["value"] == best
+    assert read_metrics(expected)["valid_mae"] == pytest.approx(best, abs=1e-5)
+    assert read_metrics(greedy)["valid_mae"] == pytest.approx(min(entry["eval_mae"] for entry in log), abs=1e-5)
     assert read_metrics(expected)["unparsable_rate"] == 0.0
     assert not (expected / "model").exists()
 
 
+def test_a_folder_of_an_earlier_version_is_refused_before_any_run(comparison, short_config, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(comparison, old)
+    shutil.rmtree(old / "generative-trained-greedy" / "seed-1" / "best")
+    (old / "generative-trained-expected" / "seed-1" / "metrics.json").unlink()
+    with pytest.raises(ValueError, match=r"generative-trained-greedy/seed-1 has no best adapters; remove it"):
+        compare([str(short_config)], [0, 1], old)
+    shutil.copytree(
+        comparison / "generative-trained-greedy" / "seed-1" / "best", old / "generative-trained-greedy/seed-1/best"
+    )
+    path = old / "generative-trained-expected" / "seed-0" / "config.yaml"
+    path.write_text(path.read_text().replace("seed-0/best/expected", "seed-0/model"))
+    with pytest.raises(ValueError, match=r"generative-trained-expected/seed-0 was scored with another checkpoint"):
+        compare([str(short_config)], [0, 1], old)
+
+
 def test_costs_are_measured_without_training_for_every_arm(comparison):
     costs = _stored(comparison)["costs"]
-    assert costs.keys() == {arm.name for arm in arms()}
+    assert costs.keys() == {arm.name for arm in default_arms()}
     for cost in costs.values():
         assert cost["seconds_per_clip"] > 0
         assert cost["peak_memory_bytes"] > 1e8
@@ -89,7 +113,7 @@ def test_costs_are_measured_without_training_for_every_arm(comparison):
 
 def test_the_discriminative_readout_is_tested_against_all_others(comparison):
     tests = _stored(comparison)["tests"]
-    assert [test["second"] for test in tests] == [arm.name for arm in arms()[1:]] + list(BASELINES)
+    assert [test["second"] for test in tests] == [arm.name for arm in default_arms()[1:]] + list(BASELINES)
     results = _stored(comparison)["arms"]
     for test in tests:
         first, second = (results[test[key]]["metrics"]["mae"]["mean"] for key in ("first", "second"))
@@ -153,7 +177,9 @@ def test_a_run_made_before_a_field_existed_has_its_default(comparison, short_con
     )
 
 
-@pytest.mark.parametrize("names", [arm_fields(), IGNORED_FIELDS, SAME_FIELDS, MAIN_SETTINGS, PRIVATE_FIELDS])
+@pytest.mark.parametrize(
+    "names", [OWN_FIELDS, SAME_FOR_ALL, IGNORED_FIELDS, SAME_FIELDS, MAIN_SETTINGS, PRIVATE_FIELDS]
+)
 def test_lists_of_fields_name_fields_that_a_run_has(short_config, names):
     assert set(names) <= config_dict(*parse_arguments([str(short_config)])).keys()
 
@@ -161,20 +187,20 @@ def test_lists_of_fields_name_fields_that_a_run_has(short_config, names):
 def test_finished_folders_are_compared_only_when_they_are_comparable(comparison, tmp_path):
     ours, theirs = comparison / "discriminative" / "seed-0", tmp_path / "theirs"
     shutil.copytree(comparison / "generative-trained-greedy" / "seed-0", theirs)
-    check_comparable([ours, theirs], arm_fields())
+    check_comparable([ours, theirs], OWN_FIELDS)
     config = yaml.safe_load((theirs / "config.yaml").read_text())
     (theirs / "config.yaml").write_text(yaml.safe_dump({**config, "lora_dropout": 0.5}))
     with pytest.raises(ValueError, match=r"theirs and .*seed-0 cannot be compared: lora_dropout is 0.5 in one"):
-        check_comparable([ours, theirs], arm_fields())
+        check_comparable([ours, theirs], OWN_FIELDS)
     (theirs / "config.yaml").write_text(yaml.safe_dump(config))
     rows = (theirs / "predictions.csv").read_text().splitlines()
     (theirs / "predictions.csv").write_text("\n".join([rows[0], *rows[2:], rows[1]]) + "\n")
     with pytest.raises(ValueError, match="their clips differ"):
-        check_comparable([ours, theirs], arm_fields())
+        check_comparable([ours, theirs], OWN_FIELDS)
 
 
 def test_a_comparison_starts_from_the_base_model(short_config, tmp_path):
-    with pytest.raises(ValueError, match="adapter: every readout of a comparison starts from the base model"):
+    with pytest.raises(ValueError, match="adapter: every arm of a comparison starts from the base model"):
         compare([str(short_config), "--adapter", "x"], [0], tmp_path)
 
 
