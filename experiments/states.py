@@ -52,6 +52,7 @@ def last_token_states(
     for batch in tqdm(loader, desc="hidden states", unit="batch", disable=args.disable_tqdm):
         inputs = {key: value.to(device) for key, value in batch.items() if key not in ("labels", "clip_index")}
         mask, positions = inputs.pop("attention_mask"), inputs.pop("position_ids")
+        inputs.pop("clip_mask", None)  # of a run that reads the clip's own tokens
         with torch.no_grad():
             output = model.model.language_model(
                 inputs_embeds=embed_clips(model.model, **inputs),

@@ -9,7 +9,7 @@ import torch
 
 from omnisent.experiments.probe import LayerFit, Probe, TrainedRun, conclusion, fit_layers, probe
 from omnisent.experiments.states import last_token_states
-from omnisent.readouts.generative import OmniForSentimentGeneration
+from omnisent.readouts.generation_model import OmniForSentimentGeneration
 from omnisent.training.arguments import OmniSentTrainingArguments
 from omnisent.training.run_folder import read_environment, read_metrics, write_json
 

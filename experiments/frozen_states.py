@@ -1,0 +1,217 @@
+"""Hidden states of clips from a model that is not trained further, pooled and kept on disk, for fitting many readouts on them.
+
+The model is the base Thinker, one with a trained adapter, or a text encoder.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import AutoModel, AutoTokenizer
+
+from ..adapter_omnisent import AdaptedThinker
+from ..data.clip import SPLITS, Clip, labels_of
+from ..data.neighbours import preceding_texts
+from ..heads_omnisent import pool_last_token, pool_mean, unit_size
+from ..processing_omnisent import OmniSentProcessor
+from ..readouts.discriminative import DiscriminativeReadout
+from ..text_omnisent import plain_text
+from ..thinker_omnisent import embed_clips
+from ..training.arguments import OmniSentTrainingArguments
+from ..training.collator import ClipCollator, ClipDataset
+from ..training.feature_cache import clip_content
+
+PLACES = ("last", "mean, all", "mean, clip")  # pooling, and over which tokens
+MOST_TOKEN_BYTES = 4 * 10**9
+VERSION = 1  # raise when the same inputs would give other states
+Batch = tuple[
+    list[torch.Tensor], torch.Tensor, torch.Tensor
+]  # layers (B, T, H) each, mask (B, T), mask of the clip (B, T)
+
+
+@dataclass(frozen=True)
+class FrozenStates:
+    """States of the n clips of a split. Of L layers, a state has L + 2 rows: 0 (the token embeddings) to L of unit size, then the
+    last layer's as it is.
+
+    Attributes:
+        pooled: by place, (n, L + 2, H) float32.
+        tokens: (N, L + 2, H) float16 of all tokens of all clips, on disk; `None` if that would take more than `MOST_TOKEN_BYTES`.
+        starts: (n + 1,) where the tokens of each clip start.
+        own: (N,) whether a token is of the transcript, audio or video.
+        labels: (n,) label units.
+        ids: of the clips.
+        key: differs for other clips, labels, models, prompts and versions.
+    """
+
+    pooled: dict[str, np.ndarray]
+    tokens: np.ndarray | None
+    starts: np.ndarray
+    own: np.ndarray
+    labels: np.ndarray
+    ids: list[str]
+    key: str
+
+    @property
+    def layer_count(self) -> int:
+        """L."""
+        return self.pooled[PLACES[0]].shape[1] - 2
+
+
+def frozen_states(
+    folder: Path, source: dict[str, Any], splits: dict[str, list[Clip]], batches: "Batches", *, context_clips: int = 0
+) -> dict[str, FrozenStates]:
+    """The states of each split, read from a folder if it has those of the same source and clips, else computed and written there.
+
+    Args:
+        folder: for the files of each split.
+        source: what the states depend on besides the clips: model, adapter, prompt.
+        splits: clips by split.
+        batches: what computes them.
+        context_clips: how many preceding transcripts are in the prompt.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for split in SPLITS:
+        clips = splits[split]
+        before = preceding_texts(clips, context_clips)
+        content = [clip_content({**clip.to_dict(), "context": before[clip.id]}) for clip in clips]
+        key = hashlib.sha256(json.dumps([VERSION, source, content], sort_keys=True, default=str).encode()).hexdigest()
+        labels = hashlib.sha256(labels_of(clips).tobytes()).hexdigest()
+        found[split] = _split_states(folder, split, key, labels, clips, batches)
+    return found
+
+
+def _split_states(
+    folder: Path, split: str, key: str, label_key: str, clips: list[Clip], batches: "Batches"
+) -> FrozenStates:
+    file, tokens_file = folder / f"{split}.npz", folder / f"{split}-tokens.npy"
+    if not file.is_file() or _key(file) != key:
+        file.unlink(missing_ok=True)
+        _write_states(file, tokens_file, key, clips, batches)
+    with np.load(file) as kept:
+        tokens = np.load(tokens_file, mmap_mode="r") if tokens_file.is_file() else None
+        pooled = {place: kept[place] for place in PLACES}
+        ids = [clip.id for clip in clips]
+        return FrozenStates(pooled, tokens, kept["starts"], kept["own"], labels_of(clips), ids, f"{key} {label_key}")
+
+
+def _key(file: Path) -> str:
+    with np.load(file) as kept:
+        return str(kept["key"])
+
+
+def _write_states(file: Path, tokens_file: Path, key: str, clips: Sequence[Clip], batches: "Batches") -> None:
+    pooled: dict[str, list[np.ndarray]] = {place: [] for place in PLACES}
+    tokens: list[np.ndarray] | None = []
+    lengths, own, size = [], [], 0
+    for layers, mask, clip_mask in batches.of(clips):
+        states = torch.stack([*map(unit_size, layers), layers[-1].float()], 2)  # (B, T, L + 2, H)
+        masks = dict(zip(PLACES, (mask, mask, clip_mask), strict=True))
+        for place in PLACES:
+            pool = pool_last_token if place == "last" else pool_mean
+            pooled[place].append(pool(states.flatten(2), masks[place]).unflatten(1, states.shape[2:]).cpu().numpy())
+        kept = states[mask.bool()].half().cpu().numpy()
+        size += kept.nbytes
+        tokens = [*tokens, kept] if tokens is not None and size <= MOST_TOKEN_BYTES else None
+        lengths += mask.sum(1).tolist()
+        own.append(clip_mask[mask.bool()].bool().cpu().numpy())
+    tokens_file.unlink(missing_ok=True)
+    if tokens is not None:
+        np.save(tokens_file, np.concatenate(tokens))
+    arrays = {place: np.concatenate(parts) for place, parts in pooled.items()}
+    draft = file.with_suffix(".part.npz")
+    np.savez(
+        draft,
+        key=np.array(key),
+        starts=np.cumsum([0, *lengths]),
+        own=np.concatenate(own),
+        **arrays,  # type: ignore[arg-type]
+    )
+    draft.replace(file)
+
+
+class Batches:
+    """What gives the states of clips, batch by batch, in their order."""
+
+    def of(self, clips: Sequence[Clip]) -> Iterator[Batch]:
+        """Layers, mask and mask of the clip's own tokens of each batch."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ThinkerBatches(Batches):
+    """States of the Thinker's language model, with its adapter if it has one; the processor marks the clip's own tokens."""
+
+    model: AdaptedThinker
+    processor: OmniSentProcessor
+    args: OmniSentTrainingArguments
+
+    def of(self, clips: Sequence[Clip]) -> Iterator[Batch]:
+        readout = DiscriminativeReadout((-np.inf, np.inf))
+        loader = DataLoader(
+            ClipDataset(clips, self.processor, readout),
+            batch_size=self.args.per_device_eval_batch_size,
+            num_workers=self.args.dataloader_num_workers,
+            collate_fn=ClipCollator(self.processor, readout),
+        )
+        self.model.eval()
+        device = self.model.get_input_embeddings().weight.device
+        for batch in tqdm(loader, desc="hidden states", unit="batch", disable=self.args.disable_tqdm):
+            inputs = {key: value.to(device) for key, value in batch.items() if key not in ("labels", "clip_index")}
+            mask, positions, clip_mask = (inputs.pop(key) for key in ("attention_mask", "position_ids", "clip_mask"))
+            with torch.no_grad():
+                layers = self.model.model.language_model(
+                    inputs_embeds=embed_clips(self.model.model, **inputs),
+                    attention_mask=mask,
+                    position_ids=positions,
+                    use_cache=False,
+                    output_hidden_states=True,
+                ).hidden_states
+            yield list(layers), mask, clip_mask
+
+
+@dataclass(frozen=True)
+class EncoderBatches(Batches):
+    """States of a text encoder of transformers on the transcripts; its special tokens are not the clip's own."""
+
+    name: str
+    text_case: str
+    args: OmniSentTrainingArguments
+
+    def of(self, clips: Sequence[Clip]) -> Iterator[Batch]:
+        tokenizer, model = AutoTokenizer.from_pretrained(self.name), AutoModel.from_pretrained(self.name).eval()
+        size = self.args.per_device_eval_batch_size
+        texts = [plain_text(clip.text, self.text_case) or "" for clip in clips]
+        starts = range(0, len(texts), size)
+        for start in tqdm(starts, desc="encoder states", unit="batch", disable=self.args.disable_tqdm):
+            batch = tokenizer(
+                texts[start : start + size],
+                padding=True,
+                truncation=True,
+                return_tensors="pt",
+                return_special_tokens_mask=True,
+            )
+            special = batch.pop("special_tokens_mask")
+            with torch.no_grad():
+                layers = model(**batch, output_hidden_states=True).hidden_states
+            mask = batch["attention_mask"]
+            own = mask * (1 - special)
+            yield (
+                list(layers),
+                mask,
+                torch.where(own.any(1, keepdim=True), own, mask),
+            )  # an empty transcript has no token
+
+
+def file_digests(folder: Path | None) -> dict[str, str]:
+    """The digests of the weights in a folder by their names; empty for no folder, or one that is not on this machine."""
+    files = sorted(folder.glob("*.safetensors")) if folder is not None and folder.is_dir() else []
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
