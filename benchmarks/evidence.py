@@ -31,7 +31,7 @@ from omnisent.data.catalog import dataset_facts
 from omnisent.evaluation.comparison_result import Comparison
 from omnisent.evaluation.metrics import METRICS
 from omnisent.evaluation.statistics import paired_test
-from omnisent.experiments.comparison import arms
+from omnisent.experiments.arms import default_arms
 from omnisent.experiments.comparison_report import colour, plot_metric
 from omnisent.training import run_folder
 
@@ -43,7 +43,7 @@ def collected(folder: Path) -> dict[str, Any]:
     """A comparison, with validation MAE by epoch of each training, and paired tests of the trained readouts against TF-IDF."""
     comparison = Comparison.from_dict(json.loads((folder / "comparison.json").read_text()))
     floor_errors = absolute_errors(run_folder.read_predictions(folder / FLOOR))
-    trained = [arm for arm in arms() if arm.trains or arm.trained_by]
+    trained = [arm for arm in default_arms() if arm.trains or arm.adapter_of]
     tests, curves = {}, {}
     for arm in trained:
         runs = [folder / arm.name / f"seed-{seed}" for seed in arm.own_seeds(comparison.seeds)]
@@ -63,7 +63,7 @@ def collected(folder: Path) -> dict[str, Any]:
 def by_genre(folder: Path, comparison: Comparison) -> dict[str, dict[str, float]]:
     """Test MAE of every way to score on the clips of each genre, mean over seeds; empty if the data set has none."""
     maes: dict[str, dict[str, float]] = {}
-    own_seeds = {arm.name: arm.own_seeds(comparison.seeds) for arm in arms()}
+    own_seeds = {arm.name: arm.own_seeds(comparison.seeds) for arm in default_arms()}
     for name in comparison.arms:
         runs = [folder / name / f"seed-{seed}" for seed in own_seeds[name]] if name in own_seeds else [folder / name]
         for table in map(run_folder.read_predictions, runs):

@@ -28,7 +28,8 @@ from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.media_omnisent import ClipMedia
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
-from omnisent.readouts.generative import ExpectedReadout, OmniForSentimentGeneration
+from omnisent.readouts.generation_model import OmniForSentimentGeneration
+from omnisent.readouts.generative import ExpectedReadout
 from omnisent.thinker_omnisent import (
     LORA_TARGETS,
     PUBLISHED_THINKERS,

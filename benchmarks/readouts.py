@@ -19,7 +19,8 @@ from common import in_turn, ratio, save, spread, table
 from omnisent.data.planted import make_planted_clips
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
-from omnisent.readouts.generative import ExpectedReadout, OmniForSentimentGeneration
+from omnisent.readouts.generation_model import OmniForSentimentGeneration
+from omnisent.readouts.generative import ExpectedReadout
 from omnisent.training.environment import process_peak_bytes
 from omnisent.training.tiny_backbone import make_tiny_backbone
 

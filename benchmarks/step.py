@@ -16,7 +16,6 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from omnisent.audio_omnisent import SAMPLE_RATE
-from omnisent.heads_omnisent import pool_last_token
 from omnisent.media_omnisent import ClipMedia
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
@@ -132,7 +131,7 @@ def parts(model: OmniForSentimentRegression, processor: OmniSentProcessor, clips
             "vision tower, forward": lambda: tower_features(model.model, **video),
             "embedding and language model, forward": language_model,
             "the same, forward and backward": lambda: language_model().sum().backward(),
-            "pooling and head": lambda: model.score(pool_last_token(hidden, batch["attention_mask"])),
+            "pooling and head": lambda: model.score(hidden, batch["attention_mask"]),
             "whole step": lambda: model(**batch, labels=torch.zeros(len(clips))).loss.backward(),
         }
     )

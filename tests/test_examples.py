@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import BertConfig, BertModel, BertTokenizerFast
 
 import omnisent
+from omnisent.data.tables import read_columns
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 
 SCRIPT = Path(omnisent.__file__).parent / "examples" / "score_text.py"
@@ -45,3 +47,25 @@ def test_texts_are_scored_with_the_given_bundle_or_the_one_of_make_real(score_te
     assert [float(score) for score, _, _ in rows] == pytest.approx([result["score"] for result in expected], abs=0.006)
     shutil.move(tmp_path / "bundle", tmp_path / "runs" / "real" / "model")
     assert score_text(*TEXTS).stdout == given.stdout
+
+
+def test_a_text_model_of_transformers_is_tuned_as_a_rival(planted_root, planted_clips, tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "story", "the", "was", "not"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
+    size = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "initializer_range": 0.5,
+    }
+    BertModel(BertConfig(vocab_size=len(words), **size)).save_pretrained(tmp_path / "bert")
+    script = SCRIPT.with_name("text_baseline.py")
+    command = [sys.executable, str(script), str(tmp_path / "bert"), str(planted_root), "--out", str(tmp_path / "out")]
+    command += ["--epochs", "2", "--learning_rate", "1e-3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    rows = read_columns(tmp_path / "out" / "predictions.csv", {"id": str, "score": float})
+    assert [row["id"] for row in rows] == [clip.id for clip in planted_clips if clip.split == "test"]
+    assert len({round(row["score"], 4) for row in rows}) > 1

@@ -1,0 +1,36 @@
+"""Kept runs of a study come back as they were, with the labels of the data set."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import omnisent
+from omnisent.experiments.comparison import compare
+
+
+def test_a_comparison_goes_on_from_kept_runs(comparison, short_config, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(omnisent.__file__).parent / "benchmarks"))
+    import study
+
+    runs = study.keep(comparison, tmp_path / "kept")
+    assert len(runs) == len(list(comparison.rglob("metrics.json")))
+    files = {path.name for path in (tmp_path / "kept").rglob("*") if path.is_file()}
+    assert files == {"config.yaml", "environment.json", "metrics.json", "scores.csv"}
+    kept = "".join(path.read_text() for path in (tmp_path / "kept").rglob("*.*"))
+    assert "label" not in (tmp_path / "kept" / "discriminative" / "seed-0" / "scores.csv").read_text()
+    assert str(comparison) not in kept
+
+    study.restore(tmp_path / "kept", tmp_path / "back", None)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "back").rglob("metrics.json")}
+    again = compare([str(short_config)], [0, 1], tmp_path / "back")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "back").rglob("metrics.json")} == before
+    assert again.to_dict()["tests"] == json.loads((comparison / "comparison.json").read_text())["tests"]
+
+    shutil.rmtree(tmp_path / "back" / "discriminative")
+    scores = tmp_path / "kept" / "discriminative" / "seed-0" / "scores.csv"
+    scores.write_text(scores.read_text().replace("planted-", "unknown-"))
+    with pytest.raises(SystemExit, match="the data set has no clip unknown-"):
+        study.restore(tmp_path / "kept", tmp_path / "back", None)
+    assert not (tmp_path / "back" / "discriminative" / "seed-0").exists()
