@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from tqdm.auto import tqdm
 
 from ..adapter_omnisent import ADAPTER_DIR
@@ -208,6 +209,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
     for place, fits in found["layers"].items():
         left.plot([fit["test_mae"] for fit in fits], marker="o", markersize=3, color=colours[place], label=place)
     left.axhline(found["constant_mae"], color="0.5", linestyle="--", label="constant (train median)")
+    left.xaxis.set_major_locator(MaxNLocator(nbins=15, integer=True))
     left.set_xlabel("layer (0: token embeddings)")
     left.set_ylabel("test MAE (label units), lower is better")
     left.set_title("ridge regression on one layer", fontsize=10)

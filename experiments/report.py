@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..evaluation.comparison_result import ArmResult, Comparison
 from ..training import run_folder
@@ -166,6 +167,7 @@ def _layer_plot(weights: dict[str, list[list[float]]]) -> str:
         axes.plot(layers, np.mean(seeds, axis=0), marker="o", markersize=3, label=label)
         axes.fill_between(layers, np.min(seeds, axis=0), np.max(seeds, axis=0), alpha=0.2)
     axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=15, integer=True))
     axes.set_xlabel("layer (0: token embeddings)")
     axes.set_ylabel("weight in the mix")
     if len(weights) > 1:

@@ -19,6 +19,7 @@ import optuna
 import pandas as pd
 from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -376,6 +377,7 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
             best = best if one["value"] is None else min(best, sign * one["value"])
             course.append(sign * best if math.isfinite(best) else math.nan)
         axes.plot(range(1, len(course) + 1), course, marker="o", markersize=3, label=arm["label"])
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=15, integer=True))
     axes.set_xlabel("trials")
     axes.set_ylabel(f"best validation {found['metric']} so far")
     axes.legend(fontsize=8, frameon=False)
