@@ -92,9 +92,12 @@ def pair(first: Path, second: Path) -> dict[str, Any]:
     tables = [run_folder.read_predictions(run) for run in (first, second)]
     if list(tables[0]["id"]) != list(tables[1]["id"]):
         raise SystemExit(f"{first} and {second} have different test clips; give two runs on the same data")
+    metrics = [run_folder.read_metrics(run) for run in (first, second)]
+    for one in metrics:
+        del one["seconds_per_clip"]  # the runs may have shared the machine with others
     return {
-        "first": run_folder.read_metrics(first),
-        "second": run_folder.read_metrics(second),
+        "first": metrics[0],
+        "second": metrics[1],
         "first_minus_second": paired_test(*map(absolute_errors, tables)).to_dict(),
         "commit": run_folder.read_environment(first)["commit"],
         "machine": machine(),
