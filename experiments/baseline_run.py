@@ -68,6 +68,6 @@ def run_baseline(
         **found["test"],
         "bad_clips": len(data.bad),
         "denoise": data.denoise,
-        **{f"valid_{key}": value for key, value in found["valid"].items() if key != "decoding"},
+        **run_folder.as_valid(found["valid"]),
     }
     return BaselineRun(name, folder, run_folder.write_metrics(folder, metrics))

@@ -153,7 +153,7 @@ def _check_adapters(runs: Sequence[PlannedRun]) -> None:
     """
     finished = {run.folder for run in runs if run.finished}
     for run in runs:
-        adapter = run.config()["adapter"]
+        adapter = run.argv[run.argv.index("--adapter") + 1] if "--adapter" in run.argv else None
         if adapter is None or run_folder.BEST not in Path(adapter).parts:
             continue
         trained = Path(adapter).parents[1]

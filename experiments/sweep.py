@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def sweep(
     trained = [arm for arm in (default_arms() if arms is None else arms) if arm.trains]
     arguments = parse_arguments([*argv, "--output_dir", str(out), "--evaluate", "valid"])
     args = arguments[-1]
-    if (args.metric_for_best_model or "mae").removeprefix("eval_") == "loss":
+    if args.selecting_metric == "loss":
         raise ValueError("metric_for_best_model loss: arms with different losses cannot be compared by it; use mae")
     distributions = default_space(args) if space is None else read_space(space)
     _check_ends(argv, distributions)
@@ -81,7 +82,7 @@ def sweep(
         )
         _check_same(study, out, config, arm, distributions)
         _run_trials(study, arm, argv, out, trials, distributions, args)
-    found = summarise(out, argv, trained, trials, distributions, storage, args)
+    found = summarise(out, trained, trials, distributions, storage, args)
     run_folder.write_json(out / "sweep.json", found)
     (out / "sweep.md").write_text(markdown(found), encoding="utf-8")
     plot(found, out / "sweep.png")
@@ -153,7 +154,7 @@ def tuned_arms(arms: Sequence[Arm], path: str | Path, argv: Sequence[str]) -> li
             raise ValueError(
                 f"{path}: it has not tuned the arm {by} with these fields; run the sweep with the same --arms"
             )
-        tuned.append(Arm(arm.name, arm.label, {**arm.fields, **found[by]["best"]["settings"]}, arm.adapter_of))
+        tuned.append(replace(arm, fields={**arm.fields, **found[by]["best"]["settings"]}))
     return tuned
 
 
@@ -241,14 +242,14 @@ def _run_trial(
     args: OmniSentTrainingArguments,
 ) -> bool:
     """Train with a trial's settings and tell the study what came out; returns false for a run that failed."""
-    settings = [part for name, value in trial.params.items() for part in (f"--{name}", str(value))]
+    tuned = replace(arm, fields={**arm.fields, **trial.params})
     run = PlannedRun(
         f"{arm.label}, trial {trial.number}",
         folder / f"trial-{trial.number}",
-        (*argv, *arm.argv, *settings, "--evaluate", "valid"),
+        (*argv, *tuned.argv, "--evaluate", "valid"),
     )
     started = time.perf_counter()
-    metric = (args.metric_for_best_model or "mae").removeprefix("eval_")
+    metric = args.selecting_metric
     reported: set[int] = set()
 
     def has_to_end() -> bool:
@@ -293,7 +294,6 @@ def _evaluations(folder: Path, metric: str) -> list[tuple[int, float]]:
 
 def summarise(
     out: Path,
-    argv: Sequence[str],
     arms: Sequence[Arm],
     trials: int,
     distributions: Mapping[str, BaseDistribution],

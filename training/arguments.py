@@ -216,6 +216,11 @@ class OmniSentTrainingArguments(TrainingArguments):
         """The run folder."""
         return Path(str(self.output_dir))
 
+    @property
+    def selecting_metric(self) -> str:
+        """The validation metric that selects checkpoints, without the prefix `eval_`."""
+        return (self.metric_for_best_model or "mae").removeprefix("eval_")
+
     def adapter_learning_rate(self, readout: str) -> float:
         """The adapter's learning rate under a readout."""
         own = getattr(self, READOUTS[readout].learning_rate_field)

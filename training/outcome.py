@@ -67,7 +67,6 @@ def run_metrics(
 ) -> dict:
     """The values of metrics.json, of the evaluated split, and as `valid_*` of the validation split."""
     labels, scores = labels_of(outcome.datasets[outcome.split].clips), outcome.scores_of(outcome.split)
-    valid = outcome.metrics_of("valid", data.facts.convention)
     calibration = outcome.calibration if outcome.split == "test" else None  # it was made of the validation split
     zero_shot = args.evaluate_only and not model_args.adapter
     lora, percent = (0, 0.0) if zero_shot else adapter_parameters(model.model.config, model_args)
@@ -88,7 +87,7 @@ def run_metrics(
         "trainable_percent": percent,
         "head_parameters": sum(p.numel() for name, p in model.named_parameters() if name.startswith("score.")),
         "layer_weights": getattr(model, "layer_weights", None),
-        **{f"valid_{key}": value for key, value in valid.items() if key != "decoding"},
+        **run_folder.as_valid(outcome.metrics_of("valid", data.facts.convention)),
         **validation_course(outcome.validation, lower_is_better=not args.greater_is_better),
     }
 

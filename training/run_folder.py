@@ -149,6 +149,11 @@ def write_environment(folder: Path, clips: Sequence[Clip]) -> None:
     write_json(folder / "environment.json", environment)
 
 
+def as_valid(metrics: dict) -> dict:
+    """The metrics of the validation split under their keys in metrics.json."""
+    return {f"valid_{key}": value for key, value in metrics.items() if key != "decoding"}
+
+
 def write_metrics(folder: Path, values: dict) -> dict:
     """Write metrics.json with every key; values that were not measured are null.
 

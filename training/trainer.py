@@ -83,7 +83,7 @@ class SentimentTrainer(Trainer):
 
     def validation_metrics(self) -> list[float]:
         """The metric that selects checkpoints, of every evaluation so far in which it was defined."""
-        name = f"eval_{(self.args.metric_for_best_model or 'mae').removeprefix('eval_')}"
+        name = f"eval_{self.args.selecting_metric}"
         return [entry[name] for entry in self.state.log_history if name in entry]
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
@@ -174,13 +174,12 @@ class SentimentTrainer(Trainer):
         metrics = self.readout.metrics(predictions, labels, self.convention)
         for other in self.other_readouts if isinstance(outputs, dict) else ():
             values = other.metrics(other.decode(shared[other.reads]), labels, self.convention)
-            name = self._selecting(other)
-            metrics[name] = values.get(name.removeprefix(f"{other.decoding}_"))
+            metrics[self._selecting(other)] = values.get(self.args.selecting_metric)
         return {key: value for key, value in metrics.items() if isinstance(value, float)}
 
     def _selecting(self, other: Readout) -> str:
         """The name of the metric that selects the checkpoint of another decoding."""
-        return f"{other.decoding}_{(self.args.metric_for_best_model or 'mae').removeprefix('eval_')}"
+        return f"{other.decoding}_{self.args.selecting_metric}"
 
     def _keep_best_of_others(self, metrics: dict[str, float]) -> None:
         """Save the adapter for each other decoding whose validation metric is the best so far."""
