@@ -170,6 +170,12 @@ def paired_test(
     return PairedTest(float(differences.mean()), float(low), float(high), float(flipped.pvalue), p_seeds)
 
 
+def paired_tests(first: np.ndarray, others: Sequence[np.ndarray]) -> list[tuple[PairedTest, float]]:
+    """`paired_test` of one system against each other one, with its `p_clips` adjusted for all of them by `holm`."""
+    tests = [paired_test(first, errors) for errors in others]
+    return list(zip(tests, holm([test.p_clips for test in tests]), strict=True))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P values adjusted for multiple tests (Holm, 1979), which controls the family-wise error rate.
 

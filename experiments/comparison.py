@@ -16,7 +16,7 @@ import numpy as np
 from ..data.catalog import DatasetFacts, dataset_facts
 from ..data.tables import read_columns, write_table
 from ..evaluation.comparison_result import PER_SEED, ArmResult, ArmTest, Comparison, Cost
-from ..evaluation.statistics import bootstrap_estimates, holm, paired_test
+from ..evaluation.statistics import bootstrap_estimates, paired_tests
 from ..training import run_folder
 from ..training.arguments import parse_arguments
 from .arms import OUTSIDE, Arm, baseline_folder, default_arms
@@ -255,9 +255,8 @@ def _tests(scores: dict[str, np.ndarray], labels: np.ndarray) -> list[ArmTest]:
     """The first arm against every other one, with p values adjusted for several tests."""
     errors = {name: np.abs(values - labels) for name, values in scores.items()}
     first, *others = errors
-    tests = [paired_test(errors[first], errors[name]) for name in others]
-    adjusted = holm([test.p_clips for test in tests])
-    return [ArmTest(first, name, test, p) for name, test, p in zip(others, tests, adjusted, strict=True)]
+    tests = paired_tests(errors[first], [errors[name] for name in others])
+    return [ArmTest(first, name, test, p) for name, (test, p) in zip(others, tests, strict=True)]
 
 
 def _cost(out: Path, arm: Arm, seeds: Sequence[int]) -> Cost:

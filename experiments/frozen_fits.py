@@ -1,7 +1,6 @@
 """Trains the heads of many readouts on frozen states, and keeps each one's test scores; a finished one is not trained again."""
 
 import copy
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..evaluation.statistics import bootstrap_estimates, holm, paired_test
+from ..evaluation.statistics import bootstrap_estimates, paired_tests
 from ..heads_omnisent import HEADS, RegressionHead
 from ..losses_omnisent import LOSSES, LabelScale
 from ..training import run_folder
@@ -49,15 +48,14 @@ class Fitting:
 
     def row(self, layers: str, pooling: str, head: str, loss: str, *, permuted: bool = False) -> tuple:
         """The figures of a row, from `valid_mae` on; with `permuted`, trained on labels in a random order."""
-        name = "_".join([layers, pooling.replace(", ", "-"), head, loss, *(["permuted"] if permuted else [])])
-        file = self.folder / f"{name}.json"
+        file = self._file((layers, pooling, head, loss, *(["permuted"] if permuted else [])))
         key = [*(found.key for found in self.states.values()), list(self.seeds), self.bins, self.hidden_size]
         key += [EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY]
-        if not file.is_file() or json.loads(file.read_text())["key"] != key:
+        if not file.is_file() or run_folder.read_json(file)["key"] != key:
             runs = [self._train(layers, pooling, head, loss, seed, permuted) for seed in self.seeds]
             self.folder.mkdir(parents=True, exist_ok=True)
             run_folder.write_json(file, {"key": key, "runs": runs})
-        runs, labels = json.loads(file.read_text())["runs"], self.states["test"].labels
+        runs, labels = run_folder.read_json(file)["runs"], self.states["test"].labels
         maes = {split: [run[f"{split}_mae"] for run in runs] for split in ("valid", "test")}
         sds = {split: float(np.std(values, ddof=1)) if len(values) > 1 else None for split, values in maes.items()}
         scores = np.array([run["scores"] for run in runs])
@@ -68,9 +66,10 @@ class Fitting:
 
     def scores(self, name: Sequence[str]) -> np.ndarray:
         """Test scores (S, n) of a finished row."""
-        layers, pooling, head, loss = name
-        file = self.folder / f"{'_'.join([layers, pooling.replace(', ', '-'), head, loss])}.json"
-        return np.array([run["scores"] for run in json.loads(file.read_text())["runs"]])
+        return np.array([run["scores"] for run in run_folder.read_json(self._file(name))["runs"]])
+
+    def _file(self, name: Sequence[str]) -> Path:
+        return self.folder / f"{'_'.join(part.replace(', ', '-') for part in name)}.json"
 
     def estimates(self, name: Sequence[str], convention: str) -> dict:
         """Metrics of a row with their intervals."""
@@ -80,11 +79,10 @@ class Fitting:
         """The paper's readout against every other row, p adjusted for all."""
         labels = self.states["test"].labels
         ours, others = np.abs(self.scores(PAPER) - labels), [name for name in names if name != PAPER]
-        tests = [paired_test(ours, np.abs(self.scores(name) - labels)) for name in others]
-        adjusted = holm([test.p_clips for test in tests])
+        tests = paired_tests(ours, [np.abs(self.scores(name) - labels) for name in others])
         return [
             {"first": list(PAPER), "second": list(name), **test.to_dict(), "p_clips_holm": p}
-            for name, test, p in zip(others, tests, adjusted, strict=True)
+            for name, (test, p) in zip(others, tests, strict=True)
         ]
 
     def _train(self, layers: str, pooling: str, head: str, loss: str, seed: int, permuted: bool) -> dict[str, Any]:

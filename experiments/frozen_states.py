@@ -5,35 +5,28 @@ The model is the base Thinker, one with a trained adapter, or a text encoder.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
-from ..adapter_omnisent import AdaptedThinker
 from ..data.clip import SPLITS, Clip, labels_of
 from ..data.neighbours import preceding_texts
 from ..heads_omnisent import pool_last_token, pool_mean, unit_size
-from ..processing_omnisent import OmniSentProcessor
-from ..readouts.discriminative import DiscriminativeReadout
 from ..text_omnisent import plain_text
-from ..thinker_omnisent import embed_clips
 from ..training.arguments import OmniSentTrainingArguments
-from ..training.collator import ClipCollator, ClipDataset
 from ..training.feature_cache import clip_content
+from .states import Batch
 
 PLACES = ("last", "mean, all", "mean, clip")  # pooling, and over which tokens
 MOST_TOKEN_BYTES = 4 * 10**9
 VERSION = 1  # raise when the same inputs would give other states
-Batch = tuple[
-    list[torch.Tensor], torch.Tensor, torch.Tensor
-]  # layers (B, T, H) each, mask (B, T), mask of the clip (B, T)
+StatesOf = Callable[[Sequence[Clip]], Iterator[Batch]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class FrozenStates:
 
 
 def frozen_states(
-    folder: Path, source: dict[str, Any], splits: dict[str, list[Clip]], batches: "Batches", *, context_clips: int = 0
+    folder: Path, source: dict[str, Any], splits: dict[str, list[Clip]], states_of: StatesOf, *, context_clips: int = 0
 ) -> dict[str, FrozenStates]:
     """The states of each split, read from a folder if it has those of the same source and clips, else computed and written there.
 
@@ -74,7 +67,7 @@ def frozen_states(
         folder: for the files of each split.
         source: what the states depend on besides the clips: model, adapter, prompt.
         splits: clips by split.
-        batches: what computes them.
+        states_of: gives the states of clips, batch by batch.
         context_clips: how many preceding transcripts are in the prompt.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,17 +78,17 @@ def frozen_states(
         content = [clip_content({**clip.to_dict(), "context": before[clip.id]}) for clip in clips]
         key = hashlib.sha256(json.dumps([VERSION, source, content], sort_keys=True, default=str).encode()).hexdigest()
         labels = hashlib.sha256(labels_of(clips).tobytes()).hexdigest()
-        found[split] = _split_states(folder, split, key, labels, clips, batches)
+        found[split] = _split_states(folder, split, key, labels, clips, states_of)
     return found
 
 
 def _split_states(
-    folder: Path, split: str, key: str, label_key: str, clips: list[Clip], batches: "Batches"
+    folder: Path, split: str, key: str, label_key: str, clips: list[Clip], states_of: StatesOf
 ) -> FrozenStates:
     file, tokens_file = folder / f"{split}.npz", folder / f"{split}-tokens.npy"
     if not file.is_file() or _key(file) != key:
         file.unlink(missing_ok=True)
-        _write_states(file, tokens_file, key, clips, batches)
+        _write_states(file, tokens_file, key, clips, states_of)
     with np.load(file) as kept:
         tokens = np.load(tokens_file, mmap_mode="r") if tokens_file.is_file() else None
         pooled = {place: kept[place] for place in PLACES}
@@ -108,11 +101,11 @@ def _key(file: Path) -> str:
         return str(kept["key"])
 
 
-def _write_states(file: Path, tokens_file: Path, key: str, clips: Sequence[Clip], batches: "Batches") -> None:
+def _write_states(file: Path, tokens_file: Path, key: str, clips: Sequence[Clip], states_of: StatesOf) -> None:
     pooled: dict[str, list[np.ndarray]] = {place: [] for place in PLACES}
     tokens: list[np.ndarray] | None = []
     lengths, own, size = [], [], 0
-    for layers, mask, clip_mask in batches.of(clips):
+    for layers, mask, clip_mask in states_of(clips):
         states = torch.stack([*map(unit_size, layers), layers[-1].float()], 2)  # (B, T, L + 2, H)
         masks = dict(zip(PLACES, (mask, mask, clip_mask), strict=True))
         for place in PLACES:
@@ -138,77 +131,29 @@ def _write_states(file: Path, tokens_file: Path, key: str, clips: Sequence[Clip]
     draft.replace(file)
 
 
-class Batches:
-    """What gives the states of clips, batch by batch, in their order."""
-
-    def of(self, clips: Sequence[Clip]) -> Iterator[Batch]:
-        """Layers, mask and mask of the clip's own tokens of each batch."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class ThinkerBatches(Batches):
-    """States of the Thinker's language model, with its adapter if it has one; the processor marks the clip's own tokens."""
-
-    model: AdaptedThinker
-    processor: OmniSentProcessor
-    args: OmniSentTrainingArguments
-
-    def of(self, clips: Sequence[Clip]) -> Iterator[Batch]:
-        readout = DiscriminativeReadout((-np.inf, np.inf))
-        loader = DataLoader(
-            ClipDataset(clips, self.processor, readout),
-            batch_size=self.args.per_device_eval_batch_size,
-            num_workers=self.args.dataloader_num_workers,
-            collate_fn=ClipCollator(self.processor, readout),
+def encoder_states(
+    name: str, text_case: str, args: OmniSentTrainingArguments, clips: Sequence[Clip]
+) -> Iterator[Batch]:
+    """States of a text encoder of transformers on the transcripts, as `layer_states`; its special tokens are not the clip's."""
+    tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).eval()
+    size = args.per_device_eval_batch_size
+    texts = [plain_text(clip.text, text_case) or "" for clip in clips]
+    starts = range(0, len(texts), size)
+    for start in tqdm(starts, desc="encoder states", unit="batch", disable=args.disable_tqdm):
+        batch = tokenizer(
+            texts[start : start + size],
+            padding=True,
+            truncation=True,
+            return_tensors="pt",
+            return_special_tokens_mask=True,
         )
-        self.model.eval()
-        device = self.model.get_input_embeddings().weight.device
-        for batch in tqdm(loader, desc="hidden states", unit="batch", disable=self.args.disable_tqdm):
-            inputs = {key: value.to(device) for key, value in batch.items() if key not in ("labels", "clip_index")}
-            mask, positions, clip_mask = (inputs.pop(key) for key in ("attention_mask", "position_ids", "clip_mask"))
-            with torch.no_grad():
-                layers = self.model.model.language_model(
-                    inputs_embeds=embed_clips(self.model.model, **inputs),
-                    attention_mask=mask,
-                    position_ids=positions,
-                    use_cache=False,
-                    output_hidden_states=True,
-                ).hidden_states
-            yield list(layers), mask, clip_mask
-
-
-@dataclass(frozen=True)
-class EncoderBatches(Batches):
-    """States of a text encoder of transformers on the transcripts; its special tokens are not the clip's own."""
-
-    name: str
-    text_case: str
-    args: OmniSentTrainingArguments
-
-    def of(self, clips: Sequence[Clip]) -> Iterator[Batch]:
-        tokenizer, model = AutoTokenizer.from_pretrained(self.name), AutoModel.from_pretrained(self.name).eval()
-        size = self.args.per_device_eval_batch_size
-        texts = [plain_text(clip.text, self.text_case) or "" for clip in clips]
-        starts = range(0, len(texts), size)
-        for start in tqdm(starts, desc="encoder states", unit="batch", disable=self.args.disable_tqdm):
-            batch = tokenizer(
-                texts[start : start + size],
-                padding=True,
-                truncation=True,
-                return_tensors="pt",
-                return_special_tokens_mask=True,
-            )
-            special = batch.pop("special_tokens_mask")
-            with torch.no_grad():
-                layers = model(**batch, output_hidden_states=True).hidden_states
-            mask = batch["attention_mask"]
-            own = mask * (1 - special)
-            yield (
-                list(layers),
-                mask,
-                torch.where(own.any(1, keepdim=True), own, mask),
-            )  # an empty transcript has no token
+        special = batch.pop("special_tokens_mask")
+        with torch.no_grad():
+            layers = model(**batch, output_hidden_states=True).hidden_states
+        mask = batch["attention_mask"]
+        own = mask * (1 - special)
+        # An empty transcript has no token of its own.
+        yield layers, mask, torch.where(own.any(1, keepdim=True), own, mask)
 
 
 def file_digests(folder: Path | None) -> dict[str, str]:

@@ -9,6 +9,7 @@ loss, trained with the same budget over several seeds. The epoch is chosen on th
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from ..training.data import prepare_data
 from ..training.environment import leave_cores_to_workers
 from ..training.feature_cache import input_settings
 from .frozen_fits import EPOCHS, PAPER, Fitting
-from .frozen_states import PLACES, Batches, EncoderBatches, FrozenStates, ThinkerBatches, file_digests, frozen_states
+from .frozen_states import PLACES, FrozenStates, StatesOf, encoder_states, file_digests, frozen_states
 from .probe import fit_layers
+from .states import layer_states
 from .tables import markdown_table, seeds_in_words, shared_settings
 
 SHOWN = 15
@@ -91,9 +93,9 @@ def probe_readouts(
     data.processor.pool_over = "clip"  # marks the clip's own tokens; all are read too
     run_folder.write_config(out, model_args, data_args, args)
     run_folder.write_environment(out, data.clips)
-    batches: Batches
+    states_of: StatesOf
     if encoder:
-        batches = EncoderBatches(encoder, data_args.text_case, args)
+        states_of = partial(encoder_states, encoder, data_args.text_case, args)
         source = {"encoder": encoder, "files": file_digests(Path(encoder)), "text_case": data_args.text_case}
     else:
         model = build_model(
@@ -101,8 +103,8 @@ def probe_readouts(
         )
         adapter = bundle_folder(model_args.adapter) / ADAPTER_DIR if model_args.adapter else None
         source = {**input_settings(model_args, data.processor), "adapter": file_digests(adapter)}
-        batches = ThinkerBatches(model, data.processor, args)
-    states = frozen_states(out / "states", source, data.splits, batches, context_clips=data.processor.context_clips)
+        states_of = partial(layer_states, model, processor=data.processor, args=args)
+    states = frozen_states(out / "states", source, data.splits, states_of, context_clips=data.processor.context_clips)
     scale = LabelScale(data.scale["label_mean"], data.scale["label_std"], *data.facts.score_range)
     labels = {split: found.labels for split, found in states.items()}
     by_layer = {place: _by_layer(states, place, data.facts.score_range) for place in PLACES}

@@ -1,6 +1,7 @@
 """Readouts on frozen states: the states are those that a head reads, every row is fitted, and a planted signal is found."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import yaml
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from omnisent.experiments.frozen_fits import ATTENTION, PAPER, Fitting
-from omnisent.experiments.frozen_states import PLACES, FrozenStates, ThinkerBatches, frozen_states
+from omnisent.experiments.frozen_states import PLACES, FrozenStates, frozen_states
 from omnisent.experiments.readout_probe import conclusion, probe_readouts
+from omnisent.experiments.states import layer_states
 from omnisent.heads_omnisent import HEADS
 from omnisent.losses_omnisent import LOSSES, LabelScale
 from omnisent.modeling_omnisent import OmniForSentimentRegression
@@ -30,7 +32,9 @@ def _states(folder, model, processor, clips, batch=4):
     splits = {
         split: [clip for clip in clips if clip.split == split and clip.text][:5] for split in ("train", "valid", "test")
     }
-    return frozen_states(folder, {"model": "tiny"}, splits, ThinkerBatches(model, processor, args)), splits
+    return frozen_states(
+        folder, {"model": "tiny"}, splits, partial(layer_states, model, processor=processor, args=args)
+    ), splits
 
 
 @pytest.mark.parametrize(
