@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from omnisent.data.clip import Clip
 from omnisent.data.planted import make_planted_clips, read_latents, write_audio
@@ -144,3 +145,17 @@ def short_config(short_run, tiny_backbone, planted_root, shared) -> Path:
 def comparison(short_config, shared) -> Path:
     """The folder of a finished comparison over two seeds."""
     return shared("comparison", lambda out: compare([str(short_config)], [0, 1], out))
+
+
+@pytest.fixture
+def tiny_bert(tmp_path) -> Path:
+    """A random text encoder of transformers that tells a few words apart."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "story", "the", "was", "not"]
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(words), initializer_range=0.5, **size)).save_pretrained(folder)
+    return folder

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,6 +32,17 @@ def calibration_of(folder) -> dict | None:
 def losses_of(folder) -> list[float]:
     history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     return [entry["loss"] for entry in history if "loss" in entry]
+
+
+def kill_at(checkpoint: Path, command: list[str]) -> None:
+    """Start a command, and kill its process as soon as a checkpoint is there."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert process.poll() is None, f"it ended before {checkpoint} was there"
+    process.kill()
+    process.wait()
 
 
 @contextmanager

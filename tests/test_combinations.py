@@ -1,14 +1,12 @@
 """Combinations of layers, pooling, tokens, head and loss train, are saved, and score the same where the package is missing."""
 
 import json
-import subprocess
-import sys
-import textwrap
 from itertools import product
 from pathlib import Path
 
 import pytest
 
+from elsewhere import run_elsewhere
 from omnisent.heads_omnisent import HEADS, POOL_OVER, POOLINGS
 from omnisent.losses_omnisent import LOSSES
 from omnisent.train import run
@@ -27,16 +25,9 @@ SOME = [
     ("1", "attention", "all", "mlp", "l1"),
 ]
 ELSEWHERE = """
-    import json, sys
     import torch
     from transformers import AutoModel, AutoProcessor
 
-    class Refuse:
-        def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] == "omnisent":
-                raise ImportError("omnisent is not installed here")
-
-    sys.meta_path.insert(0, Refuse())
     texts, scores = json.loads(sys.argv[1]), []
     for folder in sys.argv[2:]:
         model = AutoModel.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
@@ -54,12 +45,9 @@ def check(combinations, settings, planted_clips, folder: Path) -> None:
         config = settings(modalities=["text"], on_bad_clip="skip", eval_steps=4, save_steps=4)
         run(*parse_arguments([config, *options, "--output_dir", str(folder / str(number))]))
     runs = [folder / str(number) for number in range(len(combinations))]
-    environment = {"PATH": "/usr/bin:/bin", "HF_HOME": str(folder), "HF_HUB_OFFLINE": "1", "HOME": str(folder)}
-    command = [sys.executable, "-c", textwrap.dedent(ELSEWHERE), json.dumps([clip.text for clip in clips])]
-    command += [str(one / "model") for one in runs]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    for one, scores in zip(runs, json.loads(done.stdout.splitlines()[-1]), strict=True):
+    texts = json.dumps([clip.text for clip in clips])
+    there = run_elsewhere(ELSEWHERE, folder, texts, *(str(one / "model") for one in runs), timeout=900)
+    for one, scores in zip(runs, there, strict=True):
         expected = read_predictions(one).set_index("id")["score"].loc[[clip.id for clip in clips]]
         assert scores == pytest.approx(expected.tolist(), abs=2e-5)
         assert len({round(score, 6) for score in scores}) > 1

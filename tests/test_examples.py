@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import BertConfig, BertModel, BertTokenizerFast
 
 import omnisent
 from omnisent.data.tables import read_columns
@@ -49,20 +48,9 @@ def test_texts_are_scored_with_the_given_bundle_or_the_one_of_make_real(score_te
     assert score_text(*TEXTS).stdout == given.stdout
 
 
-def test_a_text_model_of_transformers_is_tuned_as_a_rival(planted_root, planted_clips, tmp_path):
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "story", "the", "was", "not"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
-    size = {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "initializer_range": 0.5,
-    }
-    BertModel(BertConfig(vocab_size=len(words), **size)).save_pretrained(tmp_path / "bert")
+def test_a_text_model_of_transformers_is_tuned_as_a_rival(planted_root, planted_clips, tiny_bert, tmp_path):
     script = SCRIPT.with_name("text_baseline.py")
-    command = [sys.executable, str(script), str(tmp_path / "bert"), str(planted_root), "--out", str(tmp_path / "out")]
+    command = [sys.executable, str(script), str(tiny_bert), str(planted_root), "--out", str(tmp_path / "out")]
     command += ["--epochs", "2", "--learning_rate", "1e-3"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr

@@ -3,9 +3,6 @@
 import json
 import random
 import shutil
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
@@ -14,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, BitsAndBytesConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
+from elsewhere import run_elsewhere
 from omnisent.heads_omnisent import NotFiniteError
 from omnisent.modeling_omnisent import OmniForSentimentRegression, bundle_folder
 from omnisent.thinker_omnisent import load_thinker, tower_features
@@ -159,16 +157,9 @@ def test_a_folder_that_is_not_an_omni_checkpoint_is_refused(tmp_path):
 
 
 LOAD_ELSEWHERE = """
-    import json, sys
     import torch
     from transformers import AutoModel, AutoProcessor, BitsAndBytesConfig
 
-    class Refuse:
-        def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] == "omnisent":
-                raise ImportError("omnisent is not installed here")
-
-    sys.meta_path.insert(0, Refuse())
     folder, clips, quantize = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
     options = {"dtype": torch.float32}
     if quantize:
@@ -195,17 +186,8 @@ def test_a_saved_model_scores_the_same_where_the_package_is_not_importable(
     assert not (tmp_path / "bundle" / "adapter_config.json").exists()
 
     options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-    command = [sys.executable, "-c", textwrap.dedent(LOAD_ELSEWHERE), str(tmp_path / "bundle")]
-    command += [json.dumps(clips), json.dumps(options if quantized else None)]
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "HF_HOME": str(tmp_path / "hf"),
-        "HF_HUB_OFFLINE": "1",
-        "HOME": str(tmp_path),
-    }
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    there = json.loads(done.stdout.splitlines()[-1])
+    arguments = [str(tmp_path / "bundle"), json.dumps(clips), json.dumps(options if quantized else None)]
+    there = run_elsewhere(LOAD_ELSEWHERE, tmp_path, *arguments)
     assert there["scores"] == scores.tolist()
     assert "torch.float32" in there["head"]
     assert "Linear4bit" not in there["head"]

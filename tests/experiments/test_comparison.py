@@ -1,12 +1,8 @@
 """The comparison of readouts: what it runs, what it refuses, and that it comes out the same when it is killed and resumed."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -25,6 +21,7 @@ from omnisent.experiments.tables import MAIN_SETTINGS
 from omnisent.hub.publish import PRIVATE_FIELDS
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.run_folder import config_dict, read_metrics, read_predictions
+from runs import kill_at
 
 COMMAND = "import sys; from omnisent.cli import main; sys.argv[0] = 'omnisent'; main()"
 
@@ -215,13 +212,7 @@ def test_a_killed_comparison_resumes_to_the_same_result(comparison, short_config
         shutil.copytree(comparison / done, out / done)  # which are not repeated
     command = [sys.executable, "-c", COMMAND, "compare", str(short_config), "--seeds", "0", "1", "--out", str(out)]
     checkpoint = out / "generative-trained-greedy" / "seed-1" / "checkpoint-2"
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert process.poll() is None, f"it ended before {checkpoint} was there"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_at(checkpoint, command)
     assert not (out / "comparison.json").exists()
     assert not (checkpoint.parent / "metrics.json").exists()
     compare([str(short_config)], [0, 1], out)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from omnisent.experiments.frozen_fits import ATTENTION, PAPER, Fitting
 from omnisent.experiments.frozen_states import PLACES, FrozenStates, frozen_states
@@ -128,24 +127,17 @@ def test_every_readout_has_a_row_and_the_report_has_the_probe(config, tmp_path, 
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "readouts").iterdir()} == before
 
 
-def test_a_trained_adapter_and_an_encoder_have_other_states(config, comparison, tmp_path, monkeypatch):
+def test_a_trained_adapter_and_an_encoder_have_other_states(config, comparison, tiny_bert, tmp_path, monkeypatch):
     monkeypatch.setattr("omnisent.experiments.frozen_fits.EPOCHS", 1)
     monkeypatch.setattr("omnisent.experiments.frozen_fits.HEADS", {"mlp": HEADS["mlp"]})
     monkeypatch.setattr("omnisent.experiments.frozen_fits.LOSSES", {name: LOSSES[name] for name in ("l1", "ordinal")})
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "story", "the", "was"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
-    torch.manual_seed(0)
-    size = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
-    BertModel(BertConfig(vocab_size=len(words), **size)).save_pretrained(tmp_path / "bert")
-
     base = probe_readouts([config], tmp_path / "base", seeds=[0])
     adapter = str(comparison / "discriminative" / "seed-0" / "model")
     trained = probe_readouts([config, "--adapter", adapter], tmp_path / "trained", seeds=[0])
-    encoder = probe_readouts([config], tmp_path / "encoder", encoder=str(tmp_path / "bert"), seeds=[0])
+    encoder = probe_readouts([config], tmp_path / "encoder", encoder=str(tiny_bert), seeds=[0])
     assert base["layers"]["last"][0] == trained["layers"]["last"][0]  # the token embeddings have no adapter
     assert base["layers"]["last"][2] != trained["layers"]["last"][2]
     assert len(encoder["layers"]["last"]) == 4
-    assert encoder["model"] == str(tmp_path / "bert")
+    assert encoder["model"] == str(tiny_bert)
     with pytest.raises(ValueError, match="give one of the two"):
         probe_readouts([config, "--adapter", adapter], tmp_path, encoder="x")

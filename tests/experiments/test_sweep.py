@@ -1,11 +1,7 @@
 """Tuning: the same number of trials for each arm, validation alone, resumed after a kill, and used by a comparison."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 
 import optuna
 import pytest
@@ -16,6 +12,7 @@ from omnisent.experiments.comparison import compare
 from omnisent.experiments.report import write_report
 from omnisent.experiments.sweep import read_space, sweep, tuned_arms
 from omnisent.training.run_folder import read_config, read_metrics
+from runs import kill_at
 
 ARMS = [
     Arm("head", "head", {}),
@@ -127,14 +124,7 @@ def test_a_killed_sweep_goes_on_with_the_trial_it_was_in(config, tmp_path):
     )
     space = str(config.parent / "space.yaml")
     command = [sys.executable, "-c", code, str(config), str(tmp_path / "out"), str(tmp_path / "arms.yaml"), space]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    checkpoint = tmp_path / "out" / "head" / "trial-0" / "checkpoint-2"
-    deadline = time.monotonic() + 240
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert process.poll() is None, f"it ended before {checkpoint} was there"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_at(tmp_path / "out" / "head" / "trial-0" / "checkpoint-2", command)
     found = sweep([str(config)], tmp_path / "out", trials=2, arms=read_arms(tmp_path / "arms.yaml"), space=space)
     assert [one["state"] for one in found["arms"]["head"]["trials"]] == ["complete", "complete"]
     assert sorted(path.name for path in (tmp_path / "out" / "head").iterdir() if path.is_dir()) == [

@@ -14,6 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load, load_file
 
+from elsewhere import WITHOUT_PACKAGE
 from loopback_hub import OWNER, TOKEN, LoopbackHub, Repository
 from omnisent.configuration_omnisent import REQUIRES
 from omnisent.hub.publish import PublishError, assemble, check_bundle, check_run, measure_drift, merge, publish_run
@@ -46,15 +47,9 @@ for arguments in ([f"{out}/v0", name], [f"{out}/v1", name], [f"{out}/v0", merged
         assert not stop.code, stop.code
 """
 
-VISIT = """
-import json, sys
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "omnisent":
-            raise ImportError("omnisent is not installed here")
-
-sys.meta_path.insert(0, Refuse())
+VISIT = (
+    WITHOUT_PACKAGE
+    + """
 import torch
 from transformers import AutoModel, AutoProcessor, pipeline
 
@@ -82,6 +77,7 @@ found["saved"] = scores("saved")[1]
 found["pipe_of_saved"] = pipeline(model="saved", **trust)(clips[0])
 print(json.dumps(found))
 """
+)
 
 OFFLINE = """
 import json, sys
