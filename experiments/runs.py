@@ -12,7 +12,10 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
 from pathlib import Path
+
+import torch
 
 from omnisent import train
 
@@ -99,8 +102,7 @@ def run_in_fresh_process(run: PlannedRun, *, ends_early: Callable[[], bool] | No
     """
     resumes = run_folder.last_checkpoint(run.folder) is not None
     argv = [*run.argv, "--output_dir", str(run.folder), *(("--resume_from_checkpoint", "true") if resumes else ())]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["omnisent.train"])
+    context = _start_context()
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(argv, sender))
     process.start()
@@ -121,6 +123,18 @@ def run_in_fresh_process(run: PlannedRun, *, ends_early: Callable[[], bool] | No
             reason = f"its process ended with exit code {process.exitcode}; see its output above"
         raise RuntimeError(f"{run.name}: {reason}")
     return True
+
+
+def _start_context() -> BaseContext:
+    """How processes start: forked from one that has imported everything; anew with a GPU.
+
+    The imports (those of bitsandbytes) initialise CUDA, and a process that is forked after that cannot use the GPU.
+    """
+    if torch.cuda.is_available():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["omnisent.train"])
+    return context
 
 
 def _child(argv: list[str], sender: Connection) -> None:
