@@ -24,7 +24,7 @@ demo: install
 real: install
 	@echo "make real: both readouts on tweets and film reviews, then the report; about 55 minutes and 5 GB of memory on two cores"
 	$(BIN)/omnisent backbone small runs/small-backbone
-	$(BIN)/omnisent compare configs/small.yaml --seeds 0 --out runs/real
+	$(BIN)/omnisent compare configs/small.yaml --arms trained --seeds 0 --out runs/real
 	rm -rf runs/real/model && cp -r runs/real/discriminative/seed-0/model runs/real/model
 	$(BIN)/omnisent report runs/real --out runs/real/report.html
 	$(BIN)/python examples/score_text.py "I loved every minute of it." "It was a waste of two hours." "The movie starts at nine."

@@ -105,7 +105,7 @@ class Comparison:
         convention: of the metrics.
         arms: by name, baselines last.
         tests: the first arm against every other one.
-        costs: by name of the arm; baselines have none.
+        costs: by name of the arm, where they were measured; baselines have none.
         settings: those of the first arm's runs that matter most.
         environment: of its first run, as in environment.json.
         commits: of this package, over all runs.

@@ -65,7 +65,7 @@ def compare(
     _check_names(predictions or {}, arms)
     runs = planned_runs(argv, arms, seeds, out)
     _check_adapters(runs)
-    run_all(runs)
+    run_all([*runs, *cost_runs(argv, arms, seeds, out)])
     baselines, _ = _baselines(out, facts)
     for name in baselines:
         if not _is_finished(out / name):
@@ -80,18 +80,31 @@ def compare(
 
 
 def planned_runs(argv: Sequence[str], arms: Sequence[Arm], seeds: Sequence[int], out: Path) -> list[PlannedRun]:
-    """Every run of a comparison: those that others depend on first, those that measure the cost of scoring last."""
+    """The runs that give the scores of a comparison: those that others depend on first."""
     runs = []
     for arm in arms:
         for seed in arm.own_seeds(seeds):
             settings = (*argv, *arm.argv, *_adapter(argv, arm, arms, seed, out), "--seed", str(seed))
             runs.append(PlannedRun(f"{arm.label}, seed {seed}", _folder(out, arm.name, seed), settings))
+    return runs
+
+
+def cost_runs(argv: Sequence[str], arms: Sequence[Arm], seeds: Sequence[int], out: Path) -> list[PlannedRun]:
+    """The runs that measure the cost of scoring for each trained arm: the validation clips, in a process that does not train.
+
+    An arm is left out whose first run is there without its model, as in a study that was kept by its small files.
+    """
+    runs = []
     for arm in arms:
-        if arm.trains:
-            bundle = _folder(out, arm.name, seeds[0]) / "model"
+        bundle = _folder(out, arm.name, seeds[0]) / "model"
+        has_cost, trained = _is_finished(_cost_folder(out, arm, seeds)), _is_finished(bundle.parent)
+        if arm.trains and (has_cost or bundle.is_dir() or not trained):
             scoring = ("--adapter", str(bundle), "--evaluate_only", "true", "--seed", str(seeds[0]))
-            settings = (*argv, *arm.argv, *scoring)
-            runs.append(PlannedRun(f"{arm.label}, cost of scoring", _cost_folder(out, arm, seeds), settings))
+            settings = (*argv, *arm.argv, *scoring, "--evaluate", "valid")
+            name, folder = f"{arm.label}, cost of scoring", _cost_folder(out, arm, seeds)
+            runs.append(
+                PlannedRun(name, folder, settings, may_differ=("evaluate",))
+            )  # earlier versions scored the test clips
     return runs
 
 
@@ -230,7 +243,7 @@ def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts, *, arms: Seq
         convention=facts.convention,
         arms=results,
         tests=_tests(scores, labels),
-        costs={arm.name: _cost(out, arm, seeds) for arm in arms},
+        costs={arm.name: cost for arm in arms if (cost := _cost(out, arm, seeds))},
         settings=shared_settings(first),
         environment=environment,
         commits=sorted({str(run_folder.read_environment(folder)["commit"]) for folder in every_run}),
@@ -259,8 +272,12 @@ def _tests(scores: dict[str, np.ndarray], labels: np.ndarray) -> list[ArmTest]:
     return [ArmTest(first, name, test, p) for name, (test, p) in zip(others, tests, strict=True)]
 
 
-def _cost(out: Path, arm: Arm, seeds: Sequence[int]) -> Cost:
-    metrics = run_folder.read_metrics(_cost_folder(out, arm, seeds))
+def _cost(out: Path, arm: Arm, seeds: Sequence[int]) -> Cost | None:
+    """What scoring takes, unless it was not measured."""
+    folder = _cost_folder(out, arm, seeds)
+    metrics = run_folder.read_metrics(folder) if _is_finished(folder) else {}
+    if metrics.get("seconds_per_clip") is None:
+        return None
     return Cost(metrics["seconds_per_clip"], metrics["peak_memory_bytes"])
 
 

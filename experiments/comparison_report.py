@@ -168,8 +168,10 @@ def markdown(comparison: Comparison) -> str:
         f"Paired tests of {next(iter(comparison.arms.values())).label} against every other row. A difference below 0 means that it"
         " has the lower error:",
         markdown_table(paired_test_table(comparison)),
-        "Cost of scoring, from file to score, at the same batch size. Each was measured once, in its own process:",
-        markdown_table(cost_table(comparison)),
+        *_titled(
+            "Cost of scoring, from file to score, at the same batch size. Each was measured once, in its own process:",
+            cost_table(comparison),
+        ),
     )
     return "\n\n".join(parts) + "\n"
 

@@ -31,11 +31,19 @@ IGNORED_FIELDS = (  # paths and output; two runs that differ only in these give 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run to do; `argv` are its arguments for train.py, without the output folder."""
+    """A run to do.
+
+    Attributes:
+        name: in messages.
+        folder: of the run.
+        argv: its arguments for train.py, without the output folder.
+        may_differ: fields in which a run that is in the folder already may have other values.
+    """
 
     name: str
     folder: Path
     argv: tuple[str, ...]
+    may_differ: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -79,7 +87,7 @@ def _check_settings(run: PlannedRun) -> None:
     if not (run.folder / "config.yaml").is_file():
         return
     present = run_folder.read_config(run.folder)
-    field = differing_field(requested, present)
+    field = differing_field(requested, present, run.may_differ)
     if field:
         raise ValueError(
             f"{run.folder} holds a run with {field} {present.get(field)!r}, but {requested.get(field)!r} is requested;"

@@ -1,7 +1,7 @@
 """Writes a Qwen2.5-Omni checkpoint in the file layout of a published one, around any language model; its towers are random."""
 
 import json
-import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -97,18 +97,23 @@ def write_backbone(
         weights: the state dict of a `ThinkerWithLMHead`.
         **facts: more entries of config.json.
     """
-    draft = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    OfficialProcessor(
-        Qwen2VLImageProcessor(),
-        Qwen2VLVideoProcessor(),
-        WhisperFeatureExtractor(feature_size=128, chunk_length=300, return_attention_mask=True),
-        tokenizer,
-        chat_template=CHAT_TEMPLATE,
-    ).save_pretrained(draft)
-    every = official_weights(weights) | {name: torch.zeros(8, 8) for name in UNREAD_WEIGHTS}
-    save_file(every, draft / "model.safetensors", metadata={"format": "pt"})
-    config_json = json.dumps({**official_config(config), **facts}, indent=2, default=str)
-    (draft / "config.json").write_text(f"{config_json}\n", encoding="utf-8")
-    draft.replace(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.part-", dir=folder.parent) as parent:
+        draft = Path(parent) / folder.name
+        draft.mkdir()
+        OfficialProcessor(
+            Qwen2VLImageProcessor(),
+            Qwen2VLVideoProcessor(),
+            WhisperFeatureExtractor(feature_size=128, chunk_length=300, return_attention_mask=True),
+            tokenizer,
+            chat_template=CHAT_TEMPLATE,
+        ).save_pretrained(draft)
+        every = official_weights(weights) | {name: torch.zeros(8, 8) for name in UNREAD_WEIGHTS}
+        save_file(every, draft / "model.safetensors", metadata={"format": "pt"})
+        config_json = json.dumps({**official_config(config), **facts}, indent=2, default=str)
+        (draft / "config.json").write_text(f"{config_json}\n", encoding="utf-8")
+        try:
+            draft.replace(folder)
+        except OSError:
+            if not (folder / "config.json").is_file():  # else another process has written it in the meantime
+                raise

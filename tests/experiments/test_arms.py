@@ -55,7 +55,7 @@ def test_arms_are_read_from_a_file_with_the_fields_that_they_name(file):
 
 
 def test_the_shipped_arms_can_be_read():
-    assert list(shipped_arms()) == ["laboratory", "paper"]
+    assert list(shipped_arms()) == ["laboratory", "paper", "trained"]
     for name in shipped_arms():
         assert read_arms(name)[0].fields == {"readout": "discriminative"}
 
@@ -84,7 +84,7 @@ def test_a_wrong_file_is_refused_by_the_arm_and_the_reason(tmp_path, text, messa
     path.write_text(text)
     with pytest.raises(ValueError, match=f"arms.yaml.*{message}"):
         read_arms(path)
-    with pytest.raises(FileNotFoundError, match="expected laboratory, paper, or a YAML file"):
+    with pytest.raises(FileNotFoundError, match="expected laboratory, paper, trained, or a YAML file"):
         read_arms(tmp_path / "none.yaml")
 
 

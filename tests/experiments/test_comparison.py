@@ -104,8 +104,29 @@ def test_costs_are_measured_without_training_for_every_arm(comparison):
     assert (
         yaml.safe_load((comparison / "costs" / "discriminative" / "config.yaml").read_text())["evaluate_only"] is True
     )
-    scored_again = read_predictions(comparison / "costs" / "discriminative")
-    assert scored_again.equals(read_predictions(comparison / "discriminative" / "seed-0"))
+    scored_again = read_predictions(comparison / "costs" / "discriminative", split="valid")
+    assert scored_again.equals(read_predictions(comparison / "discriminative" / "seed-0", split="valid"))
+
+
+def test_costs_that_were_measured_on_test_clips_are_kept(comparison, short_config):
+    path = comparison / "costs" / "discriminative" / "config.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("evaluate: valid", "evaluate: test"))
+    try:
+        compare([str(short_config)], [0, 1], comparison)
+    finally:
+        path.write_text(text)
+
+
+def test_a_study_that_was_kept_without_models_has_the_same_figures_and_no_costs_of_trained_arms(
+    comparison, short_config, tmp_path
+):
+    kept = tmp_path / "kept"
+    shutil.copytree(comparison, kept, ignore=shutil.ignore_patterns("model", "costs", "checkpoint-*"))
+    again = compare([str(short_config)], [0, 1], kept).to_dict()
+    assert again["costs"].keys() == {arm.name for arm in default_arms() if not arm.trains}
+    assert {**again, "costs": None} == {**_stored(comparison), "costs": None}
+    assert "| discriminative | 0." not in (kept / "comparison.md").read_text().split("Cost of scoring")[1]
 
 
 def test_the_discriminative_readout_is_tested_against_all_others(comparison):
