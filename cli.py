@@ -177,11 +177,7 @@ def compare(
     from .experiments.comparison import compare as run_comparison
 
     used = default_arms() if arms is None else read_arms(arms)
-    if settings is not None:
-        from .experiments.sweep import tuned_arms
-
-        used = tuned_arms(used, settings, arguments)
-    run_comparison(arguments, seeds, out, arms=used, predictions=named)
+    run_comparison(arguments, seeds, out, arms=used, settings=settings, predictions=named)
     typer.echo((out / "comparison.md").read_text(encoding="utf-8"))
     typer.echo(f"Written to {out / 'comparison.md'}, comparison.json and comparison.png.")
 

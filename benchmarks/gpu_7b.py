@@ -267,19 +267,21 @@ def main(argv: list[str] | None = None) -> dict:
     torch.manual_seed(0)
     bench = Bench(options.size, options.minutes)
     bench.rate = bench.matmul_rate()
-    rows = []
-    for part in (training, scoring):
-        for row in part(bench):
-            rows.append(row)
-            print(row["what"], row["clips"], row.get("skipped") or f"{row['seconds']['median']:.4f} s", flush=True)
-    device = torch.cuda.get_device_name() if bench.device.type == "cuda" else "cpu"
+    rows: list[dict] = []
     result = {
         "size": options.size,
-        "device": device,
+        "device": torch.cuda.get_device_name() if bench.device.type == "cuda" else "cpu",
         "matmul_operations_per_second": bench.rate,
         "tokens_a_clip": len(bench.clip["input_ids"]),
         "rows": rows,
     }
+    for part in (training, scoring):
+        for row in part(bench):
+            rows.append(row)
+            saved = save(
+                options.name or f"gpu_{options.size}", result
+            )  # now, so that a run that is stopped keeps its rows
+            print(row["what"], row["clips"], row.get("skipped") or f"{row['seconds']['median']:.4f} s", flush=True)
     print(
         table(
             [
@@ -288,7 +290,7 @@ def main(argv: list[str] | None = None) -> dict:
             ]
         )
     )
-    print(f"results in {save(options.name or f'gpu_{options.size}', result)}")
+    print(f"results in {saved}")
     return result
 
 

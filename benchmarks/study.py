@@ -3,8 +3,8 @@
     python benchmarks/study.py keep mosi runs/lab                            # into benchmarks/results/study/mosi
     python benchmarks/study.py restore mosi runs/lab --root /data/CMU-MOSI   # back; `omnisent compare --out runs/lab` then goes on
 
-Kept are metrics, settings, environment, and the scores of the test and validation clips by their ids. The labels stay in the data
-set and come back from there; models are not kept.
+Kept are metrics, settings, environment, and the scores of the test and validation clips by their ids; of a sweep, its trials. The
+labels stay in the data set and come back from there; models are not kept.
 """
 
 import argparse
@@ -20,12 +20,16 @@ from omnisent.training import run_folder
 
 FILES = ("metrics.json", "environment.json")
 OF_THE_MACHINE = ("root", "output_dir", "adapter", "feature_cache", "run_name")
+TRIALS = "trials.log"  # of a sweep
 SCORES = {"split": str, "id": str, "score": float}
 
 
 def keep(folder: Path, kept: Path) -> list[Path]:
     """Copy what is small of every finished run below a folder; returns the runs."""
     runs = sorted(path.parent for path in folder.rglob("metrics.json"))
+    if (folder / TRIALS).is_file():
+        kept.mkdir(parents=True, exist_ok=True)
+        (kept / TRIALS).write_bytes((folder / TRIALS).read_bytes())
     for run in runs:
         target = kept / run.relative_to(folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -45,6 +49,9 @@ def keep(folder: Path, kept: Path) -> list[Path]:
 def restore(kept: Path, folder: Path, root: str | None) -> list[Path]:
     """Write the run folders of kept runs, with the labels of the data set; a folder that is there is left alone."""
     runs = sorted(path.parent for path in kept.rglob("metrics.json"))
+    if (kept / TRIALS).is_file() and not (folder / TRIALS).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / TRIALS).write_bytes((kept / TRIALS).read_bytes())
     labels: dict[str, float] = {}
     for run in runs:
         target = folder / run.relative_to(kept)

@@ -96,6 +96,17 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """How one arm was tuned: the best of some trials by a validation metric, and what they took."""
+
+    trials: int
+    hours: float
+    metric: str
+    best: float
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A finished comparison of readouts.
 
@@ -111,6 +122,7 @@ class Comparison:
         commits: of this package, over all runs.
         human_mae: MAE of one person against the mean of the others on the same clips, label units; `None` if it is not known.
         left_out: why a baseline could not be run, by its label.
+        tuning: by name of the arm, if a sweep chose its settings.
     """
 
     dataset: str
@@ -129,6 +141,7 @@ class Comparison:
     commits: list[str]
     human_mae: float | None = None
     left_out: dict[str, str] = field(default_factory=dict)
+    tuning: dict[str, Tuning] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """What comparison.json holds."""
@@ -137,6 +150,7 @@ class Comparison:
             "arms": {name: arm.to_dict() for name, arm in self.arms.items()},
             "tests": [test.to_dict() for test in self.tests],
             "costs": {name: asdict(cost) for name, cost in self.costs.items()},
+            "tuning": {name: asdict(tuning) for name, tuning in self.tuning.items()},
         }
 
     @classmethod
@@ -146,5 +160,6 @@ class Comparison:
             "arms": {name: ArmResult.from_dict(arm) for name, arm in values["arms"].items()},
             "tests": [ArmTest.from_dict(test) for test in values["tests"]],
             "costs": {name: Cost(**cost) for name, cost in values["costs"].items()},
+            "tuning": {name: Tuning(**tuning) for name, tuning in values.get("tuning", {}).items()},
         }
         return cls(**{**values, **parts})

@@ -8,6 +8,7 @@ resumes. The cost of scoring is measured separately from training, in one proces
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from ..data.catalog import DatasetFacts, dataset_facts
 from ..data.tables import read_columns, write_table
-from ..evaluation.comparison_result import PER_SEED, ArmResult, ArmTest, Comparison, Cost
+from ..evaluation.comparison_result import PER_SEED, ArmResult, ArmTest, Comparison, Cost, Tuning
 from ..evaluation.statistics import bootstrap_estimates, paired_tests
 from ..training import run_folder
 from ..training.arguments import parse_arguments
@@ -25,6 +26,7 @@ from .baselines import BASELINES, Baseline
 from .comparison_report import write_comparison
 from .runs import PlannedRun, differing_field, run_all
 from .tables import shared_settings
+from .tuned import tuned_arms, tuning_of
 
 OWN_FIELDS = ("readout", "decoding", "evaluate_only", "seed")  # in which runs of any comparison may differ
 
@@ -35,6 +37,7 @@ def compare(
     out: str | Path,
     *,
     arms: Sequence[Arm] | None = None,
+    settings: str | Path | None = None,
     predictions: Mapping[str, str | Path] | None = None,
 ) -> Comparison:
     """Run the unfinished runs of a comparison, and write comparison.json, .md and .png.
@@ -44,6 +47,7 @@ def compare(
         seeds: of the trained arms.
         out: folder of the comparison; each run is in `<arm>/seed-<seed>`.
         arms: the ways to score, `default_arms()` for `None`; the others are tested against the first.
+        settings: the sweep.json of a sweep, whose best settings are used.
         predictions: scores from elsewhere, by their name in tables: tables with `id` and `score` of every test clip.
 
     Raises:
@@ -62,6 +66,9 @@ def compare(
             "evaluate: a comparison shows test results; to choose settings on validation, use omnisent sweep"
         )
     facts = dataset_facts(data_args.dataset)
+    tuning: dict[str, Tuning] = {}
+    if settings is not None:
+        arms, tuning = tuned_arms(arms, settings, argv), tuning_of(arms, settings)
     _check_names(predictions or {}, arms)
     runs = planned_runs(argv, arms, seeds, out)
     _check_adapters(runs)
@@ -74,7 +81,7 @@ def compare(
     check_comparable([run.folder for run in runs] + [out / name for name in baselines], may_differ)
     for name, file in (predictions or {}).items():
         import_predictions(out, name, Path(file), of=runs[0].folder)
-    comparison = summarise(out, seeds, facts, arms=arms)
+    comparison = replace(summarise(out, seeds, facts, arms=arms), tuning=tuning)
     write_comparison(comparison, out)
     return comparison
 

@@ -15,7 +15,7 @@ from ..evaluation.metrics import METRICS, Metric
 from ..training import run_folder
 from ..training.about import named_genres
 from ..training.choices import TINY
-from .tables import markdown_table, seeds_in_words
+from .tables import markdown_table, seeds_in_words, short
 
 BUILT_IN = "No verdict: on clips that are made, or with random weights, the ranking is built in."
 WEAK = 0.7  # a readout whose MAE is above this fraction of the constant's has learned little
@@ -132,6 +132,20 @@ def paired_test_table(comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def tuning_table(comparison: Comparison) -> pd.DataFrame:
+    """A row for each arm whose settings a sweep chose."""
+    rows = {
+        comparison.arms[name].label: {
+            "trials": str(tuning.trials),
+            "hours": f"{tuning.hours:.2f}",
+            f"best validation {tuning.metric}": f"{tuning.best:.3f}",
+            "settings": ", ".join(f"{key} {short(value)}" for key, value in tuning.settings.items()),
+        }
+        for name, tuning in comparison.tuning.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def cost_table(comparison: Comparison) -> pd.DataFrame:
     """A row for each arm that uses the Thinker."""
     rows = {}
@@ -165,6 +179,7 @@ def markdown(comparison: Comparison) -> str:
         *(f"{label} is left out: {why}." for label, why in comparison.left_out.items()),
         *_titled("Answers of the generative readouts:", answer_table(comparison)),
         *_titled("Validation, which chose the checkpoints; means over seeds:", validation_table(comparison)),
+        *_titled("Tuning, on validation alone, before these runs:", tuning_table(comparison)),
         f"Paired tests of {next(iter(comparison.arms.values())).label} against every other row. A difference below 0 means that it"
         " has the lower error:",
         markdown_table(paired_test_table(comparison)),

@@ -88,6 +88,12 @@ def _study(folder: Path, name: str) -> Section:
         scores = _mean_scores(folder, arms)
         name, arm = next(iter(arms.items()))
         images.append((f"errors of {arm.label}", _error_plot(scores["label"], scores[name])))
+        weights = {
+            arm.label: _layer_weights(folder / name, arm.seeds) for name, arm in arms.items() if not arm.is_baseline
+        }
+        if any(weights.values()):
+            shown = {label: seeds for label, seeds in weights.items() if seeds}
+            images.append(("weights of the layers", _layer_plot(shown)))
         body += _html(_worst_clips(scores, {name: arm.label for name, arm in arms.items()}))
     return Section(
         title.lstrip("# "), body, images, _details(result.get("settings", {}), result.get("environment", {}))
@@ -106,6 +112,12 @@ def _run(folder: Path) -> Section:
         images.append(("weights of the layers", _layer_plot({"run": [weights]})))
     details = _details(run_folder.read_config(folder), run_folder.read_environment(folder))
     return Section(f"Run {folder.name}: {metrics['readout']} on {metrics['dataset']}", body, images, details)
+
+
+def _layer_weights(folder: Path, seeds: Sequence[int]) -> list[list[float]]:
+    """The weights of the layers in each run of an arm that reads a mix of them; else none."""
+    found = [run_folder.read_metrics(folder / f"seed-{seed}").get("layer_weights") for seed in seeds]
+    return [weights for weights in found if weights]
 
 
 def _plots(folder: Path, name: str) -> list[Path]:

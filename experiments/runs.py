@@ -24,8 +24,16 @@ from ..training.arguments import parse_arguments
 from ..training.error_line import error_line
 
 POLL_SECONDS = 1.0
-IGNORED_FIELDS = (  # paths and output; two runs that differ only in these give the same scores
-    *("output_dir", "adapter", "feature_cache", "resume_from_checkpoint", "disable_tqdm", "run_name"),
+IGNORED_FIELDS = (  # paths, output, and what a GPU sets; two runs that differ only in these give the same scores
+    *(
+        "output_dir",
+        "adapter",
+        "feature_cache",
+        "resume_from_checkpoint",
+        "disable_tqdm",
+        "run_name",
+        "dataloader_pin_memory",
+    ),
 )
 
 

@@ -30,7 +30,7 @@ from ..training import run_folder
 from ..training.arguments import OmniSentTrainingArguments, parse_arguments, read_fields, read_mapping
 from .arms import Arm, default_arms
 from .runs import PlannedRun, differing_field, run_in_fresh_process
-from .tables import markdown_table, shared_settings
+from .tables import markdown_table, shared_settings, short
 
 SEED = 0  # of the sampler, plus the number of the trial
 MOST_FAILURES = 3  # in a row
@@ -126,36 +126,6 @@ def read_space(path: str | Path) -> dict[str, BaseDistribution]:
     if not space:
         raise ValueError(f"{path}: expected at least one field with `low` and `high` or `choices`")
     return space
-
-
-def tuned_arms(arms: Sequence[Arm], path: str | Path, argv: Sequence[str]) -> list[Arm]:
-    """The arms with the best settings that a sweep found; an arm that uses another one's adapter has the settings of that one.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: for a sweep that has not tuned an arm, tuned it with other fields, or on another data set or base model.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected the sweep.json of a finished sweep")
-    sweep_file = run_folder.read_json(path)
-    model_args, data_args, _ = parse_arguments(list(argv))
-    for name, wanted in (("dataset", data_args.dataset), ("base_model", model_args.base_model)):
-        if sweep_file["settings"][name] != wanted:
-            raise ValueError(f"{path}: it was tuned with {name} {sweep_file['settings'][name]!r}, not {wanted!r}")
-    found = sweep_file["arms"]
-    tuned: list[Arm] = []
-    for arm in arms:
-        by = arm.adapter_of or arm.name
-        if not arm.trains and arm.adapter_of is None:
-            tuned.append(arm)
-            continue
-        if by not in found or (arm.trains and found[by]["fields"] != arm.fields):
-            raise ValueError(
-                f"{path}: it has not tuned the arm {by} with these fields; run the sweep with the same --arms"
-            )
-        tuned.append(replace(arm, fields={**arm.fields, **found[by]["best"]["settings"]}))
-    return tuned
 
 
 def _check_ends(argv: Sequence[str], distributions: Mapping[str, BaseDistribution]) -> None:
@@ -348,7 +318,7 @@ def markdown(found: Mapping[str, Any]) -> str:
             "failed": str(sum(one["state"] == "fail" for one in arm["trials"])),
             "hours": f"{arm['seconds'] / 3600:.2f}",
             f"best validation {found['metric']}": f"{arm['best']['value']:.3f}",
-            "settings": ", ".join(f"{name} {_short(value)}" for name, value in arm["best"]["settings"].items()),
+            "settings": ", ".join(f"{name} {short(value)}" for name, value in arm["best"]["settings"].items()),
         }
         for arm in found["arms"].values()
     }
@@ -360,10 +330,6 @@ def markdown(found: Mapping[str, Any]) -> str:
         markdown_table(pd.DataFrame.from_dict(rows, orient="index")),
     )
     return "\n\n".join(parts) + "\n"
-
-
-def _short(value: float | str) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def plot(found: Mapping[str, Any], path: Path) -> None:

@@ -59,3 +59,8 @@ def markdown_table(table: pd.DataFrame) -> str:
 def seeds_in_words(seeds: Sequence[int]) -> str:
     """How many seeds a study has: `1 seed`, `2 seeds`."""
     return f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'}"
+
+
+def short(value: object) -> str:
+    """A setting for a table cell, floats with three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -7,10 +7,12 @@ import optuna
 import pytest
 import yaml
 
+from omnisent.evaluation.comparison_result import Comparison
 from omnisent.experiments.arms import Arm, read_arms
 from omnisent.experiments.comparison import compare
 from omnisent.experiments.report import write_report
-from omnisent.experiments.sweep import read_space, sweep, tuned_arms
+from omnisent.experiments.sweep import read_space, sweep
+from omnisent.experiments.tuned import tuned_arms
 from omnisent.training.run_folder import read_config, read_metrics
 from runs import kill_at
 
@@ -73,7 +75,12 @@ def test_a_comparison_uses_the_best_settings_of_each_arm(swept, config):
     tuned = tuned_arms(ARMS, out / "sweep.json", [str(config)])
     for arm, by in zip(tuned, ("head", "written", "written"), strict=True):
         assert {**arm.fields, **found["arms"][by]["best"]["settings"]} == arm.fields
-    compare([str(config)], [0], out / "compared", arms=tuned)
+    compared = compare([str(config)], [0], out / "compared", arms=ARMS, settings=out / "sweep.json")
+    assert {name: tuning.best for name, tuning in compared.tuning.items()} == {
+        name: arm["best"]["value"] for name, arm in found["arms"].items()
+    }
+    assert Comparison.from_dict(compared.to_dict()) == compared
+    assert "Tuning, on validation alone" in (out / "compared" / "comparison.md").read_text()
     used = read_config(out / "compared" / "written-median" / "seed-0")
     assert used["lora_r"] == found["arms"]["written"]["best"]["settings"]["lora_r"]
     with pytest.raises(ValueError, match="has not tuned the arm head with these fields"):
