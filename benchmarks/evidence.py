@@ -42,13 +42,13 @@ SENTENCES = Path(__file__).parent / "sentences.csv"
 def collected(folder: Path) -> dict[str, Any]:
     """A comparison, with validation MAE by epoch of each training, and paired tests of the trained readouts against TF-IDF."""
     comparison = Comparison.from_dict(json.loads((folder / "comparison.json").read_text()))
-    floor_errors = absolute_errors(run_folder.read_predictions(folder / FLOOR))
-    trained = [arm for arm in default_arms() if arm.trains or arm.adapter_of]
+    floor = run_folder.read_predictions(folder / FLOOR)
+    trained = [arm for arm in default_arms() if arm.name in comparison.arms and (arm.trains or arm.adapter_of)]
     tests, curves = {}, {}
     for arm in trained:
         runs = [folder / arm.name / f"seed-{seed}" for seed in arm.own_seeds(comparison.seeds)]
         errors = np.stack([absolute_errors(run_folder.read_predictions(run)) for run in runs])
-        tests[arm.name] = paired_test(errors, floor_errors).to_dict()
+        tests[arm.name] = paired_test(errors, absolute_errors(floor), groups=run_folder.videos_of(floor)).to_dict()
         if arm.trains:
             curves[arm.name] = {run.name: validation_curve(run) for run in runs}
     return {
@@ -82,7 +82,9 @@ def absolute_errors(predictions: pd.DataFrame) -> np.ndarray:
 
 
 def validation_curve(run: Path) -> list[tuple[float, float]]:
-    """Epoch and validation MAE of each evaluation during training."""
+    """Epoch and validation MAE of each evaluation during training; none for a run that was kept by its small files."""
+    if not (run / "trainer_state.json").is_file():
+        return []
     log = json.loads((run / "trainer_state.json").read_text())["log_history"]
     return [(entry["epoch"], entry["eval_mae"]) for entry in log if "eval_mae" in entry]
 
@@ -98,7 +100,9 @@ def pair(first: Path, second: Path) -> dict[str, Any]:
     return {
         "first": metrics[0],
         "second": metrics[1],
-        "first_minus_second": paired_test(*map(absolute_errors, tables)).to_dict(),
+        "first_minus_second": paired_test(
+            *map(absolute_errors, tables), groups=run_folder.videos_of(tables[0])
+        ).to_dict(),
         "commit": run_folder.read_environment(first)["commit"],
         "machine": machine(),
     }

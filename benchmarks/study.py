@@ -52,7 +52,8 @@ def restore(kept: Path, folder: Path, root: str | None) -> list[Path]:
     if (kept / TRIALS).is_file() and not (folder / TRIALS).exists():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / TRIALS).write_bytes((kept / TRIALS).read_bytes())
-    labels: dict[str, float] = {}
+    labels: dict[str, float | None] = {}
+    videos: dict[str, str] = {}
     for run in runs:
         target = folder / run.relative_to(kept)
         if target.exists():
@@ -61,6 +62,7 @@ def restore(kept: Path, folder: Path, root: str | None) -> list[Path]:
         if not labels:
             clips = load_clips(config["dataset"], root=root, genres=config["genres"], with_media=False)
             labels = {clip.id: clip.label for clip in clips}
+            videos = {clip.id: clip.video_id or "" for clip in clips}
         rows = read_columns(run / "scores.csv", SCORES)
         unknown = [row["id"] for row in rows if row["id"] not in labels]
         if unknown:
@@ -70,7 +72,9 @@ def restore(kept: Path, folder: Path, root: str | None) -> list[Path]:
         target.mkdir(parents=True)
         (target / "config.yaml").write_text(yaml.safe_dump({**config, "output_dir": str(target)}, sort_keys=False))
         for split in {row["split"] for row in rows}:
-            own = [(row["id"], labels[row["id"]], row["score"]) for row in rows if row["split"] == split]
+            own = [
+                (one["id"], videos[one["id"]], labels[one["id"]], one["score"]) for one in rows if one["split"] == split
+            ]
             write_table(target / run_folder.PREDICTIONS[split], run_folder.PREDICTION_COLUMNS, own)
         for name in reversed(FILES):  # metrics.json last: it says that the run is finished
             (target / name).write_bytes((run / name).read_bytes())

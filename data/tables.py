@@ -65,7 +65,11 @@ def read_rows(path: str | Path, unique: Collection[str] = ()) -> Iterator[tuple[
 
 
 def read_columns(
-    path: str | Path, columns: Mapping[str, type], empty: Mapping[str, Any] = MappingProxyType({})
+    path: str | Path,
+    columns: Mapping[str, type],
+    empty: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    absent: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """The rows of a CSV that this package wrote: the given columns, with their types.
 
@@ -73,6 +77,7 @@ def read_columns(
         path: the table.
         columns: names and types; further columns are ignored.
         empty: the value of an empty cell, by column; without one, only text may be empty.
+        absent: the value of a column that the table may lack, by column.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -81,14 +86,17 @@ def read_columns(
     rows = []
     for place, cells in read_rows(path, columns):
         for name in columns:
-            if name not in cells:
+            if name not in cells and name not in absent:
                 raise ValueError(f"{path}, line 1: no column {name}; found {', '.join(cells)}")
-        rows.append(
-            {
-                name: empty[name] if name in empty and not cells[name] else _converted(place, name, cells[name], kind)
-                for name, kind in columns.items()
-            }
-        )
+        row = {}
+        for name, kind in columns.items():
+            if name not in cells:
+                row[name] = absent[name]
+            elif name in empty and not cells[name]:
+                row[name] = empty[name]
+            else:
+                row[name] = _converted(place, name, cells[name], kind)
+        rows.append(row)
     return rows
 
 

@@ -6,7 +6,7 @@ Computes nothing; see experiments/comparison.py for where the figures come from.
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from .statistics import Estimate, PairedTest
+from .statistics import Estimate, PairedTest, Verdict, verdict
 
 
 @dataclass(frozen=True)
@@ -67,24 +67,37 @@ PER_SEED = tuple(one.name for one in fields(ArmResult) if one.default_factory is
 
 @dataclass(frozen=True)
 class ArmTest:
-    """The paired test of one arm against another, both by name; `p_clips_holm` is `p_clips` adjusted for several tests."""
+    """The paired test of one arm against another, both by name; `p_holm` is its `p` adjusted for several tests."""
 
     first: str
     second: str
     paired: PairedTest
-    p_clips_holm: float
+    p_holm: float | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Which arm has the lower error, by the adjusted p."""
+        return verdict(self.paired.difference, self.p_holm)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON: the names, and the fields of the paired test."""
         names = {"first": self.first, "second": self.second}
-        return {**names, **self.paired.to_dict(), "p_clips_holm": self.p_clips_holm}
+        return {**names, **self.paired.to_dict(), "p_holm": self.p_holm, "verdict": self.verdict}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ArmTest":
-        """The inverse of `to_dict`."""
-        rest = dict(values)
-        first, second, p_clips_holm = (rest.pop(key) for key in ("first", "second", "p_clips_holm"))
-        return cls(first, second, PairedTest(**rest), p_clips_holm)
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: for a test that an earlier version wrote, which took clips of one video as independent.
+        """
+        if "p_clips" in values:
+            raise ValueError(
+                "this comparison.json was written by an earlier version, whose tests took clips of one video as independent;"
+                " run omnisent compare again with the same --out, which repeats no training"
+            )
+        paired = {one.name: values[one.name] for one in fields(PairedTest)}
+        return cls(values["first"], values["second"], PairedTest(**paired), values["p_holm"])
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,8 @@ class Comparison:
         human_mae: MAE of one person against the mean of the others on the same clips, label units; `None` if it is not known.
         left_out: why a baseline could not be run, by its label.
         tuning: by name of the arm, if a sweep chose its settings.
+        videos: how many videos the clips are from; `None` if the data set does not say, and clips are taken as independent.
+        margin: a difference in MAE that is smaller does not matter, label units.
     """
 
     dataset: str
@@ -142,6 +157,20 @@ class Comparison:
     human_mae: float | None = None
     left_out: dict[str, str] = field(default_factory=dict)
     tuning: dict[str, Tuning] = field(default_factory=dict)
+    videos: int | None = None
+    margin: float | None = None
+
+    @property
+    def covers(self) -> str:
+        """What the intervals and p values hold for, in one or two sentences."""
+        units, base = ("clips", self.n) if self.videos is None else ("videos", self.videos)
+        unknown = " The data set names no videos, so clips are taken as independent." if self.videos is None else ""
+        if len(self.seeds) < 2:
+            return f"Intervals hold for new {units}, not for new trainings; they rest on {base} {units} and one seed.{unknown}"
+        return (
+            f"Intervals and p hold for new {units} and new trainings together; they rest on {base} {units} and"
+            f" {len(self.seeds)} seeds.{unknown}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """What comparison.json holds."""

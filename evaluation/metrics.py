@@ -36,6 +36,7 @@ class Metric:
         hub_type: its metric type on the Hub; without one it is not on model cards and in `.eval_results`.
         panel: whether the plot of a comparison has a panel for it.
         long_title: its name on model cards and plots, if that differs from the title.
+        limits: the smallest and largest value that it can have.
     """
 
     key: str
@@ -46,6 +47,7 @@ class Metric:
     hub_type: str | None = None
     panel: bool = False
     long_title: str | None = None
+    limits: tuple[float, float] = (-np.inf, np.inf)
 
     @property
     def name(self) -> str:
@@ -142,23 +144,62 @@ def _f1(classes: Classes) -> Formula:
 _PEARSON, _SPEARMAN, _CCC = "Pearson correlation", "Spearman correlation", "Concordance correlation"
 _ALL = ("mosi", "sims", "generic")
 _SIMS_2, _SIMS_3, _SIMS_5 = _cut(0.0), _cut(-0.1, 0.1), _cut(-0.7, -0.1, 0.1, 0.7)
+_ERROR, _SHARE, _AGREEMENT = (0.0, np.inf), (0.0, 1.0), (-1.0, 1.0)  # limits
 METRICS = {
     metric.key: metric
     for metric in (
-        Metric("mae", "MAE", "lower", dict.fromkeys(_ALL, _mae), _ALL, "mae", panel=True),
-        Metric("rmse", "RMSE", "lower", {"generic": _rmse}, ("generic",), "rmse"),
-        Metric("corr", "Corr", "higher", dict.fromkeys(_ALL, _corr), _ALL, "pearsonr", True, _PEARSON),
-        Metric("spearman", "Spearman", "higher", {"generic": _spearman}, ("generic",), "spearmanr", False, _SPEARMAN),
-        Metric("ccc", "CCC", "higher", {"generic": _ccc}, ("generic",), "ccc", True, _CCC),
-        Metric("acc_7", "Acc-7", "higher", {"mosi": _accuracy(_rounded(3)), "sims": _undefined}, ("mosi",), "accuracy"),
-        Metric("acc_5", "Acc-5", "higher", {"mosi": _accuracy(_rounded(2)), "sims": _accuracy(_SIMS_5)}, ("sims",)),
-        Metric("acc_3", "Acc-3", "higher", {"mosi": _accuracy(_rounded(1)), "sims": _accuracy(_SIMS_3)}),
-        Metric("acc_2_has0", "Acc-2 has0", "higher", {"mosi": _accuracy(_has0)}),
-        Metric("acc_2_non0", "Acc-2 non0", "higher", {"mosi": _accuracy(_non0)}, ("mosi",), "accuracy", panel=True),
-        Metric("f1_has0", "F1 has0", "higher", {"mosi": _f1(_has0)}),
-        Metric("f1_non0", "F1 non0", "higher", {"mosi": _f1(_non0)}, ("mosi",), "f1"),
-        Metric("acc_2", "Acc-2", "higher", {"sims": _accuracy(_SIMS_2)}, ("sims",), "accuracy", panel=True),
-        Metric("f1", "F1", "higher", {"sims": _f1(_SIMS_2)}, ("sims",), "f1"),
+        Metric("mae", "MAE", "lower", dict.fromkeys(_ALL, _mae), _ALL, "mae", panel=True, limits=_ERROR),
+        Metric("rmse", "RMSE", "lower", {"generic": _rmse}, ("generic",), "rmse", limits=_ERROR),
+        Metric(
+            "corr", "Corr", "higher", dict.fromkeys(_ALL, _corr), _ALL, "pearsonr", True, _PEARSON, limits=_AGREEMENT
+        ),
+        Metric(
+            "spearman",
+            "Spearman",
+            "higher",
+            {"generic": _spearman},
+            ("generic",),
+            "spearmanr",
+            False,
+            _SPEARMAN,
+            limits=_AGREEMENT,
+        ),
+        Metric("ccc", "CCC", "higher", {"generic": _ccc}, ("generic",), "ccc", True, _CCC, limits=_AGREEMENT),
+        Metric(
+            "acc_7",
+            "Acc-7",
+            "higher",
+            {"mosi": _accuracy(_rounded(3)), "sims": _undefined},
+            ("mosi",),
+            "accuracy",
+            limits=_SHARE,
+        ),
+        Metric(
+            "acc_5",
+            "Acc-5",
+            "higher",
+            {"mosi": _accuracy(_rounded(2)), "sims": _accuracy(_SIMS_5)},
+            ("sims",),
+            limits=_SHARE,
+        ),
+        Metric("acc_3", "Acc-3", "higher", {"mosi": _accuracy(_rounded(1)), "sims": _accuracy(_SIMS_3)}, limits=_SHARE),
+        Metric("acc_2_has0", "Acc-2 has0", "higher", {"mosi": _accuracy(_has0)}, limits=_SHARE),
+        Metric(
+            "acc_2_non0",
+            "Acc-2 non0",
+            "higher",
+            {"mosi": _accuracy(_non0)},
+            ("mosi",),
+            "accuracy",
+            panel=True,
+            limits=_SHARE,
+        ),
+        Metric("f1_has0", "F1 has0", "higher", {"mosi": _f1(_has0)}, limits=_SHARE),
+        Metric("f1_non0", "F1 non0", "higher", {"mosi": _f1(_non0)}, ("mosi",), "f1", limits=_SHARE),
+        Metric(
+            "acc_2", "Acc-2", "higher", {"sims": _accuracy(_SIMS_2)}, ("sims",), "accuracy", panel=True, limits=_SHARE
+        ),
+        Metric("f1", "F1", "higher", {"sims": _f1(_SIMS_2)}, ("sims",), "f1", limits=_SHARE),
     )
 }
 CONVENTIONS = tuple(dict.fromkeys(convention for metric in METRICS.values() for convention in metric.formulas))

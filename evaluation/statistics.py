@@ -1,19 +1,24 @@
-"""Uncertainty of results: bootstrap intervals of the metrics, and paired tests of two systems over clips and seeds.
+"""Uncertainty of results for new videos and new trainings: intervals of the metrics, and paired tests of two systems.
 
-Uses only scores and labels; knows neither model nor data set.
+Clips of one video are not independent, and neither are the clips that one training scored: a system that is luckier in one video
+or one seed is luckier in all its clips. So videos and seeds are the units here, not clips. Uses only scores, labels and the
+clips' videos; knows neither model nor data set.
 """
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import stats
 
-from .metrics import Numbers, finite, msa_metrics
+from .metrics import METRICS, Numbers, finite, msa_metrics
 
 RESAMPLES = 1000
 SIGN_FLIPS = 9999
+SURE = 0.05  # p below this gives a verdict
+Verdict = Literal["first", "second", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Estimate:
     Attributes:
         mean: over the seeds.
         sd: over the seeds, with S - 1 in the denominator; `None` for one seed.
-        low, high: bootstrap 95 % interval of the mean, over clips and seeds.
+        low, high: 95 % interval of the mean, for new videos and new seeds; with one seed, for new videos alone.
         per_seed: (S,) in the order of the seeds.
     """
 
@@ -68,16 +73,20 @@ class PairedTest:
 
     Attributes:
         difference: mean error of the first minus that of the second; below 0, the first is better.
-        low, high: bootstrap 95 % interval of the difference, over clips and seeds.
-        p_clips: two-sided sign-flip permutation test of the clips' differences, each the mean over seeds.
-        p_seeds: two-sided paired t test of the seeds' MAE; `None` for fewer than two seeds, or when all differences are equal.
+        low, high: 95 % interval of the difference, for new videos and new seeds; with one seed, for new videos alone.
+        p: two-sided, for new videos and new seeds together; `None` for one seed.
+        p_flips: two-sided sign-flip permutation test of the videos' differences, as a check; takes the seeds as given.
+        groups: number of videos.
+        seeds: number of seeds.
     """
 
     difference: float
     low: float
     high: float
-    p_clips: float
-    p_seeds: float | None
+    p: float | None
+    p_flips: float
+    groups: int
+    seeds: int
 
     @property
     def text(self) -> str:
@@ -89,23 +98,48 @@ class PairedTest:
         """For tables: the 95 % interval of the difference."""
         return f"{self.low:+.3f} to {self.high:+.3f}"
 
-    def to_dict(self) -> dict[str, float | None]:
+    @property
+    def verdict(self) -> Verdict:
+        """Which system has the lower error, by `p` alone."""
+        return verdict(self.difference, self.p)
+
+    def within(self, margin: float) -> bool:
+        """Whether the whole interval is inside ± `margin`: no difference that matters, if smaller ones do not."""
+        return -margin < self.low and self.high < margin
+
+    def to_dict(self) -> dict[str, float | str | None]:
         """Plain values, for JSON."""
-        return asdict(self)
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def verdict(difference: float, p: float | None) -> Verdict:
+    """Which of two systems has the lower error; a difference below 0 is in favour of the first. Without `p` nothing is decided."""
+    if p is None or p >= SURE or difference == 0:
+        return "undecided"
+    return "first" if difference < 0 else "second"
 
 
 def bootstrap_estimates(
-    scores: np.ndarray, labels: Numbers, convention: str, *, resamples: int = RESAMPLES, seed: int = 0
+    scores: np.ndarray,
+    labels: Numbers,
+    convention: str,
+    *,
+    groups: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> dict[str, Estimate]:
     """Every metric of a system that was trained with S seeds and scored the same n clips each time.
 
-    A resample draws n clips and S seeds, both with replacement, and takes the mean of the drawn seeds' metrics; the
-    interval lies between its 2.5 % and 97.5 % quantiles (percentile bootstrap; Efron and Tibshirani, 1993).
+    A resample draws as many videos as there are, with replacement and all their clips, and takes the mean of the seeds' metrics
+    (cluster bootstrap; Davison and Hinkley, 1997). Their quantiles below and above the mean are taken as 1.96 standard errors; to
+    each the variance of the seeds' mean is added, and the interval is that of a t distribution with Satterthwaite's degrees of
+    freedom.
 
     Args:
         scores: (S, n) label units.
         labels: (n,) label units.
         convention: of `msa_metrics`.
+        groups: the video of each clip; `None` if every clip is independent of the others. With one video there is no interval.
         resamples: how many are drawn.
         seed: of the draws.
 
@@ -116,29 +150,48 @@ def bootstrap_estimates(
     if scores.shape[1] != len(truth):
         raise ValueError(f"{scores.shape[1]} scores for {len(truth)} labels; expected one of each per clip")
     _at_least_one("resamples", resamples)
+    places = _places(groups, len(truth))
+    clips_of = [np.flatnonzero(places == group) for group in range(places.max() + 1)]
     per_seed = [_metrics(row, truth, convention) for row in scores]
     generator = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {key: [] for key in per_seed[0]}
-    for _ in range(resamples):
-        clips, seeds = _draw(generator, *scores.shape)
-        by_seed = {row: _metrics(scores[row, clips], truth[clips], convention) for row in set(seeds)}
+    for _ in range(resamples if len(clips_of) > 1 else 0):
+        clips = np.concatenate([clips_of[group] for group in generator.integers(len(clips_of), size=len(clips_of))])
+        found = [_metrics(row[clips], truth[clips], convention) for row in scores]
         for key, means in drawn.items():
-            values = _defined([by_seed[row][key] for row in seeds])
+            values = _defined([metrics[key] for metrics in found])
             if values:
                 means.append(float(np.mean(values)))
-    return {key: _estimate([metrics[key] for metrics in per_seed], drawn[key]) for key in per_seed[0]}
+    count = _effective_groups(places)
+    return {
+        key: _estimate([metrics[key] for metrics in per_seed], np.array(drawn[key]), count, METRICS[key].limits)
+        for key in per_seed[0]
+    }
 
 
 def paired_test(
-    first: np.ndarray, second: np.ndarray, *, resamples: int = RESAMPLES, flips: int = SIGN_FLIPS, seed: int = 0
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    groups: Sequence[str] | None = None,
+    flips: int = SIGN_FLIPS,
+    seed: int = 0,
 ) -> PairedTest:
     """Compare the absolute errors of two systems, (S, n) each, seed by seed and clip by clip.
 
-    A system that does not depend on the seed may be given as (1, n).
+    The variance of the mean difference is that between videos plus that between seeds; each also holds the noise of single clips,
+    so that the sum is rather too large than too small. Interval and p are those of a t distribution with Satterthwaite's degrees
+    of freedom, where videos of unequal length count as fewer (the effective number of clusters; Carter et al., 2017).
+
+    Args:
+        first, second: a system that does not depend on the seed may be given as (1, n).
+        groups: the video of each clip; `None` if every clip is independent of the others.
+        flips: how many sign flips are drawn.
+        seed: of the draws.
 
     Raises:
-        ValueError: when the numbers of clips differ, or those of seeds, unless one of them is 1; for no seed or fewer
-            than two clips, errors that are not finite or below 0, and no resamples or flips.
+        ValueError: when the numbers of clips differ, or those of seeds, unless one of them is 1; for no seed, fewer than two
+            clips or videos, errors that are not finite or below 0, and no flips.
     """
     first, second = _by_seed("first", first), _by_seed("second", second)
     for name, errors in (("first", first), ("second", second)):
@@ -148,32 +201,48 @@ def paired_test(
         raise ValueError(f"paired errors must be of the same seeds and clips, not {first.shape} and {second.shape}")
     if first.shape[1] < 2:
         raise ValueError("paired errors must be of at least two clips")
-    _at_least_one("resamples", resamples)
     _at_least_one("flips", flips)
     differences = first - second  # (S, n)
-    generator = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(resamples):
-        clips, seeds = _draw(generator, *differences.shape)
-        drawn.append(differences[np.ix_(seeds, clips)].mean())
-    low, high = np.quantile(drawn, (0.025, 0.975))
+    places = _places(groups, differences.shape[1])
+    videos = int(places.max()) + 1
+    if videos < 2:
+        raise ValueError(f"all {len(places)} clips are of one video; a test needs at least two")
+    difference = float(differences.mean())
+    parts = np.bincount(places, differences.mean(0) - difference, minlength=videos) / len(places)  # (videos,)
+    between_videos = float(np.sum(parts**2)) * videos / (videos - 1)
+    error, freedom = _standard_error(between_videos, _effective_groups(places), differences.mean(1))
+    reach = float(stats.t.ppf(0.975, freedom)) * error
+    p = None
+    if len(differences) > 1:
+        p = float(2 * stats.t.sf(abs(difference) / error, freedom)) if error > 0 else float(difference == 0)
+    sums = np.bincount(places, differences.mean(0), minlength=videos)
     flipped = stats.permutation_test(
-        (differences.mean(0),),
-        lambda values, axis: np.mean(values, axis=axis),
+        (sums,),
+        lambda values, axis: np.sum(values, axis=axis),
         permutation_type="samples",
         n_resamples=flips,
         vectorized=True,
         rng=np.random.default_rng(seed),
     )
-    by_seed = differences.mean(1)
-    p_seeds = float(stats.ttest_1samp(by_seed, 0).pvalue) if len(by_seed) > 1 and np.ptp(by_seed) > 0 else None
-    return PairedTest(float(differences.mean()), float(low), float(high), float(flipped.pvalue), p_seeds)
+    return PairedTest(
+        difference,
+        difference - reach,
+        difference + reach,
+        p,
+        float(flipped.pvalue),
+        groups=videos,
+        seeds=len(differences),
+    )
 
 
-def paired_tests(first: np.ndarray, others: Sequence[np.ndarray]) -> list[tuple[PairedTest, float]]:
-    """`paired_test` of one system against each other one, with its `p_clips` adjusted for all of them by `holm`."""
-    tests = [paired_test(first, errors) for errors in others]
-    return list(zip(tests, holm([test.p_clips for test in tests]), strict=True))
+def paired_tests(
+    first: np.ndarray, others: Sequence[np.ndarray], *, groups: Sequence[str] | None = None
+) -> list[tuple[PairedTest, float | None]]:
+    """`paired_test` of one system against each other one, with its `p` adjusted for all of them by `holm`."""
+    tests = [paired_test(first, errors, groups=groups) for errors in others]
+    known = [test.p for test in tests if test.p is not None]
+    adjusted = iter(holm(known))
+    return [(test, None if test.p is None else next(adjusted)) for test in tests]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -192,6 +261,45 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(order) - rank) * float(values[index])))
         adjusted[index] = highest
     return adjusted
+
+
+def _places(groups: Sequence[str] | None, clips: int) -> np.ndarray:
+    """The number of each clip's video, (n,), from 0 on.
+
+    Raises:
+        ValueError: for another number of groups than clips, or a clip without one.
+    """
+    if groups is None:
+        return np.arange(clips)
+    names = [str(group) for group in groups]
+    if len(names) != clips:
+        raise ValueError(f"groups: {len(names)} videos for {clips} clips; expected one for each clip")
+    if "" in names:
+        raise ValueError(f"groups: clip {names.index('')} has no video; give None if the videos are not known")
+    return np.asarray(np.unique(names, return_inverse=True)[1])
+
+
+def _effective_groups(places: np.ndarray) -> float:
+    """How many videos of equal length would average as much: fewer, if a few long ones make up most clips."""
+    shares = np.bincount(places) / len(places)
+    return float(1 / np.sum(shares**2))
+
+
+def _standard_error(between_groups: float, groups: float, by_seed: np.ndarray) -> tuple[float, float]:
+    """Standard error of a mean whose variance has a part between videos and one between S seeds, and its degrees of freedom.
+
+    Args:
+        between_groups: the part between videos, of the mean.
+        groups: their effective number.
+        by_seed: (S,) the mean of each seed.
+    """
+    parts = [(between_groups, max(groups - 1, 1.0))]
+    if len(by_seed) > 1:
+        parts.append((float(np.var(by_seed, ddof=1)) / len(by_seed), len(by_seed) - 1))
+    total = sum(variance for variance, _ in parts)
+    if total == 0:
+        return 0.0, 1.0
+    return float(np.sqrt(total)), total**2 / sum(variance**2 / freedom for variance, freedom in parts)
 
 
 def _by_seed(name: str, values: Numbers) -> np.ndarray:
@@ -213,21 +321,24 @@ def _at_least_one(name: str, count: int) -> None:
         raise ValueError(f"{name} must be at least 1, not {count}")
 
 
-def _draw(generator: np.random.Generator, seeds: int, clips: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of drawn clips and of drawn seeds."""
-    return generator.integers(clips, size=clips), generator.integers(seeds, size=seeds)
-
-
 def _metrics(scores: np.ndarray, labels: np.ndarray, convention: str) -> dict[str, float | None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # constant scores have no correlation, which is `None` already
         return msa_metrics(scores, labels, convention=convention)
 
 
-def _estimate(per_seed: list[float | None], drawn: list[float]) -> Estimate:
+def _estimate(per_seed: list[float | None], drawn: np.ndarray, groups: float, limits: tuple[float, float]) -> Estimate:
     values = _defined(per_seed)
     if not values:
         return Estimate(None, None, None, None, per_seed)
-    low, high = (float(q) for q in np.quantile(drawn, (0.025, 0.975))) if drawn else (None, None)
-    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Estimate(float(np.mean(values)), sd, low, high, per_seed)
+    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+    if not len(drawn):
+        return Estimate(mean, sd, None, None, per_seed)
+    correction = groups / max(groups - 1, 1.0)
+    _, freedom = _standard_error(float(np.var(drawn)) * correction, groups, np.array(values))
+    below, above = np.maximum(np.array([-1.0, 1.0]) * (np.quantile(drawn, (0.025, 0.975)) - mean), 0) / 1.96
+    low, high = (
+        float(_standard_error(float(side) ** 2 * correction, groups, np.array(values))[0]) for side in (below, above)
+    )
+    t = float(stats.t.ppf(0.975, freedom))
+    return Estimate(mean, sd, max(mean - t * low, limits[0]), min(mean + t * high, limits[1]), per_seed)

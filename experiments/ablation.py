@@ -67,6 +67,7 @@ class Ablation:
         drops: each modality at each time.
         settings: the most important ones of the runs.
         environment: of the first run, as in environment.json.
+        videos: how many videos the clips are from; `None` if the data set does not say, and clips are taken as independent.
     """
 
     dataset: str
@@ -83,6 +84,7 @@ class Ablation:
     drops: list[Drop]
     settings: dict[str, Any]
     environment: dict[str, Any]
+    videos: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of ablation.json."""
@@ -143,18 +145,19 @@ def planned_runs(argv: Sequence[str], seeds: Sequence[int], out: Path) -> list[P
 def summarise(out: Path, seeds: Sequence[int], convention: str) -> Ablation:
     """The ablation of the finished runs in a folder."""
     whole = _folder(out, "train", SUBSETS[0], seeds[0])
-    labels = run_folder.read_predictions(whole)["label"].to_numpy()
+    predictions = run_folder.read_predictions(whole)
+    labels, videos = predictions["label"].to_numpy(), run_folder.videos_of(predictions)
     scores = {(time, subset): _scores(out, time, subset, seeds) for time in TIMES for subset in SUBSETS}
     first = run_folder.read_metrics(whole)
     subsets = [
-        SubsetResult(time, list(subset), bootstrap_estimates(values, labels, convention))
+        SubsetResult(time, list(subset), bootstrap_estimates(values, labels, convention, groups=videos))
         for (time, subset), values in scores.items()
     ]
     errors = {key: np.abs(values - labels) for key, values in scores.items()}
+    compared = [(time, left_out) for time in TIMES for left_out in MODALITIES]
     drops = [
-        Drop(time, left_out, paired_test(errors[time, _without(left_out)], errors[time, SUBSETS[0]]))
-        for time in TIMES
-        for left_out in MODALITIES
+        Drop(time, left_out, paired_test(errors[time, _without(left_out)], errors[time, SUBSETS[0]], groups=videos))
+        for time, left_out in compared
     ]
     return Ablation(
         **{key: first[key] for key in ("dataset", "split", "readout", "decoding", "n", "denoise", "bad_clips")},
@@ -165,6 +168,7 @@ def summarise(out: Path, seeds: Sequence[int], convention: str) -> Ablation:
         drops=drops,
         settings=shared_settings(whole),
         environment=run_folder.read_environment(whole),
+        videos=None if videos is None else len(set(videos)),
     )
 
 
@@ -213,8 +217,8 @@ def markdown(ablation: Ablation) -> str:
         f"# Modalities on {ablation.dataset}, {ablation.readout} readout",
         f"{ablation.n} {ablation.split} clips that have text, audio and video; seeds"
         f" {', '.join(map(str, ablation.seeds))}; base model {ablation.settings['base_model']}. Always predicting the training"
-        f" median has MAE {ablation.constant_mae:.3f}. Values are means over seeds ± one standard deviation. Intervals are"
-        " bootstrap intervals over clips and seeds.",
+        f" median has MAE {ablation.constant_mae:.3f}. Values are means over seeds ± one standard deviation. Intervals hold for"
+        f" new {'clips' if ablation.videos is None else 'videos'}{' and trainings' if len(ablation.seeds) > 1 else ''}.",
         conclusion(ablation),
         markdown_table(pd.DataFrame.from_dict(rows, orient="index")),
     )
@@ -243,7 +247,7 @@ def plot(ablation: Ablation, path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
         f"{ablation.dataset}, {ablation.n} clips, {ablation.readout} readout, {seeds_in_words(ablation.seeds)};"
-        " lines: bootstrap 95 % interval",
+        " lines: 95 % interval",
         fontsize=10,
     )
     figure.savefig(path, dpi=150)

@@ -28,6 +28,7 @@ from .runs import PlannedRun, differing_field, run_all
 from .tables import shared_settings
 from .tuned import tuned_arms, tuning_of
 
+MARGIN = 0.01  # of the label scale: the difference in MAE below which two arms are as good
 OWN_FIELDS = ("readout", "decoding", "evaluate_only", "seed")  # in which runs of any comparison may differ
 
 
@@ -204,7 +205,7 @@ def import_predictions(out: Path, name: str, file: Path, *, of: Path) -> None:
         raise ValueError(f"{file}: {what}; expected one row with id and score for each of the {len(test)} test clips")
     folder = out / OUTSIDE / name
     folder.mkdir(parents=True, exist_ok=True)
-    scores = [(row.id, row.label, found[row.id]) for row in test.itertuples()]
+    scores = [(row.id, row.video_id, row.label, found[row.id]) for row in test.itertuples()]
     write_table(folder / run_folder.PREDICTIONS["test"], run_folder.PREDICTION_COLUMNS, scores)
 
 
@@ -220,12 +221,13 @@ def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts, *, arms: Seq
     predictions = {name: [run_folder.read_predictions(run) for run in runs] for name, runs in folders.items()}
     labels = predictions["constant"][0]["label"].to_numpy()
     scores = {name: np.stack([table["score"].to_numpy() for table in tables]) for name, tables in predictions.items()}
+    videos = next((found for tables in predictions.values() if (found := run_folder.videos_of(tables[0]))), None)
     constant = float(np.mean(np.abs(scores["constant"] - labels)))
     results = {}
     for name, runs in folders.items():
         nothing: dict[str, Any] = dict.fromkeys(run_folder.KEYS)
         metrics = [nothing] if name in outside else [run_folder.read_metrics(folder) for folder in runs]
-        estimates = bootstrap_estimates(scores[name], labels, facts.convention)
+        estimates = bootstrap_estimates(scores[name], labels, facts.convention, groups=videos)
         measured = metrics[0]
         per_seed: dict[str, Any] = {key: [run.get(key) for run in metrics] for key in PER_SEED}
         results[name] = ArmResult(
@@ -249,13 +251,15 @@ def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts, *, arms: Seq
         seeds=list(seeds),
         convention=facts.convention,
         arms=results,
-        tests=_tests(scores, labels),
+        tests=_tests(scores, labels, videos),
         costs={arm.name: cost for arm in arms if (cost := _cost(out, arm, seeds))},
         settings=shared_settings(first),
         environment=environment,
         commits=sorted({str(run_folder.read_environment(folder)["commit"]) for folder in every_run}),
         human_mae=run_folder.one_person_mae(first),
         left_out=left_out,
+        videos=None if videos is None else len(set(videos)),
+        margin=MARGIN * (facts.score_range[1] - facts.score_range[0]),
     )
 
 
@@ -271,11 +275,11 @@ def _is_finished(folder: Path) -> bool:
     return (folder / "metrics.json").is_file()
 
 
-def _tests(scores: dict[str, np.ndarray], labels: np.ndarray) -> list[ArmTest]:
+def _tests(scores: dict[str, np.ndarray], labels: np.ndarray, videos: Sequence[str] | None) -> list[ArmTest]:
     """The first arm against every other one, with p values adjusted for several tests."""
     errors = {name: np.abs(values - labels) for name, values in scores.items()}
     first, *others = errors
-    tests = paired_tests(errors[first], [errors[name] for name in others])
+    tests = paired_tests(errors[first], [errors[name] for name in others], groups=videos)
     return [ArmTest(first, name, test, p) for name, (test, p) in zip(others, tests, strict=True)]
 
 

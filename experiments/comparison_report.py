@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ..data.catalog import DATASETS
 from ..data.clip import ONE_PERSON
-from ..evaluation.comparison_result import ArmResult, Comparison
+from ..evaluation.comparison_result import ArmResult, ArmTest, Comparison
 from ..evaluation.metrics import METRICS, Metric
 from ..training import run_folder
 from ..training.about import named_genres
@@ -41,18 +41,15 @@ def conclusion(comparison: Comparison) -> str:
         valid = {name: _mean(arms[name].valid_mae) for name in others}
         by_valid = None not in valid.values()  # runs from before have no validation results
         best = min(others, key=lambda name: (valid[name] if by_valid else 0.0, arms[name].mae))
-        test = next(test.paired for test in comparison.tests if test.second == best)
+        test = next(test for test in comparison.tests if test.second == best)
         where = "on validation" if by_valid else "on the test clips"
         parts[0] += f"; the best other trained arm {where}, {arms[best].label}, has {arms[best].mae:.3f}."
-        figures = f"Difference {test.text}, 95 % interval {test.interval}"
+        figures = f"Difference {test.paired.text}, 95 % interval {test.paired.interval}"
         if _ranking_is_built_in(comparison):
             parts.append(f"{figures}. {BUILT_IN}")
         else:
-            winner = first if arms[first].mae < arms[best].mae else best
-            certain = test.low > 0 or test.high < 0
-            over_seeds = "" if test.p_seeds is None else f", {test.p_seeds:.2g} over seeds"
-            parts.append(f"{figures}, p {test.p_clips:.2g} over clips{over_seeds}.")
-            parts.append(f"{arms[winner].label} has the lower MAE." if certain else "Neither is clearly better.")
+            p = "" if test.p_holm is None else f", p {test.p_holm:.2g} (adjusted for {len(comparison.tests)} tests)"
+            parts.append(f"{figures}{p}. {verdict_in_words(comparison, test)}")
     else:
         parts[0] += "; no other arm is trained."
     weak = [arms[name].label for name in others if arms[name].mae_over_constant > WEAK]
@@ -64,6 +61,19 @@ def conclusion(comparison: Comparison) -> str:
             f"Validation was best at the last evaluation, so that more training may change the order, for {'; '.join(improving)}."
         )
     return " ".join(parts)
+
+
+def verdict_in_words(comparison: Comparison, test: ArmTest) -> str:
+    """Which of two arms has the lower MAE, or that this is undecided."""
+    margin = comparison.margin
+    if test.verdict != "undecided":
+        winner = test.first if test.verdict == "first" else test.second
+        return f"{comparison.arms[winner].label} has the lower MAE."
+    if test.p_holm is None:
+        return "No verdict from one seed: another training may turn the order."
+    if margin is not None and test.paired.within(margin):
+        return f"The interval lies within ± {margin:g}: no difference that matters."
+    return "Undecided."
 
 
 def _ranking_is_built_in(comparison: Comparison) -> bool:
@@ -124,8 +134,11 @@ def paired_test_table(comparison: Comparison) -> pd.DataFrame:
         comparison.arms[test.second].label: {
             "difference in MAE": test.paired.text,
             "95 % interval": test.paired.interval,
-            "p over clips (Holm)": f"{test.p_clips_holm:.2g}",
-            "p over seeds": "" if test.paired.p_seeds is None else f"{test.paired.p_seeds:.2g}",
+            "p (Holm)": "" if test.p_holm is None else f"{test.p_holm:.2g}",
+            "p by sign flips of videos": f"{test.paired.p_flips:.2g}",
+            "lower MAE": comparison.arms[test.first if test.verdict == "first" else test.second].label
+            if test.verdict != "undecided"
+            else "undecided",
         }
         for test in comparison.tests
     }
@@ -167,7 +180,7 @@ def markdown(comparison: Comparison) -> str:
         f"# Readouts on {comparison.dataset}",
         f"{comparison.n} {comparison.split} clips{f' of {genres}' if genres else ''} ({', '.join(comparison.modalities)}); seeds"
         f" {', '.join(map(str, comparison.seeds))}; base model {comparison.settings['base_model']}."
-        " Values are means over seeds ± one standard deviation. Intervals are bootstrap intervals over clips and seeds."
+        f" Values are means over seeds ± one standard deviation. {comparison.covers}"
         " MAE / constant compares with always predicting the training median. Zero-shot answers do not depend on a seed.",
         conclusion(comparison),
         markdown_table(metric_table(comparison)),
@@ -203,7 +216,8 @@ def plot(comparison: Comparison, path: Path) -> None:
         plot_metric(axes, comparison, metric)
     figure.suptitle(
         f"{comparison.dataset}, {comparison.n} clips, {seeds_in_words(comparison.seeds)};"
-        " bars: mean over seeds, lines: bootstrap 95 % interval",
+        f" bars: mean over seeds, lines: 95 % interval for new {'clips' if comparison.videos is None else 'videos'}"
+        f"{' and trainings' if len(comparison.seeds) > 1 else ''}",
         fontsize=10,
     )
     figure.savefig(path, dpi=150)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..evaluation.statistics import bootstrap_estimates, paired_tests
+from ..evaluation.statistics import bootstrap_estimates, paired_tests, verdict
 from ..heads_omnisent import HEADS, RegressionHead
 from ..losses_omnisent import LOSSES, LabelScale
 from ..training import run_folder
@@ -73,16 +73,24 @@ class Fitting:
 
     def estimates(self, name: Sequence[str], convention: str) -> dict:
         """Metrics of a row with their intervals."""
-        return bootstrap_estimates(self.scores(name), self.states["test"].labels, convention)
+        test = self.states["test"]
+        return bootstrap_estimates(self.scores(name), test.labels, convention, groups=test.videos)
 
     def tests(self, names: Sequence[tuple[str, str, str, str]]) -> list[dict[str, Any]]:
         """The paper's readout against every other row, p adjusted for all."""
-        labels = self.states["test"].labels
+        test = self.states["test"]
+        labels = test.labels
         ours, others = np.abs(self.scores(PAPER) - labels), [name for name in names if name != PAPER]
-        tests = paired_tests(ours, [np.abs(self.scores(name) - labels) for name in others])
+        tests = paired_tests(ours, [np.abs(self.scores(name) - labels) for name in others], groups=test.videos)
         return [
-            {"first": list(PAPER), "second": list(name), **test.to_dict(), "p_clips_holm": p}
-            for name, (test, p) in zip(others, tests, strict=True)
+            {
+                "first": list(PAPER),
+                "second": list(name),
+                **paired.to_dict(),
+                "p_holm": p,
+                "verdict": verdict(paired.difference, p),
+            }
+            for name, (paired, p) in zip(others, tests, strict=True)
         ]
 
     def _train(self, layers: str, pooling: str, head: str, loss: str, seed: int, permuted: bool) -> dict[str, Any]:

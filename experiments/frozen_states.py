@@ -41,6 +41,7 @@ class FrozenStates:
         own: (N,) whether a token is of the transcript, audio or video.
         labels: (n,) label units.
         ids: of the clips.
+        videos: the video of each clip; `None` if that of any clip is not known.
         key: differs for other clips, labels, models, prompts and versions.
     """
 
@@ -50,6 +51,7 @@ class FrozenStates:
     own: np.ndarray
     labels: np.ndarray
     ids: list[str]
+    videos: list[str] | None
     key: str
 
     @property
@@ -92,8 +94,10 @@ def _split_states(
     with np.load(file) as kept:
         tokens = np.load(tokens_file, mmap_mode="r") if tokens_file.is_file() else None
         pooled = {place: kept[place] for place in PLACES}
-        ids = [clip.id for clip in clips]
-        return FrozenStates(pooled, tokens, kept["starts"], kept["own"], labels_of(clips), ids, f"{key} {label_key}")
+        ids, videos = [clip.id for clip in clips], [clip.video_id for clip in clips if clip.video_id]
+        known = videos if len(videos) == len(clips) else None
+        labels = labels_of(clips)
+        return FrozenStates(pooled, tokens, kept["starts"], kept["own"], labels, ids, known, f"{key} {label_key}")
 
 
 def _key(file: Path) -> str:

@@ -114,7 +114,7 @@ def _run(folder: Path) -> Section:
     return Section(f"Run {folder.name}: {metrics['readout']} on {metrics['dataset']}", body, images, details)
 
 
-def _layer_weights(folder: Path, seeds: Sequence[int]) -> list[list[float]]:
+def _layer_weights(folder: Path, seeds: Sequence[int | None]) -> list[list[float]]:
     """The weights of the layers in each run of an arm that reads a mix of them; else none."""
     found = [run_folder.read_metrics(folder / f"seed-{seed}").get("layer_weights") for seed in seeds]
     return [weights for weights in found if weights]

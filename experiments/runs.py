@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
 import torch
@@ -141,7 +141,7 @@ def run_in_fresh_process(run: PlannedRun, *, ends_early: Callable[[], bool] | No
     return True
 
 
-def _start_context() -> BaseContext:
+def _start_context() -> SpawnContext | ForkServerContext:
     """How processes start: forked from one that has imported everything; anew with a GPU.
 
     The imports (those of bitsandbytes) initialise CUDA, and a process that is forked after that cannot use the GPU.

@@ -103,7 +103,7 @@ def model_card(
         "genres": named_genres(config["genres"]),
         "result_columns": columns,
         "results": rows,
-        "has_comparison": comparison is not None,
+        "comparison_covers": comparison.covers if comparison else None,
         "paper": facts.published_results,
         "convention": facts.convention,
         "has_classes": any(metric.hub_type in ("accuracy", "f1") for metric in _published(metrics)),

@@ -27,7 +27,7 @@ from .environment import code_versions, device_name, process_count
 
 PREDICTIONS = {"valid": "valid_predictions.csv", "test": "predictions.csv"}
 BEST, BEST_RECORD = "best", "validation.json"  # BEST/DECODING: the best adapter by another decoding than the run's own
-PREDICTION_COLUMNS = {"id": str, "label": float, "score": float}
+PREDICTION_COLUMNS = {"id": str, "video_id": str, "label": float, "score": float}
 CLIP_FACTS = {"id": str, "text": int, "audio": int, "video": int, "seconds": float}
 BAD_CLIP_COLUMNS = {"id": str, "split": str, "reason": str}
 KEYS_BEFORE = ("dataset", "split", "readout", "modalities", "seed", "n")  # keys of metrics.json before those of METRICS
@@ -128,8 +128,15 @@ def read_environment(folder: Path) -> dict:
 
 
 def read_predictions(folder: Path, *, split: str = "test") -> pd.DataFrame:
-    """What `write_predictions` wrote: id (str), label and score (float)."""
-    return pd.DataFrame(read_columns(folder / PREDICTIONS[split], PREDICTION_COLUMNS), columns=list(PREDICTION_COLUMNS))
+    """What `write_predictions` wrote; `video_id` is empty if it was not known, as in folders of earlier versions."""
+    rows = read_columns(folder / PREDICTIONS[split], PREDICTION_COLUMNS, absent={"video_id": ""})
+    return pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))
+
+
+def videos_of(predictions: pd.DataFrame) -> list[str] | None:
+    """The video (n,) of each clip; `None` if that of any clip is not known."""
+    videos = list(predictions["video_id"])
+    return videos if all(videos) else None
 
 
 def write_environment(folder: Path, clips: Sequence[Clip]) -> None:
@@ -171,8 +178,8 @@ def write_metrics(folder: Path, values: dict) -> dict:
 
 
 def write_predictions(folder: Path, clips: Sequence[Clip], scores: Numbers, *, split: str = "test") -> None:
-    """Write predictions.csv or valid_predictions.csv: id, label and score in label units, in the order of the split."""
-    rows = [(clip.id, clip.label, float(score)) for clip, score in zip(clips, scores, strict=True)]
+    """Write predictions.csv or valid_predictions.csv: id, video_id, label and score in label units, in the order of the split."""
+    rows = [(clip.id, clip.video_id or "", clip.label, float(score)) for clip, score in zip(clips, scores, strict=True)]
     write_table(folder / PREDICTIONS[split], PREDICTION_COLUMNS, rows)
 
 

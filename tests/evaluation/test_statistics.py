@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from omnisent.evaluation.metrics import msa_metrics
-from omnisent.evaluation.statistics import Estimate, bootstrap_estimates, holm, paired_test
+from omnisent.evaluation.statistics import Estimate, PairedTest, bootstrap_estimates, holm, paired_test, paired_tests
 
 
 @pytest.fixture
@@ -78,31 +78,112 @@ def test_the_same_seed_gives_the_same_interval(labels):
     assert first == again == named
     assert first.low != other.low
     errors = np.abs(np.random.default_rng(9).normal(size=(2, 3, 30)))
-    first, again, named, other = (
-        paired_test(*errors, resamples=20, flips=99, **seed) for seed in ({}, {}, {"seed": 0}, {"seed": 1})
-    )
+    first, again, named, other = (paired_test(*errors, flips=99, **seed) for seed in ({}, {}, {"seed": 0}, {"seed": 1}))
     assert first == again == named
-    assert (first.low, first.p_clips) != (other.low, other.p_clips)
-    assert first.p_clips != other.p_clips
+    assert first.p_flips != other.p_flips
 
 
 def test_the_interval_of_a_difference_is_that_of_a_mean():
     errors = np.abs(np.random.default_rng(10).normal(size=(2, 1, 200)))
     found, differences = paired_test(*errors, flips=9), errors[0, 0] - errors[1, 0]
-    reach = 1.96 * differences.std(ddof=1) / np.sqrt(200)
-    assert found.high - found.difference == pytest.approx(reach, rel=0.15)
-    assert found.difference - found.low == pytest.approx(reach, rel=0.15)
+    expected = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
 
 
-def test_two_seeds_have_a_spread_and_a_test():
+def test_without_differences_between_clips_the_test_is_a_t_test_over_seeds():
+    by_seed = np.array([0.1, 0.3, 0.2])
+    found = paired_test(np.repeat(1 + by_seed[:, None], 4, axis=1), np.ones((3, 4)), flips=9)
+    expected = stats.ttest_1samp(by_seed, 0)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+
+
+def test_without_differences_between_seeds_it_is_a_t_test_over_videos():
+    """Videos of equal length: their mean differences are independent."""
+    by_video = np.array([0.4, 0.1, 0.3, 0.0, 0.2])
+    errors = np.repeat([1 + np.repeat(by_video, 3)], 2, axis=0)
+    found = paired_test(errors, np.ones((2, 15)), groups=np.repeat(list("abcde"), 3), flips=9)
+    expected = stats.ttest_1samp(by_video, 0)
+    assert (found.groups, found.seeds) == (5, 2)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    one_seed = paired_test(errors[:1], np.ones((1, 15)), groups=np.repeat(list("abcde"), 3), flips=9)
+    assert (one_seed.low, one_seed.high) == pytest.approx((found.low, found.high))
+    assert (one_seed.p, one_seed.verdict) == (None, "undecided")
+
+
+def test_clips_of_one_video_count_as_one_observation_if_they_are_alike():
+    generator = np.random.default_rng(11)
+    by_video, noise = generator.normal(0.2, 0.3, 8), generator.normal(0, 0.01, (3, 1))
+    few = np.abs(2 + by_video + noise)
+    many, groups = np.repeat(few, 50, axis=1), np.repeat(list("abcdefgh"), 50)
+    short, long = paired_test(few, np.full((1, 8), 2.0)), paired_test(many, np.full((1, 400), 2.0), groups=groups)
+    assert (long.p, long.low, long.high) == pytest.approx((short.p, short.low, short.high))
+    assert long.p_flips == pytest.approx(short.p_flips)
+    assert paired_test(many, np.full((1, 400), 2.0)).p < long.p / 10  # as if the clips were independent
+    estimates = [
+        bootstrap_estimates(many, np.zeros(400), "generic", groups=g, resamples=200)["mae"] for g in (groups, None)
+    ]
+    assert estimates[0].high - estimates[0].low > 3 * (estimates[1].high - estimates[1].low)
+
+
+def test_few_long_videos_leave_fewer_degrees_of_freedom():
+    by_video = np.array([0.4, 0.1, 0.3, 0.0, 0.2])
+    equal, unequal = np.repeat(np.arange(5), 6), np.repeat(np.arange(5), [22, 2, 2, 2, 2])
+    widths = []
+    for places in (equal, unequal):
+        found = paired_test(1 + by_video[places], np.ones(30), groups=[str(place) for place in places], flips=9)
+        parts = np.bincount(places, by_video[places] - found.difference) / 30
+        widths.append((found.high - found.low) / np.sqrt(np.sum(parts**2)))
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_a_verdict_needs_several_seeds_and_a_small_p():
+    def of(difference, p, low=-1.0, high=1.0):
+        return PairedTest(difference, low, high, p, 0.5, groups=9, seeds=3)
+
+    assert [of(-0.1, 0.04).verdict, of(0.1, 0.04).verdict] == ["first", "second"]
+    assert [of(-0.1, 0.05).verdict, of(-0.1, None).verdict] == ["undecided", "undecided"]
+    assert of(0.01, 0.5, -0.02, 0.05).within(0.06)
+    assert not of(0.01, 0.5, -0.02, 0.07).within(0.06)
+    assert not of(0.01, 0.5, -0.07, 0.05).within(0.06)
+
+
+def test_several_tests_are_adjusted_together_and_one_seed_has_no_p():
+    generator = np.random.default_rng(12)
+    first = np.abs(generator.normal(0, 0.5, (3, 60)))
+    others = [np.abs(generator.normal(0, sd, (3, 60))) for sd in (0.6, 0.9)]
+    found = paired_tests(first, others)
+    assert [p for _, p in found] == pytest.approx(holm([test.p for test, _ in found]))
+    single = paired_tests(first[:1], [others[0][:1], others[1][:1]])
+    assert [p for _, p in single] == [None, None]
+
+
+@pytest.mark.parametrize("groups", [["a", "b"], ["a", "b", "c", "d"], ["a", "", "b"], ["a", "a", "a"]])
+def test_groups_are_the_video_of_each_clip(groups):
+    with pytest.raises(ValueError, match=r"groups: .*clip|all 3 clips are of one video"):
+        paired_test(np.ones((2, 3)), np.zeros((2, 3)), groups=groups)
+    if groups == ["a", "a", "a"]:
+        estimate = bootstrap_estimates(np.ones((2, 3)), [0.0, 1.0, 2.0], "mosi", groups=groups)["mae"]
+        assert (estimate.low, estimate.high) == (None, None)
+    else:
+        with pytest.raises(ValueError, match=r"groups: .*clip"):
+            bootstrap_estimates(np.ones((2, 3)), [0.0, 1.0, 2.0], "mosi", groups=groups)
+
+
+def test_an_interval_stays_within_the_limits_of_its_metric():
+    labels = np.linspace(-3, 3, 12)
+    found = bootstrap_estimates(np.stack([labels + 0.01, labels - 0.6]), labels, "mosi", resamples=50)
+    assert found["acc_2_has0"].high == 1.0
+    assert found["corr"].high <= 1.0
+    assert found["mae"].low == 0.0
+
+
+def test_two_seeds_have_a_spread():
     scores, labels = np.array([[0.1, 0.5, -0.2], [0.3, 0.9, -0.6]]), np.zeros(3)
     found = bootstrap_estimates(scores, labels, "sims", resamples=5)
     assert found.keys() == msa_metrics([0.0, 1.0], [0.0, 1.0], "sims").keys()
-    per_seed = [0.8 / 3, 0.6]
-    assert found["mae"].sd == pytest.approx(np.std(per_seed, ddof=1))
-    assert paired_test(np.abs(scores), np.zeros((2, 3)), flips=9).p_seeds == pytest.approx(
-        stats.ttest_1samp(per_seed, 0).pvalue
-    )
+    assert found["mae"].sd == pytest.approx(np.std([0.8 / 3, 0.6], ddof=1))
 
 
 def test_a_metric_that_no_resample_has_keeps_its_mean_without_an_interval():
@@ -118,9 +199,9 @@ def test_a_metric_that_no_resample_has_keeps_its_mean_without_an_interval():
 def test_figures_are_plain_values_for_json():
     estimate = bootstrap_estimates(np.zeros((2, 3)), [0.0, 1.0, 2.0], "mosi", resamples=3)["mae"]
     assert json.loads(json.dumps(estimate.to_dict())) == vars(estimate)
-    paired = paired_test(np.ones((2, 3)), [[0.0, 0.1, 0.2], [0.3, 0.2, 0.3]], resamples=3, flips=9)
-    assert json.loads(json.dumps(paired.to_dict())) == vars(paired)
-    assert {type(value) for value in vars(paired).values()} == {float}
+    paired = paired_test(np.ones((2, 3)), [[0.0, 0.1, 0.2], [0.3, 0.2, 0.3]], flips=9)
+    assert json.loads(json.dumps(paired.to_dict())) == {**vars(paired), "verdict": paired.verdict}
+    assert {type(value) for value in vars(paired).values()} == {float, int}
 
 
 def test_an_estimate_is_formatted_with_its_standard_deviation_if_it_has_one():
@@ -137,8 +218,8 @@ def test_an_estimate_is_formatted_with_its_standard_deviation_if_it_has_one():
 def test_one_resample_is_enough_to_run():
     scores = [[0.0, 0.4], [0.1, 0.2]]
     one = bootstrap_estimates(scores, [0.0, 1.0], "mosi", resamples=1)["mae"]
-    assert one.low == one.high
-    assert paired_test(scores, [[1.0, 1.0]], resamples=1, flips=1).low < 0
+    assert one.low <= one.mean <= one.high
+    assert paired_test(scores, [[1.0, 1.0]], flips=1).low < 0
 
 
 def test_a_better_system_differs_significantly_from_a_worse_one_and_not_from_itself(labels):
@@ -147,25 +228,38 @@ def test_a_better_system_differs_significantly_from_a_worse_one_and_not_from_its
     found = paired_test(better, worse)
     assert found.difference == pytest.approx((better - worse).mean())
     assert found.high < 0
-    assert found.p_clips < 0.001
-    assert found.p_seeds == pytest.approx(stats.ttest_rel(better.mean(1), worse.mean(1)).pvalue)
+    assert found.p < 0.01
+    assert found.p_flips < 0.001
+    assert found.verdict == "first"
     same = paired_test(better, better[::1])
-    assert (same.difference, same.p_clips, same.p_seeds) == (0.0, 1.0, None)
+    assert (same.difference, same.p, same.p_flips, same.verdict) == (0.0, 1.0, 1.0, "undecided")
+    assert paired_test(np.ones((2, 3)), np.zeros((2, 3)), flips=9).p == 0.0  # nothing varies
 
 
 def test_equal_systems_rarely_differ_significantly():
     generator = np.random.default_rng(6)
-    p_values = [
-        paired_test(*np.abs(generator.normal(size=(2, 1, 40))), resamples=2, flips=199, seed=i).p_clips
-        for i in range(60)
-    ]
-    assert np.mean(np.array(p_values) < 0.05) < 0.15
+    p_values = [paired_test(*np.abs(generator.normal(size=(2, 3, 40))), flips=9).p for _ in range(200)]
+    assert 0 < np.mean(np.array(p_values) < 0.05) < 0.1
+
+
+def test_luck_in_a_video_or_a_seed_is_rarely_taken_for_a_difference():
+    """No true difference; clips of one video share a fifth of their variance, and the seeds differ."""
+    generator, places = np.random.default_rng(13), np.repeat(np.arange(31), 22)
+    groups = [str(place) for place in places]
+    wrong = {"by video": 0, "as if independent": 0}
+    for _ in range(100):
+        luck = generator.normal(0, 0.27, 31)[places] + generator.normal(0, 0.03, (3, 1))
+        first = 2 + luck + generator.normal(0, 0.54, (3, len(places)))
+        for name, given in (("by video", groups), ("as if independent", None)):
+            wrong[name] += paired_test(np.abs(first), np.full((1, len(places)), 2.0), groups=given, flips=1).p < 0.05
+    assert wrong["by video"] <= 11  # of 100: 5 are expected, 12 or more have a probability of .01
+    assert wrong["as if independent"] >= 18
 
 
 def test_a_system_without_seeds_is_paired_with_each_seed_of_another():
     errors = np.abs(np.random.default_rng(7).normal(size=(3, 50)))
-    found = paired_test(errors, np.full((1, 50), 2.0))
-    assert found.p_seeds == pytest.approx(stats.ttest_1samp(errors.mean(1), 2.0).pvalue)
+    found, repeated = paired_test(errors, np.full((1, 50), 2.0)), paired_test(errors, np.full((3, 50), 2.0))
+    assert found == repeated
     with pytest.raises(ValueError, match=r"same seeds and clips, not \(3, 50\) and \(2, 50\)"):
         paired_test(errors, errors[:2])
 
@@ -234,20 +328,18 @@ def test_an_estimate_is_of_seeds_by_clips(scores, labels, message):
 )
 def test_a_paired_test_is_of_absolute_errors_by_seed_and_clip(first, second, message):
     with pytest.raises(ValueError, match=message):
-        paired_test(first, second, resamples=2, flips=9)
+        paired_test(first, second, flips=9)
 
 
 @pytest.mark.parametrize("resamples", [0, -1])
 def test_an_interval_needs_resamples(resamples):
     with pytest.raises(ValueError, match=f"resamples must be at least 1, not {resamples}"):
         bootstrap_estimates(np.zeros(3), np.zeros(3), "mosi", resamples=resamples)
-    with pytest.raises(ValueError, match=f"resamples must be at least 1, not {resamples}"):
-        paired_test(np.ones(3), np.zeros(3), resamples=resamples)
     with pytest.raises(ValueError, match=f"flips must be at least 1, not {resamples}"):
         paired_test(np.ones(3), np.zeros(3), flips=resamples)
 
 
 def test_the_smallest_p_value_follows_from_the_number_of_flips():
     worse, better = np.ones(40), np.zeros(40)
-    assert paired_test(worse, better, resamples=2, flips=9).p_clips == pytest.approx(2 / 10)
-    assert paired_test(worse, better, resamples=2, flips=99).p_clips == pytest.approx(2 / 100)
+    assert paired_test(worse, better, flips=9).p_flips == pytest.approx(2 / 10)
+    assert paired_test(worse, better, flips=99).p_flips == pytest.approx(2 / 100)

@@ -137,7 +137,57 @@ def test_the_discriminative_readout_is_tested_against_all_others(comparison):
         first, second = (results[test[key]]["metrics"]["mae"]["mean"] for key in ("first", "second"))
         assert test["difference"] == pytest.approx(first - second)
         assert test["low"] <= test["difference"] <= test["high"]
-        assert test["p_clips"] <= test["p_clips_holm"] <= 1
+        assert test["p"] <= test["p_holm"] <= 1
+        assert (test["verdict"] == "undecided") == (test["p_holm"] >= 0.05)
+        assert test["groups"] == _stored(comparison)["videos"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"p_holm": 0.01, "difference": -0.3, "low": -0.5, "high": -0.1}, "One has the lower MAE."),
+        ({"p_holm": 0.01, "difference": 0.3, "low": 0.1, "high": 0.5}, "Two has the lower MAE."),
+        ({"p_holm": 0.3, "difference": -0.1, "low": -0.3, "high": 0.1}, "Undecided."),
+        (
+            {"p_holm": 0.3, "difference": -0.01, "low": -0.05, "high": 0.03},
+            "The interval lies within ± 0.06: no difference",
+        ),
+        ({"p_holm": None, "difference": -0.3, "low": -0.5, "high": -0.1}, "No verdict from one seed"),
+    ],
+)
+def test_the_conclusion_is_the_verdict_of_the_adjusted_test(comparison, change, sentence):
+    stored = _stored(comparison)
+    stored["settings"]["base_model"], stored["dataset"], stored["margin"] = "small", "cmu_mosi", 0.06
+    names = [name for name, arm in stored["arms"].items() if arm["trainable_parameters"]]
+    for name, label in zip(names, ("One", "Two", "Three"), strict=True):
+        stored["arms"][name] |= {"label": label, "valid_mae": [0.5, 0.5] if label != "Three" else [0.9, 0.9]}
+    for test in stored["tests"]:
+        test |= change
+    said = conclusion(Comparison.from_dict(stored))
+    assert sentence in said
+    assert ("adjusted for" in said) == (change["p_holm"] is not None)
+
+
+def test_what_the_uncertainty_covers_is_said(comparison):
+    stored = _stored(comparison)
+    videos = {row["video_id"] for _, row in read_predictions(comparison / "discriminative" / "seed-0").iterrows()}
+    assert stored["videos"] == len(videos) > 1
+    assert f"for new videos and new trainings together; they rest on {stored['videos']} videos and 2 seeds." in markdown(
+        Comparison.from_dict(stored)
+    )
+    text = Comparison.from_dict({**stored, "videos": None, "seeds": [0]}).covers
+    assert text == (
+        f"Intervals hold for new clips, not for new trainings; they rest on {stored['n']} clips and one seed."
+        " The data set names no videos, so clips are taken as independent."
+    )
+
+
+def test_tests_of_an_earlier_version_are_refused_with_what_to_do(comparison):
+    stored = _stored(comparison)
+    del stored["tests"][0]["p"]
+    stored["tests"][0] |= {"p_clips": 0.01, "p_seeds": 0.2, "p_clips_holm": 0.02}
+    with pytest.raises(ValueError, match="run omnisent compare again"):
+        Comparison.from_dict(stored)
 
 
 def test_the_markdown_shows_the_figures_of_the_json(comparison):
