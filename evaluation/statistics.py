@@ -78,6 +78,9 @@ class PairedTest:
         p_flips: two-sided sign-flip permutation test of the videos' differences, as a check; takes the seeds as given.
         groups: number of videos.
         seeds: number of seeds.
+        effective_groups: how many videos of equal length would average as much.
+        group_variance, seed_variance: the parts of the variance of `difference` that are between videos and between seeds; the
+            second is 0 for one seed.
     """
 
     difference: float
@@ -87,6 +90,9 @@ class PairedTest:
     p_flips: float
     groups: int
     seeds: int
+    effective_groups: float
+    group_variance: float
+    seed_variance: float
 
     @property
     def text(self) -> str:
@@ -210,8 +216,9 @@ def paired_test(
     difference = float(differences.mean())
     parts = np.bincount(places, differences.mean(0) - difference, minlength=videos) / len(places)  # (videos,)
     between_videos = float(np.sum(parts**2)) * videos / (videos - 1)
-    error, freedom = _standard_error(between_videos, _effective_groups(places), differences.mean(1))
-    reach = float(stats.t.ppf(0.975, freedom)) * error
+    between_seeds, effective = _variance_of_mean(differences.mean(1)), _effective_groups(places)
+    error, freedom = standard_error(between_videos, effective, between_seeds, len(differences))
+    reach = float(stats.t.ppf(1 - SURE / 2, freedom)) * error
     p = None
     if len(differences) > 1:
         p = float(2 * stats.t.sf(abs(difference) / error, freedom)) if error > 0 else float(difference == 0)
@@ -232,6 +239,9 @@ def paired_test(
         float(flipped.pvalue),
         groups=videos,
         seeds=len(differences),
+        effective_groups=effective,
+        group_variance=between_videos,
+        seed_variance=between_seeds,
     )
 
 
@@ -285,21 +295,25 @@ def _effective_groups(places: np.ndarray) -> float:
     return float(1 / np.sum(shares**2))
 
 
-def _standard_error(between_groups: float, groups: float, by_seed: np.ndarray) -> tuple[float, float]:
-    """Standard error of a mean whose variance has a part between videos and one between S seeds, and its degrees of freedom.
+def standard_error(group_variance: float, groups: float, seed_variance: float, seeds: int) -> tuple[float, float]:
+    """Standard error of a mean whose variance has a part between videos and one between seeds, and its degrees of freedom.
 
     Args:
-        between_groups: the part between videos, of the mean.
+        group_variance: the part between videos, of the mean.
         groups: their effective number.
-        by_seed: (S,) the mean of each seed.
+        seed_variance: the part between seeds, of the mean; 0 for one seed.
+        seeds: their number.
     """
-    parts = [(between_groups, max(groups - 1, 1.0))]
-    if len(by_seed) > 1:
-        parts.append((float(np.var(by_seed, ddof=1)) / len(by_seed), len(by_seed) - 1))
-    total = sum(variance for variance, _ in parts)
+    parts = [(group_variance, max(groups - 1, 1.0)), (seed_variance, max(seeds - 1, 1))]
+    total = group_variance + seed_variance
     if total == 0:
         return 0.0, 1.0
     return float(np.sqrt(total)), total**2 / sum(variance**2 / freedom for variance, freedom in parts)
+
+
+def _variance_of_mean(values: np.ndarray) -> float:
+    """Of independent values (S,); 0 for one."""
+    return float(np.var(values, ddof=1)) / len(values) if len(values) > 1 else 0.0
 
 
 def _by_seed(name: str, values: Numbers) -> np.ndarray:
@@ -334,11 +348,8 @@ def _estimate(per_seed: list[float | None], drawn: np.ndarray, groups: float, li
     mean, sd = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
     if not len(drawn):
         return Estimate(mean, sd, None, None, per_seed)
-    correction = groups / max(groups - 1, 1.0)
-    _, freedom = _standard_error(float(np.var(drawn)) * correction, groups, np.array(values))
-    below, above = np.maximum(np.array([-1.0, 1.0]) * (np.quantile(drawn, (0.025, 0.975)) - mean), 0) / 1.96
-    low, high = (
-        float(_standard_error(float(side) ** 2 * correction, groups, np.array(values))[0]) for side in (below, above)
-    )
-    t = float(stats.t.ppf(0.975, freedom))
-    return Estimate(mean, sd, max(mean - t * low, limits[0]), min(mean + t * high, limits[1]), per_seed)
+    correction, between_seeds = groups / max(groups - 1, 1.0), _variance_of_mean(np.array(values))
+    _, freedom = standard_error(float(np.var(drawn)) * correction, groups, between_seeds, len(values))
+    sides = np.maximum(np.array([-1.0, 1.0]) * (np.quantile(drawn, (0.025, 0.975)) - mean), 0) / 1.96
+    below, above = np.sqrt(sides**2 * correction + between_seeds) * stats.t.ppf(0.975, freedom)
+    return Estimate(mean, sd, max(mean - float(below), limits[0]), min(mean + float(above), limits[1]), per_seed)

@@ -12,6 +12,7 @@ from ..data.catalog import DATASETS
 from ..data.clip import ONE_PERSON
 from ..evaluation.comparison_result import ArmResult, ArmTest, Comparison
 from ..evaluation.metrics import METRICS, Metric
+from ..evaluation.power import TARGET, Noise, videos_needed
 from ..training import run_folder
 from ..training.about import named_genres
 from ..training.choices import TINY
@@ -34,15 +35,13 @@ def conclusion(comparison: Comparison) -> str:
     The rival is the one with the lowest validation MAE. Where the ranking is built in, figures stand alone.
     """
     arms = comparison.arms
-    first, *rest = arms
-    others = [name for name in rest if arms[name].trainable_parameters]
+    first = next(iter(arms))
+    others = _other_trained(comparison)
     parts = [f"{arms[first].label} has MAE {arms[first].mae:.3f}"]
     if others:
-        valid = {name: _mean(arms[name].valid_mae) for name in others}
-        by_valid = None not in valid.values()  # runs from before have no validation results
-        best = min(others, key=lambda name: (valid[name] if by_valid else 0.0, arms[name].mae))
+        best = best_rival(comparison)
         test = next(test for test in comparison.tests if test.second == best)
-        where = "on validation" if by_valid else "on the test clips"
+        where = "on validation" if _has_validation(comparison) else "on the test clips"
         parts[0] += f"; the best other trained arm {where}, {arms[best].label}, has {arms[best].mae:.3f}."
         figures = f"Difference {test.paired.text}, 95 % interval {test.paired.interval}"
         if _ranking_is_built_in(comparison):
@@ -63,6 +62,28 @@ def conclusion(comparison: Comparison) -> str:
     return " ".join(parts)
 
 
+def best_rival(comparison: Comparison) -> str:
+    """The other trained arm with the lowest validation MAE; by test MAE if runs of earlier versions have no validation results.
+
+    Raises:
+        ValueError: when no other arm is trained.
+    """
+    others, arms = _other_trained(comparison), comparison.arms
+    if not others:
+        raise ValueError("no other arm of the comparison is trained")
+    by_valid = _has_validation(comparison)
+    return min(others, key=lambda name: (_mean(arms[name].valid_mae) if by_valid else 0.0, arms[name].mae))
+
+
+def _other_trained(comparison: Comparison) -> list[str]:
+    _, *rest = comparison.arms
+    return [name for name in rest if comparison.arms[name].trainable_parameters]
+
+
+def _has_validation(comparison: Comparison) -> bool:
+    return all(_mean(comparison.arms[name].valid_mae) is not None for name in _other_trained(comparison))
+
+
 def verdict_in_words(comparison: Comparison, test: ArmTest) -> str:
     """Which of two arms has the lower MAE, or that this is undecided."""
     margin = comparison.margin
@@ -73,7 +94,16 @@ def verdict_in_words(comparison: Comparison, test: ArmTest) -> str:
         return "No verdict from one seed: another training may turn the order."
     if margin is not None and test.paired.within(margin):
         return f"The interval lies within ± {margin:g}: no difference that matters."
-    return "Undecided."
+    return f"Undecided.{_what_it_would_take(test, margin)}"
+
+
+def _what_it_would_take(test: ArmTest, margin: float | None) -> str:
+    """How many videos would show a difference that matters, with the same number of seeds."""
+    if margin is None or test.paired.group_variance + test.paired.seed_variance == 0:
+        return ""
+    videos = videos_needed(margin, Noise.of(test.paired), seeds=test.paired.seeds)
+    needed = "more seeds" if videos is None else f"about {videos} videos"
+    return f" Showing a difference of {margin:g} with {TARGET:.0%} probability takes {needed} (see `omnisent power`)."
 
 
 def _ranking_is_built_in(comparison: Comparison) -> bool:

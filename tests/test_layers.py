@@ -22,7 +22,7 @@ LAYERS = (
     ("training", "hub", "scoring"),
     ("train",),
     ("experiments",),
-    ("cli", "cli_data"),
+    ("cli", "cli_data", "cli_studies"),
 )
 FOLDERS = ("data", "evaluation", "experiments", "hub", "readouts", "scoring", "training")
 FILES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))])

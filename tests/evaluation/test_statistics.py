@@ -140,7 +140,7 @@ def test_few_long_videos_leave_fewer_degrees_of_freedom():
 
 def test_a_verdict_needs_several_seeds_and_a_small_p():
     def of(difference, p, low=-1.0, high=1.0):
-        return PairedTest(difference, low, high, p, 0.5, groups=9, seeds=3)
+        return PairedTest(difference, low, high, p, 0.5, 9, 3, 9.0, 0.1, 0.1)
 
     assert [of(-0.1, 0.04).verdict, of(0.1, 0.04).verdict] == ["first", "second"]
     assert [of(-0.1, 0.05).verdict, of(-0.1, None).verdict] == ["undecided", "undecided"]

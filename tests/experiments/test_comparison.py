@@ -11,10 +11,12 @@ import yaml
 from omnisent.data.catalog import DatasetFacts
 from omnisent.evaluation.comparison_result import Comparison
 from omnisent.evaluation.metrics import msa_metrics
+from omnisent.evaluation.power import Noise, power
 from omnisent.experiments.arms import SAME_FOR_ALL, default_arms
 from omnisent.experiments.baselines import BASELINES
 from omnisent.experiments.comparison import OWN_FIELDS, check_comparable, compare, summarise
 from omnisent.experiments.comparison_report import conclusion, markdown
+from omnisent.experiments.power_study import power_of
 from omnisent.experiments.probe import SAME_FIELDS
 from omnisent.experiments.runs import IGNORED_FIELDS
 from omnisent.experiments.tables import MAIN_SETTINGS
@@ -172,14 +174,43 @@ def test_what_the_uncertainty_covers_is_said(comparison):
     stored = _stored(comparison)
     videos = {row["video_id"] for _, row in read_predictions(comparison / "discriminative" / "seed-0").iterrows()}
     assert stored["videos"] == len(videos) > 1
-    assert f"for new videos and new trainings together; they rest on {stored['videos']} videos and 2 seeds." in markdown(
-        Comparison.from_dict(stored)
+    assert (
+        f"for new videos and new trainings together; they rest on {stored['videos']} videos and 2 seeds."
+        in markdown(Comparison.from_dict(stored))
     )
     text = Comparison.from_dict({**stored, "videos": None, "seeds": [0]}).covers
     assert text == (
         f"Intervals hold for new clips, not for new trainings; they rest on {stored['n']} clips and one seed."
         " The data set names no videos, so clips are taken as independent."
     )
+
+
+def test_the_power_of_a_finished_comparison_is_that_of_the_noise_between_two_arms(comparison):
+    def table(folder=comparison, *, rival=None, videos=None, **sds):
+        noise = {"video_sd": None, "seed_sd": None, **sds}
+        return power_of(0.2, folder, rival=rival, videos=videos, seeds=[2, 40], target=0.8, **noise)
+
+    stored = _stored(comparison)
+    rival = "generative-trained-expected"
+    test = next(test for test in stored["tests"] if test["second"] == rival)
+    noise = Noise(
+        (test["group_variance"] * test["effective_groups"]) ** 0.5,
+        (test["seed_variance"] * 2) ** 0.5,
+        test["effective_groups"] / test["groups"],
+    )
+    found = table(rival=rival)
+    assert f"noise between discriminative and {stored['arms'][rival]['label']}" in found
+    assert f"| 40 | {power(0.2, noise, videos=stored['videos'], seeds=40):.2f} |" in found
+    assert f"| power with {stored['videos']} videos | videos for a power of 0.8 |" in found
+    assert "standard deviation 0.100 between videos and 0.010 between seeds" in table(None, video_sd=0.1, seed_sd=0.01)
+    assert "and 0.010 between seeds" in table(seed_sd=0.01)
+    assert "power with 7 videos" in table(videos=7)
+    with pytest.raises(ValueError, match=r"rival: expected one of generative-trained-greedy, .*, not 'none'"):
+        table(rival="none")
+    with pytest.raises(ValueError, match="or both --video-sd and --seed-sd"):
+        table(None, seed_sd=0.1)
+    with pytest.raises(FileNotFoundError, match=r"comparison.json: no such file; expected the folder of a finished"):
+        table(comparison / "discriminative")
 
 
 def test_tests_of_an_earlier_version_are_refused_with_what_to_do(comparison):
