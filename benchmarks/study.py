@@ -17,6 +17,7 @@ from common import RESULTS
 from omnisent.data.load import load_clips
 from omnisent.data.tables import read_columns, write_table
 from omnisent.training import run_folder
+from omnisent.training.arguments import parse_arguments
 
 FILES = ("metrics.json", "environment.json")
 OF_THE_MACHINE = ("root", "output_dir", "adapter", "feature_cache", "run_name")
@@ -49,6 +50,7 @@ def keep(folder: Path, kept: Path) -> list[Path]:
 def restore(kept: Path, folder: Path, root: str | None) -> list[Path]:
     """Write the run folders of kept runs, with the labels of the data set; a folder that is there is left alone."""
     runs = sorted(path.parent for path in kept.rglob("metrics.json"))
+    defaults = run_folder.config_dict(*parse_arguments(["--output_dir", str(folder)]))  # of fields newer than the runs
     if (kept / TRIALS).is_file() and not (folder / TRIALS).exists():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / TRIALS).write_bytes((kept / TRIALS).read_bytes())
@@ -58,7 +60,7 @@ def restore(kept: Path, folder: Path, root: str | None) -> list[Path]:
         target = folder / run.relative_to(kept)
         if target.exists():
             continue
-        config = {**yaml.safe_load((run / "config.yaml").read_text()), "root": root}
+        config = {**defaults, **yaml.safe_load((run / "config.yaml").read_text()), "root": root}
         if not labels:
             clips = load_clips(config["dataset"], root=root, genres=config["genres"], with_media=False)
             labels = {clip.id: clip.label for clip in clips}

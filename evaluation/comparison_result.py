@@ -138,6 +138,7 @@ class Comparison:
         tuning: by name of the arm, if a sweep chose its settings.
         videos: how many videos the clips are from; `None` if the data set does not say, and clips are taken as independent.
         margin: a difference in MAE that is smaller does not matter, label units.
+        documents: what the videos are called, in the plural: `videos`, or `documents` for sentences.
     """
 
     dataset: str
@@ -159,12 +160,17 @@ class Comparison:
     tuning: dict[str, Tuning] = field(default_factory=dict)
     videos: int | None = None
     margin: float | None = None
+    documents: str = "videos"
 
     @property
     def covers(self) -> str:
         """What the intervals and p values hold for, in one or two sentences."""
-        units, base = ("clips", self.n) if self.videos is None else ("videos", self.videos)
-        unknown = " The data set names no videos, so clips are taken as independent." if self.videos is None else ""
+        units, base = ("clips", self.n) if self.videos is None else (self.documents, self.videos)
+        unknown = (
+            f" The data set names no {self.documents}, so clips are taken as independent."
+            if self.videos is None
+            else ""
+        )
         if len(self.seeds) < 2:
             return f"Intervals hold for new {units}, not for new trainings; they rest on {base} {units} and one seed.{unknown}"
         return (

@@ -259,6 +259,7 @@ def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts, *, arms: Seq
         human_mae=run_folder.one_person_mae(first),
         left_out=left_out,
         videos=None if videos is None else len(set(videos)),
+        documents=facts.documents,
         margin=MARGIN * (facts.score_range[1] - facts.score_range[0]),
     )
 

@@ -94,15 +94,15 @@ def verdict_in_words(comparison: Comparison, test: ArmTest) -> str:
         return "No verdict from one seed: another training may turn the order."
     if margin is not None and test.paired.within(margin):
         return f"The interval lies within ± {margin:g}: no difference that matters."
-    return f"Undecided.{_what_it_would_take(test, margin)}"
+    return f"Undecided.{_what_it_would_take(test, margin, comparison.documents)}"
 
 
-def _what_it_would_take(test: ArmTest, margin: float | None) -> str:
+def _what_it_would_take(test: ArmTest, margin: float | None, documents: str) -> str:
     """How many videos would show a difference that matters, with the same number of seeds."""
     if margin is None or test.paired.group_variance + test.paired.seed_variance == 0:
         return ""
     videos = videos_needed(margin, Noise.of(test.paired), seeds=test.paired.seeds)
-    needed = "more seeds" if videos is None else f"about {videos} videos"
+    needed = "more seeds" if videos is None else f"about {videos} {documents}"
     return f" Showing a difference of {margin:g} with {TARGET:.0%} probability takes {needed} (see `omnisent power`)."
 
 
@@ -165,7 +165,7 @@ def paired_test_table(comparison: Comparison) -> pd.DataFrame:
             "difference in MAE": test.paired.text,
             "95 % interval": test.paired.interval,
             "p (Holm)": "" if test.p_holm is None else f"{test.p_holm:.2g}",
-            "p by sign flips of videos": f"{test.paired.p_flips:.2g}",
+            f"p by sign flips of {comparison.documents}": f"{test.paired.p_flips:.2g}",
             "lower MAE": comparison.arms[test.first if test.verdict == "first" else test.second].label
             if test.verdict != "undecided"
             else "undecided",
@@ -246,7 +246,7 @@ def plot(comparison: Comparison, path: Path) -> None:
         plot_metric(axes, comparison, metric)
     figure.suptitle(
         f"{comparison.dataset}, {comparison.n} clips, {seeds_in_words(comparison.seeds)};"
-        f" bars: mean over seeds, lines: 95 % interval for new {'clips' if comparison.videos is None else 'videos'}"
+        f" bars: mean over seeds, lines: 95 % interval for new {'clips' if comparison.videos is None else comparison.documents}"
         f"{' and trainings' if len(comparison.seeds) > 1 else ''}",
         fontsize=10,
     )
