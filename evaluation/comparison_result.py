@@ -136,7 +136,7 @@ class Comparison:
         human_mae: MAE of one person against the mean of the others on the same clips, label units; `None` if it is not known.
         left_out: why a baseline could not be run, by its label.
         tuning: by name of the arm, if a sweep chose its settings.
-        videos: how many videos the clips are from; `None` if the data set does not say, and clips are taken as independent.
+        videos: how many videos the clips are from; `None` if that is not known, and clips are taken as independent.
         margin: a difference in MAE that is smaller does not matter, label units.
         documents: what the videos are called, in the plural: `videos`, or `documents` for sentences.
     """
@@ -167,7 +167,7 @@ class Comparison:
         """What the intervals and p values hold for, in one or two sentences."""
         units, base = ("clips", self.n) if self.videos is None else (self.documents, self.videos)
         unknown = (
-            f" The data set names no {self.documents}, so clips are taken as independent."
+            f" Clips are taken as independent: their {self.documents} are not known, or there is only one."
             if self.videos is None
             else ""
         )

@@ -67,7 +67,7 @@ class Ablation:
         drops: each modality at each time.
         settings: the most important ones of the runs.
         environment: of the first run, as in environment.json.
-        videos: how many videos the clips are from; `None` if the data set does not say, and clips are taken as independent.
+        videos: how many videos the clips are from; `None` if that is not known, and clips are taken as independent.
     """
 
     dataset: str

@@ -41,7 +41,7 @@ class FrozenStates:
         own: (N,) whether a token is of the transcript, audio or video.
         labels: (n,) label units.
         ids: of the clips.
-        videos: the video of each clip; `None` if that of any clip is not known.
+        videos: the video of each clip; `None` if that of any clip is not known, or all are of one.
         key: differs for other clips, labels, models, prompts and versions.
     """
 
@@ -95,7 +95,7 @@ def _split_states(
         tokens = np.load(tokens_file, mmap_mode="r") if tokens_file.is_file() else None
         pooled = {place: kept[place] for place in PLACES}
         ids, videos = [clip.id for clip in clips], [clip.video_id for clip in clips if clip.video_id]
-        known = videos if len(videos) == len(clips) else None
+        known = videos if len(videos) == len(clips) and len(set(videos)) > 1 else None
         labels = labels_of(clips)
         return FrozenStates(pooled, tokens, kept["starts"], kept["own"], labels, ids, known, f"{key} {label_key}")
 

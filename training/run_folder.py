@@ -134,9 +134,9 @@ def read_predictions(folder: Path, *, split: str = "test") -> pd.DataFrame:
 
 
 def videos_of(predictions: pd.DataFrame) -> list[str] | None:
-    """The video (n,) of each clip; `None` if that of any clip is not known."""
+    """The video (n,) of each clip; `None` if that of any clip is not known, or all are of one."""
     videos = list(predictions["video_id"])
-    return videos if all(videos) else None
+    return videos if all(videos) and len(set(videos)) > 1 else None
 
 
 def write_environment(folder: Path, clips: Sequence[Clip]) -> None:

@@ -103,6 +103,7 @@ def test_columns_of_a_result_file_are_read_with_their_types(tmp_path):
         read_columns(path, {"id": str, "score": float})
     path.write_text("id,score\na,\n")
     assert read_columns(path, {"score": float}, empty={"score": None}) == [{"score": None}]
+    assert read_columns(path, {"score": str, "video": str}, absent={"video": ""})[0]["video"] == ""
     with pytest.raises(ValueError, match=r"line 2: column score: expected a finite number, found ''"):
         read_columns(path, {"score": float})
     with pytest.raises(FileNotFoundError):

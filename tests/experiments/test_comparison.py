@@ -181,7 +181,7 @@ def test_what_the_uncertainty_covers_is_said(comparison):
     text = Comparison.from_dict({**stored, "videos": None, "seeds": [0]}).covers
     assert text == (
         f"Intervals hold for new clips, not for new trainings; they rest on {stored['n']} clips and one seed."
-        " The data set names no videos, so clips are taken as independent."
+        " Clips are taken as independent: their videos are not known, or there is only one."
     )
 
 

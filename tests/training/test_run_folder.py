@@ -1,0 +1,30 @@
+"""The tables of a run folder: rows in the order of the clips, with the video that each is from."""
+
+import pytest
+
+from omnisent.data.clip import Clip
+from omnisent.training.run_folder import read_predictions, videos_of, write_predictions
+
+
+def _written(folder, videos):
+    clips = [Clip(f"c{number}", label=float(number), video_id=video) for number, video in enumerate(videos)]
+    write_predictions(folder, clips, [0.5] * len(clips))
+    return read_predictions(folder)
+
+
+def test_predictions_name_the_video_of_each_clip(tmp_path):
+    table = _written(tmp_path, ["a", "a", "b"])
+    assert (tmp_path / "predictions.csv").read_text().splitlines()[:2] == ["id,video_id,label,score", "c0,a,0.0,0.5"]
+    assert videos_of(table) == ["a", "a", "b"]
+
+
+@pytest.mark.parametrize("videos", [["a", None, "b"], ["a", "a"], [None, None]])
+def test_clips_whose_videos_do_not_tell_them_apart_have_none(tmp_path, videos):
+    assert videos_of(_written(tmp_path, videos)) is None
+
+
+def test_predictions_of_an_earlier_version_are_read(tmp_path):
+    (tmp_path / "predictions.csv").write_text("id,label,score\nc0,1.0,0.5\n")
+    table = read_predictions(tmp_path)
+    assert table.to_dict("records") == [{"id": "c0", "video_id": "", "label": 1.0, "score": 0.5}]
+    assert videos_of(table) is None
