@@ -16,7 +16,7 @@ from ..evaluation.power import TARGET, Noise, videos_needed
 from ..training import run_folder
 from ..training.about import named_genres
 from ..training.choices import TINY
-from .tables import markdown_table, seeds_in_words, short
+from .tables import markdown_table, p_text, seeds_in_words, short
 
 BUILT_IN = "No verdict: on clips that are made, or with random weights, the ranking is built in."
 WEAK = 0.7  # a readout whose MAE is above this fraction of the constant's has learned little
@@ -47,7 +47,7 @@ def conclusion(comparison: Comparison) -> str:
         if _ranking_is_built_in(comparison):
             parts.append(f"{figures}. {BUILT_IN}")
         else:
-            p = "" if test.p_holm is None else f", p {test.p_holm:.2g} (adjusted for {len(comparison.tests)} tests)"
+            p = "" if test.p_holm is None else f", p {p_text(test.p_holm)} (adjusted for {len(comparison.tests)} tests)"
             parts.append(f"{figures}{p}. {verdict_in_words(comparison, test)}")
     else:
         parts[0] += "; no other arm is trained."
@@ -164,8 +164,8 @@ def paired_test_table(comparison: Comparison) -> pd.DataFrame:
         comparison.arms[test.second].label: {
             "difference in MAE": test.paired.text,
             "95 % interval": test.paired.interval,
-            "p (Holm)": "" if test.p_holm is None else f"{test.p_holm:.2g}",
-            f"p by sign flips of {comparison.documents}": f"{test.paired.p_flips:.2g}",
+            "p (Holm)": "" if test.p_holm is None else p_text(test.p_holm),
+            f"p by sign flips of {comparison.documents}": p_text(test.paired.p_flips),
             "lower MAE": comparison.arms[test.first if test.verdict == "first" else test.second].label
             if test.verdict != "undecided"
             else "undecided",
