@@ -8,9 +8,11 @@ from types import UnionType
 from typing import get_args, get_origin, get_type_hints
 
 import pytest
+import torch
 import yaml
 
 from omnisent import cli, train
+from omnisent.processing_omnisent import ClipError
 from omnisent.training.argument_checks import ENVIRONMENT, ONLY, RANGES, SettingError, check_devices
 from omnisent.training.arguments import (
     ARGUMENTS,
@@ -389,3 +391,18 @@ def test_an_error_becomes_one_line():
         "omnisent.processing_omnisent.ClipError: clip a: cut off\nafter two seconds\n"
     )
     assert error_line(RuntimeError(worker)) == "clip a: cut off after two seconds"
+
+
+class _Unreadable(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> None:
+        raise ClipError("cut off\nafter two seconds", "a")
+
+
+def test_an_error_of_a_worker_process_becomes_its_own_line():
+    with pytest.raises(ClipError) as raised:
+        next(iter(torch.utils.data.DataLoader(_Unreadable(), num_workers=1)))
+    assert "Original Traceback" in str(raised.value)
+    assert error_line(raised.value) == "clip a: cut off after two seconds"
