@@ -151,6 +151,8 @@ def plot_curves(axes: Axes, comparison: Comparison, by_arm: dict[str, dict[str, 
         arm = comparison.arms[name]
         for at, curve in enumerate(curves.values()):
             label = arm.label if at == 0 else None
+            if not curve:
+                continue
             axes.plot(*zip(*curve, strict=True), "o-", color=colour(arm), label=label, markersize=4)
     axes.set_title("validation MAE during training, one line per seed", fontsize=10)
     axes.set_xlabel("epoch")

@@ -268,6 +268,7 @@ def main(argv: list[str] | None = None) -> dict:
     bench = Bench(options.size, options.minutes)
     bench.rate = bench.matmul_rate()
     rows: list[dict] = []
+    name = options.name or f"gpu_{options.size}"
     result = {
         "size": options.size,
         "device": torch.cuda.get_device_name() if bench.device.type == "cuda" else "cpu",
@@ -278,9 +279,7 @@ def main(argv: list[str] | None = None) -> dict:
     for part in (training, scoring):
         for row in part(bench):
             rows.append(row)
-            saved = save(
-                options.name or f"gpu_{options.size}", result
-            )  # now, so that a run that is stopped keeps its rows
+            save(name, result)  # now, so that a run that is stopped keeps its rows
             print(row["what"], row["clips"], row.get("skipped") or f"{row['seconds']['median']:.4f} s", flush=True)
     print(
         table(
@@ -290,7 +289,7 @@ def main(argv: list[str] | None = None) -> dict:
             ]
         )
     )
-    print(f"results in {saved}")
+    print(f"results in {save(name, result)}")
     return result
 
 

@@ -3,7 +3,9 @@
 Computes nothing; see experiments/comparison.py for where the figures come from.
 """
 
+import json
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from .statistics import Estimate, PairedTest, Verdict, verdict
@@ -93,8 +95,8 @@ class ArmTest:
         """
         if "p_clips" in values:
             raise ValueError(
-                "this comparison.json was written by an earlier version, whose tests took clips of one video as independent;"
-                " run omnisent compare again with the same --out, which repeats no training"
+                "written by an earlier version, whose tests took clips of one video as independent; run omnisent compare again"
+                " with the same --out: it repeats no training"
             )
         paired = {one.name: values[one.name] for one in fields(PairedTest)}
         return cls(values["first"], values["second"], PairedTest(**paired), values["p_holm"])
@@ -163,9 +165,14 @@ class Comparison:
     documents: str = "videos"
 
     @property
+    def units(self) -> str:
+        """What counts as one observation, in the plural: `videos` or `documents`, and `clips` if these are not known."""
+        return "clips" if self.videos is None else self.documents
+
+    @property
     def covers(self) -> str:
         """What the intervals and p values hold for, in one or two sentences."""
-        units, base = ("clips", self.n) if self.videos is None else (self.documents, self.videos)
+        units, base = self.units, self.n if self.videos is None else self.videos
         unknown = (
             f" Clips are taken as independent: their {self.documents} are not known, or there is only one."
             if self.videos is None
@@ -198,3 +205,18 @@ class Comparison:
             "tuning": {name: Tuning(**tuning) for name, tuning in values.get("tuning", {}).items()},
         }
         return cls(**{**values, **parts})
+
+
+def read_comparison(file: Path) -> Comparison:
+    """What a comparison.json holds.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for one that an earlier version wrote, naming it.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; expected the folder of a finished comparison")
+    try:
+        return Comparison.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error

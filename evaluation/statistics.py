@@ -17,7 +17,7 @@ from .metrics import METRICS, Numbers, finite, msa_metrics
 
 RESAMPLES = 1000
 SIGN_FLIPS = 9999
-SURE = 0.05  # p below this gives a verdict
+ALPHA = 0.05  # p below this gives a verdict
 Verdict = Literal["first", "second", "undecided"]
 
 
@@ -78,9 +78,10 @@ class PairedTest:
         p_flips: two-sided sign-flip permutation test of the videos' differences, as a check; takes the seeds as given.
         groups: number of videos.
         seeds: number of seeds.
-        effective_groups: how many videos of equal length would average as much.
+        effective_groups: their effective number, from which the degrees of freedom follow; smaller if a few are much longer.
         group_variance, seed_variance: the parts of the variance of `difference` that are between videos and between seeds; the
             second is 0 for one seed.
+        clip_variance: what single clips in single trainings add to each of the two.
     """
 
     difference: float
@@ -93,6 +94,7 @@ class PairedTest:
     effective_groups: float
     group_variance: float
     seed_variance: float
+    clip_variance: float
 
     @property
     def text(self) -> str:
@@ -113,14 +115,14 @@ class PairedTest:
         """Whether the whole interval is inside ± `margin`: no difference that matters, if smaller ones do not."""
         return -margin < self.low and self.high < margin
 
-    def to_dict(self) -> dict[str, float | str | None]:
+    def to_dict(self) -> dict[str, float | None]:
         """Plain values, for JSON."""
-        return {**asdict(self), "verdict": self.verdict}
+        return asdict(self)
 
 
 def verdict(difference: float, p: float | None) -> Verdict:
     """Which of two systems has the lower error; a difference below 0 is in favour of the first. Without `p` nothing is decided."""
-    if p is None or p >= SURE or difference == 0:
+    if p is None or p >= ALPHA or difference == 0:
         return "undecided"
     return "first" if difference < 0 else "second"
 
@@ -168,9 +170,8 @@ def bootstrap_estimates(
             values = _defined([metrics[key] for metrics in found])
             if values:
                 means.append(float(np.mean(values)))
-    count = _effective_groups(places)
     return {
-        key: _estimate([metrics[key] for metrics in per_seed], np.array(drawn[key]), count, METRICS[key].limits)
+        key: _estimate([metrics[key] for metrics in per_seed], np.array(drawn[key]), places, METRICS[key].limits)
         for key in per_seed[0]
     }
 
@@ -187,7 +188,8 @@ def paired_test(
 
     The variance of the mean difference is that between videos plus that between seeds; each also holds the noise of single clips,
     so that the sum is rather too large than too small. Interval and p are those of a t distribution with Satterthwaite's degrees
-    of freedom, where videos of unequal length count as fewer (the effective number of clusters; Carter et al., 2017).
+    of freedom, where videos of unequal length count as fewer (the effective number of clusters for clips that are alike; Carter et
+    al., 2017). Two seeds show so little of how seeds differ that they have one degree of freedom in all.
 
     Args:
         first, second: a system that does not depend on the seed may be given as (1, n).
@@ -215,13 +217,13 @@ def paired_test(
         raise ValueError(f"all {len(places)} clips are of one video; a test needs at least two")
     difference = float(differences.mean())
     parts = np.bincount(places, differences.mean(0) - difference, minlength=videos) / len(places)  # (videos,)
-    between_videos = float(np.sum(parts**2)) * videos / (videos - 1)
+    between_videos = float(np.sum(parts**2)) * _unbiased(places)
     between_seeds, effective = _variance_of_mean(differences.mean(1)), _effective_groups(places)
-    error, freedom = standard_error(between_videos, effective, between_seeds, len(differences))
-    reach = float(stats.t.ppf(1 - SURE / 2, freedom)) * error
+    error, df = standard_error(between_videos, effective, between_seeds, len(differences))
+    reach = float(stats.t.ppf(1 - ALPHA / 2, df)) * error
     p = None
     if len(differences) > 1:
-        p = float(2 * stats.t.sf(abs(difference) / error, freedom)) if error > 0 else float(difference == 0)
+        p = float(2 * stats.t.sf(abs(difference) / error, df)) if error > 0 else float(difference == 0)
     sums = np.bincount(places, differences.mean(0), minlength=videos)
     flipped = stats.permutation_test(
         (sums,),
@@ -242,6 +244,7 @@ def paired_test(
         effective_groups=effective,
         group_variance=between_videos,
         seed_variance=between_seeds,
+        clip_variance=_clip_variance(differences, places),
     )
 
 
@@ -290,9 +293,30 @@ def _places(groups: Sequence[str] | None, clips: int) -> np.ndarray:
 
 
 def _effective_groups(places: np.ndarray) -> float:
-    """How many videos of equal length would average as much: fewer, if a few long ones make up most clips."""
+    """The effective number of videos, if clips of one video are alike: smaller if a few long ones make up most clips."""
     shares = np.bincount(places) / len(places)
-    return float(1 / np.sum(shares**2))
+    return float(np.sum(shares**2) ** 2 / np.sum(shares**4))
+
+
+def _unbiased(places: np.ndarray) -> float:
+    """What the sum of squared deviations of videos, each weighted by its share of the clips, has to be multiplied with.
+
+    For n videos of equal length, n / (n - 1).
+    """
+    shares = np.bincount(places) / len(places)
+    squares = np.sum(shares**2)
+    return float(squares / (squares - 2 * np.sum(shares**3) + squares**2))
+
+
+def _clip_variance(differences: np.ndarray, places: np.ndarray) -> float:
+    """The part of the variance of the mean of (S, n) that is neither a video's nor a seed's own; 0 for one seed."""
+    seeds, clips = differences.shape
+    if seeds < 2:
+        return 0.0
+    shares = np.bincount(places) / clips
+    cells = np.stack([np.bincount(places, row) for row in differences]) / clips  # (S, videos)
+    alone = cells - cells.mean(0) - shares * (differences.mean(1) - differences.mean())[:, None]
+    return float(np.sum(alone**2)) / (seeds * (seeds - 1)) * _unbiased(places)
 
 
 def standard_error(group_variance: float, groups: float, seed_variance: float, seeds: int) -> tuple[float, float]:
@@ -306,9 +330,9 @@ def standard_error(group_variance: float, groups: float, seed_variance: float, s
     """
     parts = [(group_variance, max(groups - 1, 1.0)), (seed_variance, max(seeds - 1, 1))]
     total = group_variance + seed_variance
-    if total == 0:
-        return 0.0, 1.0
-    return float(np.sqrt(total)), total**2 / sum(variance**2 / freedom for variance, freedom in parts)
+    if total == 0 or (seeds == 2 and seed_variance > 0):
+        return float(np.sqrt(total)), 1.0
+    return float(np.sqrt(total)), total**2 / sum(variance**2 / df for variance, df in parts)
 
 
 def _variance_of_mean(values: np.ndarray) -> float:
@@ -341,15 +365,17 @@ def _metrics(scores: np.ndarray, labels: np.ndarray, convention: str) -> dict[st
         return msa_metrics(scores, labels, convention=convention)
 
 
-def _estimate(per_seed: list[float | None], drawn: np.ndarray, groups: float, limits: tuple[float, float]) -> Estimate:
+def _estimate(
+    per_seed: list[float | None], drawn: np.ndarray, places: np.ndarray, limits: tuple[float, float]
+) -> Estimate:
     values = _defined(per_seed)
     if not values:
         return Estimate(None, None, None, None, per_seed)
     mean, sd = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
     if not len(drawn):
         return Estimate(mean, sd, None, None, per_seed)
-    correction, between_seeds = groups / max(groups - 1, 1.0), _variance_of_mean(np.array(values))
-    _, freedom = standard_error(float(np.var(drawn)) * correction, groups, between_seeds, len(values))
+    correction, between_seeds = _unbiased(places), _variance_of_mean(np.array(values))
+    _, df = standard_error(float(np.var(drawn)) * correction, _effective_groups(places), between_seeds, len(values))
     sides = np.maximum(np.array([-1.0, 1.0]) * (np.quantile(drawn, (0.025, 0.975)) - mean), 0) / 1.96
-    below, above = np.sqrt(sides**2 * correction + between_seeds) * stats.t.ppf(0.975, freedom)
+    below, above = np.sqrt(sides**2 * correction + between_seeds) * stats.t.ppf(1 - ALPHA / 2, df)
     return Estimate(mean, sd, max(mean - float(below), limits[0]), min(mean + float(above), limits[1]), per_seed)

@@ -218,7 +218,8 @@ def markdown(ablation: Ablation) -> str:
         f"{ablation.n} {ablation.split} clips that have text, audio and video; seeds"
         f" {', '.join(map(str, ablation.seeds))}; base model {ablation.settings['base_model']}. Always predicting the training"
         f" median has MAE {ablation.constant_mae:.3f}. Values are means over seeds ± one standard deviation. Intervals hold for"
-        f" new {'clips' if ablation.videos is None else 'videos'}{' and trainings' if len(ablation.seeds) > 1 else ''}.",
+        f" new {'clips, taken as independent' if ablation.videos is None else 'videos'}"
+        f"{' and new trainings' if len(ablation.seeds) > 1 else ''}.",
         conclusion(ablation),
         markdown_table(pd.DataFrame.from_dict(rows, orient="index")),
     )

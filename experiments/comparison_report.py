@@ -13,6 +13,7 @@ from ..data.clip import ONE_PERSON
 from ..evaluation.comparison_result import ArmResult, ArmTest, Comparison
 from ..evaluation.metrics import METRICS, Metric
 from ..evaluation.power import TARGET, Noise, videos_needed
+from ..evaluation.statistics import ALPHA
 from ..training import run_folder
 from ..training.about import named_genres
 from ..training.choices import TINY
@@ -47,7 +48,11 @@ def conclusion(comparison: Comparison) -> str:
         if _ranking_is_built_in(comparison):
             parts.append(f"{figures}. {BUILT_IN}")
         else:
-            p = "" if test.p_holm is None else f", p {p_text(test.p_holm)} (adjusted for {len(comparison.tests)} tests)"
+            p = (
+                ""
+                if test.p_holm is None
+                else f", p {p_text(test.p_holm)} (adjusted for {tests_with_p(comparison)} tests)"
+            )
             parts.append(f"{figures}{p}. {verdict_in_words(comparison, test)}")
     else:
         parts[0] += "; no other arm is trained."
@@ -91,18 +96,25 @@ def verdict_in_words(comparison: Comparison, test: ArmTest) -> str:
         winner = test.first if test.verdict == "first" else test.second
         return f"{comparison.arms[winner].label} has the lower MAE."
     if test.p_holm is None:
-        return "No verdict from one seed: another training may turn the order."
+        return "No verdict from one seed."
     if margin is not None and test.paired.within(margin):
         return f"The interval lies within ± {margin:g}: no difference that matters."
-    return f"Undecided.{_what_it_would_take(test, margin, comparison.documents)}"
+    return f"Undecided.{_what_it_would_take(comparison, test)}"
 
 
-def _what_it_would_take(test: ArmTest, margin: float | None, documents: str) -> str:
+def tests_with_p(comparison: Comparison) -> int:
+    """For how many tests the p values are adjusted."""
+    return sum(test.p_holm is not None for test in comparison.tests)
+
+
+def _what_it_would_take(comparison: Comparison, test: ArmTest) -> str:
     """How many videos would show a difference that matters, with the same number of seeds."""
-    if margin is None or test.paired.group_variance + test.paired.seed_variance == 0:
+    noise, margin = Noise.of(test.paired), comparison.margin
+    if margin is None or noise.is_none:
         return ""
-    videos = videos_needed(margin, Noise.of(test.paired), seeds=test.paired.seeds)
-    needed = "more seeds" if videos is None else f"about {videos} {documents}"
+    alpha = ALPHA / tests_with_p(comparison)
+    videos = videos_needed(margin, noise, seeds=test.paired.seeds, alpha=alpha)
+    needed = "more seeds" if videos is None else f"about {videos} {comparison.units}"
     return f" Showing a difference of {margin:g} with {TARGET:.0%} probability takes {needed} (see `omnisent power`)."
 
 
@@ -165,7 +177,7 @@ def paired_test_table(comparison: Comparison) -> pd.DataFrame:
             "difference in MAE": test.paired.text,
             "95 % interval": test.paired.interval,
             "p (Holm)": "" if test.p_holm is None else p_text(test.p_holm),
-            f"p by sign flips of {comparison.documents}": p_text(test.paired.p_flips),
+            f"p by sign flips of {comparison.units}": p_text(test.paired.p_flips),
             "lower MAE": comparison.arms[test.first if test.verdict == "first" else test.second].label
             if test.verdict != "undecided"
             else "undecided",
@@ -227,7 +239,8 @@ def markdown(comparison: Comparison) -> str:
         " has the lower error:",
         markdown_table(paired_test_table(comparison)),
         *_titled(
-            "Cost of scoring, from file to score, at the same batch size. Each was measured once, in its own process:",
+            "Cost of scoring, from file to score, at the same batch size. Each was measured once, in its own process: a trained"
+            " arm on the validation clips, any other on the test clips.",
             cost_table(comparison),
         ),
     )
@@ -246,7 +259,7 @@ def plot(comparison: Comparison, path: Path) -> None:
         plot_metric(axes, comparison, metric)
     figure.suptitle(
         f"{comparison.dataset}, {comparison.n} clips, {seeds_in_words(comparison.seeds)};"
-        f" bars: mean over seeds, lines: 95 % interval for new {'clips' if comparison.videos is None else comparison.documents}"
+        f" bars: mean over seeds, lines: 95 % interval for new {comparison.units}"
         f"{' and trainings' if len(comparison.seeds) > 1 else ''}",
         fontsize=10,
     )

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..evaluation.comparison_result import Comparison
+from ..evaluation.comparison_result import read_comparison
 from ..evaluation.power import Noise, power_table
-from ..training import run_folder
-from .comparison_report import best_rival
+from ..evaluation.statistics import ALPHA
+from .comparison_report import best_rival, tests_with_p
 from .tables import markdown_table
 
 
@@ -21,10 +21,10 @@ def power_of(
     difference: float,
     comparison: Path | None,
     *,
-    rival: str | None,
-    video_sd: float | None,
-    seed_sd: float | None,
-    videos: int | None,
+    rival: str | None = None,
+    video_sd: float | None = None,
+    seed_sd: float | None = None,
+    videos: int | None = None,
     seeds: Sequence[int],
     target: float,
 ) -> str:
@@ -36,59 +36,56 @@ def power_of(
         rival: the arm that its first arm is tested against; `None` for the best on validation.
         video_sd, seed_sd: instead of what the comparison shows.
         videos: instead of those of the comparison.
-        seeds: numbers of seeds.
+        seeds: numbers of seeds, from 2 on.
         target: probability of finding the difference.
 
     Raises:
         FileNotFoundError: for a folder without comparison.json.
-        ValueError: when the noise is not known, or there is no such arm.
+        ValueError: when the noise is not known, there is no such arm, or a number is out of range.
     """
     if not difference > 0:
         raise ValueError("difference: expected a number above 0")
-    if comparison is None:
+    if min(seeds) < 2:
+        raise ValueError(f"seeds: a verdict needs at least 2, not {min(seeds)}")
+    units, tests = "videos", 1
+    if comparison is not None:
+        finished = read_comparison(comparison / "comparison.json")
+        rival = best_rival(finished) if rival is None else rival
+        test = next((test for test in finished.tests if test.second == rival), None)
+        if test is None:
+            raise ValueError(
+                f"rival: expected one of {', '.join(test.second for test in finished.tests)}, not {rival!r}"
+            )
+        if test.paired.seeds < 2 and seed_sd is None:
+            raise ValueError(
+                f"{comparison}: it has one seed, which does not show how seeds differ; add seeds, or give --seed-sd"
+            )
+        noise, units, tests = Noise.of(test.paired), finished.units, max(tests_with_p(finished), 1)
+        noise = replace(
+            noise, **{key: value for key, value in (("video_sd", video_sd), ("seed_sd", seed_sd)) if value is not None}
+        )
+        videos = test.paired.groups if videos is None else videos
+        of = f"the noise between {finished.arms[test.first].label} and {finished.arms[rival].label}"
+    else:
+        if rival is not None:
+            raise ValueError("rival: name the folder of a finished comparison too")
         if video_sd is None or seed_sd is None:
             raise ValueError("name the folder of a finished comparison, or both --video-sd and --seed-sd")
         noise, of = Noise(video_sd, seed_sd), "the noise that is given"
-    else:
-        noise, at_hand, of = _noise(comparison, rival, seed_sd)
-        noise = replace(noise, video_sd=noise.video_sd if video_sd is None else video_sd)
-        videos = at_hand if videos is None else videos
-    rows = power_table(difference, noise, videos=videos, seeds=seeds, target=target)
+    rows = power_table(difference, noise, videos=videos, seeds=seeds, target=target, alpha=ALPHA / tests)
+    needed = f"{units} for a power of {target:g}"
     table = pd.DataFrame(
         [
             {
-                "seeds": row["seeds"],
-                **({} if videos is None else {f"power with {videos} videos": f"{row['power']:.2f}"}),
-                f"videos for a power of {target:g}": "no number is enough"
-                if row["videos needed"] is None
-                else row["videos needed"],
+                **({} if videos is None else {f"power with {videos} {units}": f"{row['power']:.2f}"}),
+                needed: "add seeds" if row["videos needed"] is None else row["videos needed"],
             }
             for row in rows
-        ]
-    ).set_index("seeds")
+        ],
+        index=[f"{row['seeds']} seeds" for row in rows],
+    )
+    adjusted = f" p is adjusted for {tests} tests." if tests > 1 else ""
     return (
-        f"A true difference of {difference:g} in MAE, with {of}: standard deviation {noise.video_sd:.3f} between videos and"
-        f" {noise.seed_sd:.3f} between seeds.\n\n{markdown_table(table)}"
+        f"A true difference of {difference:g} in MAE, with {of}: standard deviation {noise.video_sd:.3f} between {units} and"
+        f" {noise.seed_sd:.3f} between seeds.{adjusted}\n\n{markdown_table(table)}"
     )
-
-
-def _noise(folder: Path, rival: str | None, seed_sd: float | None) -> tuple[Noise, int, str]:
-    """What hides the difference between the first arm and a rival, the number of videos, and the pair in words."""
-    file = folder / "comparison.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; expected the folder of a finished comparison")
-    finished = Comparison.from_dict(run_folder.read_json(file))
-    rival = best_rival(finished) if rival is None else rival
-    test = next((test for test in finished.tests if test.second == rival), None)
-    if test is None:
-        raise ValueError(f"rival: expected one of {', '.join(test.second for test in finished.tests)}, not {rival!r}")
-    paired = test.paired
-    noise = (
-        Noise.of(paired)
-        if seed_sd is None
-        else Noise(
-            (paired.group_variance * paired.effective_groups) ** 0.5, seed_sd, paired.effective_groups / paired.groups
-        )
-    )
-    labels = finished.arms
-    return noise, paired.groups, f"the noise between {labels[test.first].label} and {labels[test.second].label}"

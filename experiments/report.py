@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..evaluation.comparison_result import ArmResult, Comparison
+from ..evaluation.comparison_result import ArmResult, read_comparison
 from ..training import run_folder
 from .arms import baseline_folder
 from .tables import markdown_table
@@ -84,7 +84,7 @@ def _study(folder: Path, name: str) -> Section:
     images = [(path.stem, _data_uri(path.read_bytes())) for path in _plots(folder, name)]
     body = _html(text)
     if name == "comparison":
-        arms = Comparison.from_dict(result).arms
+        arms = read_comparison(folder / f"{name}.json").arms
         scores = _mean_scores(folder, arms)
         name, arm = next(iter(arms.items()))
         images.append((f"errors of {arm.label}", _error_plot(scores["label"], scores[name])))

@@ -20,7 +20,7 @@ from huggingface_hub.repocard_data import EvalResult
 from ..data.catalog import DATASETS, DatasetFacts, dataset_facts
 from ..data.clip import ONE_PERSON
 from ..data.planted import VERSION as PLANTED_VERSION
-from ..evaluation.comparison_result import Comparison
+from ..evaluation.comparison_result import Comparison, read_comparison
 from ..evaluation.intervals import LEVEL
 from ..evaluation.metrics import METRICS, Metric
 from ..pipeline_omnisent import default_neutral_band
@@ -151,7 +151,7 @@ def dataset_name(name_or_path: str) -> str:
 def find_comparison(run: Path) -> Comparison | None:
     """The comparison that a run is part of, if its folder is `<comparison>/<arm>/<seed>`."""
     file = run.resolve().parents[1] / "comparison.json"
-    return Comparison.from_dict(run_folder.read_json(file)) if file.is_file() else None
+    return read_comparison(file) if file.is_file() else None
 
 
 def _expresser(modalities: Sequence[str]) -> str:

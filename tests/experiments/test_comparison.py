@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from omnisent.data.catalog import DatasetFacts
-from omnisent.evaluation.comparison_result import Comparison
+from omnisent.evaluation.comparison_result import ArmTest, Comparison, read_comparison
 from omnisent.evaluation.metrics import msa_metrics
 from omnisent.evaluation.power import Noise, power
 from omnisent.experiments.arms import SAME_FOR_ALL, default_arms
@@ -187,38 +187,39 @@ def test_what_the_uncertainty_covers_is_said(comparison):
 
 def test_the_power_of_a_finished_comparison_is_that_of_the_noise_between_two_arms(comparison):
     def table(folder=comparison, *, rival=None, videos=None, **sds):
-        noise = {"video_sd": None, "seed_sd": None, **sds}
-        return power_of(0.2, folder, rival=rival, videos=videos, seeds=[2, 40], target=0.8, **noise)
+        return power_of(0.2, folder, rival=rival, videos=videos, seeds=[2, 40], target=0.8, **sds)
 
     stored = _stored(comparison)
     rival = "generative-trained-expected"
     test = next(test for test in stored["tests"] if test["second"] == rival)
-    noise = Noise(
-        (test["group_variance"] * test["effective_groups"]) ** 0.5,
-        (test["seed_variance"] * 2) ** 0.5,
-        test["effective_groups"] / test["groups"],
-    )
-    found = table(rival=rival)
+    noise = Noise.of(ArmTest.from_dict(test).paired)
+    found, alpha = table(rival=rival), 0.05 / len(stored["tests"])
     assert f"noise between discriminative and {stored['arms'][rival]['label']}" in found
-    assert f"| 40 | {power(0.2, noise, videos=stored['videos'], seeds=40):.2f} |" in found
+    assert f"| 40 seeds | {power(0.2, noise, videos=stored['videos'], seeds=40, alpha=alpha):.2f} |" in found
     assert f"| power with {stored['videos']} videos | videos for a power of 0.8 |" in found
+    assert f"p is adjusted for {len(stored['tests'])} tests" in found
     assert "standard deviation 0.100 between videos and 0.010 between seeds" in table(None, video_sd=0.1, seed_sd=0.01)
     assert "and 0.010 between seeds" in table(seed_sd=0.01)
     assert "power with 7 videos" in table(videos=7)
     with pytest.raises(ValueError, match=r"rival: expected one of generative-trained-greedy, .*, not 'none'"):
         table(rival="none")
+    with pytest.raises(ValueError, match="seeds: a verdict needs at least 2, not 1"):
+        power_of(0.2, comparison, seeds=[1, 3], target=0.8)
+    with pytest.raises(ValueError, match="rival: name the folder of a finished comparison too"):
+        table(None, rival=rival)
     with pytest.raises(ValueError, match="or both --video-sd and --seed-sd"):
         table(None, seed_sd=0.1)
     with pytest.raises(FileNotFoundError, match=r"comparison.json: no such file; expected the folder of a finished"):
         table(comparison / "discriminative")
 
 
-def test_tests_of_an_earlier_version_are_refused_with_what_to_do(comparison):
+def test_tests_of_an_earlier_version_are_refused_with_what_to_do(comparison, tmp_path):
     stored = _stored(comparison)
     del stored["tests"][0]["p"]
     stored["tests"][0] |= {"p_clips": 0.01, "p_seeds": 0.2, "p_clips_holm": 0.02}
-    with pytest.raises(ValueError, match="run omnisent compare again"):
-        Comparison.from_dict(stored)
+    (tmp_path / "comparison.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=r"comparison.json: written by an earlier version, .* omnisent compare again"):
+        read_comparison(tmp_path / "comparison.json")
 
 
 def test_the_markdown_shows_the_figures_of_the_json(comparison):
