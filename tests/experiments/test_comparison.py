@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from omnisent.cli import app
 from omnisent.data.catalog import DatasetFacts
 from omnisent.evaluation.comparison_result import ArmTest, Comparison, read_comparison
 from omnisent.evaluation.metrics import msa_metrics
@@ -19,7 +21,7 @@ from omnisent.experiments.comparison_report import conclusion, markdown
 from omnisent.experiments.power_study import power_of
 from omnisent.experiments.probe import SAME_FIELDS
 from omnisent.experiments.runs import IGNORED_FIELDS
-from omnisent.experiments.tables import MAIN_SETTINGS
+from omnisent.experiments.tables import MAIN_SETTINGS, p_text
 from omnisent.hub.publish import PRIVATE_FIELDS
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.run_folder import config_dict, read_metrics, read_predictions
@@ -170,6 +172,10 @@ def test_the_conclusion_is_the_verdict_of_the_adjusted_test(comparison, change, 
     assert ("adjusted for" in said) == (change["p_holm"] is not None)
 
 
+def test_p_values_are_shown_with_two_digits():
+    assert [p_text(p) for p in (0.5412, 0.00082, 1e-9, 1.0)] == ["0.54", "0.00082", "below 0.0001", "1"]
+
+
 def test_what_the_uncertainty_covers_is_said(comparison):
     stored = _stored(comparison)
     videos = {row["video_id"] for _, row in read_predictions(comparison / "discriminative" / "seed-0").iterrows()}
@@ -203,6 +209,8 @@ def test_the_power_of_a_finished_comparison_is_that_of_the_noise_between_two_arm
     assert "power with 7 videos" in table(videos=7)
     with pytest.raises(ValueError, match=r"rival: expected one of generative-trained-greedy, .*, not 'none'"):
         table(rival="none")
+    shown = CliRunner().invoke(app, ["power", str(comparison), "--difference", "0.2", "--rival", rival, "--seeds", "2"])
+    assert shown.output.splitlines()[:3] == found.splitlines()[:3]
     with pytest.raises(ValueError, match="seeds: a verdict needs at least 2, not 1"):
         power_of(0.2, comparison, seeds=[1, 3], target=0.8)
     with pytest.raises(ValueError, match="rival: name the folder of a finished comparison too"):

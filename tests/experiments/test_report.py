@@ -63,7 +63,7 @@ def test_text_from_data_cannot_become_markup(comparison, tmp_path):
         comparison / "discriminative" / "seed-0", run, ignore=shutil.ignore_patterns("checkpoint*", "model")
     )
     table = (run / "predictions.csv").read_text().splitlines()
-    table[1] = "<script>alert(1)</script>,3.0,-3.0"
+    table[1] = "<script>alert(1)</script>,video,3.0,-3.0"
     (run / "predictions.csv").write_text("\n".join(table) + "\n")
     text = write_report([run], tmp_path / "report.html").read_text()
     assert "<script>" not in text
@@ -100,7 +100,7 @@ def test_a_comparison_of_the_generic_convention_shows_its_metrics_everywhere(com
     run = out / "discriminative" / "seed-0"
     monkeypatch.setitem(DATASETS, read_config(run)["dataset"], facts)
     for file in out.rglob("metrics.json"):
-        table = read_predictions(file.parent)
+        table = read_predictions(file.parent, split=read_json(file)["split"])
         mosi = {*METRICS, *(f"{key}_written_sign" for key in METRICS)}
         values = {key: value for key, value in read_json(file).items() if key.removeprefix("valid_") not in mosi}
         write_metrics(file.parent, {**values, **msa_metrics(table["score"], table["label"], "generic")})
