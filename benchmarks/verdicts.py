@@ -1,11 +1,11 @@
 """How often a verdict is wrong, and how often an interval holds the truth: two systems without a true difference, simulated.
 
-    python benchmarks/verdicts.py [--trials 1000]
+    python benchmarks/verdicts.py [--trials 1000] [--intervals]
 
 The errors of two systems differ by luck alone: luck in a video, in a training (seed), in a clip, and in a clip under one seed. The
 videos have the sizes of CMU-MOSI's test split, or as many of the mean size as CMU-MOSEI's has. Three ways to judge: clips as
-independent observations, a t test over seeds alone, and `paired_test` with videos and seeds. The last table is the coverage of
-the intervals of `bootstrap_estimates`, for simulated scores whose true figures are known.
+independent observations, a t test over seeds alone, and `paired_test` with videos and seeds. With `--intervals`, a second table has the
+coverage of the intervals of `bootstrap_estimates`, for simulated scores whose true figures are known; it takes longer.
 """
 
 import argparse
@@ -111,21 +111,27 @@ def coverage(sizes: tuple[int, ...], seeds: int, icc: float, trials: int) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000)
-    trials = parser.parse_args().trials
-    judged, intervals = [], []
-    for name, sizes in SIZES.items():
-        for icc in ICC:
-            for seeds in SEEDS:
-                for seed_sd in SEED_SD:
-                    found = verdicts(sizes, seeds, icc, seed_sd, trials)
-                    judged.append({"videos": name, "icc": icc, "seeds": seeds, "seed_sd": seed_sd, **found})
-    for icc in ICC:
-        for seeds in SEEDS:
-            found = coverage(MOSI, seeds, icc, max(1, trials // 4))
-            intervals.append({"videos": "CMU-MOSI", "icc": icc, "seeds": seeds, **found})
+    parser.add_argument(
+        "--intervals", action="store_true", help="also the coverage of intervals, by a quarter of the trials"
+    )
+    given = parser.parse_args()
+    judged = [
+        {"videos": name, "icc": icc, "seeds": seeds, "seed_sd": sd, **verdicts(sizes, seeds, icc, sd, given.trials)}
+        for name, sizes in SIZES.items()
+        for icc in ICC
+        for seeds in SEEDS
+        for sd in SEED_SD
+    ]
+    intervals = [
+        {"videos": "CMU-MOSI", "icc": icc, "seeds": seeds, **coverage(MOSI, seeds, icc, max(1, given.trials // 4))}
+        for icc in ICC
+        for seeds in SEEDS
+        if given.intervals
+    ]
     for rows in (judged, intervals):
-        print(table([tuple(rows[0]), *(tuple(row.values()) for row in rows)]))
-    print(f"results in {save('verdicts', {'trials': trials, 'verdicts': judged, 'intervals': intervals})}")
+        if rows:
+            print(table([tuple(rows[0]), *(tuple(row.values()) for row in rows)]))
+    print(f"results in {save('verdicts', {'trials': given.trials, 'verdicts': judged, 'intervals': intervals})}")
 
 
 if __name__ == "__main__":
