@@ -4,8 +4,8 @@
 
 The errors of two systems differ by luck alone: luck in a video, in a training (seed), in a clip, and in a clip under one seed. The
 videos have the sizes of CMU-MOSI's test split, or as many of the mean size as CMU-MOSEI's has. Three ways to judge: clips as
-independent observations, a t test over seeds alone, and `paired_test` with videos and seeds. With `--intervals`, a second table has the
-coverage of the intervals of `bootstrap_estimates`, for simulated scores whose true figures are known; it takes longer.
+independent observations, a t test over seeds alone, and `paired_test` with videos and seeds. With `--intervals`, a second table has
+the coverage of the intervals of `bootstrap_estimates`, for simulated scores whose true figures are known; it takes longer.
 """
 
 import argparse
