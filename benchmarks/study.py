@@ -9,6 +9,7 @@ labels stay in the data set and come back from there; models are not kept.
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import yaml
@@ -30,7 +31,9 @@ def keep(folder: Path, kept: Path) -> list[Path]:
     runs = sorted(path.parent for path in folder.rglob("metrics.json"))
     if (folder / TRIALS).is_file():
         kept.mkdir(parents=True, exist_ok=True)
-        (kept / TRIALS).write_bytes((folder / TRIALS).read_bytes())
+        paths = "|".join(OF_THE_MACHINE)
+        text = re.sub(rf'"({paths})": ?"[^"]*"', r'"\1":null', (folder / TRIALS).read_text(encoding="utf-8"))
+        (kept / TRIALS).write_text(text, encoding="utf-8")
     for run in runs:
         target = kept / run.relative_to(folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -53,7 +56,8 @@ def restore(kept: Path, folder: Path, root: str | None) -> list[Path]:
     defaults = run_folder.config_dict(*parse_arguments(["--output_dir", str(folder)]))  # of fields newer than the runs
     if (kept / TRIALS).is_file() and not (folder / TRIALS).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / TRIALS).write_bytes((kept / TRIALS).read_bytes())
+        text = (kept / TRIALS).read_text(encoding="utf-8").replace('"root":null', f'"root":{json.dumps(root)}')
+        (folder / TRIALS).write_text(text, encoding="utf-8")
     labels: dict[str, float | None] = {}
     videos: dict[str, str] = {}
     for run in runs:

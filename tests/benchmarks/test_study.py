@@ -34,3 +34,14 @@ def test_a_comparison_goes_on_from_kept_runs(comparison, short_config, tmp_path,
     with pytest.raises(SystemExit, match="the data set has no clip unknown-"):
         study.restore(tmp_path / "kept", tmp_path / "back", None)
     assert not (tmp_path / "back" / "discriminative" / "seed-0").exists()
+
+
+def test_the_trials_of_a_sweep_are_kept_without_the_paths_of_the_machine(tmp_path):
+    folder, kept, again = tmp_path / "sweep", tmp_path / "kept", tmp_path / "again"
+    folder.mkdir()
+    text = '{"config":{"root": "/data/here","output_dir":"runs/x","lora_r":8}}\n'
+    (folder / study.TRIALS).write_text(text)
+    assert study.keep(folder, kept) == []
+    assert (kept / study.TRIALS).read_text() == '{"config":{"root":null,"output_dir":null,"lora_r":8}}\n'
+    assert study.restore(kept, again, "/data/there") == []
+    assert (again / study.TRIALS).read_text() == '{"config":{"root":"/data/there","output_dir":null,"lora_r":8}}\n'
