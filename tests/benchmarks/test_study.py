@@ -1,5 +1,6 @@
 """Kept runs of a study come back as they were, with the labels of the data set."""
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -10,10 +11,13 @@ import omnisent
 from omnisent.experiments.comparison import compare
 
 
-def test_a_comparison_goes_on_from_kept_runs(comparison, short_config, tmp_path, monkeypatch):
+@pytest.fixture
+def study(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(omnisent.__file__).parent / "benchmarks"))
-    import study
+    return importlib.import_module("study")
 
+
+def test_a_comparison_goes_on_from_kept_runs(comparison, short_config, tmp_path, study):
     runs = study.keep(comparison, tmp_path / "kept")
     assert len(runs) == len(list(comparison.rglob("metrics.json")))
     files = {path.name for path in (tmp_path / "kept").rglob("*") if path.is_file()}
@@ -36,7 +40,7 @@ def test_a_comparison_goes_on_from_kept_runs(comparison, short_config, tmp_path,
     assert not (tmp_path / "back" / "discriminative" / "seed-0").exists()
 
 
-def test_the_trials_of_a_sweep_are_kept_without_the_paths_of_the_machine(tmp_path):
+def test_the_trials_of_a_sweep_are_kept_without_the_paths_of_the_machine(tmp_path, study):
     folder, kept, again = tmp_path / "sweep", tmp_path / "kept", tmp_path / "again"
     folder.mkdir()
     text = '{"config":{"root": "/data/here","output_dir":"runs/x","lora_r":8}}\n'
