@@ -28,7 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from omnisent.data.catalog import dataset_facts
-from omnisent.evaluation.comparison_result import Comparison
+from omnisent.evaluation.comparison_result import Comparison, read_comparison
 from omnisent.evaluation.metrics import METRICS
 from omnisent.evaluation.statistics import paired_test
 from omnisent.experiments.arms import default_arms
@@ -41,7 +41,7 @@ SENTENCES = Path(__file__).parent / "sentences.csv"
 
 def collected(folder: Path) -> dict[str, Any]:
     """A comparison, with validation MAE by epoch of each training, and paired tests of the trained readouts against TF-IDF."""
-    comparison = Comparison.from_dict(json.loads((folder / "comparison.json").read_text()))
+    comparison = read_comparison(folder / "comparison.json")
     floor = run_folder.read_predictions(folder / FLOOR)
     trained = [arm for arm in default_arms() if arm.name in comparison.arms and (arm.trains or arm.adapter_of)]
     tests, curves = {}, {}

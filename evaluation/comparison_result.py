@@ -81,6 +81,11 @@ class ArmTest:
         """Which arm has the lower error, by the adjusted p."""
         return verdict(self.paired.difference, self.p_holm)
 
+    @property
+    def winner(self) -> str | None:
+        """The name of the arm with the lower error; `None` if that is undecided."""
+        return {"first": self.first, "second": self.second, "undecided": None}[self.verdict]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON: the names, and the fields of the paired test."""
         names = {"first": self.first, "second": self.second}

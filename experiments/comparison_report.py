@@ -92,9 +92,8 @@ def _has_validation(comparison: Comparison) -> bool:
 def verdict_in_words(comparison: Comparison, test: ArmTest) -> str:
     """Which of two arms has the lower MAE, or that this is undecided."""
     margin = comparison.margin
-    if test.verdict != "undecided":
-        winner = test.first if test.verdict == "first" else test.second
-        return f"{comparison.arms[winner].label} has the lower MAE."
+    if test.winner is not None:
+        return f"{comparison.arms[test.winner].label} has the lower MAE."
     if test.p_holm is None:
         return "No verdict from one seed."
     if margin is not None and test.paired.within(margin):
@@ -178,9 +177,7 @@ def paired_test_table(comparison: Comparison) -> pd.DataFrame:
             "95 % interval": test.paired.interval,
             "p (Holm)": "" if test.p_holm is None else p_text(test.p_holm),
             f"p by sign flips of {comparison.units}": p_text(test.paired.p_flips),
-            "lower MAE": comparison.arms[test.first if test.verdict == "first" else test.second].label
-            if test.verdict != "undecided"
-            else "undecided",
+            "lower MAE": "undecided" if test.winner is None else comparison.arms[test.winner].label,
         }
         for test in comparison.tests
     }
