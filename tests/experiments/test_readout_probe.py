@@ -88,7 +88,7 @@ def test_a_signal_in_one_layer_is_found_there_and_in_the_mix_but_not_with_permut
         pooled[:, 2, 3] = labels
         none = np.zeros(0)
         states[split] = FrozenStates(dict.fromkeys(PLACES, pooled), None, none, none, labels, ["x"] * n, None, "key")
-    fit = Fitting(states, LabelScale(0.0, 1.7, -3.0, 3.0), 32, 31, tmp_path, [0, 1])
+    fit = Fitting(states, LabelScale(0.0, 1.7, -3.0, 3.0), 32, 31, tmp_path, [0, 1, 2])
     names = list(fit.names(2))
     assert len(names) == 3 * len(PLACES) * len(HEADS) * len(LOSSES)  # attention needs the tokens
     by_name = {name: fit.row(*name) for name in (("2", "last", "mlp", "ordinal"), ("mix", "last", "mlp", "l1"), PAPER)}
