@@ -22,6 +22,8 @@ Seeds = Annotated[list[int], typer.Option(help="one training run per seed, e.g. 
 Arms = Annotated[str | None, typer.Option(help=f"a YAML file of ways to score, or one of {', '.join(shipped_arms())}")]
 FIVE = [0, 1, 2, 3, 4]
 Out = Annotated[Path, typer.Option(help="folder to write; finished runs in it are not repeated")]
+PaperSet: TypeAlias = Literal["cmu_mosi", "cmu_mosei"]
+Denoiser: TypeAlias = Literal["deepfilternet", "spectral"]
 if TYPE_CHECKING:
     BaselineName: TypeAlias = str
 else:  # the choices are those of the table
@@ -188,6 +190,36 @@ def geometry(
     typer.echo(f"{conclusion(result)}\nSee {out / 'geometry.md'}, pca.png and tsne.png.")
 
 
+@studies.command(context_settings=FIELDS)
+def reproduce(
+    context: typer.Context,
+    name: Annotated[PaperSet, typer.Argument(help="the data set of the paper")],
+    out: Out,
+    root: Annotated[Path | None, typer.Option(help="folder with its clips")] = None,
+    seeds: Annotated[list[int], typer.Option(help="of every study; the paper has four")] = [0, 1, 2, 3],  # noqa: B006
+    denoise: Annotated[Denoiser, typer.Option(help="what reduces the noise for the headline")] = "deepfilternet",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what is needed and what is done, and stop")] = False,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="every step with the tiny backbone on made-up clips, in minutes")
+    ] = False,
+) -> None:
+    """Make the paper's tables, beside its figures.
+
+    Data check, comparison of readouts, ablation, denoised sound, cost, hidden space, probe and report. An interrupted command
+    goes on when started again. Further --field value apply to every run.
+    """
+    check_names(context.args)
+    from .experiments.reproduce import Reproduction, markdown, needs
+    from .experiments.reproduce import reproduce as run_reproduction
+
+    denoiser = "spectral" if tiny else denoise
+    job = Reproduction(name, root, out, tuple(seeds), denoiser, tiny, tuple(context.args))
+    for line in [*(need.text for need in needs(job)), *job.steps()]:
+        typer.echo(line)
+    if not dry_run:
+        typer.echo(markdown(job, run_reproduction(job)))
+
+
 @studies.command()
 def power(
     difference: Annotated[float, typer.Option(help="the true difference in MAE to be found, label units", min=0)],
@@ -227,11 +259,15 @@ def power(
 def report(
     folders: Annotated[list[Path], typer.Argument(help="folders of comparisons, ablations, probes, geometry or runs")],
     out: Annotated[Path, typer.Option(help="the HTML file to write")],
+    latex: Annotated[Path | None, typer.Option(help="also write the tables of all studies to this .tex file")] = None,
 ) -> None:
     """Write one HTML file of all results.
 
     Tables, plots, worst clips, settings and versions. The page loads nothing from the network.
     """
-    from .experiments.report import write_report
+    from .experiments.latex import write_latex
+    from .experiments.report import study_tables, write_report
 
     typer.echo(write_report(folders, out))
+    if latex is not None:
+        typer.echo(write_latex(study_tables(folders), latex))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .metric_tests import MetricTest
 from .statistics import Estimate, PairedTest, Verdict, verdict
 
 
@@ -69,12 +70,16 @@ PER_SEED = tuple(one.name for one in fields(ArmResult) if one.default_factory is
 
 @dataclass(frozen=True)
 class ArmTest:
-    """The paired test of one arm against another, both by name; `p_holm` is its `p` adjusted for several tests."""
+    """The paired test of one arm against another, both by name; `p_holm` is its `p` adjusted for several tests.
+
+    `paired` is that of the MAE, `metrics` those of the other metrics by their keys.
+    """
 
     first: str
     second: str
     paired: PairedTest
     p_holm: float | None
+    metrics: dict[str, MetricTest] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
@@ -87,9 +92,16 @@ class ArmTest:
         return {"first": self.first, "second": self.second, "undecided": None}[self.verdict]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON: the names, and the fields of the paired test."""
+        """Plain values, for JSON: the names, the fields of the paired test, and the tests of the other metrics."""
         names = {"first": self.first, "second": self.second}
-        return {**names, **self.paired.to_dict(), "p_holm": self.p_holm, "verdict": self.verdict}
+        metrics = {key: test.to_dict() for key, test in self.metrics.items()}
+        return {
+            **names,
+            **self.paired.to_dict(),
+            "p_holm": self.p_holm,
+            "verdict": self.verdict,
+            "metrics": metrics,
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ArmTest":
@@ -104,7 +116,8 @@ class ArmTest:
                 " with the same --out: it repeats no training"
             )
         paired = {one.name: values[one.name] for one in fields(PairedTest)}
-        return cls(values["first"], values["second"], PairedTest(**paired), values["p_holm"])
+        metrics = {key: MetricTest.from_dict(test) for key, test in values.get("metrics", {}).items()}
+        return cls(values["first"], values["second"], PairedTest(**paired), values["p_holm"], metrics)
 
 
 @dataclass(frozen=True)
@@ -146,6 +159,7 @@ class Comparison:
         videos: how many videos the clips are from; `None` if that is not known, and clips are taken as independent.
         margin: a difference in MAE that is smaller does not matter, label units.
         documents: what the videos are called, in the plural: `videos`, or `documents` for sentences.
+        without_video, without_audio: as in metrics.json; the same for every arm.
     """
 
     dataset: str
@@ -168,6 +182,16 @@ class Comparison:
     videos: int | None = None
     margin: float | None = None
     documents: str = "videos"
+    without_video: int | None = None
+    without_audio: int | None = None
+
+    @property
+    def kept_in_part(self) -> str:
+        """How many test clips were scored without picture or sound, since their files could not be read; empty for none."""
+        if not self.without_video:
+            return ""
+        sound = f", {self.without_audio} of them also without sound" if self.without_audio else ""
+        return f", {self.without_video} without picture{sound}"
 
     @property
     def units(self) -> str:

@@ -92,6 +92,13 @@ def _ccc(scores: np.ndarray, labels: np.ndarray) -> float | None:
     return float((2 * covariance / (scores.var() + labels.var() + apart)).clip(-1, 1))
 
 
+def _r2(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """Coefficient of determination: 1 minus the squared errors over the squared deviations of the labels from their mean."""
+    if _is_constant(labels):
+        return None
+    return float(1 - np.sum(np.square(labels - scores)) / np.sum(np.square(labels - labels.mean())))
+
+
 def _undefined(scores: np.ndarray, labels: np.ndarray) -> None:
     """For a metric that is always null in a convention."""
 
@@ -119,6 +126,12 @@ def _non0(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return labels[nonzero] > 0, scores[nonzero] > 0
 
 
+def _weak(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Not positive and positive, of the clips whose label is at most 0.4 from 0; in float32, as `_cut`."""
+    weak = np.abs(labels.astype(np.float32)) <= np.float32(0.4)
+    return labels[weak] > 0, scores[weak] > 0
+
+
 def _accuracy(classes: Classes) -> Formula:
     def formula(scores: np.ndarray, labels: np.ndarray) -> float | None:
         truth, predicted = classes(scores, labels)
@@ -144,7 +157,7 @@ def _f1(classes: Classes) -> Formula:
 _PEARSON, _SPEARMAN, _CCC = "Pearson correlation", "Spearman correlation", "Concordance correlation"
 _ALL = ("mosi", "sims", "generic")
 _SIMS_2, _SIMS_3, _SIMS_5 = _cut(0.0), _cut(-0.1, 0.1), _cut(-0.7, -0.1, 0.1, 0.7)
-_ERROR, _SHARE, _AGREEMENT = (0.0, np.inf), (0.0, 1.0), (-1.0, 1.0)  # limits
+_ERROR, _SHARE, _AGREEMENT, _EXPLAINED = (0.0, np.inf), (0.0, 1.0), (-1.0, 1.0), (-np.inf, 1.0)  # limits
 METRICS = {
     metric.key: metric
     for metric in (
@@ -179,11 +192,11 @@ METRICS = {
             "Acc-5",
             "higher",
             {"mosi": _accuracy(_rounded(2)), "sims": _accuracy(_SIMS_5)},
-            ("sims",),
+            ("mosi", "sims"),
             limits=_SHARE,
         ),
         Metric("acc_3", "Acc-3", "higher", {"mosi": _accuracy(_rounded(1)), "sims": _accuracy(_SIMS_3)}, limits=_SHARE),
-        Metric("acc_2_has0", "Acc-2 has0", "higher", {"mosi": _accuracy(_has0)}, limits=_SHARE),
+        Metric("acc_2_has0", "Acc-2 has0", "higher", {"mosi": _accuracy(_has0)}, ("mosi",), limits=_SHARE),
         Metric(
             "acc_2_non0",
             "Acc-2 non0",
@@ -194,12 +207,14 @@ METRICS = {
             panel=True,
             limits=_SHARE,
         ),
-        Metric("f1_has0", "F1 has0", "higher", {"mosi": _f1(_has0)}, limits=_SHARE),
+        Metric("f1_has0", "F1 has0", "higher", {"mosi": _f1(_has0)}, ("mosi",), limits=_SHARE),
         Metric("f1_non0", "F1 non0", "higher", {"mosi": _f1(_non0)}, ("mosi",), "f1", limits=_SHARE),
         Metric(
             "acc_2", "Acc-2", "higher", {"sims": _accuracy(_SIMS_2)}, ("sims",), "accuracy", panel=True, limits=_SHARE
         ),
+        Metric("acc_2_weak", "Acc-2 weak", "higher", {"sims": _accuracy(_weak)}, ("sims",), limits=_SHARE),
         Metric("f1", "F1", "higher", {"sims": _f1(_SIMS_2)}, ("sims",), "f1", limits=_SHARE),
+        Metric("r2", "R²", "higher", {"sims": _r2}, ("sims",), limits=_EXPLAINED),
     )
 }
 CONVENTIONS = tuple(dict.fromkeys(convention for metric in METRICS.values() for convention in metric.formulas))
@@ -215,7 +230,8 @@ def msa_metrics(predictions: Numbers, references: Numbers, convention: str = "mo
 
     `"sims"` (labels in [-1, 1]): both sides are clipped to 1 first. Class edges, closed on the right, are 0 (Acc-2,
     where 0 is negative, and F1), +-0.1 (Acc-3), and +-0.1 and +-0.7 (Acc-5), in float32 as in the toolkit. There is no
-    Acc-7.
+    Acc-7. Weak Acc-2 is that of the clips whose label is at most 0.4 from 0, and R² the coefficient of determination, as in
+    the code of CH-SIMS v2 (Liu et al., ICMI 2022).
 
     `"generic"` (labels of any scale): MAE, RMSE, Pearson and Spearman correlation, and the concordance correlation coefficient
     (CCC; Lin, 1989; population moments). Nothing is clipped.
@@ -227,7 +243,8 @@ def msa_metrics(predictions: Numbers, references: Numbers, convention: str = "mo
 
     Returns:
         Fractions in [0, 1], MAE and RMSE in label units. A value is `None` if it is undefined: both correlations (with a warning)
-        if either side is constant up to rounding errors, CCC if both are, the non0 pair if every label is 0.
+        if either side is constant up to rounding errors, CCC if both are, R² if the labels are, the non0 pair if every label is
+        0, weak Acc-2 if no label is weak.
 
     Raises:
         ValueError: for empty or unequally long input, or values that are not finite numbers.

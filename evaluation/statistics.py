@@ -7,7 +7,7 @@ clips' videos; knows neither model nor data set.
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -111,6 +111,10 @@ class PairedTest:
         """Which system has the lower error, by `p` alone."""
         return verdict(self.difference, self.p)
 
+    def reversed(self) -> "PairedTest":
+        """The second system against the first."""
+        return replace(self, difference=-self.difference, low=-self.high, high=-self.low)
+
     def within(self, margin: float) -> bool:
         """Whether the whole interval is inside ± `margin`: no difference that matters, if smaller ones do not."""
         return -margin < self.low and self.high < margin
@@ -127,6 +131,21 @@ def verdict(difference: float, p: float | None) -> Verdict:
     return "first" if difference < 0 else "second"
 
 
+@dataclass(frozen=True)
+class Resampled:
+    """The metrics of a system that was trained with S seeds, on its n clips and on resamples of their videos.
+
+    Attributes:
+        per_seed: by metric, (S,) on all clips; `None` where undefined.
+        drawn: by metric, the mean over the seeds on each resample, (resamples,); nan where undefined. Empty with one video.
+        places: (n,) the number of each clip's video.
+    """
+
+    per_seed: dict[str, list[float | None]]
+    drawn: dict[str, np.ndarray]
+    places: np.ndarray
+
+
 def bootstrap_estimates(
     scores: np.ndarray,
     labels: Numbers,
@@ -136,18 +155,41 @@ def bootstrap_estimates(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """Every metric of a system that was trained with S seeds and scored the same n clips each time.
+    """Every metric with its interval, from `resampled`, whose arguments these are.
 
-    A resample draws as many videos as there are, with replacement and all their clips, and takes the mean of the seeds' metrics
-    (cluster bootstrap; Davison and Hinkley, 1997). Their quantiles below and above the mean are taken as 1.96 standard errors; to
-    each the variance of the seeds' mean is added, and the interval is that of a t distribution with Satterthwaite's degrees of
-    freedom.
+    The quantiles below and above the mean are taken as 1.96 standard errors; to each the variance of the seeds' mean is added,
+    and the interval is that of a t distribution with Satterthwaite's degrees of freedom. With one video there is no interval.
+    """
+    return estimates(resampled(scores, labels, convention, groups=groups, resamples=resamples, seed=seed))
+
+
+def estimates(found: Resampled) -> dict[str, Estimate]:
+    """Every metric with its interval, as `bootstrap_estimates`."""
+    return {
+        key: _estimate(values, found.drawn[key][~np.isnan(found.drawn[key])], found.places, METRICS[key].limits)
+        for key, values in found.per_seed.items()
+    }
+
+
+def resampled(
+    scores: np.ndarray,
+    labels: Numbers,
+    convention: str,
+    *,
+    groups: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Resampled:
+    """Every metric of a system that was trained with S seeds and scored the same n clips each time, on resamples of the videos.
+
+    A resample draws as many videos as there are, with replacement and all their clips (cluster bootstrap; Davison and Hinkley,
+    1997). Two systems with the same `groups`, `resamples` and `seed` are resampled alike, so that theirs can be paired.
 
     Args:
         scores: (S, n) label units.
         labels: (n,) label units.
         convention: of `msa_metrics`.
-        groups: the video of each clip; `None` if every clip is independent of the others. With one video there is no interval.
+        groups: the video of each clip; `None` if every clip is independent of the others.
         resamples: how many are drawn.
         seed: of the draws.
 
@@ -160,20 +202,20 @@ def bootstrap_estimates(
     _at_least_one("resamples", resamples)
     places = _places(groups, len(truth))
     clips_of = [np.flatnonzero(places == group) for group in range(places.max() + 1)]
-    per_seed = [_metrics(row, truth, convention) for row in scores]
+    rows = [_metrics(row, truth, convention) for row in scores]
     generator = np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {key: [] for key in per_seed[0]}
+    drawn: dict[str, list[float]] = {key: [] for key in rows[0]}
     for _ in range(resamples if len(clips_of) > 1 else 0):
         clips = np.concatenate([clips_of[group] for group in generator.integers(len(clips_of), size=len(clips_of))])
         found = [_metrics(row[clips], truth[clips], convention) for row in scores]
         for key, means in drawn.items():
-            values = _defined([metrics[key] for metrics in found])
-            if values:
-                means.append(float(np.mean(values)))
-    return {
-        key: _estimate([metrics[key] for metrics in per_seed], np.array(drawn[key]), places, METRICS[key].limits)
-        for key in per_seed[0]
-    }
+            values = defined([metrics[key] for metrics in found])
+            means.append(float(np.mean(values)) if values else np.nan)
+    return Resampled(
+        {key: [metrics[key] for metrics in rows] for key in rows[0]},
+        {key: np.array(means) for key, means in drawn.items()},
+        places,
+    )
 
 
 def paired_test(
@@ -217,13 +259,9 @@ def paired_test(
         raise ValueError(f"all {len(places)} clips are of one video; a test needs at least two")
     difference = float(differences.mean())
     parts = np.bincount(places, differences.mean(0) - difference, minlength=videos) / len(places)  # (videos,)
-    between_videos = float(np.sum(parts**2)) * _unbiased(places)
-    between_seeds, effective = _variance_of_mean(differences.mean(1)), _effective_groups(places)
-    error, df = standard_error(between_videos, effective, between_seeds, len(differences))
-    reach = float(stats.t.ppf(1 - ALPHA / 2, df)) * error
-    p = None
-    if len(differences) > 1:
-        p = float(2 * stats.t.sf(abs(difference) / error, df)) if error > 0 else float(difference == 0)
+    between_videos = float(np.sum(parts**2)) * unbiased(places)
+    between_seeds, effective = variance_of_mean(differences.mean(1)), effective_groups(places)
+    reach, p = t_test(difference, between_videos, effective, between_seeds, len(differences))
     sums = np.bincount(places, differences.mean(0), minlength=videos)
     flipped = stats.permutation_test(
         (sums,),
@@ -292,13 +330,13 @@ def _places(groups: Sequence[str] | None, clips: int) -> np.ndarray:
     return np.asarray(np.unique(names, return_inverse=True)[1])
 
 
-def _effective_groups(places: np.ndarray) -> float:
+def effective_groups(places: np.ndarray) -> float:
     """The effective number of videos, if clips of one video are alike: smaller if a few long ones make up most clips."""
     shares = np.bincount(places) / len(places)
     return float(np.sum(shares**2) ** 2 / np.sum(shares**4))
 
 
-def _unbiased(places: np.ndarray) -> float:
+def unbiased(places: np.ndarray) -> float:
     """What the sum of squared deviations of videos, each weighted by its share of the clips, has to be multiplied with.
 
     For n videos of equal length, n / (n - 1).
@@ -316,7 +354,7 @@ def _clip_variance(differences: np.ndarray, places: np.ndarray) -> float:
     shares = np.bincount(places) / clips
     cells = np.stack([np.bincount(places, row) for row in differences]) / clips  # (S, videos)
     alone = cells - cells.mean(0) - shares * (differences.mean(1) - differences.mean())[:, None]
-    return float(np.sum(alone**2)) / (seeds * (seeds - 1)) * _unbiased(places)
+    return float(np.sum(alone**2)) / (seeds * (seeds - 1)) * unbiased(places)
 
 
 def standard_error(group_variance: float, groups: float, seed_variance: float, seeds: int) -> tuple[float, float]:
@@ -335,7 +373,21 @@ def standard_error(group_variance: float, groups: float, seed_variance: float, s
     return float(np.sqrt(total)), total**2 / sum(variance**2 / df for variance, df in parts)
 
 
-def _variance_of_mean(values: np.ndarray) -> float:
+def t_test(
+    difference: float, group_variance: float, groups: float, seed_variance: float, seeds: int
+) -> tuple[float, float | None]:
+    """Half the width of the 95 % interval of a difference, and its two-sided p, which is `None` for one seed.
+
+    The arguments after the difference are those of `standard_error`.
+    """
+    error, df = standard_error(group_variance, groups, seed_variance, seeds)
+    reach = float(stats.t.ppf(1 - ALPHA / 2, df)) * error
+    if seeds < 2:
+        return reach, None
+    return reach, float(2 * stats.t.sf(abs(difference) / error, df)) if error > 0 else float(difference == 0)
+
+
+def variance_of_mean(values: np.ndarray) -> float:
     """Of independent values (S,); 0 for one."""
     return float(np.var(values, ddof=1)) / len(values) if len(values) > 1 else 0.0
 
@@ -348,10 +400,10 @@ def _by_seed(name: str, values: Numbers) -> np.ndarray:
     return array
 
 
-def _defined(values: Sequence[float | None]) -> list[float]:
+def defined(values: Sequence[float | None]) -> list[float]:
     """The values if all are defined, else an empty list."""
-    defined = [value for value in values if value is not None]
-    return defined if len(defined) == len(values) else []
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else []
 
 
 def _at_least_one(name: str, count: int) -> None:
@@ -368,14 +420,14 @@ def _metrics(scores: np.ndarray, labels: np.ndarray, convention: str) -> dict[st
 def _estimate(
     per_seed: list[float | None], drawn: np.ndarray, places: np.ndarray, limits: tuple[float, float]
 ) -> Estimate:
-    values = _defined(per_seed)
+    values = defined(per_seed)
     if not values:
         return Estimate(None, None, None, None, per_seed)
     mean, sd = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
     if not len(drawn):
         return Estimate(mean, sd, None, None, per_seed)
-    correction, between_seeds = _unbiased(places), _variance_of_mean(np.array(values))
-    _, df = standard_error(float(np.var(drawn)) * correction, _effective_groups(places), between_seeds, len(values))
+    correction, between_seeds = unbiased(places), variance_of_mean(np.array(values))
+    _, df = standard_error(float(np.var(drawn)) * correction, effective_groups(places), between_seeds, len(values))
     sides = np.maximum(np.array([-1.0, 1.0]) * (np.quantile(drawn, (0.025, 0.975)) - mean), 0) / 1.96
     below, above = np.sqrt(sides**2 * correction + between_seeds) * stats.t.ppf(1 - ALPHA / 2, df)
     return Estimate(mean, sd, max(mean - float(below), limits[0]), min(mean + float(above), limits[1]), per_seed)

@@ -40,8 +40,8 @@ def conclusion(comparison: Comparison) -> str:
     others = _other_trained(comparison)
     parts = [f"{arms[first].label} has MAE {arms[first].mae:.3f}"]
     if others:
-        best = best_rival(comparison)
-        test = next(test for test in comparison.tests if test.second == best)
+        test = _main_test(comparison)
+        best = test.second
         where = "on validation" if _has_validation(comparison) else "on the test clips"
         parts[0] += f"; the best other trained arm {where}, {arms[best].label}, has {arms[best].mae:.3f}."
         figures = f"Difference {test.paired.text}, 95 % interval {test.paired.interval}"
@@ -184,6 +184,46 @@ def paired_test_table(comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def metric_test_table(comparison: Comparison) -> pd.DataFrame:
+    """A row for each other metric: the first arm against the best other trained one, or against the first other arm."""
+    test = _main_test(comparison)
+    rows = {
+        METRICS[key].title: {
+            "difference": found.text,
+            "95 % interval": found.interval,
+            "p (Holm)": "" if found.p_holm is None else p_text(found.p_holm),
+            "better": {
+                "first": comparison.arms[test.first].label,
+                "second": comparison.arms[test.second].label,
+                "undecided": "undecided",
+            }[found.verdict],
+        }
+        for key, found in test.metrics.items()
+        if comparison.convention in METRICS[key].columns
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def all_metric_tests_table(comparison: Comparison) -> pd.DataFrame:
+    """A row for each other arm: by each other metric, the first arm's difference from it, and whether the first is better."""
+    words = {"first": "better", "second": "worse", "undecided": "undecided"}
+    rows = {
+        comparison.arms[test.second].label: {
+            METRICS[key].title: f"{found.text}, {words[found.verdict]}"
+            for key, found in test.metrics.items()
+            if comparison.convention in METRICS[key].columns
+        }
+        for test in comparison.tests
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+
+
+def _main_test(comparison: Comparison) -> ArmTest:
+    """The test of the first arm against the best other trained one; without any, against the first other arm."""
+    rival = best_rival(comparison) if _other_trained(comparison) else comparison.tests[0].second
+    return next(test for test in comparison.tests if test.second == rival)
+
+
 def tuning_table(comparison: Comparison) -> pd.DataFrame:
     """A row for each arm whose settings a sweep chose."""
     rows = {
@@ -214,13 +254,16 @@ def cost_table(comparison: Comparison) -> pd.DataFrame:
 
 def markdown(comparison: Comparison) -> str:
     """The contents of comparison.md."""
+    first = next(iter(comparison.arms.values())).label
     genres = named_genres(comparison.settings.get("genres"))
     parts = (
         f"# Readouts on {comparison.dataset}",
-        f"{comparison.n} {comparison.split} clips{f' of {genres}' if genres else ''} ({', '.join(comparison.modalities)}); seeds"
-        f" {', '.join(map(str, comparison.seeds))}; base model {comparison.settings['base_model']}."
-        f" Values are means over seeds ± one standard deviation. {comparison.covers}"
-        " MAE / constant compares with always predicting the training median. Zero-shot answers do not depend on a seed.",
+        f"{comparison.n} {comparison.split} clips{f' of {genres}' if genres else ''}{comparison.kept_in_part}"
+        f" ({', '.join(comparison.modalities)}); seeds {', '.join(map(str, comparison.seeds))};"
+        f" base model {comparison.settings['base_model']}. Values are means over seeds ± one standard deviation."
+        f" {comparison.covers} MAE / constant compares with always predicting the training median. Zero-shot answers do not depend"
+        " on a seed.",
+        *_about_splits(comparison),
         conclusion(comparison),
         markdown_table(metric_table(comparison)),
         *(
@@ -232,9 +275,18 @@ def markdown(comparison: Comparison) -> str:
         *_titled("Answers of the generative readouts:", answer_table(comparison)),
         *_titled("Validation, which chose the checkpoints; means over seeds:", validation_table(comparison)),
         *_titled("Tuning, on validation alone, before these runs:", tuning_table(comparison)),
-        f"Paired tests of {next(iter(comparison.arms.values())).label} against every other row. A difference below 0 means that it"
+        f"Paired tests of {first} against every other row, by MAE. A difference below 0 means that it"
         " has the lower error:",
         markdown_table(paired_test_table(comparison)),
+        *_titled(
+            f"{first} against {comparison.arms[_main_test(comparison).second].label} by the other metrics, the difference with its"
+            " interval:",
+            metric_test_table(comparison),
+        ),
+        *_titled(
+            f"{first} against every other row by the other metrics: the difference, and whether it is better by the adjusted p:",
+            all_metric_tests_table(comparison),
+        ),
         *_titled(
             "Cost of scoring, from file to score, at the same batch size. Each was measured once, in its own process: a trained"
             " arm on the validation clips, any other on the test clips.",
@@ -242,6 +294,17 @@ def markdown(comparison: Comparison) -> str:
         ),
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _about_splits(comparison: Comparison) -> list[str]:
+    """What a reader should know of the splits: that they are not the official ones, or what they share."""
+    own = "The clips were split anew, by video: these are not results on the official split."
+    shared = comparison.environment.get("overlap")  # not in runs from before
+    notes = [own] if comparison.settings.get("group_split") else []
+    return [
+        *notes,
+        *([f"Of the splits, {'; '.join(shared)}: the test is not on new material alone."] if shared else []),
+    ]
 
 
 def _titled(title: str, table: pd.DataFrame) -> list[str]:

@@ -66,8 +66,17 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
     return out
 
 
+def study_tables(folders: Sequence[str | Path]) -> list[Path]:
+    """The Markdown files with the tables of all studies in the folders."""
+    return [Path(folder) / f"{name}.md" for folder in folders for name in _studies(Path(folder))]
+
+
+def _studies(folder: Path) -> list[str]:
+    return [name for name in STUDIES if (folder / f"{name}.json").is_file()]
+
+
 def _sections(folder: Path) -> list[Section]:
-    studies = [name for name in STUDIES if (folder / f"{name}.json").is_file()]
+    studies = _studies(folder)
     if studies:
         return [_study(folder, name) for name in studies]
     if (folder / "metrics.json").is_file():

@@ -3,6 +3,7 @@
 Backbone, prompt, data, adapter, trainer and metrics are shared, so two runs that differ only in the readout compare just that.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,10 @@ SIGN_METRICS = (
     "acc_2_non0",
     "acc_2",
 )  # which change if a written "-0.0" is negative, and "+0.0" positive
+UNCLIPPED_METRICS = (
+    "mae",
+    "corr",
+)  # which are also computed of the values before clipping, as the field's toolkit does
 TINY = 1e-9
 
 
@@ -159,8 +164,10 @@ class Readout(ABC):
         return np.where(unparsable, 0.0, predictions.raw).clip(*self.score_range)
 
     def metrics(self, predictions: Predictions, labels: Numbers, convention: str) -> dict[str, float | str | None]:
-        """The field's metrics of the scores, and of answers: the rates of those that are unparsable, out of range or exactly 0, the
-        MAE by the last number instead of the first, Acc-2 by the written sign of 0, and the probability of all answers.
+        """The field's metrics of the scores, and MAE and correlation before clipping, with an unparsable answer as 0.
+
+        Of answers also: the rates of those that are unparsable, out of range or exactly 0, the MAE by the last number instead of
+        the first, Acc-2 by the written sign of 0, and the probability of all answers.
 
         Args:
             predictions: for n clips.
@@ -169,8 +176,15 @@ class Readout(ABC):
         """
         scores, labels = self.scores(predictions), np.asarray(labels)
         low, high = self.score_range
+        clipped = msa_metrics(scores, labels, convention=convention)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # constant scores, of which msa_metrics has just warned
+            unclipped = msa_metrics(
+                np.where(np.isfinite(predictions.raw), predictions.raw, 0.0), labels, convention=convention
+            )
         metrics = {
-            **msa_metrics(scores, labels, convention=convention),
+            **clipped,
+            **{f"{key}_unclipped": unclipped[key] for key in UNCLIPPED_METRICS},
             "decoding": self.decoding,
             "out_of_range_rate": float(np.mean((predictions.raw < low) | (predictions.raw > high))),
         }

@@ -56,14 +56,14 @@ class Rule:
 def lower_is_better(metric_name: str) -> bool:
     """Whether lower values of an evaluation metric are better; the name may have the prefix `eval_`."""
     name = metric_name.removeprefix("eval_")
-    metric = METRICS.get(name.removesuffix("_parsable"))
+    metric = METRICS.get(name.removesuffix("_parsable").removesuffix("_unclipped"))
     return metric.better == "lower" if metric else name == "loss" or name.endswith("_rate")
 
 
 def metric_names(readout: str, decoding: str, convention: str) -> list[str]:
     """The metrics of a readout's evaluation, any of which can select the best checkpoint."""
     built = READOUTS[readout].build((-1.0, 1.0), None, {"decoding": decoding})
-    metrics = built.metrics(Predictions(np.array([-0.5, 0.5])), [-0.5, 0.5], convention)
+    metrics = built.metrics(Predictions(np.array([-0.25, 0.25])), [-0.25, 0.25], convention)
     return [name for name, value in metrics.items() if isinstance(value, float)] + ["loss"] * built.gives_loss
 
 
@@ -162,6 +162,16 @@ RULES = (
         ("context_clips", "modalities"),
         lambda v: v.context_clips > 0 and "text" not in v.modalities,
         "preceding transcripts are text; add text to modalities, or set context_clips to 0",
+    ),
+    Rule(
+        ("swapped", "modalities"),
+        lambda v: bool(v.swapped) and _not_a_choice(v.swapped, v.modalities),
+        "name some of the modalities that are used, each once",
+    ),
+    Rule(
+        ("swapped", "evaluate_only"),
+        lambda v: bool(v.swapped) and not v.evaluate_only,
+        "only the clips that are evaluated are swapped; set evaluate_only, with the adapter to test",
     ),
     Rule(
         ("shots", "modalities"),

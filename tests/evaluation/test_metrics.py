@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, r2_score
 
 from omnisent.evaluation.metrics import CONVENTIONS, METRICS, Metric, msa_metrics
 from omnisent.evaluation.statistics import bootstrap_estimates
@@ -81,6 +81,21 @@ def test_sims_metrics_equal_the_hand_worked_example():
     assert metrics["acc_7"] is None
 
 
+def test_weak_accuracy_is_that_of_labels_within_0_4_in_float32():
+    labels = [-0.4, 0.0, 0.4, 0.41, -0.5, np.float32(0.4)]  # the fourth and fifth are not weak
+    scores = [0.1, -0.1, 0.2, -1.0, 1.0, -0.3]
+    assert msa_metrics(scores, labels, "sims")["acc_2_weak"] == pytest.approx(2 / 4)
+    assert msa_metrics([0.1, -0.1], [0.9, -0.9], "sims")["acc_2_weak"] is None
+
+
+def test_r2_is_the_coefficient_of_determination_after_clipping():
+    generator = np.random.default_rng(12)
+    scores, labels = generator.normal(0, 0.8, 50), generator.uniform(-1, 1, 50)
+    assert msa_metrics(scores, labels, "sims")["r2"] == pytest.approx(r2_score(labels, scores.clip(-1, 1)), abs=1e-12)
+    with pytest.warns(UserWarning, match="correlation is undefined"):
+        assert msa_metrics([0.1, 0.2], [0.5, 0.5], "sims")["r2"] is None
+
+
 def test_sims_clips_labels_as_it_clips_scores():
     metrics = msa_metrics([1.0, -1.0, 0.0], [1.5, -1.5, 0.0], convention="sims")
     assert (metrics["mae"], metrics["corr"]) == (0.0, pytest.approx(1))
@@ -145,7 +160,9 @@ def test_each_convention_has_its_own_names():
         "acc_5",
         "acc_3",
         "acc_2",
+        "acc_2_weak",
         "f1",
+        "r2",
     }
     with pytest.raises(ValueError, match="mosi, sims, generic, not 'mosei'"):
         msa_metrics(SIMS_SCORES, SIMS_LABELS, "mosei")
@@ -278,8 +295,8 @@ def test_columns_and_hub_types_are_those_of_published_tables():
         for convention in CONVENTIONS
     }
     assert columns == {
-        "mosi": ["MAE", "Corr", "Acc-7", "Acc-2 non0", "F1 non0"],
-        "sims": ["MAE", "Corr", "Acc-5", "Acc-2", "F1"],
+        "mosi": ["MAE", "Corr", "Acc-7", "Acc-5", "Acc-2 has0", "Acc-2 non0", "F1 has0", "F1 non0"],
+        "sims": ["MAE", "Corr", "Acc-5", "Acc-2", "Acc-2 weak", "F1", "R²"],
         "generic": ["MAE", "RMSE", "Corr", "Spearman", "CCC"],
     }
     assert {key: metric.hub_type for key, metric in METRICS.items() if metric.hub_type} == {

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
+from omnisent.cli import app
 from omnisent.data.catalog import DATASETS, DatasetFacts
+from omnisent.evaluation.comparison_result import read_comparison
 from omnisent.evaluation.metrics import METRICS, msa_metrics
 from omnisent.experiments.comparison import summarise
 from omnisent.experiments.comparison_report import write_comparison
+from omnisent.experiments.latex import write_latex
 from omnisent.experiments.report import write_report
 from omnisent.hub.card import eval_results, model_card
 from omnisent.training.run_folder import read_config, read_json, read_predictions, write_json, write_metrics
@@ -57,13 +61,38 @@ def test_the_worst_clips_are_those_with_the_largest_error(report, comparison):
     assert f"<td>{errors[order[0]]:.2f}</td>" in section
 
 
+def test_the_tables_are_also_written_as_latex(comparison, tmp_path):
+    out = tmp_path / "tables.tex"
+    given = ["report", str(comparison), "--out", str(tmp_path / "r.html"), "--latex", str(out)]
+    assert CliRunner().invoke(app, given).exit_code == 0
+    text, arm = out.read_text(), read_comparison(comparison / "comparison.json").arms["discriminative"]
+    rows = [line for line in text.splitlines() if line.startswith("discriminative & 2 & ")]
+    assert rows[0].split(" & ")[2] == arm.metrics["mae"].text.replace("±", r"$\pm$")
+    assert text.count(r"\begin{tabular}") == (comparison / "comparison.md").read_text().count("| --- |\n")
+    assert r"95 \% interval" in text
+    assert re.search(r"\$-\$\d\.\d{3}", text)  # a difference below 0
+    assert not re.search(r"[±²]|& -\d", text)
+
+
+def test_latex_signs_of_a_text_are_escaped(tmp_path):
+    table = "The 5 % of a_b & c:\n\n| | x^2 |\n| --- | --- |\n| 50 % | -1 to ~2 |\n"
+    (tmp_path / "one.md").write_text(table)
+    text = write_latex([tmp_path / "one.md"], tmp_path / "one.tex").read_text()
+    assert r"\caption{The 5 \% of a\_b \& c}" in text
+    assert r"50 \% & $-$1 to \textasciitilde{}2 \\" in text
+    assert r"x\textasciicircum{}2" in text
+    (tmp_path / "none.md").write_text("Nothing here.")
+    with pytest.raises(ValueError, match="no table to write as LaTeX"):
+        write_latex([tmp_path / "none.md"], tmp_path / "none.tex")
+
+
 def test_text_from_data_cannot_become_markup(comparison, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(
         comparison / "discriminative" / "seed-0", run, ignore=shutil.ignore_patterns("checkpoint*", "model")
     )
     table = (run / "predictions.csv").read_text().splitlines()
-    table[1] = "<script>alert(1)</script>,video,3.0,-3.0"
+    table[1] = "<script>alert(1)</script>,video,3.0,-3.0,-3.0"
     (run / "predictions.csv").write_text("\n".join(table) + "\n")
     text = write_report([run], tmp_path / "report.html").read_text()
     assert "<script>" not in text

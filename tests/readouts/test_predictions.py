@@ -43,6 +43,8 @@ def test_metrics_are_those_of_the_scores_and_say_how_many_were_clipped(conventio
     found = readout.metrics(Predictions(raw), LABELS, convention)
     assert found.pop("out_of_range_rate") == 0.5
     assert found.pop("decoding") is None
+    before = msa_metrics(raw, LABELS, convention)
+    assert [found.pop(f"{key}_unclipped") for key in ("mae", "corr")] == [before["mae"], before["corr"]]
     assert found == msa_metrics(raw.clip(-1, 1), LABELS, convention)
 
 
@@ -52,6 +54,7 @@ def test_an_answer_without_a_number_counts_as_unparsable():
     assert found["mae"] == (1 + 1 + 3 + 3.5) / 4
     assert (found["out_of_range_rate"], found["unparsable_rate"]) == (0.5, 0.25)
     assert found["mae_parsable"] == (1 + 3 + 3.5) / 3
+    assert found["mae_unclipped"] == (1 + 1 + 4 + 4.5) / 4
     assert found["decoding"] == "greedy"
     expected = ExpectedReadout((-3.0, 3.0), tokenizer=None)
     found = expected.metrics(Predictions(np.array(LABELS)), LABELS, "mosi")
