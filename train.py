@@ -39,14 +39,17 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
     leave_cores_to_workers(args)
     check_adapter(model_args, dataset_facts(data_args.dataset).score_range, training=not args.evaluate_only)
     data = prepare_data(model_args, data_args, args)
+    if resumed is not None:
+        run_folder.check_unchanged(folder, data.clips, with_media=data.with_media)
     if args.should_save:
         run_folder.begin(folder, resumed=resumed is not None)
         run_folder.write_config(folder, model_args, data_args, args)
-        run_folder.write_environment(folder, data.clips)
+        data.write_environment(folder)
     trainer, datasets = build_trainer(model_args, data_args, args, data)
     outcome = train_and_predict(trainer, datasets, resumed)
     metrics = run_metrics(outcome, trainer.model, data, model_args, args)
     if args.should_save:
+        trainer.track(metrics)
         if not args.evaluate_only:
             if trainer.readout.saves_bundle:
                 trainer.model.config.about = about_bundle(model_args, data.facts, data_args)

@@ -79,7 +79,9 @@ def restore(kept: Path, folder: Path, root: str | None) -> list[Path]:
         (target / "config.yaml").write_text(yaml.safe_dump({**config, "output_dir": str(target)}, sort_keys=False))
         for split in {row["split"] for row in rows}:
             own = [
-                (one["id"], videos[one["id"]], labels[one["id"]], one["score"]) for one in rows if one["split"] == split
+                (one["id"], videos[one["id"]], labels[one["id"]], one["score"], None)
+                for one in rows
+                if one["split"] == split
             ]
             write_table(target / run_folder.PREDICTIONS[split], run_folder.PREDICTION_COLUMNS, own)
         for name in reversed(FILES):  # metrics.json last: it says that the run is finished

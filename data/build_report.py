@@ -6,7 +6,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from .catalog import DatasetFacts
 from .clip import SPLITS, labels_of
 from .mmsa import Defect, TableRow
+from .overlap import Overlap, overlaps
 
 CHECKED = {"duration": "float64", "defect": "string"}  # what a build adds to the columns of a data set
 
@@ -67,14 +68,6 @@ class Difference:
 
     missing: int
     rows: tuple[Explanation, ...]
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """Videos with clips in two splits, and the number of these clips."""
-
-    videos: tuple[str, ...]
-    clips: int
 
 
 @dataclass(frozen=True)
@@ -140,7 +133,7 @@ class BuildReport:
         counts: by split.
         is_complete: whether every split has its official count; None if there is none.
         differences: by split, where the count is not the official one.
-        overlap: by pair of splits, such as `train-valid`.
+        overlap: what two splits share, by their names, such as `train-valid`.
         statistics: by split; None for one without rows.
         outcomes, defect_counts: numbers of rows by outcome, and of defects by kind.
         defects: all, in the order of the table.
@@ -196,7 +189,7 @@ def make_report(
         counts=counts,
         is_complete=all(count.official == count.built for count in counts.values()) if facts.split_counts else None,
         differences=_differences(counts, built, defects),
-        overlap=_overlap(built),
+        overlap=overlaps([item.row.clip for item in built]),
         statistics={
             split: _statistics([item for item in built if item.row.clip.split == split], facts, with_media)
             for split in SPLITS
@@ -241,19 +234,6 @@ def _gaps(built: Sequence[BuiltRow]) -> dict[str | None, list[str]]:
             if after - before <= 100:  # further apart, the numbers do not count clips
                 gaps[split] += [f"{video_id}_{index}" for index in range(before + 1, after)]
     return gaps
-
-
-def _overlap(built: Sequence[BuiltRow]) -> dict[str, Overlap]:
-    clips: dict[str | None, Counter[str]] = {split: Counter() for split in SPLITS}
-    for item in built:
-        if item.row.clip.video_id is not None:
-            clips[item.row.clip.split][item.row.clip.video_id] += 1
-    overlap = {}
-    for first, second in combinations(SPLITS, 2):
-        videos = sorted(clips[first].keys() & clips[second].keys())
-        number = sum(clips[first][video] + clips[second][video] for video in videos)
-        overlap[f"{first}-{second}"] = Overlap(tuple(videos), number)
-    return overlap
 
 
 def _statistics(part: Sequence[BuiltRow], facts: DatasetFacts, with_media: bool) -> SplitFigures | None:

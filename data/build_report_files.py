@@ -50,11 +50,11 @@ def _markdown(report: BuildReport) -> str:
             "- No row of the table explains this: rows are missing from the table itself."
         ]
         lines.append("")
-    lines += [f"## {documents.capitalize()} in more than one split", ""]
-    overlaps = {pair: overlap for pair, overlap in report.overlap.items() if overlap.videos}
+    lines += [f"## {documents.capitalize()} and transcripts in more than one split", ""]
+    overlaps = {pair: overlap for pair, overlap in report.overlap.items() if not overlap.is_empty}
     for pair, overlap in overlaps.items():
         names = ", ".join(overlap.videos[:20]) + (", ..." if len(overlap.videos) > 20 else "")
-        lines.append(f"- {pair}: {len(overlap.videos):,} {documents} with {overlap.clips:,} clips: {names}")
+        lines.append(f"- {pair}: {overlap.in_words(documents)}{f': {names}' if names else ''}")
     lines += [*([] if overlaps else ["None."]), "", "## Statistics", "", *_figures(report, documents)]
     lines += ["![labels and durations](build_report.png)", "", "## Defects", ""]
     if not report.defects:

@@ -1,9 +1,10 @@
-"""What does each modality add? Every non-empty subset of text, audio and video, at training time and at test time.
+"""What does each modality add? Every non-empty subset of text, audio and video, at training and at test time; and swapped.
 
     omnisent ablate configs/tiny.yaml --seeds 0 1 2 --out runs/ablation
 
 At training time, a model is trained and tested on the subset. At test time, the model that was trained on all three is tested on
-the subset. All subsets use the same clips, those with text, audio and video, so that no clip is empty in any of them.
+the subset. Swapped, that model gets all three, one of them from a clip of another video: it is not missing, but wrong. All subsets
+use the same clips, those with text, audio and video, so that no clip is empty in any of them.
 """
 
 from collections.abc import Sequence
@@ -19,22 +20,27 @@ from matplotlib.figure import Figure
 
 from ..data.catalog import dataset_facts
 from ..data.clip import MODALITIES
-from ..evaluation.statistics import Estimate, PairedTest, bootstrap_estimates, paired_test
+from ..evaluation.statistics import Estimate, PairedTest, Verdict, bootstrap_estimates, paired_tests, verdict
 from ..training import run_folder
 from ..training.arguments import parse_arguments
 from .baselines import BASELINES
 from .comparison import check_comparable
 from .runs import PlannedRun, run_all
-from .tables import markdown_table, seeds_in_words, shared_settings
+from .tables import markdown_table, p_text, seeds_in_words, shared_settings
 
-TIMES = ("train", "test")
+TIMES = {  # name of the mode -> what it means
+    "train": "left out of training and testing",
+    "test": "left out at test time only",
+    "swapped": "taken from a clip of another video at test time",
+}
+MAY_DIFFER = ("modalities", "context_clips", "swapped", "evaluate_only", "seed")  # in which its runs differ
 SUBSETS = tuple(subset for size in (3, 2, 1) for subset in combinations(MODALITIES, size))
-COLOURS = {"train": "#0072B2", "test": "#E69F00"}
+COLOURS = {"train": "#0072B2", "test": "#E69F00", "swapped": "#009E73"}
 
 
 @dataclass(frozen=True)
 class SubsetResult:
-    """The metrics of one subset of the modalities; `time` is `train` or `test`."""
+    """The metrics of one subset of the modalities; `time` is `train` or `test`, or `swapped` with the one that is swapped."""
 
     time: str
     modalities: list[str]
@@ -43,15 +49,25 @@ class SubsetResult:
 
 @dataclass(frozen=True)
 class Drop:
-    """The paired test of the errors without a modality against those with all; above 0, the error increases without it."""
+    """The paired test of the errors without a modality against those with all; above 0, the error increases without it.
+
+    `p_holm` is its `p` adjusted for all drops of the ablation.
+    """
 
     time: str
     modality: str
     paired: PairedTest
+    p_holm: float | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """`second` if the error is larger without the modality, `first` if it is smaller, by the adjusted p."""
+        return verdict(self.paired.difference, self.p_holm)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {"time": self.time, "modality": self.modality, **self.paired.to_dict()}
+        own = {"p_holm": self.p_holm, "verdict": self.verdict}
+        return {"time": self.time, "modality": self.modality, **self.paired.to_dict(), **own}
 
 
 @dataclass(frozen=True)
@@ -101,7 +117,7 @@ def ablate(argv: Sequence[str], seeds: Sequence[int], out: str | Path) -> Ablati
     Args:
         argv: arguments of train.py: a config file and fields that override it; either readout.
         seeds: of the trained models.
-        out: folder of the ablation; each run is in `<train or test>/<subset>/seed-<seed>`.
+        out: folder of the ablation; each run is in `<train, test or swapped>/<subset>/seed-<seed>`.
 
     Raises:
         ValueError: for settings that an ablation does not support, or runs in the folder with other settings, naming the field.
@@ -117,7 +133,7 @@ def ablate(argv: Sequence[str], seeds: Sequence[int], out: str | Path) -> Ablati
         )
     runs = planned_runs(argv, seeds, out)
     run_all(runs)
-    check_comparable([run.folder for run in runs], ("modalities", "context_clips", "evaluate_only", "seed"))
+    check_comparable([run.folder for run in runs], MAY_DIFFER)
     ablation = summarise(out, seeds, dataset_facts(data_args.dataset).convention)
     run_folder.write_json(out / "ablation.json", ablation.to_dict())
     (out / "ablation.md").write_text(markdown(ablation), encoding="utf-8")
@@ -128,18 +144,37 @@ def ablate(argv: Sequence[str], seeds: Sequence[int], out: str | Path) -> Ablati
 def planned_runs(argv: Sequence[str], seeds: Sequence[int], out: Path) -> list[PlannedRun]:
     """Every run of an ablation; the model of all modalities is trained first."""
     runs = []
-    for time in TIMES:
-        for subset in SUBSETS if time == "train" else SUBSETS[1:]:
-            for seed in seeds:
-                settings = (*argv, "--complete_clips", "true", "--modalities", *subset, "--seed", str(seed))
-                if time == "test":
-                    whole = _folder(out, "train", SUBSETS[0], seed) / "model"
-                    settings += ("--evaluate_only", "true", "--adapter", str(whole))
-                if "text" not in subset:  # preceding transcripts are text too
-                    settings += ("--context_clips", "0")
-                name = f"{'trained and tested' if time == 'train' else 'tested'} on {_name(subset)}, seed {seed}"
-                runs.append(PlannedRun(name, _folder(out, time, subset, seed), settings))
+    for time, subset in _planned():
+        used = SUBSETS[0] if time == "swapped" else subset
+        for seed in seeds:
+            settings = (*argv, "--complete_clips", "true", "--modalities", *used, "--seed", str(seed))
+            if time != "train":
+                whole = _folder(out, "train", SUBSETS[0], seed) / "model"
+                settings += ("--evaluate_only", "true", "--adapter", str(whole))
+            if time == "swapped":
+                settings += ("--swapped", *subset)
+            if "text" not in used:  # preceding transcripts are text too
+                settings += ("--context_clips", "0")
+            runs.append(
+                PlannedRun(f"{_run_name(time, subset)}, seed {seed}", _folder(out, time, subset, seed), settings)
+            )
     return runs
+
+
+def _planned() -> list[tuple[str, tuple[str, ...]]]:
+    """The mode and modalities of every run; the swapped ones are named by what is swapped."""
+    alone = [(name,) for name in MODALITIES]
+    return [
+        *(("train", subset) for subset in SUBSETS),
+        *(("test", subset) for subset in SUBSETS[1:]),
+        *(("swapped", subset) for subset in alone),
+    ]
+
+
+def _run_name(time: str, subset: Sequence[str]) -> str:
+    if time == "swapped":
+        return f"tested with {_name(subset)} of other clips"
+    return f"{'trained and tested' if time == 'train' else 'tested'} on {_name(subset)}"
 
 
 def summarise(out: Path, seeds: Sequence[int], convention: str) -> Ablation:
@@ -147,18 +182,18 @@ def summarise(out: Path, seeds: Sequence[int], convention: str) -> Ablation:
     whole = _folder(out, "train", SUBSETS[0], seeds[0])
     predictions = run_folder.read_predictions(whole)
     labels, videos = predictions["label"].to_numpy(), run_folder.videos_of(predictions)
-    scores = {(time, subset): _scores(out, time, subset, seeds) for time in TIMES for subset in SUBSETS}
+    shown = [*_planned(), ("test", SUBSETS[0])]
+    scores = {(time, subset): _scores(out, time, subset, seeds) for time, subset in sorted(shown, key=_place)}
     first = run_folder.read_metrics(whole)
     subsets = [
         SubsetResult(time, list(subset), bootstrap_estimates(values, labels, convention, groups=videos))
         for (time, subset), values in scores.items()
     ]
     errors = {key: np.abs(values - labels) for key, values in scores.items()}
-    compared = [(time, left_out) for time in TIMES for left_out in MODALITIES]
-    drops = [
-        Drop(time, left_out, paired_test(errors[time, _without(left_out)], errors[time, SUBSETS[0]], groups=videos))
-        for time, left_out in compared
-    ]
+    compared = [(time, name) for time in TIMES for name in MODALITIES]
+    worse = [errors[time, (name,) if time == "swapped" else _without(name)] for time, name in compared]
+    tests = [(test.reversed(), p) for test, p in paired_tests(errors["train", SUBSETS[0]], worse, groups=videos)]
+    drops = [Drop(time, name, test, p) for (time, name), (test, p) in zip(compared, tests, strict=True)]
     return Ablation(
         **{key: first[key] for key in ("dataset", "split", "readout", "decoding", "n", "denoise", "bad_clips")},
         seeds=list(seeds),
@@ -170,6 +205,12 @@ def summarise(out: Path, seeds: Sequence[int], convention: str) -> Ablation:
         environment=run_folder.read_environment(whole),
         videos=None if videos is None else len(set(videos)),
     )
+
+
+def _place(shown: tuple[str, tuple[str, ...]]) -> tuple[int, int]:
+    """Where a mode and subset stand in tables."""
+    time, subset = shown
+    return list(TIMES).index(time), SUBSETS.index(subset)
 
 
 def _without(left_out: str) -> tuple[str, ...]:
@@ -191,13 +232,28 @@ def _name(subset: Sequence[str]) -> str:
 
 
 def conclusion(ablation: Ablation) -> str:
-    """The increase of the MAE without each modality, the largest first, in two sentences."""
+    """The change of the MAE without each modality, the largest first, a sentence for each mode, and which changes are decided."""
     parts = []
-    for time, when in (("train", "left out of training and testing"), ("test", "left out at test time only")):
+    for time, when in TIMES.items():
         drops = sorted((d for d in ablation.drops if d.time == time), key=lambda drop: -drop.paired.difference)
         rises = ", ".join(f"{drop.modality} {drop.paired.text} ({drop.paired.interval})" for drop in drops)
         parts.append(f"Change in MAE when a modality is {when}: {rises}.")
     return " ".join(parts)
+
+
+def drop_table(ablation: Ablation) -> pd.DataFrame:
+    """A row for each modality in each mode: the change in MAE, and whether it is decided."""
+    words = {"first": "lower", "second": "higher", "undecided": "undecided"}
+    rows = {
+        f"{drop.modality}, {TIMES[drop.time]}": {
+            "change in MAE": drop.paired.text,
+            "95 % interval": drop.paired.interval,
+            "p (Holm)": "" if drop.p_holm is None else p_text(drop.p_holm),
+            "MAE": words[drop.verdict],
+        }
+        for drop in ablation.drops
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def markdown(ablation: Ablation) -> str:
@@ -206,8 +262,7 @@ def markdown(ablation: Ablation) -> str:
     for time in TIMES:
         for subset in (subset for subset in ablation.subsets if subset.time == time):
             mae = subset.metrics["mae"]
-            when = "training and testing" if time == "train" else "testing only"
-            rows[f"{_name(subset.modalities)}, {when}"] = {
+            rows[_row_name(subset)] = {
                 "MAE": mae.text,
                 "95 % interval": mae.interval,
                 "Corr": subset.metrics["corr"].text,
@@ -222,8 +277,16 @@ def markdown(ablation: Ablation) -> str:
         f"{' and new trainings' if len(ablation.seeds) > 1 else ''}.",
         conclusion(ablation),
         markdown_table(pd.DataFrame.from_dict(rows, orient="index")),
+        f"Paired tests of the change in MAE; p is adjusted for {len(ablation.drops)} tests:",
+        markdown_table(drop_table(ablation)),
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _row_name(subset: SubsetResult) -> str:
+    if subset.time == "swapped":
+        return f"{_name(MODALITIES)}, {_name(subset.modalities)} of another clip at test time"
+    return f"{_name(subset.modalities)}, {'training and testing' if subset.time == 'train' else 'testing only'}"
 
 
 def plot(ablation: Ablation, path: Path) -> None:
@@ -234,15 +297,18 @@ def plot(ablation: Ablation, path: Path) -> None:
     for time, shift in (("train", 0.2), ("test", -0.2)):
         maes = [subset.metrics["mae"] for subset in ablation.subsets if subset.time == time][::-1]
         label = "trained and tested on it" if time == "train" else "trained on all, tested on it"
-        _bars(left, [mae.mean_low_high() for mae in maes], shift, time, label)
+        _bars(left, [mae.mean_low_high() for mae in maes], shift, 0.36, time, label)
+    for time, shift in (("train", 0.27), ("test", 0.0), ("swapped", -0.27)):
         drops = [drop.paired for drop in ablation.drops if drop.time == time][::-1]
-        _bars(right, [(drop.difference, drop.low, drop.high) for drop in drops], shift, time, None)
+        name = "from a clip of another video" if time == "swapped" else None
+        _bars(right, [(drop.difference, drop.low, drop.high) for drop in drops], shift, 0.25, time, name)
     left.axvline(ablation.constant_mae, color="0.4", linestyle="--", linewidth=1, label=BASELINES["constant"].label)
     left.set_yticks(range(len(names)), names, fontsize=9)
     left.set_xlabel("MAE, lower is better")
     left.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3, frameon=False)
     right.set_yticks(range(len(MODALITIES)), [f"without {name}" for name in MODALITIES[::-1]], fontsize=9)
     right.set_xlabel("increase in MAE")
+    right.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.14), frameon=False)
     right.axvline(0, color="black", linewidth=0.8)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
@@ -254,10 +320,12 @@ def plot(ablation: Ablation, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _bars(axes: Axes, figures: list[tuple[float, float, float]], shift: float, time: str, label: str | None) -> None:
+def _bars(
+    axes: Axes, figures: list[tuple[float, float, float]], shift: float, height: float, time: str, label: str | None
+) -> None:
     """Horizontal bars of (value, low, high), one per row."""
     rows = [row + shift for row in range(len(figures))]
     values = [value for value, _, _ in figures]
     reach = [[value - low for value, low, _ in figures], [high - value for value, _, high in figures]]
-    axes.barh(rows, values, height=0.36, color=COLOURS[time], label=label)
+    axes.barh(rows, values, height=height, color=COLOURS[time], label=label)
     axes.errorbar(values, rows, xerr=np.maximum(reach, 0), fmt="none", color="black", capsize=3, linewidth=1)

@@ -16,7 +16,8 @@ without training is also run zero-shot. A file is YAML:
         readout: generative
         evaluate_only: true
 
-Every other field is that of the config. The first arm is the one that all others are tested against.
+Every other field is that of the config. The first arm is the one that all others are tested against. `dataset` may name another
+build of the same clips, such as one whose audio is denoised.
 """
 
 import re
@@ -33,7 +34,7 @@ from ..training.field_names import shipped_arms
 from .baselines import BASELINES
 
 SAME_FOR_ALL = (  # fields of the comparison, its data and its folders
-    *("dataset", "root", "genres", "modalities", "complete_clips", "on_bad_clip"),
+    *("root", "genres", "modalities", "swapped", "group_split", "complete_clips", "on_bad_clip"),
     *("seed", "data_seed", "adapter", "evaluate", "output_dir", "resume_from_checkpoint"),
 )
 

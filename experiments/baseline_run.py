@@ -51,13 +51,13 @@ def run_baseline(
         raise ImportError(f"baseline {name}: {baseline.lacks}")
     data = prepare_data(model_args, data_args, args)
     run_folder.write_config(folder, model_args, data_args, args)
-    run_folder.write_environment(folder, data.clips)
+    data.write_environment(folder)
     readout = DiscriminativeReadout(data.facts.score_range)
     found = {}
     for split in ("valid", "test"):
         clips = data.splits[split]
         predictions = Predictions(baseline.score({**data.splits, "test": clips}))
-        run_folder.write_predictions(folder, clips, readout.scores(predictions), split=split)
+        run_folder.write_predictions(folder, clips, readout.scores(predictions), predictions.raw, split=split)
         found[split] = readout.metrics(predictions, labels_of(clips), data.facts.convention)
     metrics = {
         "dataset": data.facts.name,
@@ -66,7 +66,7 @@ def run_baseline(
         "modalities": list(baseline.modalities),
         "n": len(data.splits["test"]),
         **found["test"],
-        "bad_clips": len(data.bad),
+        **data.bad_counts,
         "denoise": data.denoise,
         **run_folder.as_valid(found["valid"]),
     }

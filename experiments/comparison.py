@@ -17,7 +17,8 @@ import numpy as np
 from ..data.catalog import DatasetFacts, dataset_facts
 from ..data.tables import read_columns, write_table
 from ..evaluation.comparison_result import PER_SEED, ArmResult, ArmTest, Comparison, Cost, Tuning
-from ..evaluation.statistics import bootstrap_estimates, paired_tests
+from ..evaluation.metric_tests import metric_tests
+from ..evaluation.statistics import Resampled, estimates, paired_tests, resampled
 from ..training import run_folder
 from ..training.arguments import parse_arguments
 from .arms import OUTSIDE, Arm, baseline_folder, default_arms
@@ -71,6 +72,7 @@ def compare(
     if settings is not None:
         arms, tuning = tuned_arms(arms, settings, argv), tuning_of(arms, settings)
     _check_names(predictions or {}, arms)
+    _check_datasets(arms, facts)
     runs = planned_runs(argv, arms, seeds, out)
     _check_adapters(runs)
     run_all([*runs, *cost_runs(argv, arms, seeds, out)])
@@ -135,7 +137,7 @@ def check_comparable(folders: Sequence[Path], may_differ: Collection[str]) -> No
         ValueError: naming the field and the two folders.
     """
     first = folders[0]
-    config, clips = run_folder.read_config(first), _clips(first)
+    config, clips = run_folder.read_config(first), _ids_and_labels(first)
     for folder in folders[1:]:
         other = run_folder.read_config(folder)
         field = differing_field(config, other, may_differ)
@@ -144,10 +146,15 @@ def check_comparable(folders: Sequence[Path], may_differ: Collection[str]) -> No
                 f"{folder} and {first} cannot be compared: {field} is {other.get(field)!r} in one and"
                 f" {config.get(field)!r} in the other; give a new --out to run all with the same settings"
             )
-        if _clips(folder) != clips:
+        part = run_folder.other_clips(first, folder)
+        if part == "media" and "dataset" in may_differ:  # an arm has another build of the same clips
+            part = None
+        if part is None and _ids_and_labels(folder) != clips:
+            part = "ids and labels in predictions.csv"
+        if part:
             raise ValueError(
-                f"{folder} and {first} cannot be compared: their clips differ (clips_sha256 in environment.json,"
-                " or ids and labels in predictions.csv); give a new --out to run all on the same clips"
+                f"{folder} and {first} cannot be compared: the {part} of their clips differ; give a new --out to run all on the"
+                " same clips"
             )
 
 
@@ -164,6 +171,16 @@ def _check_names(predictions: Mapping[str, str | Path], arms: Sequence[Arm]) -> 
             raise ValueError(f"predictions: {name} is the name of another row; choose another")
         if not Path(file).is_file():
             raise FileNotFoundError(f"predictions: {file}: no such file")
+
+
+def _check_datasets(arms: Sequence[Arm], facts: DatasetFacts) -> None:
+    """Check that an arm with a data set of its own has another build of the same one."""
+    for arm in arms:
+        own = arm.fields.get("dataset")
+        if own is not None and (name := dataset_facts(own).name) != facts.name:
+            raise ValueError(
+                f"arm {arm.name}: dataset {own} is {name}, not {facts.name}; expected another build of the same clips"
+            )
 
 
 def _check_adapters(runs: Sequence[PlannedRun]) -> None:
@@ -205,7 +222,7 @@ def import_predictions(out: Path, name: str, file: Path, *, of: Path) -> None:
         raise ValueError(f"{file}: {what}; expected one row with id and score for each of the {len(test)} test clips")
     folder = out / OUTSIDE / name
     folder.mkdir(parents=True, exist_ok=True)
-    scores = [(row.id, row.video_id, row.label, found[row.id]) for row in test.itertuples()]
+    scores = [(row.id, row.video_id, row.label, found[row.id], None) for row in test.itertuples()]
     write_table(folder / run_folder.PREDICTIONS["test"], run_folder.PREDICTION_COLUMNS, scores)
 
 
@@ -223,12 +240,12 @@ def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts, *, arms: Seq
     scores = {name: np.stack([table["score"].to_numpy() for table in tables]) for name, tables in predictions.items()}
     videos = next((found for tables in predictions.values() if (found := run_folder.videos_of(tables[0]))), None)
     constant = float(np.mean(np.abs(scores["constant"] - labels)))
+    drawn = {name: resampled(values, labels, facts.convention, groups=videos) for name, values in scores.items()}
     results = {}
     for name, runs in folders.items():
         nothing: dict[str, Any] = dict.fromkeys(run_folder.KEYS)
         metrics = [nothing] if name in outside else [run_folder.read_metrics(folder) for folder in runs]
-        estimates = bootstrap_estimates(scores[name], labels, facts.convention, groups=videos)
-        measured = metrics[0]
+        measured, estimated = metrics[0], estimates(drawn[name])
         per_seed: dict[str, Any] = {key: [run.get(key) for run in metrics] for key in PER_SEED}
         results[name] = ArmResult(
             label=arm_labels[name],
@@ -236,8 +253,8 @@ def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts, *, arms: Seq
             decoding=measured["decoding"],
             is_baseline=name in baselines or name in outside,
             seeds=[run["seed"] for run in metrics],
-            metrics=estimates,
-            mae_over_constant=estimates["mae"].mean_low_high()[0] / constant,
+            metrics=estimated,
+            mae_over_constant=estimated["mae"].mean_low_high()[0] / constant,
             trainable_parameters=measured["trainable_parameters"],
             trainable_percent=measured["trainable_percent"],
             head_parameters=measured["head_parameters"],
@@ -248,10 +265,12 @@ def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts, *, arms: Seq
     every_run = [folder for name, runs in folders.items() if name not in outside for folder in runs]
     return Comparison(
         **{key: measured[key] for key in ("dataset", "split", "modalities", "n", "denoise", "bad_clips")},
+        without_video=measured.get("without_video"),  # not in runs from before
+        without_audio=measured.get("without_audio"),
         seeds=list(seeds),
         convention=facts.convention,
         arms=results,
-        tests=_tests(scores, labels, videos),
+        tests=_tests(scores, labels, videos, drawn),
         costs={arm.name: cost for arm in arms if (cost := _cost(out, arm, seeds))},
         settings=shared_settings(first),
         environment=environment,
@@ -276,12 +295,18 @@ def _is_finished(folder: Path) -> bool:
     return (folder / "metrics.json").is_file()
 
 
-def _tests(scores: dict[str, np.ndarray], labels: np.ndarray, videos: Sequence[str] | None) -> list[ArmTest]:
-    """The first arm against every other one, with p values adjusted for several tests."""
+def _tests(
+    scores: dict[str, np.ndarray], labels: np.ndarray, videos: Sequence[str] | None, drawn: dict[str, Resampled]
+) -> list[ArmTest]:
+    """The first arm against every other one, by MAE and by every other metric, with p values adjusted for several tests."""
     errors = {name: np.abs(values - labels) for name, values in scores.items()}
     first, *others = errors
     tests = paired_tests(errors[first], [errors[name] for name in others], groups=videos)
-    return [ArmTest(first, name, test, p) for name, (test, p) in zip(others, tests, strict=True)]
+    by_metric = metric_tests(drawn[first], {name: drawn[name] for name in others})
+    return [
+        ArmTest(first, name, test, p, {key: other for key, other in by_metric[name].items() if key != "mae"})
+        for name, (test, p) in zip(others, tests, strict=True)
+    ]
 
 
 def _cost(out: Path, arm: Arm, seeds: Sequence[int]) -> Cost | None:
@@ -301,7 +326,6 @@ def _cost_folder(out: Path, arm: Arm, seeds: Sequence[int]) -> Path:
     return out / "costs" / arm.name if arm.trains else _folder(out, arm.name, seeds[0])
 
 
-def _clips(folder: Path) -> tuple:
+def _ids_and_labels(folder: Path) -> tuple:
     table = run_folder.read_predictions(folder)
-    fingerprint = run_folder.read_environment(folder)["clips_sha256"]
-    return fingerprint, tuple(table["id"]), tuple(table["label"])
+    return tuple(table["id"]), tuple(table["label"])

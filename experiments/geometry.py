@@ -143,7 +143,7 @@ def geometry(run: str | Path | None, out: str | Path, *, untrained: Sequence[str
     labels, videos = labels_of(clips), [clip.video_id or clip.id for clip in clips]
     if run is None:
         run_folder.write_config(out, model_args, data_args, args)
-        run_folder.write_environment(out, data.clips)
+        data.write_environment(out)
     source = out if run is None else Path(run)
     low, high = data.facts.score_range
     model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=(low, high), device=args.device)

@@ -130,7 +130,7 @@ def probe(argv: Sequence[str], out: str | Path, run: str | Path | None = None) -
     leave_cores_to_workers(args)
     data = prepare_data(model_args, data_args, args)
     run_folder.write_config(out, model_args, data_args, args)
-    run_folder.write_environment(out, data.clips)
+    data.write_environment(out)
     if run is not None:
         _check_same_clips(Path(run), out)
     # The model has a new adapter, whose output is exactly zero.
@@ -224,10 +224,9 @@ def _check_same_data(run: Path, config: dict) -> None:
 
 
 def _check_same_clips(run: Path, out: Path) -> None:
-    if run_folder.read_environment(run)["clips_sha256"] != run_folder.read_environment(out)["clips_sha256"]:
-        raise ValueError(
-            f"{run} used other clips than the probe (clips_sha256 in environment.json); the data set has changed since"
-        )
+    part = run_folder.other_clips(run, out)
+    if part:
+        raise ValueError(f"{run}: the {part} of its clips are not those of the probe; the data set has changed since")
 
 
 def _trained_run(run: Path) -> TrainedRun:

@@ -92,7 +92,7 @@ def probe_readouts(
     data = prepare_data(model_args, data_args, args)
     data.processor.pool_over = "clip"  # marks the clip's own tokens; all are read too
     run_folder.write_config(out, model_args, data_args, args)
-    run_folder.write_environment(out, data.clips)
+    data.write_environment(out)
     states_of: StatesOf
     if encoder:
         states_of = partial(encoder_states, encoder, data_args.text_case, args)

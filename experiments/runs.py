@@ -54,6 +54,11 @@ class PlannedRun:
     may_differ: tuple[str, ...] = ()
 
     @property
+    def tracked_as(self) -> str:
+        """Its name for the trackers of `report_to`: study, arm and seed, such as `compare/discriminative/seed-0`."""
+        return "/".join(self.folder.absolute().parts[-3:])
+
+    @property
     def finished(self) -> bool:
         """Whether the run is complete: metrics.json is written last."""
         return (self.folder / "metrics.json").is_file()
@@ -118,6 +123,7 @@ def run_in_fresh_process(run: PlannedRun, *, ends_early: Callable[[], bool] | No
     """
     resumes = run_folder.last_checkpoint(run.folder) is not None
     argv = [*run.argv, "--output_dir", str(run.folder), *(("--resume_from_checkpoint", "true") if resumes else ())]
+    argv += ["--run_name", run.tracked_as]
     context = _start_context()
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(argv, sender))

@@ -26,6 +26,7 @@ MAIN_SETTINGS = (
     "lora_dropout",
     "dataset",
     "genres",
+    "group_split",
     "complete_clips",
     *(field.name for field in fields(DataArguments) if field.name in SETTINGS),
     "shots",

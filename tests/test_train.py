@@ -2,15 +2,12 @@
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 import yaml
 from transformers import TrainerCallback
@@ -18,7 +15,6 @@ from transformers import TrainerCallback
 from omnisent import train
 from omnisent.data.build import build_dataset
 from omnisent.data.mmsa import MMSA_ORDER
-from omnisent.data.planted import make_planted_clips
 from omnisent.evaluation.metrics import METRICS
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
@@ -26,7 +22,14 @@ from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.train import main, run
 from omnisent.training.arguments import ModelArguments, parse_arguments
 from omnisent.training.backbone import build_model
-from omnisent.training.run_folder import KEYS_AFTER, KEYS_BEFORE, last_checkpoint
+from omnisent.training.run_folder import (
+    KEYS_AFTER,
+    KEYS_BEFORE,
+    UNCLIPPED,
+    last_checkpoint,
+    read_environment,
+    write_json,
+)
 from runs import calibration_of, launch, losses_of, scores_of, trainer_callback, weights_of
 
 ROOT = Path(train.__file__).parent
@@ -37,13 +40,14 @@ def test_a_run_leaves_a_complete_folder(settings, tmp_path, planted_clips, capsy
     folder = tmp_path / "run"
     metrics = json.loads((folder / "metrics.json").read_text())
     measured = [key for key, metric in METRICS.items() if "mosi" in metric.formulas]
-    of_valid = [f"valid_{key}" for key in (*measured, "out_of_range_rate")]
+    of_valid = [f"valid_{key}" for key in (*measured, *UNCLIPPED, "out_of_range_rate")]
     assert list(metrics) == [*KEYS_BEFORE, *measured, *KEYS_AFTER, *of_valid]
     test = [clip for clip in planted_clips if clip.split == "test"]
     assert (metrics["n"], metrics["split"], metrics["readout"]) == (len(test), "test", "discriminative")
     with (folder / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["id"], float(row["label"])) for row in rows] == [(clip.id, clip.label) for clip in test]
+    assert [float(row["score"]) for row in rows] == [min(max(float(row["raw"]), -3.0), 3.0) for row in rows]
     errors = [abs(float(row["score"]) - float(row["label"])) for row in rows]
     assert metrics["mae"] == pytest.approx(sum(errors) / len(errors), abs=1e-6)
     assert metrics["decoding"] is None
@@ -233,6 +237,12 @@ def test_resuming_half_way_gives_bit_equal_weights(settings, tmp_path, quantizat
     model_args, data_args, args = parse_arguments([config])
     with pytest.raises(KeyboardInterrupt):
         _run_until(2, model_args, data_args, args)
+    environment = read_environment(halves)
+    other_media = {**environment["fingerprints"], "media": "0"}
+    write_json(halves / "environment.json", {**environment, "fingerprints": other_media})
+    with pytest.raises(ValueError, match="halves: the media of the clips changed since this run began"):
+        run(*parse_arguments([config, "--resume_from_checkpoint", "true"]))
+    write_json(halves / "environment.json", environment)
     run(*parse_arguments([config, "--resume_from_checkpoint", "true"]))
     expected, found = weights_of(whole / "model"), weights_of(halves / "model")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
@@ -306,60 +316,6 @@ def test_mixed_precision_affects_training_and_not_scoring(settings, tmp_path, re
     assert scores_of(tmp_path / "again") == scores_of(tmp_path / "run")
 
 
-def test_bad_clips_are_an_error_by_name_or_are_listed_and_left_out(settings, tmp_path, caplog):
-    root = tmp_path / "damaged"
-    clips = make_planted_clips(root, n_train=12, n_valid=6, n_test=6, seed=8)
-    broken = [c for c in clips if c.video and c.split == "train"][1]
-    with open(broken.video, "r+b") as file:
-        file.truncate(os.path.getsize(broken.video) // 3)
-    with pytest.raises(SystemExit, match=rf"^train\.py: clip {broken.id}: .*{os.path.basename(broken.video)}"):
-        main([settings(dataset=str(root))])
-    main([settings(dataset=str(root), on_bad_clip="skip", output_dir=str(tmp_path / "skipped"))])
-    with (tmp_path / "skipped" / "bad_clips.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["id"], row["split"]) for row in rows] == [(broken.id, "train")]
-    assert os.path.basename(broken.video) in rows[0]["reason"]
-    metrics = json.loads((tmp_path / "skipped" / "metrics.json").read_text())
-    assert (metrics["bad_clips"], metrics["interval_coverage"]) == (1, None)
-    assert calibration_of(tmp_path / "skipped" / "model").keys() == {"clips", "half_widths"}
-    assert "6 validation clips are too few for intervals of level 0.9" in caplog.text
-
-
-def test_corrupt_audio_among_the_training_clips_is_refused_or_left_out(settings, tmp_path):
-    generator, rows = np.random.default_rng(0), ["id,audio,label,split"]
-    for number in range(30):
-        sound = (0.2 * generator.standard_normal(8000)).astype(np.float32)
-        if number == 7:
-            sound[4000] = 3e38  # finite, but no sound; its features are not
-        soundfile.write(tmp_path / f"{number}.wav", sound, 16_000, subtype="FLOAT")
-        split = "train" if number < 24 else ("valid", "test")[number % 2]
-        rows.append(f"c{number},{number}.wav,{number % 7 - 3},{split}")
-    table = tmp_path / "clips.csv"
-    table.write_text("\n".join(rows))
-    config = settings(
-        dataset=str(table), num_train_epochs=1, max_steps=-1, eval_strategy="epoch", save_strategy="epoch"
-    )
-    with pytest.raises(SystemExit, match=r"^train\.py: clip c7: .*7\.wav: "):
-        main([config])
-    main([config, "--on_bad_clip", "skip", "--output_dir", str(tmp_path / "skipped")])
-    with (tmp_path / "skipped" / "bad_clips.csv").open(newline="") as file:
-        assert [(row["id"], row["split"]) for row in csv.DictReader(file)] == [("c7", "train")]
-    assert all(bool(weight.isfinite().all()) for weight in weights_of(tmp_path / "skipped" / "model").values())
-
-
-def test_a_bad_clip_is_one_clear_line_from_a_worker_too(settings, tmp_path):
-    root = tmp_path / "damaged"
-    clips = make_planted_clips(root, n_train=12, n_valid=6, n_test=6, seed=8)
-    for clip in clips:
-        if clip.video and clip.split == "train":
-            with open(clip.video, "r+b") as file:
-                file.truncate(os.path.getsize(clip.video) // 3)
-    with pytest.raises(SystemExit) as stopped:
-        main([settings(dataset=str(root), dataloader_num_workers=1)])
-    assert "\n" not in str(stopped.value)
-    assert "clip planted-" in str(stopped.value)
-
-
 def test_a_built_data_set_brings_its_score_range_convention_and_denoising(settings, tmp_path):
     rows = [
         f"v{i},000{i},word {i},{(i % 5 - 2) / 2},,,,,{s}" for i, s in enumerate(["train"] * 4 + ["valid", "test"] * 2)
@@ -375,22 +331,6 @@ def test_a_built_data_set_brings_its_score_range_convention_and_denoising(settin
     assert "acc_2_has0" not in metrics
     config = OmniForSentimentRegression.from_pretrained(tmp_path / "run" / "model").config
     assert (config.score_min, config.score_max) == (-1.0, 1.0)
-
-
-def test_a_named_data_set_is_trained_on_from_its_root_and_lists_missing_clips(settings, tmp_path, whole_clips):
-    root, rows = tmp_path / "mosi", []
-    for number, clip in enumerate(whole_clips[:12]):
-        split = ("train", "train", "valid", "test")[number % 4]
-        (root / "Raw" / f"v{number}").mkdir(parents=True)
-        if number:
-            shutil.copy(clip.video, root / "Raw" / f"v{number}" / "7.mp4")
-        rows.append(f"v{number},7,{clip.text.replace(',', '')},{clip.label},,,,,{split}")
-    (root / "label.csv").write_text("\n".join([",".join(MMSA_ORDER), *rows]))
-    named = {"dataset": "cmu_mosi", "root": str(root), "max_steps": 2}
-    with pytest.raises(SystemExit, match=r"1 of 12 media files do not exist: .*v0.7\.mp4 \(clip v0_7\)"):
-        main([settings(**named)])
-    main([settings(**named, on_bad_clip="skip")])
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["bad_clips"] == 1
 
 
 def test_labels_outside_the_range_are_refused_by_clip(settings, tmp_path):

@@ -137,6 +137,14 @@ class DataArguments:
         default_factory=lambda: list(MODALITIES),
         metadata={"help": "modalities that are used: any of text, audio, video"},
     )
+    swapped: list[str] = field(
+        default_factory=list,
+        metadata={"help": "test with these modalities taken from a clip of another video; needs evaluate_only"},
+    )
+    group_split: bool = _field(
+        False,
+        "split the clips anew, by video, so that no video is in two splits; results are not those of the official split",
+    )
     complete_clips: bool = _field(False, "use only clips that have text, audio and video")
     on_bad_clip: str = _one_of(
         ("error", "skip"), "error", "a clip that cannot be read stops the run (error), or is left out and listed (skip)"

@@ -3,6 +3,7 @@
 from transformers import set_seed
 
 from ..data.clip import SPLITS
+from ..data.swap import swapped_clips
 from .argument_checks import as_setting_error
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .backbone import build_model, build_readout
@@ -24,7 +25,11 @@ def build_trainer(
     processor = data.processor
     readout = build_readout(model_args, processor.tokenizer, data.facts.score_range)
     cache = open_cache(data_args.feature_cache, model_args, processor) if data_args.feature_cache else None
-    datasets = {name: ClipDataset(data.splits[name], processor, readout, cache) for name in SPLITS}
+    splits = dict(data.splits)
+    if data_args.swapped:
+        for name in {"valid", args.evaluate}:
+            splits[name] = swapped_clips(splits[name], data_args.swapped, seed=args.seed)
+    datasets = {name: ClipDataset(splits[name], processor, readout, cache) for name in SPLITS}
     if cache is not None:
         used = {"valid", args.evaluate} if args.evaluate_only else {"train", "valid", args.evaluate}
         fill_cache(

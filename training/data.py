@@ -3,20 +3,24 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from ..data.built import build_record
-from ..data.catalog import DatasetFacts, dataset_facts
+from ..data.catalog import DATASETS, DatasetFacts, dataset_facts
 from ..data.clip import SPLITS, Clip, labels_of
 from ..data.load import load_clips
+from ..data.overlap import overlap_lines, overlaps, split_by_video
 from ..processing_omnisent import SETTINGS, OmniSentProcessor, rating_instruction
 from ..readouts.answers import AnswerGrid
 from ..readouts.catalog import READOUTS
 from . import run_folder
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .backbone import base_of, check_towers
-from .bad_clips import find_bad_clips, is_complete
+from .bad_clips import BadClip, find_bad_clips, is_complete, what_is_kept
+
+SPLIT_SEED = 0  # of a split by video: the same for every run, so that runs can be compared
 
 logger = logging.getLogger("omnisent.data")
 
@@ -30,14 +34,16 @@ class PreparedData:
         denoise: how the audio was denoised when the data set was built.
         processor: with the run's prompt, modalities and frame budget.
         splits: usable clips of train, valid and test.
-        bad: id, split and reason of each clip that was left out because it cannot be used.
+        bad: the clips that cannot be used as they are.
+        with_media: whether media files are read.
     """
 
     facts: DatasetFacts
     denoise: str
     processor: OmniSentProcessor
     splits: dict[str, list[Clip]]
-    bad: list[tuple[str, str, str]]
+    bad: list[BadClip]
+    with_media: bool
 
     @property
     def labels(self) -> np.ndarray:
@@ -51,9 +57,23 @@ class PreparedData:
         return {**spread, "score_range": self.facts.score_range}
 
     @property
+    def bad_counts(self) -> dict[str, int]:
+        """How many clips were left out, and how many test clips are used without their video or their audio."""
+        kept = [clip.kept for clip in self.bad if clip.kept]
+        return {
+            "bad_clips": len(self.bad) - len(kept),
+            "without_video": len(kept),
+            "without_audio": sum("audio" not in parts for parts in kept),
+        }
+
+    @property
     def clips(self) -> list[Clip]:
         """The clips of all splits, in the order train, valid, test."""
         return [clip for name in SPLITS for clip in self.splits[name]]
+
+    def write_environment(self, folder: Path) -> None:
+        """Write environment.json of a run on these clips."""
+        run_folder.write_environment(folder, self.clips, with_media=self.with_media, documents=self.facts.documents)
 
 
 def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrainingArguments) -> PreparedData:
@@ -74,11 +94,16 @@ def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: Omn
             missing_ok=data_args.on_bad_clip == "skip",
         )
         check_labels(clips, facts.score_range)
+        if data_args.group_split:
+            clips = split_by_video(clips, seed=SPLIT_SEED)
+        for line in overlap_lines(overlaps(clips), facts.documents):
+            logger.warning("%s; the test is not on new material. group_split makes a split by video", line)
         processor = build_processor(model_args, data_args, facts.score_range)
         if data_args.shots:
             grid = AnswerGrid(*facts.score_range, model_args.answer_step)
             processor.examples = few_shot_examples(clips, data_args.shots, grid)
-        clips, bad = drop_bad_clips(clips, processor, data_args, args)
+        published = facts.name in DATASETS and not facts.synthetic
+        clips, bad = drop_bad_clips(clips, processor, data_args, args, keeps_tests=published)
     if data_args.complete_clips:
         complete = [clip for clip in clips if is_complete(clip)]
         logger.info("%d of %d clips have text, audio and video", len(complete), len(clips))
@@ -89,7 +114,7 @@ def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: Omn
             raise ValueError(
                 f"{data_args.dataset}: no usable clip in the {name} split; training needs all of {', '.join(SPLITS)}"
             )
-    return PreparedData(facts, record.denoise if record else "none", processor, splits, bad)
+    return PreparedData(facts, record.denoise if record else "none", processor, splits, bad, uses_media(data_args))
 
 
 def uses_media(data_args: DataArguments) -> bool:
@@ -142,17 +167,30 @@ def check_labels(clips: Sequence[Clip], score_range: tuple[float, float]) -> Non
 
 
 def drop_bad_clips(
-    clips: list[Clip], processor: OmniSentProcessor, data_args: DataArguments, args: OmniSentTrainingArguments
-) -> tuple[list[Clip], list[tuple[str, str, str]]]:
-    """With `on_bad_clip: skip`, the usable clips, and the reasons of the others; the main process checks for all."""
+    clips: list[Clip],
+    processor: OmniSentProcessor,
+    data_args: DataArguments,
+    args: OmniSentTrainingArguments,
+    *,
+    keeps_tests: bool,
+) -> tuple[list[Clip], list[BadClip]]:
+    """With `on_bad_clip: skip`, the usable clips, and those that cannot be used as they are; the main process checks for all.
+
+    With `keeps_tests`, test clips keep what can be read of them.
+    """
     folder = args.folder
     clips = [clip for clip in clips if clip.split in SPLITS]
     if data_args.on_bad_clip == "error":
         return clips, []
     if args.process_index == 0:
-        run_folder.write_bad_clips(folder, find_bad_clips(clips, processor, workers=args.dataloader_num_workers))
+        found = find_bad_clips(clips, processor, workers=args.dataloader_num_workers, keeps_tests=keeps_tests)
+        run_folder.write_bad_clips(folder, found)
     bad = run_folder.read_bad_clips(folder)
+    left_out = sum(not clip.kept for clip in bad)
     if bad:
-        logger.warning("%d clips left out, listed in %s", len(bad), folder / "bad_clips.csv")
-    bad_ids = {clip_id for clip_id, _, _ in bad}
-    return [clip for clip in clips if clip.id not in bad_ids], bad
+        logger.warning(
+            "%d clips left out, %d used in part, listed in %s", left_out, len(bad) - left_out, folder / "bad_clips.csv"
+        )
+    kept = {clip.id: clip.kept for clip in bad}
+    used = [clip for clip in clips if kept.get(clip.id, "all")]
+    return [what_is_kept(clip, kept[clip.id]) if clip.id in kept else clip for clip in used], bad

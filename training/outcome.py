@@ -78,7 +78,7 @@ def run_metrics(
         "seed": args.seed,
         "n": len(labels),
         **outcome.metrics_of(outcome.split, data.facts.convention),
-        "bad_clips": len(data.bad),
+        **data.bad_counts,
         "denoise": data.denoise,
         "interval_coverage": interval_coverage(calibration, scores, labels),
         "seconds_per_clip": outcome.seconds / len(labels),
@@ -148,7 +148,8 @@ def check_saved_bundle(
 def write_results(folder: Path, outcome: Outcome, metrics: dict) -> dict:
     """Write the files of a finished run, metrics.json last; returns its contents."""
     for split, dataset in outcome.datasets.items():
-        run_folder.write_predictions(folder, dataset.clips, outcome.scores_of(split), split=split)
+        raw = outcome.predictions[split].raw
+        run_folder.write_predictions(folder, dataset.clips, outcome.scores_of(split), raw, split=split)
     clips, predictions = outcome.datasets[outcome.split].clips, outcome.predictions[outcome.split]
     run_folder.write_clip_facts(folder, clips)
     if predictions.answers is not None:

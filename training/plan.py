@@ -13,6 +13,7 @@ import torch
 from peft import inject_adapter_in_model
 from torch import nn
 
+from ..data.catalog import dataset_facts
 from ..heads_omnisent import RegressionHead
 from ..readouts.catalog import READOUTS
 from ..thinker_inputs_omnisent import MEL_FRAMES_PER_SECOND, InputLayout, audio_tokens
@@ -29,11 +30,19 @@ from .backbone import base_model_path, lora_config
 
 NF4_BLOCK, NF4_SECOND_BLOCK = 64, 256
 AUDIO_SECONDS, PROMPT_TOKENS = 10, 120
+# Operations a second that training reaches, as a fraction of what a device can do in bfloat16: measured once on a GPU, an H200 with
+# one to four clips a step (docs/PERFORMANCE.md). A CPU core does about 50 billion in float32.
+REACHED = 0.026
+DEVICES = {"H100": 989e12, "RTX 5090": 209e12, "RTX 4090": 165e12}
+CPU_CORE = 50e9
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts are parameters, sizes are bytes; `trainable_percent` is in percent, over Thinker with lm_head plus LoRA."""
+    """Counts are parameters, sizes are bytes; `trainable_percent` is in percent, over Thinker with lm_head plus LoRA.
+
+    `expected_hours` of a training with its evaluations, by device, are rough; `None` if the number of clips is not known.
+    """
 
     base_model: str
     lora_preset: str
@@ -49,6 +58,7 @@ class Plan:
     activation_bytes: int
     expected_peak_bytes: int
     tokens_per_clip: int
+    expected_hours: dict[str, float] | None
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
@@ -90,7 +100,32 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
         activation_bytes=activations,
         expected_peak_bytes=weights + optimizer + activations,
         tokens_per_clip=tokens,
+        expected_hours=_expected_hours(config, data, training, tokens),
     )
+
+
+def _expected_hours(
+    config: ThinkerConfig, data: DataArguments, training: OmniSentTrainingArguments, tokens: int
+) -> dict[str, float] | None:
+    """Hours of training by device: a step costs three forward passes, one of them for what checkpointing computes again."""
+    facts = dataset_facts(data.dataset)
+    if facts.split_counts is None:
+        return None
+    train, valid, test = facts.split_counts
+    steps, batch = training.max_steps, training.per_device_train_batch_size * training.gradient_accumulation_steps
+    trained = steps * batch if steps > 0 else training.num_train_epochs * train
+    scored = (trained / train) * valid + valid + test
+    text, vision = config.text_config, config.vision_config
+    layer = 2 * text.hidden_size**2 * (1 + text.num_key_value_heads / text.num_attention_heads)
+    of_text = text.num_hidden_layers * (layer + 3 * text.hidden_size * text.intermediate_size)
+    of_vision = vision.depth * (4 * vision.hidden_size**2 + 3 * vision.hidden_size * vision.intermediate_size)
+    layout = InputLayout()
+    patches = layout.most_video_tokens(data.max_frames, data.max_pixels) * layout.merge_size**2
+    forward = 2 * (of_text * tokens + (of_vision * patches if "video" in data.modalities else 0))
+    operations = forward * (3 * trained + scored)
+    rates = {name: REACHED * rate for name, rate in DEVICES.items()}
+    rates[f"CPU, {os.cpu_count()} cores"] = CPU_CORE * (os.cpu_count() or 1)
+    return {name: operations / rate / 3600 for name, rate in rates.items()}
 
 
 def read_thinker_config(model: ModelArguments) -> ThinkerConfig:

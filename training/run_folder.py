@@ -9,7 +9,7 @@ import logging
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,26 +18,30 @@ import yaml
 from transformers import TrainerState
 
 from ..data.clip import SPLITS, Clip, human_mae, labels_of
+from ..data.fingerprint import differing_part, fingerprints
+from ..data.overlap import overlap_lines, overlaps
 from ..data.tables import read_columns, write_table
 from ..evaluation.metrics import METRICS, Numbers
 from ..media_omnisent import longest_seconds, read_header
-from ..readouts.base import SIGN_METRICS, Predictions
+from ..readouts.base import SIGN_METRICS, UNCLIPPED_METRICS, Predictions
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
+from .bad_clips import BadClip
 from .environment import code_versions, device_name, process_count
 
 PREDICTIONS = {"valid": "valid_predictions.csv", "test": "predictions.csv"}
 BEST, BEST_RECORD = "best", "validation.json"  # BEST/DECODING: the best adapter by another decoding than the run's own
-PREDICTION_COLUMNS = {"id": str, "video_id": str, "label": float, "score": float}
+PREDICTION_COLUMNS = {"id": str, "video_id": str, "label": float, "score": float, "raw": float}
 CLIP_FACTS = {"id": str, "text": int, "audio": int, "video": int, "seconds": float}
-BAD_CLIP_COLUMNS = {"id": str, "split": str, "reason": str}
+BAD_CLIP_COLUMNS = {"id": str, "split": str, "reason": str, "kept": str}
 KEYS_BEFORE = ("dataset", "split", "readout", "modalities", "seed", "n")  # keys of metrics.json before those of METRICS
+UNCLIPPED = tuple(f"{key}_unclipped" for key in UNCLIPPED_METRICS)
 ANSWER_KEYS = (
     *("unparsable_rate", "mae_parsable", "out_of_range_rate", "zero_rate", "mae_last_number", "legal_mass"),
     *(f"{key}_written_sign" for key in SIGN_METRICS),
 )
 KEYS_AFTER = (
-    *("decoding", *ANSWER_KEYS),
-    *("bad_clips", "denoise", "interval_coverage"),
+    *(*UNCLIPPED, "decoding", *ANSWER_KEYS),
+    *("bad_clips", "without_video", "without_audio", "denoise", "interval_coverage"),
     *("seconds_per_clip", "peak_memory_bytes", "trainable_parameters", "trainable_percent", "head_parameters"),
     *("layer_weights", "valid_last", "still_improving"),
 )
@@ -128,8 +132,9 @@ def read_environment(folder: Path) -> dict:
 
 
 def read_predictions(folder: Path, *, split: str = "test") -> pd.DataFrame:
-    """What `write_predictions` wrote; `video_id` is empty if it was not known, as in folders of earlier versions."""
-    rows = read_columns(folder / PREDICTIONS[split], PREDICTION_COLUMNS, absent={"video_id": ""})
+    """What `write_predictions` wrote; what was not known is empty, or nan, as video_id and raw in folders of earlier versions."""
+    unknown = {"raw": math.nan}
+    rows = read_columns(folder / PREDICTIONS[split], PREDICTION_COLUMNS, unknown, absent={"video_id": "", **unknown})
     return pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))
 
 
@@ -139,10 +144,11 @@ def videos_of(predictions: pd.DataFrame) -> list[str] | None:
     return videos if all(videos) and len(set(videos)) > 1 else None
 
 
-def write_environment(folder: Path, clips: Sequence[Clip]) -> None:
+def write_environment(folder: Path, clips: Sequence[Clip], *, with_media: bool, documents: str) -> None:
     """Write environment.json: versions, commit, device, a fingerprint of the clips, and simple figures of their labels.
 
-    `human_mae` is the MAE of one person against the mean of the others on the test clips, null unless it is known of each.
+    `overlap` says what two splits share; `documents` is what the videos are called. `human_mae` is the MAE of one person against
+    the mean of the others on the test clips, null unless it is known of each.
     """
     environment = {
         "device": device_name(),
@@ -150,10 +156,37 @@ def write_environment(folder: Path, clips: Sequence[Clip]) -> None:
         **code_versions(),
         "clips": {split: sum(clip.split == split for clip in clips) for split in SPLITS},
         "clips_sha256": _fingerprint(clips),
+        "fingerprints": fingerprints(clips, with_media=with_media),
+        "overlap": overlap_lines(overlaps(clips), documents),
         "train_median": float(np.median(labels_of(clip for clip in clips if clip.split == "train"))),
         "human_mae": human_mae(clip for clip in clips if clip.split == "test"),
     }
     write_json(folder / "environment.json", environment)
+
+
+def check_unchanged(folder: Path, clips: Sequence[Clip], *, with_media: bool) -> None:
+    """Check that the clips of a run that goes on are those that it began with.
+
+    Raises:
+        ValueError: naming the folder and what changed.
+    """
+    if not (folder / "environment.json").is_file():
+        return
+    began_with = read_environment(folder).get("fingerprints", {})  # not in folders from before
+    part = differing_part(began_with, fingerprints(clips, with_media=with_media))
+    if part:
+        raise ValueError(
+            f"{folder}: the {part} of the clips changed since this run began; restore them, or give another output_dir"
+        )
+
+
+def other_clips(first: Path, second: Path) -> str | None:
+    """What differs between the clips of two runs, such as `transcripts` or `media`; `None` if nothing does."""
+    ours, theirs = read_environment(first), read_environment(second)
+    part = differing_part(ours.get("fingerprints", {}), theirs.get("fingerprints", {}))
+    if part is None and ours["clips_sha256"] != theirs["clips_sha256"]:
+        return "ids, transcripts, labels or splits"  # of folders from before, which do not tell them apart
+    return part
 
 
 def as_valid(metrics: dict) -> dict:
@@ -167,7 +200,7 @@ def write_metrics(folder: Path, values: dict) -> dict:
     Raises:
         KeyError: for an unknown key.
     """
-    valid = [key for key in (f"valid_{one}" for one in (*METRICS, *ANSWER_KEYS)) if key in values]
+    valid = [key for key in (f"valid_{one}" for one in (*METRICS, *UNCLIPPED, *ANSWER_KEYS)) if key in values]
     metrics = dict.fromkeys((*KEYS_BEFORE, *(key for key in METRICS if key in values), *KEYS_AFTER, *valid))
     unknown = values.keys() - metrics.keys()
     if unknown:
@@ -177,9 +210,15 @@ def write_metrics(folder: Path, values: dict) -> dict:
     return metrics
 
 
-def write_predictions(folder: Path, clips: Sequence[Clip], scores: Numbers, *, split: str = "test") -> None:
-    """Write predictions.csv or valid_predictions.csv: id, video_id, label and score in label units, in the order of the split."""
-    rows = [(clip.id, clip.video_id or "", clip.label, float(score)) for clip, score in zip(clips, scores, strict=True)]
+def write_predictions(
+    folder: Path, clips: Sequence[Clip], scores: Numbers, raw: Numbers, *, split: str = "test"
+) -> None:
+    """Write predictions.csv or valid_predictions.csv: id, video_id, label, score, and raw, the score before clipping, all in label
+    units and in the order of the split. `raw` is empty where it is not a number."""
+    rows = [
+        (clip.id, clip.video_id or "", clip.label, float(score), float(before) if math.isfinite(before) else None)
+        for clip, score, before in zip(clips, scores, raw, strict=True)
+    ]
     write_table(folder / PREDICTIONS[split], PREDICTION_COLUMNS, rows)
 
 
@@ -223,15 +262,14 @@ def write_answers(folder: Path, clips: Sequence[Clip], predictions: Predictions)
     write_table(folder / "answers.csv", {"id": str, "label": float, "answer": str, "parsed": float}, rows)
 
 
-def write_bad_clips(folder: Path, rows: Sequence[tuple[str, str, str]]) -> None:
-    """Write bad_clips.csv: id, split and reason of each clip that was left out."""
-    write_table(folder / "bad_clips.csv", BAD_CLIP_COLUMNS, rows)
+def write_bad_clips(folder: Path, bad: Sequence[BadClip]) -> None:
+    """Write bad_clips.csv: id, split and reason of each clip that cannot be used as it is, and what of it is kept."""
+    write_table(folder / "bad_clips.csv", BAD_CLIP_COLUMNS, [astuple(clip) for clip in bad])
 
 
-def read_bad_clips(folder: Path) -> list[tuple[str, str, str]]:
+def read_bad_clips(folder: Path) -> list[BadClip]:
     """What `write_bad_clips` wrote."""
-    rows = read_columns(folder / "bad_clips.csv", BAD_CLIP_COLUMNS)
-    return [(row["id"], row["split"], row["reason"]) for row in rows]
+    return [BadClip(**row) for row in read_columns(folder / "bad_clips.csv", BAD_CLIP_COLUMNS)]
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -247,6 +285,6 @@ def read_json(path: Path) -> dict:
 
 
 def _fingerprint(clips: Sequence[Clip]) -> str:
-    """Hash of ids, transcripts, labels and splits, in their order; media are identified by the ids of their clips."""
+    """Hash of ids, transcripts, labels and splits, in their order; `fingerprints` tells more of them apart."""
     rows = [[clip.id, clip.text, clip.label, clip.split] for clip in clips]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -16,6 +16,7 @@ from accelerate.utils import DistributedType
 from torch import nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ..heads_omnisent import NotFiniteError
@@ -188,6 +189,20 @@ class SentimentTrainer(Trainer):
             best = read_json(folder / BEST_RECORD)["value"] if (folder / BEST_RECORD).is_file() else None
             if value is not None and (best is None or (value > best if self.args.greater_is_better else value < best)):
                 self._keep(folder, value)
+
+    def track(self, metrics: Mapping[str, Any]) -> None:
+        """Give the final metrics to the trackers of `report_to`: those of validation as `eval_*`, the others by their split."""
+        values = {
+            f"eval_{key.removeprefix('valid_')}" if key.startswith("valid_") else f"{metrics['split']}_{key}": value
+            for key, value in metrics.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        trackers = tuple(get_reporting_integration_callbacks(self.args.report_to))
+        for tracker in self.callback_handler.callbacks:
+            if isinstance(tracker, trackers):
+                if getattr(tracker, "logging_dir", "") is None:  # TensorBoard's, without training
+                    tracker.logging_dir = str(self.args.folder / "runs")
+                tracker.on_log(self.args, self.state, self.control, model=self.model, logs=values)
 
     def keep_final_of_others(self) -> None:
         """Save the adapter for each other decoding whose validation metric was never defined."""

@@ -18,10 +18,11 @@ from datasets import load_from_disk
 
 from omnisent.data import build, media_check
 from omnisent.data.build import build_dataset
-from omnisent.data.build_report import Difference, Explanation, MissingModalities, Overlap, SplitCount
+from omnisent.data.build_report import Difference, Explanation, MissingModalities, SplitCount
 from omnisent.data.built import BuildRecord, build_record
 from omnisent.data.labelled_folder import read_clips
 from omnisent.data.media_check import check_file, run_tasks
+from omnisent.data.overlap import Overlap
 from omnisent.data.planted import write_audio, write_video
 
 HEADER = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode"
@@ -219,6 +220,7 @@ def test_official_counts_gaps_and_videos_in_two_splits_are_reported(tmp_path):
     assert complete.is_complete
     assert complete.differences == {}
     assert complete.overlap["train-test"] == Overlap(("v0",), 467)
+    assert "- train-test: 1 video (467 clips): v0" in (tmp_path / "out" / "build_report.md").read_text()
     assert complete.overlap["train-valid"] == Overlap((), 0)
     write_root(tmp_path / "root", [row for row in rows if not row.startswith("v3,0004,")], {})
     short = build_dataset("ch_sims", tmp_path / "root", tmp_path / "out", with_media=False)

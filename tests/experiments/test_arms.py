@@ -71,7 +71,7 @@ def test_the_shipped_arms_can_be_read():
         ("arms:\n  - name: a\n  - name: vader\n", "arm vader: name: vader is taken"),
         ("arms:\n  - name: a\n  - name: b\n    looss: l1\n", "arm b: there is no field 'looss'; did you mean loss"),
         ("arms:\n  - name: a\n  - name: b\n    loss: l3\n", "arm b: loss must be one of"),
-        ("arms:\n  - name: a\n  - name: b\n    dataset: x\n", "arm b: dataset: it is the same for all arms"),
+        ("arms:\n  - name: a\n  - name: b\n    root: x\n", "arm b: root: it is the same for all arms"),
         (
             "arms:\n  - name: a\n  - name: b\n    adapter_of: c\n",
             "arm b: adapter_of: expected an arm before it that trains",

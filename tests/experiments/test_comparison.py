@@ -14,17 +14,17 @@ from omnisent.data.catalog import DatasetFacts
 from omnisent.evaluation.comparison_result import ArmTest, Comparison, read_comparison
 from omnisent.evaluation.metrics import msa_metrics
 from omnisent.evaluation.power import Noise, power
-from omnisent.experiments.arms import SAME_FOR_ALL, default_arms
+from omnisent.experiments.arms import SAME_FOR_ALL, Arm, default_arms
 from omnisent.experiments.baselines import BASELINES
 from omnisent.experiments.comparison import OWN_FIELDS, check_comparable, compare, summarise
-from omnisent.experiments.comparison_report import conclusion, markdown
+from omnisent.experiments.comparison_report import best_rival, conclusion, markdown
 from omnisent.experiments.power_study import power_of
 from omnisent.experiments.probe import SAME_FIELDS
 from omnisent.experiments.runs import IGNORED_FIELDS
 from omnisent.experiments.tables import MAIN_SETTINGS, p_text
 from omnisent.hub.publish import PRIVATE_FIELDS
 from omnisent.training.arguments import parse_arguments
-from omnisent.training.run_folder import config_dict, read_metrics, read_predictions
+from omnisent.training.run_folder import config_dict, read_environment, read_metrics, read_predictions, write_json
 from runs import kill_at
 
 COMMAND = "import sys; from omnisent.cli import main; sys.argv[0] = 'omnisent'; main()"
@@ -144,6 +144,28 @@ def test_the_discriminative_readout_is_tested_against_all_others(comparison):
         assert test["p"] <= test["p_holm"] <= 1
         assert (test["verdict"] == "undecided") == (test["p_holm"] >= 0.05)
         assert test["groups"] == _stored(comparison)["videos"]
+
+
+def test_every_metric_has_a_paired_test_and_a_verdict(comparison):
+    stored = _stored(comparison)
+    arms = {name: arm["metrics"] for name, arm in stored["arms"].items()}
+    first = stored["tests"][0]["first"]
+    for test in stored["tests"]:
+        both = [
+            key for key in arms[first] if all(arms[name][key]["mean"] is not None for name in (first, test["second"]))
+        ]
+        assert list(test["metrics"]) == [key for key in both if key != "mae"]
+        for key, found in test["metrics"].items():
+            assert found["difference"] == pytest.approx(arms[first][key]["mean"] - arms[test["second"]][key]["mean"])
+            assert found["p"] <= found["p_holm"] <= 1
+    assert Comparison.from_dict(stored).to_dict()["tests"] == stored["tests"]
+    text = (comparison / "comparison.md").read_text()
+    rival = stored["arms"][best_rival(Comparison.from_dict(stored))]["label"]
+    table = text.split(f"against {rival} by the other metrics")[1].split("\n\n")[1]
+    assert [line.split(" | ")[0].strip("| ") for line in table.splitlines()[2:]] == [
+        *("Corr", "Acc-7", "Acc-5", "Acc-2 has0", "Acc-2 non0", "F1 has0", "F1 non0")
+    ]
+    assert "better by the adjusted p" in text
 
 
 @pytest.mark.parametrize(
@@ -303,8 +325,28 @@ def test_finished_folders_are_compared_only_when_they_are_comparable(comparison,
     (theirs / "config.yaml").write_text(yaml.safe_dump(config))
     rows = (theirs / "predictions.csv").read_text().splitlines()
     (theirs / "predictions.csv").write_text("\n".join([rows[0], *rows[2:], rows[1]]) + "\n")
-    with pytest.raises(ValueError, match="their clips differ"):
+    with pytest.raises(ValueError, match=r"the ids and labels in predictions\.csv of their clips differ"):
         check_comparable([ours, theirs], OWN_FIELDS)
+    (theirs / "predictions.csv").write_text("\n".join(rows) + "\n")
+    environment = read_environment(theirs)
+    write_json(
+        theirs / "environment.json", {**environment, "fingerprints": {**environment["fingerprints"], "media": "0"}}
+    )
+    with pytest.raises(ValueError, match="the media of their clips differ"):
+        check_comparable([ours, theirs], OWN_FIELDS)
+    check_comparable([ours, theirs], [*OWN_FIELDS, "dataset"])  # another build of the same clips
+    other_words = {**environment["fingerprints"], "media": "0", "transcripts": "0"}
+    write_json(theirs / "environment.json", {**environment, "fingerprints": other_words})
+    with pytest.raises(ValueError, match="the transcripts of their clips differ"):
+        check_comparable([ours, theirs], [*OWN_FIELDS, "dataset"])
+
+
+def test_an_arm_may_have_another_build_of_the_same_data_set_only(short_config, tmp_path):
+    arms = [Arm("plain", "plain", {}), Arm("denoised", "denoised", {"dataset": "cmu_mosi"})]
+    with pytest.raises(
+        ValueError, match=r"arm denoised: dataset cmu_mosi is cmu_mosi, not .*clips; expected another build"
+    ):
+        compare([str(short_config)], [0], tmp_path, arms=arms)
 
 
 def test_a_comparison_starts_from_the_base_model(short_config, tmp_path):

@@ -103,8 +103,9 @@ def test_a_run_on_clips_that_have_changed_since_is_refused(short_config, compari
     for name in ("config.yaml", "metrics.json", "environment.json"):
         shutil.copy(comparison / "discriminative" / "seed-0" / name, run)
     environment = read_environment(run)
-    write_json(run / "environment.json", {**environment, "clips_sha256": "0" * 64})
-    with pytest.raises(ValueError, match="used other clips than the probe"):
+    changed = {**environment["fingerprints"], "transcripts": "0" * 64}
+    write_json(run / "environment.json", {**environment, "fingerprints": changed})
+    with pytest.raises(ValueError, match="the transcripts of its clips are not those of the probe"):
         probe([str(short_config)], tmp_path / "out", run)
 
 

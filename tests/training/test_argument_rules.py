@@ -28,6 +28,9 @@ CONTRADICTIONS = [
     ({"transcript_template": "He says {txt}."}, ["transcript_template"]),
     ({"context_template": "Before that."}, ["context_template"]),
     ({"context_clips": 2, "modalities": ["audio", "video"]}, ["context_clips", "modalities"]),
+    ({"swapped": ["text"], "modalities": ["audio"], "evaluate_only": True, "adapter": "x"}, ["swapped", "modalities"]),
+    ({"swapped": ["audio", "audio"], "evaluate_only": True, "adapter": "x"}, ["swapped", "modalities"]),
+    ({"swapped": ["audio"]}, ["swapped", "evaluate_only"]),
     ({"base_model": "tiny", "base_revision": "main"}, ["base_revision", "base_model"]),
     ({"attn_implementation": "flash_attention_2", "dtype": "float32"}, ["attn_implementation", "dtype"]),
     ({"attn_implementation": "flash_attention_2", "use_cpu": True}, ["attn_implementation", "use_cpu"]),
@@ -200,12 +203,17 @@ def test_greater_is_better_follows_from_the_metric(settings, greater):
 
 def test_metrics_that_can_select_a_checkpoint_are_those_of_the_readout():
     mosi = {"mae", "corr", "acc_7", "acc_5", "acc_3", "acc_2_has0", "acc_2_non0", "f1_has0", "f1_non0"}
-    sims = {"mae", "corr", "acc_5", "acc_3", "acc_2", "f1"}
+    sims = {"mae", "corr", "acc_5", "acc_3", "acc_2", "acc_2_weak", "f1", "r2"}
+    unclipped = {"mae_unclipped", "corr_unclipped"}
     for convention, names in (("mosi", mosi), ("sims", sims)):
-        assert set(metric_names("discriminative", "greedy", convention)) == {*names, "out_of_range_rate", "loss"}
-        written = {*names, "out_of_range_rate", "unparsable_rate", "mae_parsable"}
+        assert set(metric_names("discriminative", "greedy", convention)) == {
+            *names,
+            *unclipped,
+            *("out_of_range_rate", "loss"),
+        }
+        written = {*names, *unclipped, "out_of_range_rate", "unparsable_rate", "mae_parsable"}
         for decoding in ("greedy", "expected"):
             assert set(metric_names("generative", decoding, convention)) == written
     assert {name for name in mosi | sims | {*written, "loss"} if lower_is_better(name)} == {
-        *("mae", "mae_parsable", "loss", "out_of_range_rate", "unparsable_rate")
+        *("mae", "mae_unclipped", "mae_parsable", "loss", "out_of_range_rate", "unparsable_rate")
     }

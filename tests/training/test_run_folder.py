@@ -1,5 +1,7 @@
 """The tables of a run folder: rows in the order of the clips, with the video that each is from."""
 
+import math
+
 import pytest
 
 from omnisent.data.clip import Clip
@@ -8,14 +10,21 @@ from omnisent.training.run_folder import read_predictions, videos_of, write_pred
 
 def _written(folder, videos):
     clips = [Clip(f"c{number}", label=float(number), video_id=video) for number, video in enumerate(videos)]
-    write_predictions(folder, clips, [0.5] * len(clips))
+    write_predictions(folder, clips, [0.5] * len(clips), [3.25, *[math.nan] * (len(clips) - 1)])
     return read_predictions(folder)
 
 
 def test_predictions_name_the_video_of_each_clip(tmp_path):
     table = _written(tmp_path, ["a", "a", "b"])
-    assert (tmp_path / "predictions.csv").read_text().splitlines()[:2] == ["id,video_id,label,score", "c0,a,0.0,0.5"]
     assert videos_of(table) == ["a", "a", "b"]
+
+
+def test_predictions_have_the_score_before_clipping_and_no_number_where_there_was_none(tmp_path):
+    table = _written(tmp_path, ["a", "a", "b"])
+    assert (tmp_path / "predictions.csv").read_text().splitlines() == [
+        *("id,video_id,label,score,raw", "c0,a,0.0,0.5,3.25", "c1,a,1.0,0.5,", "c2,b,2.0,0.5,")
+    ]
+    assert table["raw"].tolist() == pytest.approx([3.25, math.nan, math.nan], nan_ok=True)
 
 
 @pytest.mark.parametrize("videos", [["a", None, "b"], ["a", "a"], [None, None]])
@@ -26,5 +35,6 @@ def test_clips_whose_videos_do_not_tell_them_apart_have_none(tmp_path, videos):
 def test_predictions_of_an_earlier_version_are_read(tmp_path):
     (tmp_path / "predictions.csv").write_text("id,label,score\nc0,1.0,0.5\n")
     table = read_predictions(tmp_path)
-    assert table.to_dict("records") == [{"id": "c0", "video_id": "", "label": 1.0, "score": 0.5}]
+    assert table.drop(columns="raw").to_dict("records") == [{"id": "c0", "video_id": "", "label": 1.0, "score": 0.5}]
+    assert table["raw"].isna().all()
     assert videos_of(table) is None

@@ -1,0 +1,117 @@
+"""What stands in two splits, videos and transcripts, which a model would meet again at the test; and splits by video.
+
+Reads no files.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from .clip import SPLITS, Clip
+
+FEWEST_WORDS, FEWEST_LETTERS = 5, 10  # of a transcript that is no stock phrase; letters if it has no spaces
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What two splits share: videos and the number of their clips, transcripts and the number of theirs; of both splits."""
+
+    videos: tuple[str, ...]
+    clips: int
+    texts: int = 0
+    text_clips: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether they share nothing."""
+        return not self.videos and not self.texts
+
+    def in_words(self, documents: str) -> str:
+        """What is shared, e.g. `2 videos (7 clips) and 1 transcript (2 clips)`.
+
+        Args:
+            documents: what the videos are called, in the plural.
+        """
+        parts = [
+            f"{count:,} {name if count != 1 else name.removesuffix('s')} ({clips:,} clips)"
+            for count, name, clips in (
+                (len(self.videos), documents, self.clips),
+                (self.texts, "transcripts", self.text_clips),
+            )
+            if count
+        ]
+        return " and ".join(parts)
+
+
+def overlaps(clips: Sequence[Clip]) -> dict[str, Overlap]:
+    """What each two splits share, by their names, as `train-test`; also where that is nothing."""
+    videos: dict[str | None, Counter[str]] = {split: Counter() for split in SPLITS}
+    texts: dict[str | None, Counter[str]] = {split: Counter() for split in SPLITS}
+    for clip in clips:
+        if clip.split in SPLITS and clip.video_id is not None:
+            videos[clip.split][clip.video_id] += 1
+        words = _words(clip.text or "")
+        if clip.split in SPLITS and words:
+            texts[clip.split][words] += 1
+    found = {}
+    for first, second in combinations(SPLITS, 2):
+        shared = sorted(videos[first].keys() & videos[second].keys())
+        said = texts[first].keys() & texts[second].keys()
+        found[f"{first}-{second}"] = Overlap(
+            tuple(shared),
+            sum(videos[split][video] for split in (first, second) for video in shared),
+            len(said),
+            sum(texts[split][words] for split in (first, second) for words in said),
+        )
+    return found
+
+
+def overlap_lines(found: dict[str, Overlap], documents: str) -> list[str]:
+    """A line for each two splits that share anything.
+
+    Args:
+        found: of `overlaps`.
+        documents: what the videos are called, in the plural.
+    """
+    return [
+        f"{pair.replace('-', ' and ')} share {overlap.in_words(documents)}"
+        for pair, overlap in found.items()
+        if not overlap.is_empty
+    ]
+
+
+def split_by_video(clips: Sequence[Clip], *, seed: int) -> list[Clip]:
+    """The clips of all splits, split anew so that no video is in two of them; every split keeps about its share of the clips.
+
+    Args:
+        clips: those without a split stay without one.
+        seed: of the order of the videos.
+
+    Raises:
+        ValueError: for a clip whose video is not known, or fewer than three videos.
+    """
+    used = [clip for clip in clips if clip.split in SPLITS]
+    unknown = [clip.id for clip in used if clip.video_id is None]
+    if unknown:
+        raise ValueError(
+            f"group_split: {len(unknown)} clips have no video_id, first {unknown[0]}; give them one, or use the table's splits"
+        )
+    sizes = Counter(str(clip.video_id) for clip in used)
+    if len(sizes) < len(SPLITS):
+        raise ValueError(f"group_split: {len(sizes)} videos; a split by video needs at least {len(SPLITS)}")
+    wanted = {split: sum(clip.split == split for clip in used) for split in SPLITS}
+    names, room, split_of = sorted(sizes), dict(wanted), {}
+    for name in (names[at] for at in np.random.default_rng(seed).permutation(len(names))):
+        split_of[name] = max(SPLITS, key=lambda split: room[split] / max(wanted[split], 1))
+        room[split_of[name]] -= sizes[name]
+    return [replace(clip, split=split_of[str(clip.video_id)]) if clip.split in SPLITS else clip for clip in clips]
+
+
+def _words(text: str) -> str:
+    """The words of a transcript in small letters without punctuation, to compare it; empty if it is too short to tell."""
+    words = "".join(sign if sign.isalnum() else " " for sign in text.casefold()).split()
+    long_enough = len(words) >= FEWEST_WORDS or (len(words) == 1 and len(words[0]) >= FEWEST_LETTERS)
+    return " ".join(words) if long_enough else ""
