@@ -117,9 +117,11 @@ def backbone(
     typer.echo(make_small_backbone(source, out, revision=revision))
 
 
-def _with_unit(name: str, value: float | str) -> str:
-    if isinstance(value, str):
-        return value
+def _with_unit(name: str, value: float | str | dict[str, float] | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or "unknown"
+    if isinstance(value, dict):
+        return ", ".join(f"{part} {number:,.1f}" for part, number in value.items())
     if name.endswith("_bytes"):
         return f"{value / 1e9:.2f} GB"
     return f"{value:.4f} %" if name.endswith("_percent") else f"{value:,}"
@@ -133,6 +135,10 @@ def publish(
     run: Annotated[Path, typer.Argument(help="a finished discriminative run folder")],
     repo_id: RepoId,
     merged: Annotated[bool, typer.Option("--merged", help="merge the adapter and upload all weights")] = False,
+    license: Annotated[
+        str | None,
+        typer.Option(help="in the Hub's spelling; needed for other base models than the 7B, and for research data"),
+    ] = None,
     private: Private = False,
 ) -> None:
     """Upload a trained model to the Hub.
@@ -141,7 +147,7 @@ def publish(
     """
     from .hub.publish import publish_run
 
-    typer.echo(publish_run(run, repo_id, merged=merged, private=private))
+    typer.echo(publish_run(run, repo_id, merged=merged, license=license, private=private))
 
 
 @app.command()

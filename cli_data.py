@@ -64,7 +64,7 @@ def data_publish(
     repo_id: RepoId,
     with_media: Annotated[bool, typer.Option("--with-media", help="upload the clips as well")] = False,
     rights: Annotated[
-        bool, typer.Option("--i-have-the-rights", help="confirm permission to publish the clips of a research set")
+        bool, typer.Option("--i-have-the-rights", help="confirm that you may publish a research set: more than ids")
     ] = False,
     private: Private = False,
 ) -> None:

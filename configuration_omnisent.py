@@ -75,6 +75,7 @@ class OmniSentConfig(PreTrainedConfig):
         thinker_config: the Qwen2.5-Omni Thinker's own configuration.
         base_model: Hub id or folder of the model that the adapter belongs to; `None` if the repository has all weights.
         base_revision: revision of `base_model` that the adapter was trained on.
+        derived_from: of a merged repository, `base_model` and `base_revision` that its weights come from; else `None`.
         layers: which layer's hidden states the head reads: `"last"`, `"mix"` (all, with learnt weights) or an index, from 0 for
             the token embeddings to the number of layers, which is the last.
         pooling: of these states, a name in `POOLINGS`; `"last"` is the last non-padding token's, `"mean"` the mean over tokens,
@@ -106,6 +107,7 @@ class OmniSentConfig(PreTrainedConfig):
     thinker_config: dict | ThinkerConfig | None = None
     base_model: str | None = None
     base_revision: str | None = None
+    derived_from: dict | None = None
     layers: str | int = "last"
     pooling: str = "last"
     pool_over: str = "all"

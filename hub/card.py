@@ -28,10 +28,10 @@ from ..processing_omnisent import SETTINGS
 from ..thinker_omnisent import text_model_of
 from ..training import run_folder
 from ..training.about import joined, named_genres, says_nothing
-from ..training.choices import SMALL
+from ..training.choices import TINY
+from .licence import UNSTATED, Licence, data_terms, notice, pipeline_tag
 
 TEMPLATE = Path(__file__).parent.parent / "model_card.md"
-LICENCES = {"Qwen/Qwen2.5-Omni-7B": "apache-2.0", SMALL: "apache-2.0"}
 THINKER = "the Qwen2.5-Omni Thinker"
 TEXT = "I did not expect to like it."
 LENGTHS = (0, 2, 5, 10, math.inf)  # seconds; edges of the groups of clips by length
@@ -52,6 +52,7 @@ def model_card(
     *,
     base_model: str | None,
     base_revision: str | None = None,
+    licence: Licence = UNSTATED,
     drift: Drift | None = None,
 ) -> str:
     """The README.md of a run's repository.
@@ -61,6 +62,7 @@ def model_card(
         repo_id: the repository's name on the Hub.
         base_model: Hub id of the base model that is loaded with it; `None` for a merged repository.
         base_revision: the base model's commit.
+        licence: under which it is published.
         drift: how much merging changed the scores; only for a merged repository.
     """
     config, metrics = run_folder.read_config(run), run_folder.read_metrics(run)
@@ -74,7 +76,7 @@ def model_card(
     text_model = text_model_of(bundle["base_model"], revision=bundle.get("base_revision"))
     modalities = metrics["modalities"]
     values = {
-        "front_matter": _front_matter(repo_id, name, facts.language, config, metrics, base_model),
+        "front_matter": _front_matter(repo_id, facts, licence, bundle, metrics, adapter=base_model is not None),
         "name": repo_id.split("/")[-1],
         "repo_id": repo_id,
         "low": f"{low:g}",
@@ -96,6 +98,8 @@ def model_card(
         "base_model": base_model,
         "base": _base(base_model or bundle["base_model"], base_revision or bundle.get("base_revision"), text_model),
         "drift": drift,
+        "licence": licence.title,
+        "may_have_seen": config["base_model"] != TINY and not facts.synthetic,
         "quantization_words": "4-bit NF4 with double quantisation"
         if config["quantization"] == "nf4"
         else "not quantised",
@@ -122,6 +126,8 @@ def model_card(
         "commit": environment["commit"],
     }
     values |= {key: metrics[key] for key in ("n", "modalities", "denoise", "seed", "bad_clips")}
+    values |= {"group_split": config["group_split"], "overlap": environment.get("overlap") or []}
+    values |= {key: metrics.get(key) for key in ("without_video", "without_audio")}  # not in runs from before
     values["head_parameters"] = f"{metrics['head_parameters']:,}"
     settings = ("dtype", "quantization", "lora_r", "lora_alpha", "lora_dropout", "lora_preset")
     values |= {key: config[key] for key in (*settings, "learning_rate", "head_learning_rate")}
@@ -191,9 +197,23 @@ def _published(metrics: dict) -> list[Metric]:
     return [metric for metric in METRICS.values() if metric.hub_type and metrics.get(metric.key) is not None]
 
 
+def notice_of(run: Path, licence: Licence, *, merged: bool) -> str:
+    """The text of NOTICE in a run's repository."""
+    config, bundle = run_folder.read_config(run), run_folder.read_json(run / "model" / "config.json")
+    revision = bundle.get("base_revision")
+    text_model = text_model_of(bundle["base_model"], revision=revision)
+    base = _base(bundle["base_model"], revision, text_model)
+    return notice(
+        licence, base=base, base_model=config["base_model"], facts=dataset_facts(config["dataset"]), merged=merged
+    )
+
+
 def _front_matter(
-    repo_id: str, dataset: str, language: str, config: dict, metrics: dict, base_model: str | None
+    repo_id: str, facts: DatasetFacts, licence: Licence, bundle: dict, metrics: dict, *, adapter: bool
 ) -> str:
+    dataset = dataset_name(metrics["dataset"])
+    base_model = bundle["base_model"]
+    on_the_hub = base_model is not None and not (os.path.isabs(base_model) or os.path.isdir(base_model))
     results = [
         EvalResult(
             task_type="multimodal-sentiment",
@@ -207,11 +227,15 @@ def _front_matter(
         for metric in _published(metrics)
     ]
     data = ModelCardData(
-        language=language,
-        license=LICENCES.get(base_model or config["base_model"], "other"),
+        language=facts.language,
+        license=licence.id,
+        license_name=licence.name,
+        license_link=licence.link,
         library_name="transformers",
-        base_model=base_model,
-        base_model_relation="adapter" if base_model else None,
+        pipeline_tag=pipeline_tag(metrics["modalities"]),
+        datasets=[facts.name] if facts.name in DATASETS else None,
+        base_model=base_model if on_the_hub else None,
+        base_model_relation=("adapter" if adapter else "finetune") if on_the_hub else None,
         tags=[
             *("multimodal-sentiment", "sentiment-analysis", "regression"),
             *reversed(metrics["modalities"]),
@@ -284,7 +308,7 @@ def _groups(run: Path, modalities: Sequence[str], neutral_band: float) -> Iterab
 def _data_source(facts: DatasetFacts) -> str:
     if facts.synthetic:
         return f"The clips are synthetic (`planted`, version {PLANTED_VERSION}); no rights are claimed in them."
-    terms = facts.media_terms or facts.rights
+    terms = data_terms(facts)
     return f"This repository contains none of the clips. {terms}" if terms else ""
 
 

@@ -19,6 +19,7 @@ import yaml
 
 from ..adapter_omnisent import ADAPTER_DIR
 from ..configuration_omnisent import OmniSentConfig
+from ..data.catalog import dataset_facts
 from ..data.load import load_clips
 from ..modeling_omnisent import OmniForSentimentRegression
 from ..processing_omnisent import OmniSentProcessor
@@ -29,7 +30,8 @@ from ..training.backbone import base_model_path, quantization_config
 from ..training.collator import ClipDataset
 from ..training.data import uses_media
 from ..training.row_check import evenly_spaced
-from .card import Drift, dataset_name, eval_results, model_card
+from .card import Drift, dataset_name, eval_results, model_card, notice_of
+from .licence import Licence, licence_of
 from .upload import PublishError, publish_folder
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -41,7 +43,7 @@ BUNDLE_FILES = (
     *("README.md", ".gitattributes", "config.json", "*_omnisent.py", *PROCESSOR_FILES),
     *("head.safetensors", f"{ADAPTER_DIR}/adapter_config.json", f"{ADAPTER_DIR}/adapter_model.safetensors"),
     *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
-    *(".eval_results/*.yaml", "training_config.yaml"),
+    *(".eval_results/*.yaml", "training_config.yaml", "LICENSE", "NOTICE"),
 )
 PRIVATE_FIELDS = (  # local paths, accounts and machines; left out of training_config.yaml
     *("output_dir", "root", "adapter", "feature_cache", "resume_from_checkpoint", "run_name", "project"),
@@ -55,21 +57,29 @@ MOST_DRIFT = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.05}
 
 
 def publish_run(
-    run: str | Path, repo_id: str, *, merged: bool = False, private: bool = False, token: str | None = None
+    run: str | Path,
+    repo_id: str,
+    *,
+    merged: bool = False,
+    license: str | None = None,
+    private: bool = False,
+    token: str | None = None,
 ) -> str:
     """Upload a finished discriminative run in one commit; publishing again replaces what an earlier run published.
 
     Args:
         run: its folder.
         merged: publish all weights instead of adapter and head.
+        license: in the Hub's spelling; see `licence_of` for when it is needed.
         repo_id, private, token: as in `publish_folder`, which also says what is returned and raised.
     """
     run = Path(run)
     check_run(run, merged=merged)
+    licence = _licence(run, license)
     return publish_folder(
         repo_id,
         repo_type="model",
-        assemble=lambda draft: assemble(run, draft, repo_id, merged=merged),
+        assemble=lambda draft: assemble(run, draft, repo_id, licence=licence, merged=merged),
         is_ours=lambda path: any(fnmatch(path, pattern) for pattern in BUNDLE_FILES),
         replaced=("*",),
         message="Publish the trained adapter and head" if not merged else "Publish the merged model",
@@ -89,14 +99,23 @@ def check_run(run: Path, *, merged: bool) -> None:
             f"{run}: expected a finished discriminative run with metrics.json and model/; train one first"
         )
     base = OmniSentConfig.from_pretrained(run / "model").base_model
-    if not merged and base is not None and (os.path.isabs(base) or os.path.isdir(base)):
+    if not merged and base is not None and _is_folder(base):
         raise PublishError(
             f"{run}: its base model is a local folder, which nobody else can load; publish it with --merged, or train"
             " on a base model from the Hub"
         )
 
 
-def assemble(run: Path, draft: Path, repo_id: str, *, merged: bool) -> None:
+def _licence(run: Path, given: str | None) -> Licence:
+    config = run_folder.read_config(run)
+    return licence_of(config["base_model"], dataset_facts(config["dataset"]), given)
+
+
+def _is_folder(base_model: str) -> bool:
+    return os.path.isabs(base_model) or os.path.isdir(base_model)
+
+
+def assemble(run: Path, draft: Path, repo_id: str, *, licence: Licence, merged: bool) -> None:
     """Write the bundle to publish into an empty folder.
 
     Raises:
@@ -115,8 +134,11 @@ def assemble(run: Path, draft: Path, repo_id: str, *, merged: bool) -> None:
     if merged:
         drift = measure_drift(run, draft)
     config = OmniSentConfig.from_pretrained(draft)
-    card = model_card(run, repo_id, base_model=config.base_model, base_revision=config.base_revision, drift=drift)
+    base = {"base_model": config.base_model, "base_revision": config.base_revision}
+    card = model_card(run, repo_id, **base, licence=licence, drift=drift)
     (draft / "README.md").write_text(card, encoding="utf-8")
+    _copy(PACKAGE / "LICENSE", draft / "LICENSE")
+    (draft / "NOTICE").write_text(notice_of(run, licence, merged=merged), encoding="utf-8")
     (draft / ".eval_results").mkdir()
     (draft / ".eval_results" / f"{dataset_name(run_folder.read_config(run)['dataset'])}.yaml").write_text(
         eval_results(run)
@@ -148,6 +170,8 @@ def merge(run: Path, folder: Path) -> None:
     model.load_trained(bundle)
     model.merge_lora()
     thinker.to(dtype)
+    if not _is_folder(str(config.base_model)):
+        model.config.derived_from = {"base_model": config.base_model, "base_revision": config.base_revision}
     model.config.base_model = model.config.base_revision = None
     model.save_pretrained(folder)
 

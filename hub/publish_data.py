@@ -9,13 +9,14 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from datasets import Dataset, load_from_disk
+from datasets import Dataset, Features, load_from_disk
 from jinja2 import Template
 
 from ..data.built import REPORT_NAME, build_record
 from ..data.catalog import DatasetFacts, dataset_facts
 from .upload import PublishError, publish_folder
 
+IDS = ("id", "split", "video_id", "clip_index")  # columns that say which clips there are, and nothing that they contain
 OWN_PATHS = ("README.md", ".gitattributes", "data/", "media/")
 
 
@@ -41,7 +42,7 @@ def publish_dataset(
         folder: what `omnisent data build` wrote.
         repo_id: the data set's name on the Hub, `owner/name`.
         with_media: upload the clips too.
-        has_rights: the caller has the right to publish the media; required for media of a research set.
+        has_rights: the caller may publish the data. Without it, of a research set only ids and splits are uploaded.
         private, token: as `publish_folder` takes them.
 
     Returns, raises: as `publish_folder`.
@@ -52,7 +53,7 @@ def publish_dataset(
     return publish_folder(
         repo_id,
         repo_type="dataset",
-        assemble=lambda draft: _assemble(Path(folder), draft, repo_id, with_media),
+        assemble=lambda draft: _assemble(Path(folder), draft, repo_id, with_media, bool(warning) and not has_rights),
         is_ours=lambda path: path.startswith(OWN_PATHS),
         replaced=("data/*", "media/*"),
         message=f"Publish {_facts(folder).title}",
@@ -67,13 +68,15 @@ def _facts(folder: str | Path) -> DatasetFacts:
     return dataset_facts(str(folder))
 
 
-def _assemble(folder: Path, draft: Path, repo_id: str, with_media: bool) -> None:
-    """Write the files to upload: data/<split>.parquet, README.md and, if requested, media/."""
+def _assemble(folder: Path, draft: Path, repo_id: str, with_media: bool, ids_only: bool) -> None:
+    """Write the files to upload: data/<split>.parquet, README.md and, if requested, media/; rows of ids, or all columns."""
     (draft / "data").mkdir()
     for split, part in load_from_disk(str(folder)).items():
-        rows = [_published(row, draft, with_media) for row in part]
-        Dataset.from_list(rows, features=part.features).to_parquet(draft / "data" / f"{split}.parquet")
-    (draft / "README.md").write_text(_card(folder, repo_id, with_media), encoding="utf-8")
+        columns = [name for name in part.features if not ids_only or name in IDS]
+        rows = [{name: _published(row, draft, with_media)[name] for name in columns} for row in part]
+        features = Features({name: part.features[name] for name in columns})
+        Dataset.from_list(rows, features=features).to_parquet(draft / "data" / f"{split}.parquet")
+    (draft / "README.md").write_text(_card(folder, repo_id, with_media, ids_only), encoding="utf-8")
 
 
 def _published(row: Mapping, draft: Path, with_media: bool) -> dict:
@@ -91,7 +94,7 @@ def _published(row: Mapping, draft: Path, with_media: bool) -> dict:
     return row
 
 
-def _card(folder: Path, repo_id: str, with_media: bool) -> str:
+def _card(folder: Path, repo_id: str, with_media: bool, ids_only: bool) -> str:
     facts, report = _facts(folder), json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
     low, high = facts.score_range
     if not facts.has_media:
@@ -117,6 +120,7 @@ def _card(folder: Path, repo_id: str, with_media: bool) -> str:
         low=low,
         high=high,
         denoise=report["denoise"],
+        ids_only=ids_only,
         media="The clips are in `media/`." if with_media and facts.has_media else without,
         licence=facts.rights or facts.media_terms or "",
         citation=f"Cite the data set's own paper: *{facts.paper}*." if facts.paper else "",

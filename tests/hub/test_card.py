@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from omnisent.hub.card import Drift, _states, model_card
+from omnisent.hub.licence import UNSTATED
 from omnisent.hub.publish import PublishError, assemble, check_run
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.batch import Loading, load_pipeline
@@ -34,8 +35,10 @@ def text_run(short_config, tiny_backbone, tmp_path_factory):
 
 
 def test_a_merged_model_for_text_speaks_of_text_alone(text_run, tmp_path):
-    assemble(text_run, tmp_path, "org/name", merged=True)
+    assemble(text_run, tmp_path, "org/name", licence=UNSTATED, merged=True)
     _, front, card = (tmp_path / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(front)["pipeline_tag"] == "text-classification"
+    assert "Adapter, head" not in (tmp_path / "NOTICE").read_text()
     assert yaml.safe_load(front)["tags"] == [
         *("multimodal-sentiment", "sentiment-analysis", "regression", "text", "custom_code")
     ]

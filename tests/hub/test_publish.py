@@ -17,6 +17,7 @@ from safetensors.torch import load, load_file
 from elsewhere import WITHOUT_PACKAGE
 from loopback_hub import OWNER, TOKEN, LoopbackHub, Repository
 from omnisent.configuration_omnisent import REQUIRES
+from omnisent.hub.licence import UNSTATED
 from omnisent.hub.publish import PublishError, assemble, check_bundle, check_run, measure_drift, merge, publish_run
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
@@ -40,7 +41,7 @@ config, out, name, merged = sys.argv[1:]
 for seed in ("0", "1"):
     run(*parse_arguments([config, "--seed", seed, "--output_dir", f"{out}/v{seed}"]))
 for arguments in ([f"{out}/v0", name], [f"{out}/v1", name], [f"{out}/v0", merged, "--merged"]):
-    sys.argv[1:] = ["publish", *arguments]
+    sys.argv[1:] = ["publish", *arguments, "--license", "mit"]
     try:
         main()
     except SystemExit as stop:
@@ -159,6 +160,10 @@ def test_the_merged_form_scores_within_a_hundred_thousandth(hub, visit, runs):
     repository = hub.repositories["model", MERGED]
     published = repository.commits[repository.head]
     assert "model.safetensors" in published
+    derived_from = {"base_model": BASE, "base_revision": hub.repositories["model", BASE].head}
+    assert json.loads(published["config.json"])["derived_from"] == derived_from
+    front = yaml.safe_load(published["README.md"].decode().split("---\n")[1])
+    assert (front["base_model"], front["base_model_relation"]) == (BASE, "finetune")
     assert not any(path.startswith("adapter/") or path == "head.safetensors" for path in published)
 
 
@@ -193,6 +198,8 @@ def test_the_repository_contains_only_the_bundle(hub, files):
     assert set(files) == {
         *(
             "README.md",
+            "LICENSE",
+            "NOTICE",
             "config.json",
             "head.safetensors",
             "training_config.yaml",
@@ -202,6 +209,14 @@ def test_the_repository_contains_only_the_bundle(hub, files):
         *(path.name for path in Path(sys.modules["omnisent"].__file__).parent.glob("*_omnisent.py")),
         *("processor_config.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"),
     }
+    front = yaml.safe_load(files["README.md"].decode().split("---\n")[1])
+    assert (front["license"], front["pipeline_tag"], front["base_model_relation"]) == (
+        "mit",
+        "video-classification",
+        "adapter",
+    )
+    assert files["LICENSE"] == (Path(sys.modules["omnisent"].__file__).parent / "LICENSE").read_bytes()
+    assert f"Base model: [{BASE}]" in files["NOTICE"].decode()
     config = json.loads(files["config.json"])
     assert config["auto_map"].keys() == {"AutoConfig", "AutoModel", "AutoProcessor"}
     assert config["custom_pipelines"].keys() == {"multimodal-sentiment"}
@@ -278,7 +293,7 @@ def test_a_merged_model_is_compared_with_its_run_and_refused_if_scores_change_to
     changes += ["--quantization", "nf4"]
     run(*parse_arguments([str(short_config), *changes]))
     (tmp_path / "draft").mkdir()
-    assemble(tmp_path / "run", tmp_path / "draft", "org/name", merged=True)
+    assemble(tmp_path / "run", tmp_path / "draft", "org/name", licence=UNSTATED, merged=True)
     known = read_predictions(tmp_path / "run", split="valid")
     drift = measure_drift(tmp_path / "run", tmp_path / "draft")
     assert drift.clips == len(known) == 16
@@ -314,7 +329,8 @@ def publish_again(hub, runs, tmp_path_factory):
     with PreparedPython(hub.environment(home)) as python:
 
         def publish(repo_id: str, *, token: str | None = TOKEN, code: str = "from omnisent.cli import main; main()"):
-            return python.run(code, "publish", str(runs / "v0"), repo_id, cwd=home, token=token)
+            arguments = ("publish", str(runs / "v0"), repo_id, "--license", "mit")
+            return python.run(code, *arguments, cwd=home, token=token)
 
         yield publish
 
@@ -410,7 +426,7 @@ def test_the_quickstarts_of_the_card_run(hub, visit, files, visitor, test_clips)
 
 
 def test_a_run_in_a_comparison_is_shown_with_the_other_readouts_and_baselines(comparison, tmp_path):
-    assemble(comparison / "discriminative" / "seed-0", tmp_path, NAME, merged=True)
+    assemble(comparison / "discriminative" / "seed-0", tmp_path, NAME, licence=UNSTATED, merged=True)
     card = (tmp_path / "README.md").read_text()
     found = json.loads((comparison / "comparison.json").read_text())
     for arm in found["arms"].values():

@@ -67,7 +67,7 @@ def _files(hub, repo_id: str = f"{OWNER}/set") -> dict[str, bytes]:
 
 
 def test_a_published_data_set_loads_back_without_remote_code(hub, built, tmp_path):
-    done = _run(hub, tmp_path, COMMAND, "data", "publish", str(built), f"{OWNER}/set")
+    done = _run(hub, tmp_path, COMMAND, "data", "publish", str(built), f"{OWNER}/set", "--i-have-the-rights")
     assert done.returncode == 0, done.stderr
     assert hub.url in done.stdout
     assert set(_files(hub)) == {"README.md", "data/train.parquet", "data/valid.parquet", "data/test.parquet"}
@@ -88,8 +88,19 @@ def test_a_published_data_set_loads_back_without_remote_code(hub, built, tmp_pat
     assert said == {"train": ["so, 0", "so, 1"], "valid": ["so, 2"], "test": ["so, 3"]}
 
 
+def test_of_a_research_set_only_ids_are_published_without_a_right_to_it(hub, built, tmp_path):
+    assert _run(hub, tmp_path, COMMAND, "data", "publish", str(built), f"{OWNER}/set").returncode == 0
+    (tmp_path / "train.parquet").write_bytes(_files(hub)["data/train.parquet"])
+    rows = pq.read_table(tmp_path / "train.parquet").to_pylist()
+    assert rows == [{"id": f"v{i}_{i}", "split": "train", "video_id": f"v{i}", "clip_index": i} for i in range(2)]
+    card = _files(hub)["README.md"].decode()
+    assert "Columns: `id`, `split`, `video_id`, `clip_index`" in card
+    assert "Transcripts and labels are not included" in card
+    assert "`text` (transcript)" not in card
+
+
 def test_no_local_path_is_published(hub, built, tmp_path):
-    _publish(hub, tmp_path, built)
+    _publish(hub, tmp_path, built, has_rights=True)
     for path, data in _files(hub).items():
         if path.endswith(".parquet"):
             (tmp_path / "part.parquet").write_bytes(data)
