@@ -74,8 +74,11 @@ def data_publish(
     """
     from .hub.publish_data import media_warning, publish_dataset
 
-    if with_media and (warning := media_warning(folder)):
+    warning = media_warning(folder)
+    if warning and with_media:
         warn(warning)
+    elif warning and not rights:
+        warn("only ids and splits are uploaded; transcripts and labels need --i-have-the-rights")
     typer.echo(publish_dataset(folder, repo_id, with_media=with_media, has_rights=rights, private=private))
 
 

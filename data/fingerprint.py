@@ -8,7 +8,7 @@ from typing import Any
 
 from .clip import Clip
 
-PIECE = 65536  # bytes that are read at the start, in the middle and at the end of a media file
+PIECE = 16384  # bytes that are read at the start, in the middle and at the end of a media file
 
 
 def fingerprints(clips: Sequence[Clip], *, with_media: bool) -> dict[str, str | None]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from unicodedata import east_asian_width
 
 import numpy as np
 
@@ -113,5 +114,6 @@ def split_by_video(clips: Sequence[Clip], *, seed: int) -> list[Clip]:
 def _words(text: str) -> str:
     """The words of a transcript in small letters without punctuation, to compare it; empty if it is too short to tell."""
     words = "".join(sign if sign.isalnum() else " " for sign in text.casefold()).split()
-    long_enough = len(words) >= FEWEST_WORDS or (len(words) == 1 and len(words[0]) >= FEWEST_LETTERS)
+    without_spaces = sum(east_asian_width(letter) in "WF" for letter in "".join(words))  # as Chinese is written
+    long_enough = len(words) >= FEWEST_WORDS or without_spaces >= FEWEST_LETTERS
     return " ".join(words) if long_enough else ""

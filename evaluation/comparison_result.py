@@ -186,12 +186,10 @@ class Comparison:
     without_audio: int | None = None
 
     @property
-    def kept_in_part(self) -> str:
-        """How many test clips were scored without picture or sound, since their files could not be read; empty for none."""
-        if not self.without_video:
-            return ""
-        sound = f", {self.without_audio} of them also without sound" if self.without_audio else ""
-        return f", {self.without_video} without picture{sound}"
+    def lacking(self) -> str:
+        """How many test clips have no picture and how many no sound, of what the models read; empty for none."""
+        counts = ((self.without_video, "without picture"), (self.without_audio, "without sound"))
+        return "".join(f", {count} {what}" for count, what in counts if count)
 
     @property
     def units(self) -> str:

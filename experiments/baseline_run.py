@@ -66,7 +66,8 @@ def run_baseline(
         "modalities": list(baseline.modalities),
         "n": len(data.splits["test"]),
         **found["test"],
-        **data.bad_counts,
+        "bad_clips": data.left_out,
+        **data.lacking("test"),
         "denoise": data.denoise,
         **run_folder.as_valid(found["valid"]),
     }

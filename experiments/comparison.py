@@ -147,8 +147,8 @@ def check_comparable(folders: Sequence[Path], may_differ: Collection[str]) -> No
                 f" {config.get(field)!r} in the other; give a new --out to run all with the same settings"
             )
         part = run_folder.other_clips(first, folder)
-        if part == "media" and "dataset" in may_differ:  # an arm has another build of the same clips
-            part = None
+        if part == "media" and "dataset" in may_differ and other.get("dataset") != config.get("dataset"):
+            part = None  # another build of the same clips
         if part is None and _ids_and_labels(folder) != clips:
             part = "ids and labels in predictions.csv"
         if part:

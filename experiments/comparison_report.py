@@ -258,7 +258,7 @@ def markdown(comparison: Comparison) -> str:
     genres = named_genres(comparison.settings.get("genres"))
     parts = (
         f"# Readouts on {comparison.dataset}",
-        f"{comparison.n} {comparison.split} clips{f' of {genres}' if genres else ''}{comparison.kept_in_part}"
+        f"{comparison.n} {comparison.split} clips{f' of {genres}' if genres else ''}{comparison.lacking}"
         f" ({', '.join(comparison.modalities)}); seeds {', '.join(map(str, comparison.seeds))};"
         f" base model {comparison.settings['base_model']}. Values are means over seeds ± one standard deviation."
         f" {comparison.covers} MAE / constant compares with always predicting the training median. Zero-shot answers do not depend"
@@ -301,10 +301,7 @@ def _about_splits(comparison: Comparison) -> list[str]:
     own = "The clips were split anew, by video: these are not results on the official split."
     shared = comparison.environment.get("overlap")  # not in runs from before
     notes = [own] if comparison.settings.get("group_split") else []
-    return [
-        *notes,
-        *([f"Of the splits, {'; '.join(shared)}: the test is not on new material alone."] if shared else []),
-    ]
+    return [*notes, *([f"The splits are not apart: {'; '.join(shared)}."] if shared else [])]
 
 
 def _titled(title: str, table: pd.DataFrame) -> list[str]:

@@ -13,15 +13,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from huggingface_hub import try_to_load_from_cache
+from scipy import stats
 
 from ..data.build import build_dataset
-from ..data.built import REPORT_NAME, Denoise
+from ..data.built import Denoise, build_record
 from ..data.catalog import dataset_facts
 from ..data.denoise import check_denoiser
-from ..data.load import load_clips
+from ..data.mmsa import Defect
+from ..data.sources import SOURCES
 from ..evaluation.comparison_result import ArmResult, Comparison, read_comparison
 from ..evaluation.metrics import METRICS
 from ..training import run_folder
@@ -29,7 +32,7 @@ from ..training.arguments import DataArguments, ModelArguments, OmniSentTraining
 from ..training.choices import BUILT_BASE_MODELS
 from ..training.field_names import CONFIGS
 from ..training.plan import Plan, plan
-from .ablation import ablate
+from .ablation import SUBSETS, ablate
 from .arms import Arm, read_arms
 from .comparison import compare
 from .geometry import geometry
@@ -39,7 +42,7 @@ from .report import write_report
 from .tables import markdown_table
 
 SEEDS = (0, 1, 2, 3)  # four, as in the paper
-ADAPTER_BYTES = 1_000_000_000  # of a run: its last checkpoints with their optimiser, and the bundle
+COPIES = 9  # of the trained weights in a run: two checkpoints with two moments each, the bundle, and two best adapters
 DOWNLOAD_BYTES = 22_500_000_000  # of Qwen2.5-Omni-7B
 TINY_SETTINGS = (
     *(
@@ -69,7 +72,7 @@ TINY_SETTINGS = (
 
 @dataclass(frozen=True)
 class Need:
-    """Something that a reproduction needs: what, how much of it there is, and what to do if that is not enough."""
+    """Something that a reproduction needs: what, what was found, and what to do if that is not enough."""
 
     what: str
     found: str
@@ -78,7 +81,9 @@ class Need:
     @property
     def text(self) -> str:
         """A line for people."""
-        return f"{'missing' if self.to_do else 'there'}: {self.what}: {self.found}{f'; {self.to_do}' if self.to_do else ''}"
+        return (
+            f"{self.what}: {self.found}" if self.to_do is None else f"MISSING {self.what}: {self.found}; {self.to_do}"
+        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ class Figure:
         metric: its key.
         paper: as published.
         ours: the same figure; `None` if it is undefined.
-        low, high: the 95 % interval of ours, if it has one.
+        low, high: the 95 % interval of ours for other trainings on the same clips, as the paper's figure has them; `None` for the
+            best seed, or one seed.
         note: what to know of the row.
     """
 
@@ -153,28 +159,49 @@ class Reproduction:
         """The data set that is built."""
         return "planted" if self.tiny else self.name
 
+    @property
+    def studies(self) -> tuple[str, ...]:
+        """Those that the paper's tables for the data set need, by their folders."""
+        named = {row.study for row in ROWS[self.name]}
+        return (
+            "readouts",
+            *(["ablation"] if "ablation" in named else []),
+            *(["geometry", "probe"] if "geometry" in named else []),
+        )
+
     def steps(self) -> list[str]:
         """What is done, a line for each step, with its folder."""
-        trained, seeds = sum(arm.trains for arm in self.arms), len(self.seeds)
+        of_arms = sum(len(arm.own_seeds(self.seeds)) for arm in self.arms)
+        seeds = len(self.seeds)
+        said = {
+            "readouts": f"{len(self.folders('readouts'))} trainings, {of_arms} results, latency and memory",
+            "ablation": f"{7 * seeds} trainings on subsets of the modalities, {9 * seeds} tests of the whole model",
+            "geometry": "the hidden states of the trained head, PCA, t-SNE, nearest neighbours",
+            "probe": "ridge regression on the untrained states, by layer",
+        }
         return [
             f"data, denoised: check every clip, and reduce the noise of the sound with {self.denoiser}",
-            f"readouts: {trained * seeds} trainings, {len(self.arms) * seeds} results, latency and memory",
-            f"ablation: {7 * seeds} trainings on subsets of the modalities, {9 * seeds} tests of the whole model",
-            "geometry: the hidden states of the trained head, PCA, t-SNE, nearest neighbours",
-            "probe: ridge regression on the untrained states, by layer",
-            "report.html, reproduction.md and .json: every table, and the paper's figures beside ours",
+            *(f"{study}: {said[study]}" for study in self.studies),
+            "reproduction.md and .json, report.html: every table, and the paper's figures beside ours",
         ]
 
+    def folders(self, *studies: str) -> list[Path]:
+        """Those of the trainings of some studies."""
+        arms = [self.out / "readouts" / arm.name for arm in self.arms if arm.trains]
+        subsets = [self.out / "ablation" / "train" / "-".join(subset) for subset in SUBSETS]
+        named = {"readouts": arms, "ablation": subsets}
+        return [folder / f"seed-{seed}" for study in studies for folder in named.get(study, []) for seed in self.seeds]
+
     def trainings(self) -> int:
-        """How many models are trained."""
-        return (sum(arm.trains for arm in self.arms) + 7) * len(self.seeds)
+        """How many models are yet to be trained."""
+        return sum(not (folder / "metrics.json").is_file() for folder in self.folders(*self.studies))
 
 
 def needs(job: Reproduction) -> list[Need]:
     """What a reproduction needs before it starts, and whether it is there."""
-    found = [_data(job), _denoiser(job), _base(job), _disk(job)]
-    estimate = _estimate(job)
-    if estimate is not None:
+    estimate = plan(*_arguments(job))
+    found = [_data(job), _denoiser(job), _base(job), _disk(job, estimate), _settings(job)]
+    if not job.tiny:
         found += [_memory(estimate), _time(job, estimate)]
     return found
 
@@ -191,37 +218,52 @@ def reproduce(job: Reproduction) -> list[Figure]:
     out = job.out
     builds: dict[str, Denoise] = {"data": "none", "denoised": job.denoiser}
     for folder, denoise in builds.items():
-        if not (out / folder / REPORT_NAME).is_file():
+        record = build_record(out / folder)
+        if record is None:
             root = job.root if job.root is not None else out / "clips"
             build_dataset(job.source, root, out / folder, denoise=denoise)
+        elif (record.name, record.denoise) != (job.source, denoise):
+            raise ValueError(
+                f"{out / folder} holds {record.name} with noise reduction {record.denoise}, not {job.source} with {denoise}; give"
+                " another --out, or remove it"
+            )
     compare(job.argv, job.seeds, out / "readouts", arms=job.arms)
-    ablate(job.argv, job.seeds, out / "ablation")
+    if "ablation" in job.studies:
+        ablate(job.argv, job.seeds, out / "ablation")
     head = out / "readouts" / HEAD / f"seed-{job.seeds[0]}"
-    if not (out / "geometry" / "geometry.json").is_file():
+    if "geometry" in job.studies and not _follows(out / "geometry" / "geometry.json", head):
         geometry(head, out / "geometry")
-    if not (out / "probe" / "probe.json").is_file():
+    if "probe" in job.studies and not _follows(out / "probe" / "probe.json", head):
         probe(job.argv, out / "probe", head)
-    write_report([out / name for name in ("readouts", "ablation", "geometry", "probe")], out / "report.html")
     figures = figures_of(job.name, out)
     stored = [{**asdict(figure), "verdict": _verdict(job, figure)} for figure in figures]
     run_folder.write_json(out / "reproduction.json", {"dataset": job.name, "tiny": job.tiny, "figures": stored})
     (out / "reproduction.md").write_text(markdown(job, figures), encoding="utf-8")
+    write_report([out, *(out / study for study in job.studies)], out / "report.html")
     return figures
+
+
+def _follows(result: Path, run: Path) -> bool:
+    """Whether a result was made after a run, and of its seed."""
+    if not result.is_file() or result.stat().st_mtime < (run / "metrics.json").stat().st_mtime:
+        return False
+    found = run_folder.read_json(result)
+    seed = found["seed"] if "seed" in found else (found["run"] or {}).get("seed")
+    return seed == run_folder.read_metrics(run)["seed"]
 
 
 def figures_of(name: str, out: Path) -> list[Figure]:
     """Every figure of the paper's tables beside ours, from the finished studies in a folder."""
     comparison = read_comparison(out / "readouts" / "comparison.json")
-    ablation = run_folder.read_json(out / "ablation" / "ablation.json")
-    near = run_folder.read_json(out / "geometry" / "geometry.json")["neighbours"]
     found = []
     for row in ROWS[name]:
         for metric, published in row.figures.items():
             if row.study == "comparison":
                 ours = _of_comparison(comparison, row, metric)
             elif row.study == "ablation":
-                ours = _of_ablation(ablation, row, metric)
+                ours = _of_ablation(run_folder.read_json(out / "ablation" / "ablation.json"), row, metric)
             else:
+                near = run_folder.read_json(out / "geometry" / "geometry.json")["neighbours"]
                 ours = (min(near, key=lambda one: abs(one["k"] - NEIGHBOURS))[metric], None, None)
             found.append(Figure(row.table, row.row, metric, published, *ours, note=row.note))
     return found
@@ -250,9 +292,10 @@ def markdown(job: Reproduction, figures: Sequence[Figure]) -> str:
         )
     else:
         said = (
-            f"Ours: means over {len(job.seeds)} seeds, or the seed with the lowest MAE where the paper gives its best one. A figure"
-            " agrees if the paper's lies in the 95 % interval of ours, which holds for new videos and new trainings; the interval"
-            " of the paper's own figure is not known. What the paper does not say was chosen here: see configs/paper."
+            f"Ours: means over {len(job.seeds)} seeds, or the seed with the lowest MAE where the paper gives its best one, without an"
+            " interval. A figure agrees if the paper's lies in the 95 % interval of ours. Both are of the same test clips, so it is"
+            " the interval for other trainings alone; that of the paper's own figure is not known. What the paper does not say was"
+            " chosen here: see configs/paper."
         )
     table = pd.DataFrame(rows).set_index("table")
     return "\n\n".join((what, said, markdown_table(table))) + "\n"
@@ -280,13 +323,25 @@ def _of_comparison(
         return (sum(values) / len(values) if values else 0.0), None, None
     estimate = arm.metrics[metric]
     if row.pick == "best":
-        return estimate.per_seed[_best_seed(arm)], estimate.low, estimate.high
-    return estimate.mean, estimate.low, estimate.high
+        return estimate.per_seed[_best_seed(arm)], None, None
+    return _over_seeds(estimate.per_seed)
 
 
 def _best_seed(arm: ArmResult) -> int:
     maes = arm.metrics["mae"].per_seed
     return min(range(len(maes)), key=lambda place: maes[place] or 0.0)
+
+
+def _over_seeds(values: Sequence[float | None]) -> tuple[float | None, float | None, float | None]:
+    """The mean over the seeds, and its 95 % t interval if there are several."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None, None, None
+    mean = float(np.mean(known))
+    if len(known) < 2:
+        return mean, None, None
+    reach = float(stats.t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / np.sqrt(len(known)))
+    return mean, mean - reach, mean + reach
 
 
 def _of_ablation(
@@ -295,8 +350,7 @@ def _of_ablation(
     subset = next(
         one for one in ablation["subsets"] if one["time"] == "train" and set(one["modalities"]) == set(row.what)
     )
-    estimate = subset["metrics"][metric]
-    return estimate["mean"], estimate["low"], estimate["high"]
+    return _over_seeds(subset["metrics"][metric]["per_seed"])
 
 
 def _data(job: Reproduction) -> Need:
@@ -305,14 +359,17 @@ def _data(job: Reproduction) -> Need:
         return Need(what, "made-up clips stand in")
     if job.root is None:
         return Need(what, "no folder given", f"name it: --root DIR, with label.csv and Raw/ of {job.name}")
+    source = SOURCES[dataset_facts(job.name).source]
+    defects: list[Defect] = []  # which the build lists
     try:
-        clips = load_clips(job.name, root=job.root, missing_ok=True)
+        rows = source.read(dataset_facts(job.name), job.root, defects.append)
+        media = None if source.media is None else source.media(job.root)
     except (OSError, ValueError) as error:
         return Need(what, str(error), "see docs/DATA.md for the layout")
-    lost = sum(clip.video is None or not os.path.isfile(clip.video) for clip in clips)
-    if lost == len(clips):
-        return Need(what, f"{len(clips)} rows, no media", "put the clips into Raw/VIDEO/CLIP.mp4; see docs/DATA.md")
-    return Need(what, f"{len(clips)} rows, {len(clips) - lost} with media")
+    there = sum(media is not None and media.find(row.video_id, row.clip_id) is not None for row in rows)
+    if there == 0:
+        return Need(what, f"{len(rows)} rows, no media", "put the clips into Raw/VIDEO/CLIP.mp4; see docs/DATA.md")
+    return Need(what, f"{len(rows)} rows, {there} with media, {len(defects)} defects of the table")
 
 
 def _denoiser(job: Reproduction) -> Need:
@@ -329,10 +386,6 @@ def _arguments(job: Reproduction) -> tuple[ModelArguments, DataArguments, OmniSe
     return parse_arguments(argv, on_this_machine=False)
 
 
-def _model(job: Reproduction) -> str:
-    return _arguments(job)[0].base_model
-
-
 def _is_there(base_model: str) -> bool:
     return (
         base_model in BUILT_BASE_MODELS
@@ -342,27 +395,35 @@ def _is_there(base_model: str) -> bool:
 
 
 def _base(job: Reproduction) -> Need:
-    base = _model(job)
+    base = _arguments(job)[0].base_model
     return Need(f"the base model {base}", "here" if _is_there(base) else "will be downloaded from the Hub")
 
 
-def _disk(job: Reproduction) -> Need:
-    needed = 0 if job.tiny else job.trainings() * ADAPTER_BYTES + (0 if _is_there(_model(job)) else DOWNLOAD_BYTES)
+def _disk(job: Reproduction, estimate: Plan) -> Need:
+    of_a_run = COPIES * 4 * (estimate.lora_parameters + estimate.head_parameters)
+    needed = job.trainings() * of_a_run + (0 if _is_there(estimate.base_model) else DOWNLOAD_BYTES)
     place = next(folder for folder in (job.out.absolute(), *job.out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(place).free
     found = f"{free / 1e9:.0f} GB free at {place}, about {needed / 1e9:.0f} GB needed"
     return Need("disk", found, None if free >= needed else "free some, or name another --out")
 
 
-def _estimate(job: Reproduction) -> Plan | None:
-    """What a training takes."""
-    return None if job.tiny else plan(*_arguments(job))
+def _settings(job: Reproduction) -> Need:
+    """Whether this machine can do the runs."""
+    what = "this machine"
+    try:
+        parse_arguments([*job.argv, "--output_dir", str(job.out)])
+    except ValueError as error:
+        return Need(
+            what, str(error), "run it on a machine with a GPU, or --bf16 false --use_cpu true for a very long time"
+        )
+    return Need(what, "can do the runs")
 
 
 def _memory(estimate: Plan) -> Need:
     needed = f"about {estimate.expected_peak_bytes / 1e9:.0f} GB to train"
     if not torch.cuda.is_available():
-        return Need("a GPU", f"none here; {needed}")
+        return Need("memory of a GPU", f"{needed}; there is no GPU here")
     has = torch.cuda.get_device_properties(0).total_memory
     short = has < estimate.expected_peak_bytes
     advice = "use a larger GPU, or --feature_cache DIR --lora_preset llm" if short else None
@@ -372,4 +433,4 @@ def _memory(estimate: Plan) -> Need:
 def _time(job: Reproduction, estimate: Plan) -> Need:
     hours = estimate.expected_hours or {}
     each = ", ".join(f"{device} {job.trainings() * value:,.0f}" for device, value in hours.items())
-    return Need("time", f"{job.trainings()} trainings; about this many hours in all: {each}")
+    return Need("time", f"{job.trainings()} trainings to do; roughly so many hours in all: {each}")

@@ -55,8 +55,11 @@ class PlannedRun:
 
     @property
     def tracked_as(self) -> str:
-        """Its name for the trackers of `report_to`: study, arm and seed, such as `compare/discriminative/seed-0`."""
-        return "/".join(self.folder.absolute().parts[-3:])
+        """Its name for the trackers of `report_to`: its folder, `runs/compare/discriminative/seed-0`, after a given name."""
+        folder = self.folder.absolute()
+        inside = folder.is_relative_to(Path.cwd())
+        parts = folder.relative_to(Path.cwd()).parts if inside else folder.parts[-4:]
+        return "/".join([*filter(None, [self.config()["run_name"]]), *parts])
 
     @property
     def finished(self) -> bool:

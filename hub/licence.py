@@ -21,7 +21,8 @@ class Licence:
     @property
     def title(self) -> str:
         """Its name in text."""
-        return f"{self.name or self.id}{f' ({self.link})' if self.link else ''}"
+        unnamed = "terms that the publisher names beside the model" if self.id == "other" else self.id
+        return f"{self.name or unnamed}{f' ({self.link})' if self.link else ''}"
 
 
 APACHE, UNSTATED = Licence("apache-2.0"), Licence("other")
@@ -61,7 +62,7 @@ def licence_of(base_model: str, facts: DatasetFacts, given: str | None) -> Licen
     if facts.media_terms is not None:
         raise PublishError(
             f"license: {facts.title} is for research alone, so the model is not {base.id} by itself; name the licence that the"
-            " terms of the data allow, as --license other"
+            " terms of the data allow, as --license cc-by-nc-4.0"
         )
     return base
 

@@ -73,7 +73,8 @@ def _assemble(folder: Path, draft: Path, repo_id: str, with_media: bool, ids_onl
     (draft / "data").mkdir()
     for split, part in load_from_disk(str(folder)).items():
         columns = [name for name in part.features if not ids_only or name in IDS]
-        rows = [{name: _published(row, draft, with_media)[name] for name in columns} for row in part]
+        published = (_published(row, draft, with_media) for row in part)
+        rows = [{name: row[name] for name in columns} for row in published]
         features = Features({name: part.features[name] for name in columns})
         Dataset.from_list(rows, features=features).to_parquet(draft / "data" / f"{split}.parquet")
     (draft / "README.md").write_text(_card(folder, repo_id, with_media, ids_only), encoding="utf-8")

@@ -147,7 +147,9 @@ class DataArguments:
     )
     complete_clips: bool = _field(False, "use only clips that have text, audio and video")
     on_bad_clip: str = _one_of(
-        ("error", "skip"), "error", "a clip that cannot be read stops the run (error), or is left out and listed (skip)"
+        ("error", "skip"),
+        "error",
+        "a clip that cannot be read stops the run (error), or is left out and listed (skip), but for test clips of a published set",
     )
     feature_cache: str | None = _field(
         None, "folder that stores tower outputs for later epochs and runs; needs lora_preset llm"

@@ -57,13 +57,18 @@ class PreparedData:
         return {**spread, "score_range": self.facts.score_range}
 
     @property
-    def bad_counts(self) -> dict[str, int]:
-        """How many clips were left out, and how many test clips are used without their video or their audio."""
-        kept = [clip.kept for clip in self.bad if clip.kept]
+    def left_out(self) -> int:
+        """How many clips cannot be read and are not used at all."""
+        used = {clip.id for clip in self.clips}
+        return sum(clip.id not in used for clip in self.bad)
+
+    def lacking(self, split: str) -> dict[str, int | None]:
+        """How many clips of a split lack a video, and how many lack sound, for whatever reason; `None` if the model reads none."""
+        read = self.processor.modalities
+        facts = run_folder.clip_facts(self.splits[split]) if read != ["text"] else []
         return {
-            "bad_clips": len(self.bad) - len(kept),
-            "without_video": len(kept),
-            "without_audio": sum("audio" not in parts for parts in kept),
+            f"without_{name}": sum(not has[name] for has in facts) if name in read else None
+            for name in ("video", "audio")
         }
 
     @property
@@ -96,8 +101,11 @@ def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: Omn
         check_labels(clips, facts.score_range)
         if data_args.group_split:
             clips = split_by_video(clips, seed=SPLIT_SEED)
-        for line in overlap_lines(overlaps(clips), facts.documents):
-            logger.warning("%s; the test is not on new material. group_split makes a split by video", line)
+        shared = overlaps(clips)
+        for line in overlap_lines(shared, facts.documents):
+            logger.warning("%s", line)
+        if any(overlap.videos for overlap in shared.values()):
+            logger.warning("group_split true makes a split in which they share no %s", facts.documents)
         processor = build_processor(model_args, data_args, facts.score_range)
         if data_args.shots:
             grid = AnswerGrid(*facts.score_range, model_args.answer_step)

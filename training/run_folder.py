@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -234,15 +235,21 @@ def one_person_mae(folder: Path) -> float | None:
     return read_environment(folder).get("human_mae")  # not in folders from before
 
 
-def write_clip_facts(folder: Path, clips: Sequence[Clip]) -> None:
-    """Write clip_facts.csv: id, which modalities a clip has (1 or 0), and its duration in seconds, by its files' headers."""
+def clip_facts(clips: Sequence[Clip]) -> list[dict[str, Any]]:
+    """What `CLIP_FACTS` names, for each clip: which modalities it has (1 or 0), and its duration, by its files' headers."""
     rows = []
     for clip in clips:
         headers = [read_header(path) for path in (clip.video, clip.audio) if path]
         audio = any(header.has_audio for header in (headers[-1:] if clip.audio else headers))
         seconds = longest_seconds(headers) or None
-        rows.append((clip.id, int(bool(clip.text)), int(audio), int(any(h.has_video for h in headers)), seconds))
-    write_table(folder / "clip_facts.csv", CLIP_FACTS, rows)
+        has = (clip.id, int(bool(clip.text)), int(audio), int(any(h.has_video for h in headers)), seconds)
+        rows.append(dict(zip(CLIP_FACTS, has, strict=True)))
+    return rows
+
+
+def write_clip_facts(folder: Path, clips: Sequence[Clip]) -> None:
+    """Write clip_facts.csv: id, which modalities a clip has (1 or 0), and its duration in seconds."""
+    write_table(folder / "clip_facts.csv", CLIP_FACTS, [list(row.values()) for row in clip_facts(clips)])
 
 
 def read_clip_facts(folder: Path) -> pd.DataFrame | None:

@@ -36,6 +36,8 @@ def test_videos_in_two_splits_are_counted_with_their_clips_of_both():
         (SAID, SAID + " at all", False),
         ("thank you very much", "Thank you very much.", False),  # a stock phrase
         ("这部电影真的非常好看啊", "这部电影真的非常好看啊。", True),
+        ("我不喜欢这个电影、因为它太长了。", "我不喜欢这个电影, 因为它太长了", True),
+        ("我不喜欢这个电影、因为它太长了。", "我不喜欢这个电影, 因为它太短了", False),
         ("好看", "好看", False),
     ],
 )

@@ -119,7 +119,7 @@ def test_systems_that_do_not_differ_are_rarely_told_apart_though_videos_and_seed
         systems = [
             labels
             + generator.normal(0, 0.5, 40)[PLACES]
-            + generator.normal(0, 0.8, (3, len(PLACES))) * (1 + generator.normal(0, 0.03, (3, 1)))
+            + generator.normal(0, 0.8, (3, len(PLACES))) * (1 + generator.normal(0, 0.15, (3, 1)))
             for _ in range(2)
         ]
         drawn = [resampled(scores, labels, "mosi", groups=VIDEOS, resamples=100) for scores in systems]

@@ -4,13 +4,16 @@ import json
 import re
 
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
 from omnisent.cli import app
+from omnisent.data.built import REPORT_NAME
+from omnisent.experiments.ablation import planned_runs
 from omnisent.experiments.arms import read_arms
 from omnisent.experiments.paper import ROWS
-from omnisent.experiments.reproduce import SEEDS, Figure, Reproduction, figures_of, needs
+from omnisent.experiments.reproduce import SEEDS, Figure, Reproduction, _over_seeds, figures_of, needs, reproduce
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.field_names import CONFIGS
 from omnisent.training.run_folder import config_dict
@@ -49,9 +52,10 @@ def test_what_is_missing_is_said_with_what_to_do(tmp_path):
     assert "--root DIR" in found["the clips of cmu_mosi"].to_do
     assert "Qwen/Qwen2.5-Omni-7B" in "".join(found)
     time = found["time"].found
-    assert time.startswith(
-        "40 trainings"
-    )  # head, written, head on denoised sound, and seven subsets, with four seeds each
+    assert time.startswith("40 trainings to do")  # three arms and seven subsets, of four seeds
+    if not torch.cuda.is_available():
+        assert "there is no GPU here" in found["this machine"].found
+        assert "--use_cpu true" in found["this machine"].to_do
     assert re.search(r"H100 [\d,]+, RTX 5090 [\d,]+, RTX 4090 [\d,]+, CPU", time)
     done = CliRunner().invoke(app, ["reproduce", "cmu_mosi", "--out", str(tmp_path / "out")])
     assert done.exit_code == 1
@@ -63,12 +67,12 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(tmp_path):
     done = CliRunner().invoke(app, ["reproduce", "cmu_mosei", "--root", str(tmp_path), "--out", str(out), "--dry-run"])
     assert done.exit_code == 0, done.output
     for part in (
-        "missing: the clips of cmu_mosei",
-        "readouts: ",
-        "ablation: 28 trainings",
-        "report.html, reproduction.md",
+        "MISSING the clips of cmu_mosei",
+        "readouts: 12 trainings, 21 results",
+        "reproduction.md and .json, report.html",
     ):
         assert part in done.output
+    assert "ablation" not in done.output  # the paper's tables for CMU-MOSEI have none
     assert not out.exists()
 
 
@@ -80,9 +84,14 @@ def test_a_config_of_a_row_is_that_of_the_reproduction(path, tmp_path):
     job = Reproduction(name, None, tmp_path)
     arms = {arm.name: arm for arm in job.arms}
     arm = {"trained": "written", "shot": "zero-shot", "headline": "head-denoised"}.get(path.stem.split("_")[-1], "head")
-    used = config_dict(*parse_arguments([*job.argv, *arms[arm].argv, "--use_cpu", "true"], on_this_machine=False))
-    differing = {field for field in own if own[field] != used[field]} - {"output_dir", "dataset", "root", "run_name"}
-    assert differing <= ({"modalities"} if "_text" in path.stem else set())
+    argv = [*job.argv, *arms[arm].argv]
+    if "_text" in path.stem:
+        ablated = {
+            run.folder.parent.name: run for run in planned_runs(job.argv, [0], tmp_path) if "train" in run.folder.parts
+        }
+        argv = list(ablated["-".join(own["modalities"])].argv)
+    used = config_dict(*parse_arguments([*argv, "--use_cpu", "true"], on_this_machine=False))
+    assert {field for field in own if own[field] != used[field]} <= {"output_dir", "dataset", "root", "run_name"}
     assert re.search(
         r"^# paper: as published \(arXiv 2606\.05713\)\. ours: not published", path.read_text(), re.MULTILINE
     )
@@ -104,7 +113,30 @@ def test_a_figure_agrees_if_the_papers_lies_in_our_interval():
     assert verdict(0.6, 0.65, None, None) == verdict(0.6, None, None, None) == ""
 
 
-def test_the_arms_of_the_paper_are_trained_once_each():
-    job = Reproduction("cmu_mosi", None, CONFIGS)
+def test_the_arms_of_the_paper_are_trained_once_each_and_finished_ones_are_not_counted(tmp_path):
+    job = Reproduction("cmu_mosi", None, tmp_path)
     assert [arm.name for arm in job.arms] == [*(arm.name for arm in read_arms("paper")), "head-denoised"]
     assert job.trainings() == (3 + 7) * 4
+    for folder in (tmp_path / "readouts" / "head" / "seed-1", tmp_path / "ablation" / "train" / "text" / "seed-0"):
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text("{}")
+    assert job.trainings() == (3 + 7) * 4 - 2
+
+
+def test_the_interval_is_that_of_other_trainings_and_the_best_seed_has_none():
+    mean, low, high = _over_seeds([0.55, 0.57, 0.58, 0.60])
+    assert mean == pytest.approx(0.575)
+    assert high - mean == pytest.approx(3.182 * 0.02082 / 2, rel=1e-3)  # t of three degrees of freedom
+    assert mean - low == pytest.approx(high - mean)
+    assert _over_seeds([0.5]) == (0.5, None, None)
+    assert _over_seeds([0.5, None]) == (None, None, None)
+
+
+@pytest.mark.parametrize(("name", "denoise"), [("cmu_mosi", "none"), ("planted", "spectral")])
+def test_the_data_of_another_reproduction_are_refused(tmp_path, name, denoise):
+    (tmp_path / "data").mkdir()
+    record = {"name": name, "denoise": denoise, "with_media": True}
+    (tmp_path / "data" / REPORT_NAME).write_text(json.dumps(record))
+    job = Reproduction("cmu_mosi", None, tmp_path, denoiser="spectral", tiny=True)
+    with pytest.raises(ValueError, match=f"data holds {name} with noise reduction {denoise}, not planted with none"):
+        reproduce(job)

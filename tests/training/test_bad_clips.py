@@ -101,6 +101,10 @@ def test_a_test_clip_of_a_named_data_set_is_never_left_out_but_keeps_its_text(se
     named = {"dataset": "cmu_mosi", "root": str(root), "max_steps": 2, "on_bad_clip": "skip"}
     metrics = run(*parse_arguments([settings(**named)]))
     assert (metrics["n"], metrics["bad_clips"], metrics["without_video"], metrics["without_audio"]) == (3, 1, 1, 1)
+    text = run(*parse_arguments([settings(**named, modalities=["text"], output_dir=str(tmp_path / "text"))]))
+    assert (text["bad_clips"], text["without_video"], text["without_audio"]) == (0, None, None)  # it reads none
+    whole = run(*parse_arguments([settings(**named, complete_clips=True, output_dir=str(tmp_path / "whole"))]))
+    assert (whole["n"], whole["bad_clips"], whole["without_video"]) == (2, 2, 0)
     with (tmp_path / "run" / "bad_clips.csv").open(newline="") as file:
         found = [(row["id"], row["split"], row["kept"]) for row in csv.DictReader(file)]
     assert found == [("v1_7", "train", ""), ("v3_7", "test", "text")]

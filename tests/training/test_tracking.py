@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,15 @@ def test_nothing_is_tracked_by_default(settings, tmp_path):
     assert not list(tmp_path.rglob("events.out.tfevents.*"))
 
 
-def test_a_run_of_a_study_has_the_name_of_study_arm_and_seed(settings, tmp_path):
+def test_a_run_of_a_study_has_the_name_of_its_folder_after_that_given(settings, tmp_path, monkeypatch):
     planned = PlannedRun(
         "x", tmp_path / "study" / "head" / "seed-3", (settings(modalities=["text"], on_bad_clip="skip"),)
     )
-    assert planned.tracked_as == "study/head/seed-3"
+    name = f"{tmp_path.name}/study/head/seed-3"
+    assert planned.tracked_as == name
     assert run_in_fresh_process(planned)
-    assert yaml.safe_load((planned.folder / "config.yaml").read_text())["run_name"] == "study/head/seed-3"
+    assert yaml.safe_load((planned.folder / "config.yaml").read_text())["run_name"] == name
+    named = replace(planned, argv=(*planned.argv, "--run_name", "mine"))
+    assert named.tracked_as == f"mine/{name}"
+    monkeypatch.chdir(tmp_path.parent)
+    assert planned.tracked_as == name
