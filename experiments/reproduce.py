@@ -292,10 +292,10 @@ def markdown(job: Reproduction, figures: Sequence[Figure]) -> str:
         )
     else:
         said = (
-            f"Ours: means over {len(job.seeds)} seeds, or the seed with the lowest MAE where the paper gives its best one, without an"
-            " interval. A figure agrees if the paper's lies in the 95 % interval of ours. Both are of the same test clips, so it is"
-            " the interval for other trainings alone; that of the paper's own figure is not known. What the paper does not say was"
-            " chosen here: see configs/paper."
+            f"Ours: means over {len(job.seeds)} seeds, or the seed with the lowest MAE where the paper gives its best one,"
+            " without an interval. A figure agrees if the paper's lies in the 95 % interval of ours. Both are of the same test"
+            " clips, so it is the interval for other trainings alone; that of the paper's own figure is not known. What the paper"
+            " does not say was chosen here: see configs/paper."
         )
     table = pd.DataFrame(rows).set_index("table")
     return "\n\n".join((what, said, markdown_table(table))) + "\n"

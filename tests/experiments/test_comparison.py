@@ -1,6 +1,7 @@
 """The comparison of readouts: what it runs, what it refuses, and that it comes out the same when it is killed and resumed."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -192,6 +193,21 @@ def test_the_conclusion_is_the_verdict_of_the_adjusted_test(comparison, change, 
     said = conclusion(Comparison.from_dict(stored))
     assert sentence in said
     assert ("adjusted for" in said) == (change["p_holm"] is not None)
+
+
+def test_a_reader_is_told_of_another_split_of_shared_videos_and_of_what_clips_lack(comparison):
+    stored = _stored(comparison)
+    stored["settings"]["group_split"] = True
+    stored["environment"]["overlap"] = ["train and test share 1 video (4 clips)"]
+    stored |= {"without_video": 3, "without_audio": 2}
+    text = markdown(Comparison.from_dict(stored))
+    assert "The clips were split anew, by video: these are not results on the official split." in text
+    assert "The splits are not apart: train and test share 1 video (4 clips)." in text
+    assert "test clips, 3 without picture, 2 without sound (text, audio, video)" in text
+    apart = markdown(Comparison.from_dict({**_stored(comparison), "without_video": 0, "without_audio": None}))
+    assert not {"split anew", "not apart", "without"} & set(
+        re.findall("split anew|not apart|without (?=pic|sound)", apart)
+    )
 
 
 def test_p_values_are_shown_with_two_digits():
