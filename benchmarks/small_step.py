@@ -39,7 +39,7 @@ def measure(root: str, variant: str) -> dict[str, float]:
     from omnisent.training.environment import peak_memory_bytes
     from omnisent.training.field_names import config_path
 
-    config = yaml.safe_load(config_path("small_mosi").read_text())
+    config = yaml.safe_load(Path(config_path("small_mosi")).read_text(encoding="utf-8"))
     if variant == "defaults":
         config = {name: DEFAULTS.get(name, value) for name, value in config.items()}
     with tempfile.TemporaryDirectory() as folder:

@@ -49,6 +49,8 @@ def test_every_value_is_in_its_range(both, convention):
     assert mae * (1 - 1e-12) <= found.pop("rmse", mae) < math.inf
     for correlation in (found.pop(key, None) for key in ("corr", "spearman", "ccc")):
         assert correlation is None or -1 <= correlation <= 1
+    r2 = found.pop("r2", None)
+    assert r2 is None or r2 <= 1
     assert all(value is None or 0 <= value <= 1 for value in found.values())
 
 

@@ -75,6 +75,7 @@ OUT_OF_RANGE = {
 }
 BAD_LISTS = {
     "modalities": [[], ["smell"], ["text", "text"], "text", [1], [["text"]], {"text": True}, None, ""],
+    "swapped": [["smell"], ["text", "text"], "text", [1], [["text"]], {"text": True}, None, ""],
     "genres": [[], ["tweets"], "tweets", [1], [["tweets"]], {"tweets": True}, ""],  # the default data set has none
 }
 
