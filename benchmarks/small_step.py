@@ -49,6 +49,7 @@ def measure(root: str, variant: str) -> dict[str, float]:
         arguments = parse_arguments([str(file)])
         trainer, _ = build_trainer(*arguments, prepare_data(*arguments))
         trainer.create_optimizer()
+        trainer.current_gradient_accumulation_steps = 1  # as train() sets it
         seconds, tokens = [], []
         for step, batch in zip(range(STEPS), trainer.get_train_dataloader(), strict=False):
             started = time.perf_counter()
