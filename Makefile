@@ -36,7 +36,7 @@ test: install
 check: lint test
 
 test-slow: install
-	$(BIN)/python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow --durations=10 --numprocesses auto --maxprocesses 4 --dist load
 
 test-browser: install
 	$(BIN)/python -m pytest -q -m browser

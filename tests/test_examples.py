@@ -29,6 +29,7 @@ def score_text(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_texts_are_scored_with_the_given_bundle_or_the_one_of_make_real(score_text, model, processor, tmp_path):
     missing = score_text(*TEXTS)
     assert missing.returncode == 1
@@ -48,6 +49,7 @@ def test_texts_are_scored_with_the_given_bundle_or_the_one_of_make_real(score_te
     assert score_text(*TEXTS).stdout == given.stdout
 
 
+@pytest.mark.slow
 def test_a_text_model_of_transformers_is_tuned_as_a_rival(planted_root, planted_clips, tiny_bert, tmp_path):
     script = SCRIPT.with_name("text_baseline.py")
     command = [sys.executable, str(script), str(tiny_bert), str(planted_root), "--out", str(tmp_path / "out")]

@@ -17,6 +17,7 @@ def study(monkeypatch):
     return importlib.import_module("study")
 
 
+@pytest.mark.slow
 def test_a_comparison_goes_on_from_kept_runs(comparison, short_config, tmp_path, study):
     runs = study.keep(comparison, tmp_path / "kept")
     assert len(runs) == len(list(comparison.rglob("metrics.json")))

@@ -112,6 +112,7 @@ def test_tests_are_stored_with_their_verdict_and_come_back():
     assert (found.text, found.interval) == (f"{found.difference:+.3f}", f"{found.low:+.3f} to {found.high:+.3f}")
 
 
+@pytest.mark.slow
 def test_systems_that_do_not_differ_are_rarely_told_apart_though_videos_and_seeds_have_luck():
     generator, wrong = np.random.default_rng(13), 0
     for _ in range(60):

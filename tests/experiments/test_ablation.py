@@ -85,6 +85,7 @@ def test_an_ablation_trains_its_own_models(short_config, tmp_path):
         ablate([str(short_config), "--adapter", "x"], [0], tmp_path)
 
 
+@pytest.mark.slow
 def test_planted_clips_give_the_known_answer(short_config, tmp_path):
     """The label is 3 * (0.5 text + 0.3 voice + 0.2 face): without text the error rises most, without the face least."""
     make_planted_clips(tmp_path / "clips", n_train=240, n_valid=16, n_test=96, seed=1)
@@ -124,6 +125,7 @@ def test_planted_clips_give_the_known_answer(short_config, tmp_path):
     assert paired_test(wrong_words, errors["audio", "video"]).low > 0  # wrong words are worse than none
 
 
+@pytest.mark.slow
 def test_p_is_adjusted_for_all_drops_and_they_are_decided_by_it(ablation, tmp_path):
     """The runs of one seed as three, with errors of which only those without text are larger."""
     for folder in ablation.glob("*/*/seed-0"):

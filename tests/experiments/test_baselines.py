@@ -53,6 +53,7 @@ def test_vader_is_for_english_that_is_not_synthetic():
     assert suited.isdisjoint({"planted", "ch_sims", "ch_sims_v2"})
 
 
+@pytest.mark.slow
 def test_a_comparison_has_the_baselines_that_suit_its_data_set_and_names_the_package_that_is_missing(
     comparison, short_config, tmp_path, monkeypatch
 ):

@@ -375,6 +375,7 @@ def test_a_run_that_fails_is_named_with_its_own_message(short_config, tmp_path):
         compare([str(short_config), "--dataset", "nowhere"], [0], tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_resumes_to_the_same_result(comparison, short_config, tmp_path):
     out = tmp_path / "killed"
     for done in ("discriminative/seed-0", "discriminative/seed-1", "generative-trained-greedy/seed-0"):

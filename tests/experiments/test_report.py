@@ -123,6 +123,7 @@ def test_it_can_be_read_in_a_browser_and_in_print(report, tmp_path):
     assert printed.read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_a_comparison_of_the_generic_convention_shows_its_metrics_everywhere(comparison, tmp_path, monkeypatch):
     out, facts = tmp_path / "generic", DatasetFacts("any", "Any", score_range=(-3.0, 3.0), convention="generic")
     shutil.copytree(comparison, out, ignore=shutil.ignore_patterns("checkpoint*", "*.safetensors"))
@@ -160,6 +161,7 @@ def test_a_comparison_of_the_generic_convention_shows_its_metrics_everywhere(com
     assert not any("Acc" in text for text in (table, words, card))
 
 
+@pytest.mark.slow
 def test_a_comparison_shows_the_error_of_one_person_where_the_single_ratings_are_known(comparison, tmp_path):
     out, line = tmp_path / "rated", "One person against the mean of the others: MAE 0.743 on the same clips."
     shutil.copytree(comparison, out, ignore=shutil.ignore_patterns("checkpoint*", "*.safetensors"))

@@ -70,6 +70,7 @@ def test_a_finished_sweep_runs_nothing_again_and_more_trials_are_added(swept, co
     assert {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")} == before
 
 
+@pytest.mark.slow
 def test_a_comparison_uses_the_best_settings_of_each_arm(swept, config):
     out, found = swept
     tuned = tuned_arms(ARMS, out / "sweep.json", [str(config)])
@@ -121,6 +122,7 @@ def test_a_trial_that_fails_counts_and_the_next_one_runs(config, tmp_path, capfd
     assert "counts as failed" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_with_the_trial_it_was_in(config, tmp_path):
     code = (
         "import sys; from omnisent.experiments.sweep import sweep; from omnisent.experiments.arms import read_arms;"

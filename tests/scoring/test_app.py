@@ -225,6 +225,7 @@ def test_a_port_in_use_is_an_error(pipe, address):
         pass
 
 
+@pytest.mark.slow
 def test_a_stopped_server_leaves_nothing_behind(pipe, tmp_path):
     pipe.model.save_pretrained(tmp_path / "bundle")
     pipe.processor.save_pretrained(tmp_path / "bundle")

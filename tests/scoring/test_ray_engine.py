@@ -62,6 +62,7 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_one_process_though_files_are_bad_and_a_reader_dies(cluster, clips, bundle):
     seen: list = []
     killer = threading.Thread(target=_kill_a_reader, args=(30, seen), daemon=True)
@@ -75,6 +76,7 @@ def test_rows_are_those_of_one_process_though_files_are_bad_and_a_reader_dies(cl
     assert any(row[0] == "killed" and row[1] for row in seen if isinstance(row, tuple))
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_same_file_with_it(cluster, clips, bundle, tmp_path, monkeypatch):
     for engine in ("local", "ray"):
         files = [clip.id for clip in clips[:10]]

@@ -115,6 +115,7 @@ def test_twenty_kills_with_changing_clips_give_the_file_of_a_new_run(many, bundl
     assert sum(row["error"] is not None for row in rows) > 30
 
 
+@pytest.mark.slow
 def test_several_processes_share_the_work_and_write_one_file(score, many, bundle, tmp_path):
     place = many(22, 3)
     alone, shared = tmp_path / "alone.csv", tmp_path / "shared.csv"

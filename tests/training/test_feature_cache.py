@@ -157,6 +157,7 @@ def test_a_truncated_entry_is_detected_and_computed_again(opened, whole_clips, c
     assert all(torch.equal(found[name], whole[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_two_processes_fill_the_cache_together(config, tmp_path):
     cache = str(tmp_path / "cache")
     configs = [

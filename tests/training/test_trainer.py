@@ -225,6 +225,7 @@ def test_weights_that_are_not_finite_are_never_saved(model, tmp_path):
         assert not (tmp_path / "bundle" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_when_one_has_a_bad_value(settings, tmp_path):
     config = settings(**cached_settings(tmp_path), train_sampling_strategy="sequential", per_device_train_batch_size=2)
     run(*parse_arguments([config]))
