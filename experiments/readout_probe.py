@@ -32,7 +32,7 @@ from .frozen_fits import EPOCHS, PAPER, Fitting
 from .frozen_states import PLACES, FrozenStates, StatesOf, encoder_states, file_digests, frozen_states
 from .probe import fit_layers
 from .states import layer_states
-from .tables import markdown_table, seeds_in_words, shared_settings
+from .tables import markdown_table, p_text, seeds_in_words, shared_settings
 
 SHOWN = 15
 
@@ -154,9 +154,17 @@ def conclusion(found: dict[str, Any]) -> str:
     return (
         f"{text}. Of {len(rows)} readouts, {_in_words(best)} has the lowest validation error, and test MAE"
         f" {rows[best]['test_mae']:.3f}: difference {test['difference']:+.3f}, 95 % interval {test['low']:+.3f} to"
-        f" {test['high']:+.3f}."
+        f" {test['high']:+.3f}. {_verdict(test, len(found['tests']))}"
         f" Trained on permuted labels it has {found['permuted']['test_mae']:.3f}, and the constant {found['constant_mae']:.3f}."
     )
+
+
+def _verdict(test: dict[str, Any], tests: int) -> str:
+    """Which of two readouts has the lower error, by the adjusted p."""
+    if test["p_holm"] is None:
+        return "No verdict from one seed."
+    better = {"first": "The paper's has the lower MAE", "second": "It has the lower MAE", "undecided": "Undecided"}
+    return f"{better[test['verdict']]} (p {p_text(test['p_holm'])}, adjusted for {tests} tests)."
 
 
 def _in_words(name: Sequence[str]) -> str:

@@ -18,6 +18,8 @@ from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.training.arguments import OmniSentTrainingArguments
 
+KEYS = ("layers", "pooling", "head", "loss")
+
 
 @pytest.fixture(scope="module")
 def clip_processor(tiny_backbone):
@@ -122,6 +124,13 @@ def test_every_readout_has_a_row_and_the_report_has_the_probe(config, tmp_path, 
     assert stored["best"] == [best[key] for key in ("layers", "pooling", "head", "loss")]
     assert len(stored["tests"]) == len(stored["readouts"]) - 1
     assert conclusion(stored) in (tmp_path / "probe.md").read_text()
+    assert ("No verdict from one seed." in conclusion(stored)) == (stored["best"] != list(PAPER))
+    place = next(at for at, row in enumerate(stored["readouts"]) if [row[key] for key in KEYS] != list(PAPER))
+    other = [stored["readouts"][place][key] for key in KEYS]
+    test = next(test for test in stored["tests"] if test["second"] == other)
+    test |= {"p_holm": 0.012, "verdict": "second"}
+    said = conclusion({**stored, "best": other})
+    assert "It has the lower MAE (p 0.012, adjusted for 149 tests)." in said
     assert (tmp_path / "probe.png").stat().st_size > 20_000
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "readouts").iterdir()}
     assert probe_readouts([config], tmp_path, seeds=[0])["readouts"] == stored["readouts"]
