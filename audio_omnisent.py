@@ -122,10 +122,11 @@ class AudioDecoder:
 
 
 class AudioBuffer:
-    """Gathers decoded audio frames as mono float32 at SAMPLE_RATE, at most `max_seconds` of them."""
+    """Gathers decoded audio frames as mono float32, at most `max_seconds` of them, at SAMPLE_RATE, or at the file's own rate."""
 
-    def __init__(self, path: str, max_seconds: float) -> None:
-        self.path, self.limit = path, max(1, round(max_seconds * SAMPLE_RATE))
+    def __init__(self, path: str, max_seconds: float, *, own_rate: bool = False) -> None:
+        self.path, self.max_seconds, self.own_rate = path, max_seconds, own_rate
+        self.kept_rate, self.limit = SAMPLE_RATE, max(1, round(max_seconds * SAMPLE_RATE))
         self.rate: int | None = None
         self.resampler: Any = None
         self.taken = self.lost = self.kept = 0
@@ -146,7 +147,7 @@ class AudioBuffer:
         if frame.sample_rate != self.rate:
             self._set_rate(frame.sample_rate)
         if isinstance(frame, Silence):
-            most = math.ceil((self.limit - self.kept) * (frame.sample_rate / SAMPLE_RATE)) + frame.sample_rate
+            most = math.ceil((self.limit - self.kept) * (frame.sample_rate / self.kept_rate)) + frame.sample_rate
             samples = np.zeros(min(len(range(frame.samples)[part]), most), np.float32)
             self.lost += len(samples)
         else:
@@ -155,7 +156,7 @@ class AudioBuffer:
         self._keep(samples if self.resampler is None else self.resampler.resample_chunk(samples))
 
     def finish(self) -> np.ndarray | None:
-        """The kept audio, (samples,) float32, as long as librosa's: ceil(taken * SAMPLE_RATE / rate); None without samples.
+        """The kept audio, (samples,) float32, as long as librosa's: ceil(taken * kept_rate / rate); None without samples.
 
         Raises:
             MediaError: when too much is missing.
@@ -171,7 +172,7 @@ class AudioBuffer:
             )
         if self.resampler is not None and not self.is_full:
             self._keep(self.resampler.resample_chunk(np.empty(0, np.float32), last=True))
-        count = min(math.ceil(self.taken * (float(SAMPLE_RATE) / self.rate)), self.limit)
+        count = min(math.ceil(self.taken * (float(self.kept_rate) / self.rate)), self.limit)
         samples = np.concatenate(self.chunks)[:count]
         _check_samples(self.path, samples)
         return np.pad(samples, (0, count - len(samples)))
@@ -195,7 +196,9 @@ class AudioBuffer:
                 MediaFault.UNSUPPORTED,
             )
         self.rate = rate
-        if rate != SAMPLE_RATE:
+        if self.own_rate:
+            self.kept_rate, self.limit = rate, max(1, round(self.max_seconds * rate))
+        elif rate != SAMPLE_RATE:
             if soxr is None:
                 raise ImportError("audio that is not at 16 kHz needs the soxr package: pip install soxr")
             self.resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")

@@ -31,9 +31,10 @@ class ClipMedia:
     Attributes:
         frames: (F, 3, h, w) uint8 RGB, F even and >= 2, h and w multiples of the size factor; None if not requested.
         seconds_per_frame_pair: time from one pair of frames to the next, 2 * duration / F; None without frames.
-        audio: (samples,) float32, mono at SAMPLE_RATE, full scale [-1, 1]; None if not requested or absent.
+        audio: (samples,) float32, mono at `audio_rate`, full scale [-1, 1]; None if not requested or absent.
         duration: seconds; of the video when frames were read, else of the audio.
         warning: how much of the file could not be read; None for a file without faults.
+        audio_rate: samples per second; SAMPLE_RATE unless the file's own was asked for.
     """
 
     frames: torch.Tensor | None
@@ -41,6 +42,7 @@ class ClipMedia:
     audio: np.ndarray | None
     duration: float
     warning: str | None = None
+    audio_rate: int = SAMPLE_RATE
 
     @classmethod
     def from_decoded(
@@ -57,10 +59,10 @@ class ClipMedia:
             MediaError: when too many frames are missing.
         """
         if frames is None:
-            return cls(None, None, audio, duration, _warning(buffer.missing, None, faults))
+            return cls(None, None, audio, duration, _warning(buffer.missing, None, faults), buffer.kept_rate)
         stacked = frames.stacked()  # (F, 3, h, w)
         warning = _warning(buffer.missing, frames, faults)
-        return cls(stacked, 2 * duration / len(stacked), audio, duration, warning)
+        return cls(stacked, 2 * duration / len(stacked), audio, duration, warning, buffer.kept_rate)
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def read_media(
     audio: bool = True,
     sampling: VideoSampling = OFFICIAL_SAMPLING,
     max_sound_seconds: float = 300.0,
+    own_rate: bool = False,
 ) -> ClipMedia:
     """Read sampled frames and mono audio from a local file. Memory is bounded by the size of the result.
 
@@ -115,6 +118,9 @@ def read_media(
         path: a local file; URLs are refused.
         video: read frames; a file without video is then an error.
         audio: read audio; a file without audio is normal.
+        sampling: which frames, and their size.
+        max_sound_seconds: of audio that is kept.
+        own_rate: keep the file's own sample rate instead of SAMPLE_RATE.
 
     Raises:
         MediaError: missing, a folder, empty, not media, truncated, damaged, no video stream, no frames, a codec that
@@ -128,7 +134,7 @@ def read_media(
             raise MediaError(file.path, reason, MediaFault.NO_VIDEO)
         for stream, is_wanted in ((file.video, video), (file.audio, audio)):
             file.open_decoder(stream if is_wanted else None)
-        buffer = AudioBuffer(file.path, max_sound_seconds)
+        buffer = AudioBuffer(file.path, max_sound_seconds, own_rate=own_rate)
         packets = VideoPackets() if video else None
         _read_packets(file, packets, file.audio if audio else None, buffer)
         samples = buffer.finish()
@@ -137,7 +143,7 @@ def read_media(
             frames, seconds = sample_whole_video(file, packets, sampling)
         else:
             is_part = buffer.is_full or samples is None
-            seconds = 0.0 if samples is None else len(samples) / SAMPLE_RATE
+            seconds = 0.0 if samples is None else len(samples) / buffer.kept_rate
             seconds = file.check_seconds(max(seconds, _stated_seconds(file)) if is_part else seconds)
         return ClipMedia.from_decoded(frames, buffer, samples, seconds, [fault for _, fault in file.faults])
 

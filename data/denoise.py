@@ -1,7 +1,8 @@
 """Reduces noise in the clips' audio, and keeps the results beside the data set, named by a hash of their content.
 
 `deepfilternet` calls the program `deepFilter`, which needs its own environment; `spectral` is spectral gating
-by the noisereduce library and needs no weights. Both start from the audio that the model gets: mono at 16 kHz.
+by the noisereduce library and needs no weights. Both start from the file's own sound, mono, at its own sample rate; the model then
+gets the result at 16 kHz.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from tqdm.auto import tqdm
 from .built import Denoise
 from .media_check import run_tasks
 
-VERSION = 1  # raise when the same audio would give another result
+VERSION = 2  # raise when the same audio would give another result
 FILES_A_CALL = 64
 _INSTALL_DEEPFILTER = (
     "denoise: deepfilternet needs the program deepFilter, which is not on PATH. It requires numpy < 2, so install"

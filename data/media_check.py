@@ -7,6 +7,7 @@ the build, even if the build is killed. One that takes too long is ended by the 
 """
 
 import json
+import math
 import os
 import selectors
 import signal
@@ -25,7 +26,6 @@ from typing import Any
 import av
 import numpy as np
 
-from ..audio_omnisent import SAMPLE_RATE
 from ..decoding_omnisent import mp4_boxes
 from ..errors_omnisent import MediaError, MediaFault
 from ..frames_omnisent import VideoSampling
@@ -128,13 +128,13 @@ def _cut_box(path: str) -> str:
 
 
 def extract_audio(path: str, out: str, method: str) -> dict:
-    """Write the audio of a file as 16-bit mono wav at 16 kHz; for `spectral`, denoised.
+    """Write the audio of a file as 16-bit mono wav at its own sample rate; for `spectral`, denoised.
 
     Returns:
         `{"written": bool}`, False if the file has no audio, or `{"error": reason}`.
     """
     try:
-        media: ClipMedia = read_media(path, video=False)
+        media: ClipMedia = read_media(path, video=False, own_rate=True)
     except MediaError as error:
         return {"error": error.reason}
     if media.audio is None or not _has_audio(media):
@@ -143,16 +143,18 @@ def extract_audio(path: str, out: str, method: str) -> dict:
     if method == "spectral":
         import noisereduce
 
-        quiet = _quietest(samples)
-        # windows of 32 ms: with the default of 64 ms, speech is attenuated by half
-        samples = noisereduce.reduce_noise(y=samples, sr=SAMPLE_RATE, y_noise=quiet, stationary=True, n_fft=512)
-    write_wav(out, np.nan_to_num(samples))
+        rate = media.audio_rate
+        quiet = _quietest(samples, rate)
+        # windows of at most 32 ms: with the default, 64 ms at 16 kHz, speech is attenuated by half
+        window = 2 ** int(math.log2(0.032 * rate))
+        samples = noisereduce.reduce_noise(y=samples, sr=rate, y_noise=quiet, stationary=True, n_fft=window)
+    write_wav(out, np.nan_to_num(samples), media.audio_rate)
     return {"written": True}
 
 
-def _quietest(samples: np.ndarray) -> np.ndarray:
+def _quietest(samples: np.ndarray, rate: int) -> np.ndarray:
     """The quietest fifth of (samples,), in pieces of 50 ms and at least 200 ms in total: the background noise."""
-    size = SAMPLE_RATE // 20
+    size = rate // 20
     if len(samples) < 8 * size:
         return samples
     pieces = samples[: len(samples) // size * size].reshape(-1, size)  # (pieces, size)
@@ -160,13 +162,13 @@ def _quietest(samples: np.ndarray) -> np.ndarray:
     return pieces[np.sort((pieces**2).mean(axis=1).argsort()[:count])].ravel()
 
 
-def write_wav(path: str | Path, samples: np.ndarray) -> None:
-    """Write (samples,) float32 in [-1, 1] as 16-bit mono wav at 16 kHz, atomically."""
+def write_wav(path: str | Path, samples: np.ndarray, rate: int) -> None:
+    """Write (samples,) float32 in [-1, 1] as 16-bit mono wav with `rate` samples per second, atomically."""
     draft = f"{path}.{os.getpid()}.part"
     with wave.open(draft, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
+        file.setframerate(rate)
         file.writeframes((np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes())
     os.replace(draft, path)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from media_files import B_FRAMES, read_barcodes, tone, write_clip, write_ordinary_clip
@@ -32,6 +33,18 @@ def test_frames_times_and_audio_of_an_ordinary_clip(clip):
     steady = media.audio[8000:24_000]
     assert np.abs(np.fft.rfft(steady)).argmax() == 440
     assert np.sqrt(np.mean(steady**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+def test_sound_can_be_kept_at_its_own_rate(tmp_path, rate):
+    sound = 0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * rate) / rate)
+    soundfile.write(tmp_path / "a.wav", sound, rate, subtype="PCM_16")
+    own, usual = read_media(tmp_path / "a.wav", video=False, own_rate=True), read_media(tmp_path / "a.wav", video=False)
+    assert (own.audio_rate, usual.audio_rate) == (rate, 16_000)
+    assert own.audio == pytest.approx(sound, abs=1e-4)
+    assert own.duration == usual.duration == 2.0
+    cut = read_media(tmp_path / "a.wav", video=False, own_rate=True, max_sound_seconds=0.5)
+    assert len(cut.audio) == rate // 2
 
 
 def test_a_clip_without_audio_is_valid_and_either_stream_can_be_skipped(tmp_path, clip):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from omnisent.audio_omnisent import SAMPLE_RATE
 from omnisent.data.denoise import check_denoiser, denoise_files
@@ -91,6 +92,24 @@ def test_spectral_gating_reduces_noise_and_keeps_speech(tmp_path):
     assert after[:third].std() < 0.5 * before[:third].std()
     middle = slice(third + 2000, 2 * third - 2000)
     assert after[middle].std() > 0.7 * before[middle].std()
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
+def test_sound_is_denoised_at_its_own_rate(tmp_path, rate):
+    pytest.importorskip("noisereduce")
+    time = np.arange(round(1.5 * rate)) / rate
+    voice = sum(np.sin(2 * np.pi * 120 * k * time) for k in range(1, 30)) * 0.1 * (abs(time - 0.75) < 0.25)
+    noisy = (0.3 * (voice + np.random.default_rng(0).normal(0, 0.05, len(time)))).astype(
+        np.float32
+    )  # within full scale
+    soundfile.write(tmp_path / "a.wav", noisy, rate, subtype="PCM_16")
+    done, _ = denoise_files([str(tmp_path / "a.wav")], tmp_path / "out", "spectral", workers=1)
+    quieter, found_rate = soundfile.read(done[str(tmp_path / "a.wav")], dtype="float32")
+    assert (found_rate, len(quieter)) == (rate, len(noisy))
+    third = len(noisy) // 3
+    assert quieter[:third].std() < 0.5 * noisy[:third].std()
+    middle = slice(third + rate // 8, 2 * third - rate // 8)
+    assert quieter[middle].std() > 0.7 * noisy[middle].std()
 
 
 def test_results_are_stored_by_content_and_computed_once(tmp_path, deepfilter):
