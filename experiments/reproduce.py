@@ -97,7 +97,7 @@ class Figure:
         ours: the same figure; `None` if it is undefined.
         low, high: the 95 % interval of ours for other trainings on the same clips, as the paper's figure has them; `None` for the
             best seed, or one seed.
-        note: what to know of the row.
+        note: what to know of the row, at its first figure.
     """
 
     table: str
@@ -257,7 +257,7 @@ def figures_of(name: str, out: Path) -> list[Figure]:
     comparison = read_comparison(out / "readouts" / "comparison.json")
     found = []
     for row in ROWS[name]:
-        for metric, published in row.figures.items():
+        for place, (metric, published) in enumerate(row.figures.items()):
             if row.study == "comparison":
                 ours = _of_comparison(comparison, row, metric)
             elif row.study == "ablation":
@@ -265,7 +265,7 @@ def figures_of(name: str, out: Path) -> list[Figure]:
             else:
                 near = run_folder.read_json(out / "geometry" / "geometry.json")["neighbours"]
                 ours = (min(near, key=lambda one: abs(one["k"] - NEIGHBOURS))[metric], None, None)
-            found.append(Figure(row.table, row.row, metric, published, *ours, note=row.note))
+            found.append(Figure(row.table, row.row, metric, published, *ours, note="" if place else row.note))
     return found
 
 
