@@ -46,7 +46,8 @@ def test_it_holds_the_package_and_nothing_else(wheel):
     expected = {path.name for path in ROOT.glob("*.py")}
     for folder in ("data", "evaluation", "experiments", "hub", "readouts", "scoring", "training"):
         expected |= {f"{folder}/{path.name}" for path in (ROOT / folder).glob("*.*")}
-    expected |= {f"configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")} | {"model_card.md", "py.typed"}
+    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
+    expected |= {"model_card.md", "py.typed", "LICENSE"}
     assert set(names) == expected
     assert metadata["Author"] == "omnisent contributors"
     assert metadata["Version"] == omnisent.__version__
