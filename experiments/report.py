@@ -26,12 +26,12 @@ from .arms import baseline_folder
 from .tables import markdown_table
 
 STUDIES: dict[str, tuple[str, ...]] = {  # name of the study's .json and .md -> its plots
-    "reproduction": (),
     "comparison": ("comparison.png",),
     "ablation": ("ablation.png",),
     "sweep": ("sweep.png",),
     "probe": ("probe.png",),
     "geometry": ("pca.png", "tsne.png"),
+    "reproduction": (),
 }
 WORST = 20
 

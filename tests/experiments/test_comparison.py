@@ -274,8 +274,9 @@ def test_the_markdown_shows_the_figures_of_the_json(comparison):
         row = next(line for line in text.splitlines() if line.startswith(f"| {arm['label']} |"))
         assert f" {arm['metrics']['mae']['mean']:.3f} " in row
     assert conclusion(Comparison.from_dict(stored)) in text
-    assert " test clips (text, audio, video);" in text
+    assert " test clips, 1 without picture, 1 without sound (text, audio, video);" in text
     stored["settings"]["genres"] = ["tweets", "editorials"]
+    stored |= {"without_video": None, "without_audio": None}
     assert " test clips of tweets, editorials (text, audio, video);" in markdown(Comparison.from_dict(stored))
     assert (comparison / "comparison.png").stat().st_size > 10_000
 
@@ -350,7 +351,10 @@ def test_finished_folders_are_compared_only_when_they_are_comparable(comparison,
     )
     with pytest.raises(ValueError, match="the media of their clips differ"):
         check_comparable([ours, theirs], OWN_FIELDS)
-    check_comparable([ours, theirs], [*OWN_FIELDS, "dataset"])  # another build of the same clips
+    with pytest.raises(ValueError, match="the media of their clips differ"):  # the same build, made again
+        check_comparable([ours, theirs], [*OWN_FIELDS, "dataset"])
+    (theirs / "config.yaml").write_text(yaml.safe_dump({**config, "dataset": "another/build"}))
+    check_comparable([ours, theirs], [*OWN_FIELDS, "dataset"])
     other_words = {**environment["fingerprints"], "media": "0", "transcripts": "0"}
     write_json(theirs / "environment.json", {**environment, "fingerprints": other_words})
     with pytest.raises(ValueError, match="the transcripts of their clips differ"):

@@ -2,16 +2,26 @@
 
 import json
 import struct
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from tensorboardX.proto.event_pb2 import Event
+from transformers import TrainerCallback
 
 from omnisent.experiments.runs import PlannedRun, run_in_fresh_process
 from omnisent.train import run
 from omnisent.training.arguments import parse_arguments
+from runs import trainer_callback
+
+
+class OneMoreSecond(TrainerCallback):
+    """Makes a run last over a second: TensorBoard names its files by the second, and a shorter run would have one of them."""
+
+    def on_train_end(self, args, state, control, **kwargs):
+        time.sleep(1.1)
 
 
 def _scalars(folder: Path) -> dict[str, float]:
@@ -29,7 +39,8 @@ def _scalars(folder: Path) -> dict[str, float]:
 
 def test_losses_and_final_metrics_go_to_the_tracker_when_asked_for(settings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run(*parse_arguments([settings(modalities=["text"], on_bad_clip="skip", report_to="tensorboard")]))
+    with trainer_callback(OneMoreSecond()):
+        run(*parse_arguments([settings(modalities=["text"], on_bad_clip="skip", report_to="tensorboard")]))
     found, metrics = _scalars(tmp_path / "run"), json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert {"train/loss", "eval/mae", "test/mae"} <= found.keys()
     assert found["test/mae"] == pytest.approx(metrics["mae"])
