@@ -22,7 +22,7 @@ demo: install
 
 # A language model that has learnt English, trained on rated sentences. A stopped one goes on where it was.
 real: install
-	@echo "make real: both readouts on tweets and film reviews, then the report; about 55 minutes and 5 GB of memory on two cores"
+	@echo "make real: both readouts on tweets and film reviews, then the report; about an hour and 6 GB of memory on two cores"
 	$(BIN)/omnisent backbone small runs/small-backbone
 	$(BIN)/omnisent compare configs/small.yaml --arms trained --seeds 0 --out runs/real
 	rm -rf runs/real/model && cp -r runs/real/discriminative/seed-0/model runs/real/model
