@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import torch
 from huggingface_hub import try_to_load_from_cache
-from scipy import stats
 
 from ..data.build import build_dataset
 from ..data.built import Denoise, build_record
@@ -27,6 +26,7 @@ from ..data.mmsa import Defect
 from ..data.sources import SOURCES
 from ..evaluation.comparison_result import ArmResult, Comparison, read_comparison
 from ..evaluation.metrics import METRICS
+from ..evaluation.statistics import defined, t_test, variance_of_mean
 from ..training import run_folder
 from ..training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
 from ..training.choices import BUILT_BASE_MODELS
@@ -334,13 +334,13 @@ def _best_seed(arm: ArmResult) -> int:
 
 def _over_seeds(values: Sequence[float | None]) -> tuple[float | None, float | None, float | None]:
     """The mean over the seeds, and its 95 % t interval if there are several."""
-    known = [value for value in values if value is not None]
-    if not known or len(known) < len(values):
+    known = defined(values)
+    if not known:
         return None, None, None
     mean = float(np.mean(known))
     if len(known) < 2:
         return mean, None, None
-    reach = float(stats.t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / np.sqrt(len(known)))
+    reach, _ = t_test(mean, 0.0, 1, variance_of_mean(np.array(known)), len(known))
     return mean, mean - reach, mean + reach
 
 
