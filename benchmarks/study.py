@@ -56,8 +56,10 @@ def restore(kept: Path, folder: Path, root: str | None) -> list[Path]:
     defaults = run_folder.config_dict(*parse_arguments(["--output_dir", str(folder)]))  # of fields newer than the runs
     if (kept / TRIALS).is_file() and not (folder / TRIALS).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        text = (kept / TRIALS).read_text(encoding="utf-8").replace('"root":null', f'"root":{json.dumps(root)}')
-        (folder / TRIALS).write_text(text, encoding="utf-8")
+        lines = (kept / TRIALS).read_text(encoding="utf-8").splitlines()
+        (folder / TRIALS).write_text(
+            "".join(_restored(line, defaults, root) + "\n" for line in lines), encoding="utf-8"
+        )
     labels: dict[str, float | None] = {}
     videos: dict[str, str] = {}
     for run in runs:
@@ -87,6 +89,16 @@ def restore(kept: Path, folder: Path, root: str | None) -> list[Path]:
         for name in reversed(FILES):  # metrics.json last: it says that the run is finished
             (target / name).write_bytes((run / name).read_bytes())
     return runs
+
+
+def _restored(line: str, defaults: dict, root: str | None) -> str:
+    """A line of a sweep's trials.log, with the values of fields newer than the sweep."""
+    entry = json.loads(line)
+    tuned = entry.get("user_attr", {}).get("tuned")
+    if tuned is None:
+        return line
+    tuned["config"] = {**json.loads(json.dumps(defaults, default=str)), **tuned["config"], "root": root}
+    return json.dumps(entry)
 
 
 def main() -> None:
