@@ -196,8 +196,10 @@ def load_thinker(
         **kwargs: for its `from_pretrained`: dtype, quantization_config, device_map, attn_implementation, ...
 
     Raises:
+        FileNotFoundError: when the folder of the checkpoint is not there.
         ValueError: when the checkpoint lacks weights of the Thinker.
     """
+    _check_folder(base_model)
     hub = {key: kwargs[key] for key in HUB_KEYWORDS if key in kwargs}
     config = copy.deepcopy(config) if config is not None else thinker_config(base_model, revision=revision, **hub)
     with quiet_loading():  # its report lists the skipped lm_head
@@ -258,8 +260,17 @@ def text_model_of(base_model: str | os.PathLike, *, revision: str | None = None)
 
 def _full_config(base_model: str | os.PathLike, **hub: Any) -> dict[str, Any]:
     """The entries of a checkpoint's config.json."""
+    _check_folder(base_model)
     config, _ = Qwen2_5OmniConfig.get_config_dict(base_model, **hub)
     return config
+
+
+def _check_folder(base_model: str | os.PathLike) -> None:
+    if os.path.isabs(base_model) and not os.path.isdir(base_model):
+        raise FileNotFoundError(
+            f"{base_model}: no such folder; expected the base model of a run or a bundle there. Put it there, or correct the"
+            " path: for a bundle, in its config.json and its adapter/adapter_config.json"
+        )
 
 
 def pinned_revision(base_model: str | os.PathLike, revision: str | None) -> str | None:

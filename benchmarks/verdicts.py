@@ -5,7 +5,8 @@
 The errors of two systems differ by luck alone: luck in a video, in a training (seed), in a clip, and in a clip under one seed. The
 videos have the sizes of CMU-MOSI's test split, or as many of the mean size as CMU-MOSEI's has. Three ways to judge: clips as
 independent observations, a t test over seeds alone, and `paired_test` with videos and seeds. With `--intervals`, a second table has
-the coverage of the intervals of `bootstrap_estimates`, for simulated scores whose true figures are known; it takes longer.
+the coverage of the intervals of `estimates`, for simulated scores whose true figures are known, and how often `metric_tests` calls
+two such systems different, metric by metric; it takes longer.
 """
 
 import argparse
@@ -15,7 +16,8 @@ import numpy as np
 from common import save, table
 from scipy import stats
 
-from omnisent.evaluation.statistics import bootstrap_estimates, paired_test
+from omnisent.evaluation.metric_tests import metric_tests
+from omnisent.evaluation.statistics import estimates, paired_test, resampled
 
 # Clips of each test video of CMU-MOSI.
 MOSI = (
@@ -59,6 +61,7 @@ SEEDS = (2, 3, 5)
 OWN = 0.5  # share of the variance within videos that is each seed's own
 LABEL_SD, RESIDUAL_SD, SHIFT_SD = 1.5, 0.9, 0.05  # of the simulated scores: labels, errors, and a seed's shift
 RESAMPLES = 200
+TESTED = ("mae", "corr", "acc_7", "acc_2_non0", "f1_non0")
 
 
 def luck(generator: np.random.Generator, places: np.ndarray, seeds: int, icc: float, sd: float) -> np.ndarray:
@@ -89,22 +92,36 @@ def verdicts(sizes: tuple[int, ...], seeds: int, icc: float, seed_sd: float, tri
 
 
 def coverage(sizes: tuple[int, ...], seeds: int, icc: float, trials: int) -> dict[str, float]:
-    """How often the interval of MAE and of the correlation holds the true figure."""
+    """How often the interval of MAE and of the correlation holds the true figure, and how often two equal systems differ."""
     generator, places = np.random.default_rng(1), np.repeat(np.arange(len(sizes)), sizes)
     videos = [str(place) for place in places]
     truth = {
         "mae": math.sqrt(2 / math.pi) * math.hypot(RESIDUAL_SD, SHIFT_SD),
         "corr": LABEL_SD / math.hypot(LABEL_SD, RESIDUAL_SD),
     }
-    held = dict.fromkeys(truth, 0)
+    held, different = dict.fromkeys(truth, 0), dict.fromkeys(TESTED, 0)
     for _ in range(trials):
         labels = generator.normal(0, LABEL_SD, len(places))
-        errors = luck(generator, places, seeds, icc, RESIDUAL_SD) + generator.normal(0, SHIFT_SD, (seeds, 1))
-        found = bootstrap_estimates(labels + errors, labels, "generic", groups=videos, resamples=RESAMPLES)
+        first, second = (
+            resampled(
+                labels + luck(generator, places, seeds, icc, RESIDUAL_SD) + generator.normal(0, SHIFT_SD, (seeds, 1)),
+                labels,
+                "mosi",
+                groups=videos,
+                resamples=RESAMPLES,
+            )
+            for _ in range(2)
+        )
+        found, tests = estimates(first), metric_tests(first, {"second": second})["second"]
         for key, value in truth.items():
             low, high = found[key].low, found[key].high
             held[key] += low is not None and high is not None and low <= value <= high
-    return {key: count / trials for key, count in held.items()}
+        for key in TESTED:
+            different[key] += tests[key].verdict != "undecided"
+    return {
+        **{f"{key} held": count / trials for key, count in held.items()},
+        **{f"{key} differs": count / trials for key, count in different.items()},
+    }
 
 
 def main() -> None:
@@ -121,10 +138,10 @@ def main() -> None:
         for seeds in SEEDS
         for sd in SEED_SD
     ]
+    cells = [("CMU-MOSI", icc, seeds) for icc in ICC for seeds in SEEDS] + [("CMU-MOSEI", icc, 3) for icc in ICC]
     intervals = [
-        {"videos": "CMU-MOSI", "icc": icc, "seeds": seeds, **coverage(MOSI, seeds, icc, max(1, given.trials // 4))}
-        for icc in ICC
-        for seeds in SEEDS
+        {"videos": name, "icc": icc, "seeds": seeds, **coverage(SIZES[name], seeds, icc, max(1, given.trials // 4))}
+        for name, icc, seeds in cells
         if given.intervals
     ]
     for rows in (judged, intervals):

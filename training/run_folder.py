@@ -7,7 +7,9 @@ import hashlib
 import json
 import logging
 import math
+import os
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
@@ -280,8 +282,8 @@ def read_bad_clips(folder: Path) -> list[BadClip]:
 
 
 def write_json(path: Path, value: dict) -> None:
-    """Write a JSON file atomically."""
-    draft = path.with_suffix(path.suffix + ".part")
+    """Write a JSON file atomically; several processes may write the same one."""
+    draft = path.with_suffix(f"{path.suffix}.part-{os.getpid()}-{threading.get_ident()}")
     draft.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     draft.replace(path)
 

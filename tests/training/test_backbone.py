@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
+from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.readouts.generation_model import OmniForSentimentGeneration
 from omnisent.thinker_omnisent import ThinkerWithLMHead, load_thinker
@@ -124,3 +125,13 @@ def test_the_tiny_backbone_can_put_nearly_all_probability_on_digits(tiny_backbon
     state = shared / shared.norm() * len(shared) ** 0.5  # as large as the final norm leaves it
     assert (rows @ state).softmax(0)[digits].sum() > 0.99
     assert (rows[digits] @ state).softmax(0).max() < 0.5  # and which digit is free
+
+
+def test_a_base_model_that_is_not_there_is_named(tmp_path, bundle):
+    """As when a bundle of a base model in a folder is copied to another machine."""
+    config = OmniSentConfig.from_pretrained(bundle)
+    config.base_model = str(tmp_path / "away")
+    with pytest.raises(
+        FileNotFoundError, match="away: no such folder; expected the base model of a run or a bundle there"
+    ):
+        OmniForSentimentRegression.from_pretrained(bundle, config=config)

@@ -1,11 +1,12 @@
 """The tables of a run folder: rows in the order of the clips, with the video that each is from."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from omnisent.data.clip import Clip
-from omnisent.training.run_folder import read_predictions, videos_of, write_predictions
+from omnisent.training.run_folder import read_json, read_predictions, videos_of, write_json, write_predictions
 
 
 def _written(folder, videos):
@@ -38,3 +39,11 @@ def test_predictions_of_an_earlier_version_are_read(tmp_path):
     assert table.drop(columns="raw").to_dict("records") == [{"id": "c0", "video_id": "", "label": 1.0, "score": 0.5}]
     assert table["raw"].isna().all()
     assert videos_of(table) is None
+
+
+def test_many_may_write_the_same_json_file_at_once(tmp_path):
+    """As the last processes of a sweep do."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: write_json(tmp_path / "sweep.json", {"rows": [number] * 1000}), range(400)))
+    assert len(set(read_json(tmp_path / "sweep.json")["rows"])) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
