@@ -1,8 +1,12 @@
 """Collects finished comparisons with a trained language model into benchmarks/results/evidence.json and evidence.png.
 
-    omnisent compare small_mosi --root /data/CMU-MOSI --seeds 0 1 2 --out runs/small_mosi
+    omnisent sweep small_mosi --root /data/CMU-MOSI --num_train_epochs 3 --arms benchmarks/mosi_arms.yaml --trials 6 \
+        --out runs/sweep
+    omnisent compare small_mosi --root /data/CMU-MOSI --num_train_epochs 5 --arms benchmarks/mosi_arms.yaml \
+        --settings runs/sweep/sweep.json --out runs/lab
+    python benchmarks/evidence.py "CMU-MOSI, text, tuned=runs/lab" --arms benchmarks/mosi_arms.yaml
     make real
-    python benchmarks/evidence.py "CMU-MOSI, text=runs/small_mosi" "tweets and film reviews=runs/real" --model runs/real/model
+    python benchmarks/evidence.py "tweets and film reviews=runs/real" --model runs/real/model
 
 Single runs that differ in one setting, and probes of the untrained model:
 
@@ -18,6 +22,7 @@ mean.
 import argparse
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +36,7 @@ from omnisent.data.catalog import dataset_facts
 from omnisent.evaluation.comparison_result import Comparison, read_comparison
 from omnisent.evaluation.metrics import METRICS
 from omnisent.evaluation.statistics import paired_test
-from omnisent.experiments.arms import default_arms
+from omnisent.experiments.arms import Arm, default_arms, read_arms
 from omnisent.experiments.comparison_report import colour, plot_metric
 from omnisent.training import run_folder
 
@@ -39,11 +44,11 @@ FLOOR = "tfidf-ridge"
 SENTENCES = Path(__file__).parent / "sentences.csv"
 
 
-def collected(folder: Path) -> dict[str, Any]:
+def collected(folder: Path, arms: Sequence[Arm]) -> dict[str, Any]:
     """A comparison, with validation MAE by epoch of each training, and paired tests of the trained readouts against TF-IDF."""
     comparison = read_comparison(folder / "comparison.json")
     floor = run_folder.read_predictions(folder / FLOOR)
-    trained = [arm for arm in default_arms() if arm.name in comparison.arms and (arm.trains or arm.adapter_of)]
+    trained = [arm for arm in arms if arm.name in comparison.arms and (arm.trains or arm.adapter_of)]
     tests, curves = {}, {}
     for arm in trained:
         runs = [folder / arm.name / f"seed-{seed}" for seed in arm.own_seeds(comparison.seeds)]
@@ -54,16 +59,16 @@ def collected(folder: Path) -> dict[str, Any]:
     return {
         **comparison.to_dict(),
         "against_tfidf": tests,
-        "by_genre": by_genre(folder, comparison),
+        "by_genre": by_genre(folder, comparison, arms),
         "validation_mae": curves,
         "machine": machine(),
     }
 
 
-def by_genre(folder: Path, comparison: Comparison) -> dict[str, dict[str, float]]:
+def by_genre(folder: Path, comparison: Comparison, arms: Sequence[Arm]) -> dict[str, dict[str, float]]:
     """Test MAE of every way to score on the clips of each genre, mean over seeds; empty if the data set has none."""
     maes: dict[str, dict[str, float]] = {}
-    own_seeds = {arm.name: arm.own_seeds(comparison.seeds) for arm in default_arms()}
+    own_seeds = {arm.name: arm.own_seeds(comparison.seeds) for arm in arms}
     for name in comparison.arms:
         runs = [folder / name / f"seed-{seed}" for seed in own_seeds[name]] if name in own_seeds else [folder / name]
         for table in map(run_folder.read_predictions, runs):
@@ -147,14 +152,13 @@ def plot(results: dict[str, Any], path: Path) -> None:
 
 
 def plot_curves(axes: Axes, comparison: Comparison, by_arm: dict[str, dict[str, list[tuple[float, float]]]]) -> None:
+    """Validation MAE by epoch of each way to train, mean over its seeds."""
     for name, curves in by_arm.items():
-        arm = comparison.arms[name]
-        for at, curve in enumerate(curves.values()):
-            label = arm.label if at == 0 else None
-            if not curve:
-                continue
-            axes.plot(*zip(*curve, strict=True), "o-", color=colour(arm), label=label, markersize=4)
-    axes.set_title("validation MAE during training, one line per seed", fontsize=10)
+        known = [curve for curve in curves.values() if curve]
+        if known:
+            epochs, maes = np.mean(known, axis=0).T
+            axes.plot(epochs, maes, "o-", label=f"{comparison.arms[name].label} ({len(known)})", markersize=4)
+    axes.set_title("validation MAE during training, mean over seeds", fontsize=10)
     axes.set_xlabel("epoch")
     axes.legend(frameon=False, fontsize=8)
 
@@ -178,6 +182,7 @@ def main() -> None:
     parser.add_argument(
         "comparisons", nargs="*", metavar="NAME=FOLDER", help="a title, and the folder of a finished comparison"
     )
+    parser.add_argument("--arms", help="the file of the arms of the comparisons; the default arms without it")
     parser.add_argument("--pair", metavar="NAME=RUN,RUN", help="a title, and the folders of two runs on the same clips")
     parser.add_argument("--probe", metavar="NAME=FOLDER", help="a title, and the folder of a probe")
     parser.add_argument("--model", help="a bundle that scores the sentences of sentences.csv")
@@ -185,9 +190,10 @@ def main() -> None:
     path = RESULTS / "evidence.json"
     kept = json.loads(path.read_text()) if path.is_file() else {}
     evidence = {"comparisons": {}, "pairs": {}, "probes": {}, "sentences": [], **kept}
+    arms = read_arms(arguments.arms) if arguments.arms else default_arms()
     for given in arguments.comparisons:
         name, _, folder = given.rpartition("=")
-        evidence["comparisons"][name] = collected(Path(folder))
+        evidence["comparisons"][name] = collected(Path(folder), arms)
     if arguments.pair:
         name, _, runs = arguments.pair.rpartition("=")
         evidence["pairs"][name] = pair(*map(Path, runs.split(",")))

@@ -3,8 +3,8 @@
     python benchmarks/study.py keep mosi runs/lab                            # into benchmarks/results/study/mosi
     python benchmarks/study.py restore mosi runs/lab --root /data/CMU-MOSI   # back; `omnisent compare --out runs/lab` then goes on
 
-Kept are metrics, settings, environment, and the scores of the test and validation clips by their ids; of a sweep, its trials. The
-labels stay in the data set and come back from there; models are not kept.
+Kept are metrics, settings, environment, and the scores of the test and validation clips by their ids; of a sweep, its trials; and
+the tables and figure of the whole. The labels stay in the data set and come back from there; models are not kept.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from omnisent.training import run_folder
 from omnisent.training.arguments import parse_arguments
 
 FILES = ("metrics.json", "environment.json")
+SUMMARIES = tuple(f"{name}.{kind}" for name in ("comparison", "sweep") for kind in ("json", "md", "png"))
 OF_THE_MACHINE = ("root", "output_dir", "adapter", "feature_cache", "run_name")
 TRIALS = "trials.log"  # of a sweep
 SCORES = {"split": str, "id": str, "score": float}
@@ -34,6 +35,10 @@ def keep(folder: Path, kept: Path) -> list[Path]:
         paths = "|".join(OF_THE_MACHINE)
         text = re.sub(rf'"({paths})": ?"[^"]*"', r'"\1":null', (folder / TRIALS).read_text(encoding="utf-8"))
         (kept / TRIALS).write_text(text, encoding="utf-8")
+    for name in SUMMARIES:
+        if (folder / name).is_file():
+            kept.mkdir(parents=True, exist_ok=True)
+            (kept / name).write_bytes((folder / name).read_bytes())
     for run in runs:
         target = kept / run.relative_to(folder)
         target.mkdir(parents=True, exist_ok=True)

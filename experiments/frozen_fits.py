@@ -149,30 +149,26 @@ class _Reader:
         """(B, K) of the clips at B indices."""
         states = self.states[split]
         if self.pooling not in ATTENTION:
-            pooled = self._mixed(torch.from_numpy(states.pooled[self.pooling][rows.numpy()]))  # (B, H)
-        else:
-            tokens, mask = self._tokens(states, rows)
-            pooled = self.module.pool(self._mixed(tokens), mask)
-        return self.module.layers(pooled)
+            return self.module.layers(self._mixed(states.pooled[self.pooling], rows.numpy()))
+        return self.module.layers(self.module.pool(*self._tokens(states, rows)))
 
-    def _mixed(self, states: torch.Tensor) -> torch.Tensor:
-        """What is read (..., H) of states (..., L + 2, H)."""
-        if self.layers == "last":
-            return states[..., -1, :]
-        if self.layers == "mix":
-            weights = self.module.reader.shares() * self.module.reader.scale
-            return torch.einsum("l,...lh->...h", weights, states[..., :-1, :])
-        return states[..., int(self.layers), :]
+    def _mixed(self, states: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+        """What is read (n, H) of n rows of states (N, L + 2, H)."""
+        if self.layers != "mix":
+            return torch.from_numpy(states[rows, -1 if self.layers == "last" else int(self.layers)].astype(np.float32))
+        weights = self.module.reader.shares() * self.module.reader.scale
+        return torch.einsum("l,nlh->nh", weights, torch.from_numpy(states[rows, :-1].astype(np.float32)))
 
     def _tokens(self, states: FrozenStates, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """States (B, T, L + 2, H) of the tokens, and which of them are read (B, T)."""
+        """What is read (B, T, H) of the tokens of B clips, and which of them are theirs (B, T)."""
         assert states.tokens is not None
-        spans = [(int(states.starts[row]), int(states.starts[row + 1])) for row in rows]
-        longest = max(end - start for start, end in spans)
-        mask = torch.zeros(len(spans), longest)
-        tokens = torch.zeros(len(spans), longest, *states.tokens.shape[1:])
-        for place, (start, end) in enumerate(spans):
-            tokens[place, : end - start] = torch.from_numpy(states.tokens[start:end].astype(np.float32))
-            own = states.own[start:end] if self.pooling == ATTENTION[1] else np.ones(end - start)
-            mask[place, : end - start] = torch.from_numpy(own.astype(np.float32))
+        spans = [np.arange(states.starts[row], states.starts[row + 1]) for row in rows]
+        flat = np.concatenate(spans)
+        read = self._mixed(states.tokens, flat)
+        own = states.own[flat] if self.pooling == ATTENTION[1] else np.ones(len(flat))
+        lengths = [len(span) for span in spans]
+        tokens, mask = (
+            torch.nn.utils.rnn.pad_sequence(part.split(lengths), batch_first=True)
+            for part in (read, torch.from_numpy(own.astype(np.float32)))
+        )
         return tokens, mask

@@ -22,8 +22,9 @@ def test_a_comparison_goes_on_from_kept_runs(comparison, short_config, tmp_path,
     runs = study.keep(comparison, tmp_path / "kept")
     assert len(runs) == len(list(comparison.rglob("metrics.json")))
     files = {path.name for path in (tmp_path / "kept").rglob("*") if path.is_file()}
-    assert files == {"config.yaml", "environment.json", "metrics.json", "scores.csv"}
-    kept = "".join(path.read_text() for path in (tmp_path / "kept").rglob("*.*"))
+    summaries = {"comparison.json", "comparison.md", "comparison.png"}
+    assert files == {"config.yaml", "environment.json", "metrics.json", "scores.csv", *summaries}
+    kept = "".join(path.read_text() for path in (tmp_path / "kept").rglob("*.*") if path.suffix != ".png")
     assert "label" not in (tmp_path / "kept" / "discriminative" / "seed-0" / "scores.csv").read_text()
     assert str(comparison) not in kept
 
@@ -44,9 +45,14 @@ def test_a_comparison_goes_on_from_kept_runs(comparison, short_config, tmp_path,
 def test_the_trials_of_a_sweep_are_kept_without_the_paths_of_the_machine(tmp_path, study):
     folder, kept, again = tmp_path / "sweep", tmp_path / "kept", tmp_path / "again"
     folder.mkdir()
-    text = '{"config":{"root": "/data/here","output_dir":"runs/x","lora_r":8}}\n'
-    (folder / study.TRIALS).write_text(text)
+    config = {"root": "/data/here", "output_dir": "runs/x", "lora_r": 8}
+    lines = [{"study_name": "head"}, {"study_id": 0, "user_attr": {"tuned": {"config": config}}}]
+    (folder / study.TRIALS).write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert study.keep(folder, kept) == []
-    assert (kept / study.TRIALS).read_text() == '{"config":{"root":null,"output_dir":null,"lora_r":8}}\n'
+    assert "/data/here" not in (kept / study.TRIALS).read_text()
     assert study.restore(kept, again, "/data/there") == []
-    assert (again / study.TRIALS).read_text() == '{"config":{"root":"/data/there","output_dir":null,"lora_r":8}}\n'
+    first, second = map(json.loads, (again / study.TRIALS).read_text().splitlines())
+    back = second["user_attr"]["tuned"]["config"]
+    assert first == lines[0]
+    assert (back["root"], back["lora_r"]) == ("/data/there", 8)
+    assert back["group_split"] is False  # of a field newer than the sweep
