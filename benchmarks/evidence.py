@@ -4,9 +4,9 @@
         --out runs/sweep
     omnisent compare small_mosi --root /data/CMU-MOSI --num_train_epochs 5 --arms benchmarks/mosi_arms.yaml \
         --settings runs/sweep/sweep.json --out runs/lab
-    python benchmarks/evidence.py "CMU-MOSI, text, tuned=runs/lab" --arms benchmarks/mosi_arms.yaml
     make real
-    python benchmarks/evidence.py "tweets and film reviews=runs/real" --model runs/real/model
+    python benchmarks/evidence.py "CMU-MOSI, text, tuned=runs/lab" "tweets and film reviews=runs/real" \
+        --arms benchmarks/mosi_arms.yaml --model runs/real/model
 
 Single runs that differ in one setting, and probes of the untrained model:
 
@@ -31,6 +31,7 @@ import pandas as pd
 from common import RESULTS, machine
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from omnisent.data.catalog import dataset_facts
 from omnisent.evaluation.comparison_result import Comparison, read_comparison
@@ -160,6 +161,7 @@ def plot_curves(axes: Axes, comparison: Comparison, by_arm: dict[str, dict[str, 
             axes.plot(epochs, maes, "o-", label=f"{comparison.arms[name].label} ({len(known)})", markersize=4)
     axes.set_title("validation MAE during training, mean over seeds", fontsize=10)
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -182,7 +184,7 @@ def main() -> None:
     parser.add_argument(
         "comparisons", nargs="*", metavar="NAME=FOLDER", help="a title, and the folder of a finished comparison"
     )
-    parser.add_argument("--arms", help="the file of the arms of the comparisons; the default arms without it")
+    parser.add_argument("--arms", help="a file of arms of the comparisons, beside the default ones")
     parser.add_argument("--pair", metavar="NAME=RUN,RUN", help="a title, and the folders of two runs on the same clips")
     parser.add_argument("--probe", metavar="NAME=FOLDER", help="a title, and the folder of a probe")
     parser.add_argument("--model", help="a bundle that scores the sentences of sentences.csv")
@@ -190,7 +192,7 @@ def main() -> None:
     path = RESULTS / "evidence.json"
     kept = json.loads(path.read_text()) if path.is_file() else {}
     evidence = {"comparisons": {}, "pairs": {}, "probes": {}, "sentences": [], **kept}
-    arms = read_arms(arguments.arms) if arguments.arms else default_arms()
+    arms = [*default_arms(), *(read_arms(arguments.arms) if arguments.arms else [])]
     for given in arguments.comparisons:
         name, _, folder = given.rpartition("=")
         evidence["comparisons"][name] = collected(Path(folder), arms)
