@@ -90,8 +90,9 @@ class OmniSentConfig(PreTrainedConfig):
         label_std: standard deviation of the training labels, in label units.
         score_min: lowest score that inference returns, in label units.
         score_max: highest score that inference returns, in label units.
-        calibration: of prediction intervals: `clips`, the number of validation clips, and `half_widths` in label units by level,
-            e.g. `{"0.9": 1.1}`; `None` if it was not calibrated.
+        calibration: of prediction intervals: `clips` and `videos`, the numbers of those of the validation split, and `half_widths`
+            in label units by level, e.g. `{"0.9": 1.1}`; for a loss with bins also `margins`, by which the quantiles of its
+            distribution are moved outwards. `None` if it was not calibrated.
         about: one line that says what the bundle reads, what it was trained on and its base model; `None` in older bundles.
         has_adapter: whether the bundle has an `adapter/`; `None` if unknown, as in bundles of version 0.1.
         requires: the package versions of `REQUIRES`, for information.
@@ -193,6 +194,10 @@ class OmniSentConfig(PreTrainedConfig):
                     f" and lie within the score range, not {width}"
                 )
             before = width
+        for level, margin in (calibration.get("margins") or {}).items():
+            _check_number(f"calibration.margins[{level!r}]", margin)
+            if level not in calibration["half_widths"]:
+                raise ValueError(f"calibration.margins[{level!r}] must belong to a level of half_widths")
 
 
 def _check_number(name: str, value: Any) -> None:

@@ -41,6 +41,17 @@ class LabelScale:
         return scores.clamp(self.low, self.high).where(scores.isfinite(), torch.nan)
 
 
+def quantiles(distribution: torch.Tensor, centres: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+    """Quantiles (B, Q) of probabilities (B, bins) of bins at equal distances, each spread evenly over its bin; in their units."""
+    width = centres[1] - centres[0]
+    below = F.pad(distribution.cumsum(1), (1, 0)).contiguous()  # (B, bins + 1) up to each edge
+    wanted = probabilities.to(below).expand(len(below), -1).contiguous()
+    bins = torch.searchsorted(below, wanted).clamp(1, distribution.shape[1])  # the first edge that is not below
+    before, after = below.gather(1, bins - 1), below.gather(1, bins)
+    inside = ((wanted - before) / (after - before).clamp_min(1e-12)).clamp(0, 1)
+    return centres[0] + (bins - 1.5 + inside) * width
+
+
 class Loss(ABC):
     """What a head is trained for, and how its K outputs become a score. It has no weights."""
 

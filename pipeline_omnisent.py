@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import Pipeline
 
 from .errors_omnisent import OmniSentError
+from .losses_omnisent import quantiles
 from .media_omnisent import read_header
 
 LABELS = ("negative", "neutral", "positive")
@@ -77,7 +78,7 @@ class MultimodalSentimentPipeline(Pipeline):
         preprocess_params = {"modalities": modalities, "on_error": on_error}
         postprocess_params = {
             "neutral_band": neutral_band,
-            "half_width": None if interval is None else self._half_width(interval),
+            "interval": None if interval is None else self._interval(interval),
         }
         return _given(preprocess_params), {}, _given(postprocess_params)
 
@@ -148,28 +149,32 @@ class MultimodalSentimentPipeline(Pipeline):
 
     def _scores(self, clips: list[dict]) -> list[dict]:
         """Score of each clip, with its warning if it has one; an error if the score is not finite."""
-        reason = ""
+        reason, rows = "", None
         try:
-            scores = self.model(**self.processor.pad(clips).to(self.device)).scores
+            output = self.model(**self.processor.pad(clips).to(self.device))
+            scores, rows = output.scores, output.distribution
         except ValueError as error:
             if not _is_a(error, "NotFiniteError"):
                 raise
             not_finite: Any = error
             scores, reason = not_finite.values, not_finite.reason
         results = []
-        for clip, score in zip(clips, scores.tolist(), strict=True):
+        distributions = [None] * len(clips) if rows is None else rows.float().cpu()
+        for clip, score, distribution in zip(clips, scores.tolist(), distributions, strict=True):
             if math.isfinite(score):
-                results.append({"score": score, **{key: clip[key] for key in ("warning",) if key in clip}})
+                warning = {key: clip[key] for key in ("warning",) if key in clip}
+                results.append({"score": score, **warning, "distribution": distribution})
             else:
                 results.append({"error": f"clip {clip['clip_id']}: {reason}"})
         return results
 
-    def _half_width(self, level: float) -> float:
+    def _interval(self, level: float) -> tuple[float, float, float | None]:
+        """The level, its half-width, and the margin of the distribution's quantiles if there is one."""
         if not 0 < level < 1:
             raise ValueError(f"interval: expected a level between 0 and 1 such as 0.9, not {level}")
         calibration = self.model.config.calibration
         if calibration and str(level) in calibration["half_widths"]:
-            return calibration["half_widths"][str(level)]
+            return level, calibration["half_widths"][str(level)], (calibration.get("margins") or {}).get(str(level))
         if calibration:
             levels, clips = ", ".join(calibration["half_widths"]), calibration["clips"]
             advice = f"it has those of levels {levels}, from {clips} validation clips"
@@ -178,21 +183,26 @@ class MultimodalSentimentPipeline(Pipeline):
         raise ValueError(f"interval: this bundle has no interval of level {level}; {advice}")
 
     def postprocess(
-        self, scored: dict, neutral_band: float | None = None, half_width: float | None = None
+        self,
+        scored: dict,
+        neutral_band: float | None = None,
+        interval: tuple[float, float, float | None] | None = None,
     ) -> dict[str, float | str]:
         """Score and label of one clip, with its interval if requested, or its error."""
         if "error" in scored:
             return scored
         if neutral_band is None:
             neutral_band = self.neutral_band
-        score = scored["score"]
+        score, distribution = scored["score"], scored.pop("distribution", None)
         result = {**scored, "label": LABELS[1 if abs(score) <= neutral_band else 2 * (score > 0)]}
-        if half_width is not None:
-            config = self.model.config
-            result |= {
-                "low": max(score - half_width, config.score_min),
-                "high": min(score + half_width, config.score_max),
-            }
+        if interval is not None:
+            config, (level, half_width, margin) = self.model.config, interval
+            low, high = score - half_width, score + half_width
+            if margin is not None and distribution is not None:
+                ends = torch.tensor([(1 - level) / 2, (1 + level) / 2])
+                lower, upper = quantiles(distribution[None], self.model.bin_centres, ends)[0].tolist()
+                low, high = min(lower - margin, score), max(upper + margin, score)
+            result |= {"low": max(low, config.score_min), "high": min(high, config.score_max)}
         return result
 
 

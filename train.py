@@ -79,7 +79,11 @@ def train_and_predict(trainer: SentimentTrainer, datasets: dict[str, ClipDataset
         predictions[split] = trainer.predict_clips(dataset, split)
         seconds = time.perf_counter() - started
     if not args.evaluate_only:
-        calibration = calibrate(trainer.readout.scores(predictions["valid"]), datasets["valid"].clips)
+        evaluations = trainer.evaluations() or [trainer.readout.rows(predictions["valid"])]
+        metric = (
+            args.selecting_metric if args.selecting_metric != "loss" else "mae"
+        )  # the loss of some clips is not known
+        calibration = calibrate(evaluations, datasets["valid"].clips, metric, trainer.convention)
         if keeps_calibration:
             config.calibration = calibration
     return Outcome(

@@ -1,57 +1,149 @@
-"""Split-conformal prediction intervals: half-widths from the residuals of clips that were not trained on.
+"""Conformal prediction intervals, from clips that were not trained on and did not choose the checkpoint.
 
-For a clip that is exchangeable with those, the interval score ± half-width contains its label with at least the stated
-probability, on average over clips and calibrations (Vovk et al., 2005; Lei et al., 2018). This does not hold for a single clip, or
-for other data.
+For a clip that is exchangeable with those, the interval contains its label with at least the stated probability, on average over
+clips and calibrations (Vovk et al., 2005; Lei et al., 2018). It is the score plus and minus a half-width; or, for a readout with a
+distribution, from one quantile of it to another, each moved outwards by the same margin (conformalised quantile regression: Romano
+et al., 2019), and so narrower where the clip is clear. This does not hold for a single clip, or for other data.
+
+Clips of one video are alike, so that n of them say less than n independent ones; the rank that gives the half-width is raised by
+their design effect (Kish, 1965). `benchmarks/coverage.py` has the coverage that this gives.
 """
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from .metrics import Numbers, paired
+from .metrics import METRICS, Numbers, finite, paired
+from .statistics import places_of, unbiased
 
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 LEVEL = 0.9  # level of `interval_coverage` in metrics.json
+FOLDS = 10  # most parts of the videos in `cross_fitted`
 
 
-def half_width(scores: Numbers, labels: Numbers, level: float) -> float | None:
-    """The ceil((n + 1) * level)-th smallest absolute residual of n clips; `None` if there are too few clips.
+def conformal_quantile(values: Numbers, level: float, groups: Sequence[str] | None = None) -> float | None:
+    """The ceil((n + d) * level)-th smallest of n values, where d is their design effect; `None` if there are too few.
+
+    D is 1 for independent clips. For clips of videos it is the variance of the share of values above the ceil((n + 1) * level)-th,
+    over what it were if the clips were independent, and at least 1.
+
+    Args:
+        values: (n,) such as absolute residuals.
+        level: in (0, 1), as an exact decimal: 0.9 is nine tenths.
+        groups: the video of each clip; `None` if every clip is independent of the others.
+
+    Raises:
+        ValueError: for no clips, values that are not finite, another number of groups, or a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, not {level}")
+    values, exact = finite("values", values), Fraction(str(level))
+    ordered, places = np.sort(values), places_of(groups, len(values))
+    rank = math.ceil((len(values) + 1) * exact)
+    if rank <= len(values) and groups is not None:
+        rank = math.ceil((len(values) + Fraction(_design_effect(values > ordered[rank - 1], places))) * exact)
+    return float(ordered[rank - 1]) if rank <= len(values) else None
+
+
+def _design_effect(outside: np.ndarray, places: np.ndarray) -> float:
+    share = outside.mean()
+    if share in (0, 1) or places.max() == 0:
+        return 1.0
+    of_videos = np.bincount(places, outside - share)
+    return max(1.0, float(np.sum(of_videos**2)) * unbiased(places) / (len(places) * share * (1 - share)))
+
+
+def half_width(scores: Numbers, labels: Numbers, level: float, groups: Sequence[str] | None = None) -> float | None:
+    """The `conformal_quantile` of the absolute residuals of n clips.
 
     Args:
         scores: (n,) label units.
         labels: (n,) label units.
-        level: in (0, 1), as an exact decimal: 0.9 is nine tenths.
+        level, groups: of `conformal_quantile`.
 
     Raises:
-        ValueError: for no clips, unequal lengths, values that are not finite, or a level outside (0, 1).
+        ValueError: as `conformal_quantile` does, and for unequal lengths.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, not {level}")
-    residuals = np.sort(_residuals(scores, labels))
-    rank = math.ceil((len(residuals) + 1) * Fraction(str(level)))
-    return float(residuals[rank - 1]) if rank <= len(residuals) else None
+    return conformal_quantile(residuals(scores, labels), level, groups)
 
 
-def calibration(scores: Numbers, labels: Numbers) -> dict[str, Any]:
-    """The calibration stored in a bundle: `clips`, and `half_widths` in label units for each level with enough clips."""
-    widths = {str(level): half_width(scores, labels, level) for level in LEVELS}
-    return {"clips": len(labels), "half_widths": {level: width for level, width in widths.items() if width is not None}}
+def calibration(
+    scores: Numbers,
+    labels: Numbers,
+    groups: Sequence[str] | None = None,
+    quantiles: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """The calibration stored in a bundle: `clips`, `videos`, and by level `half_widths` and `margins`, in label units.
 
-
-def coverage(scores: Numbers, labels: Numbers, width: float) -> float:
-    """Fraction of clips whose label lies within `width` of the score; all three in label units.
-
-    Raises:
-        ValueError: as `half_width` does, and for a width that is negative or not finite.
+    Args:
+        scores: (n,) label units.
+        labels: (n,) label units.
+        groups: the video of each clip, if known.
+        quantiles: (n, len(LEVELS), 2) of the readout's distribution, those of each level; without them there are no margins.
     """
-    if not 0 <= width < math.inf:
-        raise ValueError(f"width must be a finite number of at least 0, not {width}")
-    return float(np.mean(_residuals(scores, labels) <= width))
+    found: dict[str, Any] = {"clips": len(labels), "videos": len(set(groups)) if groups is not None else None}
+    widths: list[float] = []
+    for level in LEVELS:  # a higher level is no narrower, although its design effect may be smaller
+        width = half_width(scores, labels, level, groups)
+        if width is None:
+            break
+        widths.append(max([width, *widths]))
+    found["half_widths"] = {str(level): width for level, width in zip(LEVELS, widths, strict=False)}
+    if quantiles is not None:
+        margins = {
+            str(level): conformal_quantile(outside(quantiles[:, at], labels), level, groups)
+            for at, level in enumerate(LEVELS[: len(widths)])
+        }
+        found["margins"] = {level: margin for level, margin in margins.items() if margin is not None}
+    return found
 
 
-def _residuals(scores: Numbers, labels: Numbers) -> np.ndarray:
+def residuals(scores: Numbers, labels: Numbers) -> np.ndarray:
+    """Absolute residuals (n,), label units."""
     predicted, true = paired("scores", scores, "labels", labels)
     return np.abs(predicted - true)
+
+
+def outside(bounds: np.ndarray, labels: Numbers) -> np.ndarray:
+    """How far labels (n,) lie outside bounds (n, 2); below 0 for a label inside."""
+    lows, highs = bounds.T
+    return np.maximum(lows - labels, labels - highs)
+
+
+def cross_fitted(
+    evaluations: Sequence[np.ndarray],
+    labels: Numbers,
+    groups: Sequence[str] | None,
+    *,
+    metric: str,
+    convention: str,
+) -> np.ndarray:
+    """What each clip was given by the evaluation that the clips of the other videos would choose.
+
+    The best of several checkpoints fits the clips that chose it better than new ones, so that their residuals are too small. So the
+    videos are dealt into at most `FOLDS` parts, and each takes no part in its own choice (cross-conformal: Vovk, 2015).
+
+    Args:
+        evaluations: each (n, C), the scores first; label units.
+        labels: (n,) label units.
+        groups: the video of each clip; `None` if every clip is independent of the others.
+        metric: by which an evaluation is chosen.
+        convention: of `msa_metrics`.
+
+    Returns:
+        (n, C). With one evaluation or one video, the last evaluation.
+    """
+    truth, result = np.asarray(labels), np.array(evaluations[-1])
+    parts = places_of(groups, len(truth)) % FOLDS
+    if len(evaluations) == 1 or parts.max() == 0:
+        return result
+    sign, formula = 1 if METRICS[metric].better == "lower" else -1, METRICS[metric].formulas[convention]
+    for part in np.unique(parts):
+        others = parts != part
+        figures = [formula(one[others, 0], truth[others]) for one in evaluations]
+        known = [(sign * figure, at) for at, figure in enumerate(figures) if figure is not None]
+        result[~others] = evaluations[min(known)[1] if known else -1][~others]
+    return result

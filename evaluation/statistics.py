@@ -200,7 +200,7 @@ def resampled(
     if scores.shape[1] != len(truth):
         raise ValueError(f"{scores.shape[1]} scores for {len(truth)} labels; expected one of each per clip")
     _at_least_one("resamples", resamples)
-    places = _places(groups, len(truth))
+    places = places_of(groups, len(truth))
     clips_of = [np.flatnonzero(places == group) for group in range(places.max() + 1)]
     rows = [_metrics(row, truth, convention) for row in scores]
     generator = np.random.default_rng(seed)
@@ -253,7 +253,7 @@ def paired_test(
         raise ValueError("paired errors must be of at least two clips")
     _at_least_one("flips", flips)
     differences = first - second  # (S, n)
-    places = _places(groups, differences.shape[1])
+    places = places_of(groups, differences.shape[1])
     videos = int(places.max()) + 1
     if videos < 2:
         raise ValueError(f"all {len(places)} clips are of one video; a test needs at least two")
@@ -314,7 +314,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _places(groups: Sequence[str] | None, clips: int) -> np.ndarray:
+def places_of(groups: Sequence[str] | None, clips: int) -> np.ndarray:
     """The number of each clip's video, (n,), from 0 on.
 
     Raises:

@@ -275,11 +275,17 @@ def _interval(run: Path, metrics: dict) -> str | None:
     calibration = run_folder.read_json(run / "model" / "config.json").get("calibration")
     if calibration is None or metrics["interval_coverage"] is None:
         return None
-    half_width = calibration["half_widths"][str(LEVEL)]
+    low, high, width = (metrics.get(f"interval_{name}") for name in ("coverage_low", "coverage_high", "width"))
+    if str(LEVEL) in (calibration.get("margins") or {}):
+        ends = f"two quantiles of its distribution, {width:.2f} apart on average"
+    else:
+        ends = f"the score minus and plus {calibration['half_widths'][str(LEVEL)]:.2f}"
+    videos = f" of {calibration['videos']} videos" if calibration.get("videos") else ""
+    sure = "" if low is None or high is None else f" (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
     return (
-        f"With `interval={LEVEL}` a result also has `low` and `high`: the score minus and plus {half_width:.2f} (a split-conformal"
-        f" prediction interval, calibrated on {calibration['clips']} validation clips). These intervals contained"
-        f" {100 * metrics['interval_coverage']:.1f} % of the {metrics['n']} test labels."
+        f"With `interval={LEVEL}` a result also has `low` and `high`: {ends} (a conformal prediction interval, calibrated on"
+        f" {calibration['clips']} validation clips{videos}). These intervals contained {100 * metrics['interval_coverage']:.1f} %"
+        f"{sure} of the {metrics['n']} test labels."
     )
 
 

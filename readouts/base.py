@@ -60,12 +60,15 @@ class Predictions:
         answers: the n generated texts; `None` if the readout generates none, and then every value is finite.
         last_numbers: (n,) the last number of each text, where `raw` is the first; `None` without texts.
         legal_mass: (n,) the probability of all answers that count; `None` if it is not computed.
+        quantiles: (n, levels, 2) of the readout's distribution, from which to which each of `LEVELS` reaches, label units; `None`
+            without a distribution.
     """
 
     raw: np.ndarray
     answers: list[str] | None = None
     last_numbers: np.ndarray | None = None
     legal_mass: np.ndarray | None = None
+    quantiles: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,12 @@ class Readout(ABC):
                 f"{unparsable.sum()} of {len(unparsable)} predictions are not finite; expected finite numbers"
             )
         return np.where(unparsable, 0.0, predictions.raw).clip(*self.score_range)
+
+    def rows(self, predictions: Predictions) -> np.ndarray:
+        """Scores, and the quantiles of a distribution (n, 1 or 1 + 2 levels), label units: what intervals are made of."""
+        scores = self.scores(predictions)
+        bounds = np.empty((len(scores), 0)) if predictions.quantiles is None else predictions.quantiles
+        return np.column_stack([scores, bounds.reshape(len(scores), -1)])
 
     def metrics(self, predictions: Predictions, labels: Numbers, convention: str) -> dict[str, float | str | None]:
         """The field's metrics of the scores, and MAE and correlation before clipping, with an unparsable answer as 0.

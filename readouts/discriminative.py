@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from ..configuration_omnisent import OmniSentConfig
-from ..losses_omnisent import LOSSES
+from ..evaluation.intervals import LEVELS
+from ..losses_omnisent import LOSSES, quantiles
 from ..modeling_omnisent import OmniForSentimentRegression
 from .base import ModelSource, Predictions, Readout
 
@@ -78,9 +79,17 @@ class DiscriminativeReadout(Readout):
     def predict(
         self, model: OmniForSentimentRegression, batch: Mapping[str, Any]
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Loss and scores (B,) before clipping, label units."""
+        """Loss and scores (B,) before clipping, label units; with a distribution also its quantiles, together (B, 1 + 2 levels)."""
         output = model(**batch)
-        return output.loss, model.unclipped_scores(output.logits)
+        raw = model.unclipped_scores(output.logits)
+        centres = model.bin_centres
+        if centres is None:
+            return output.loss, raw
+        ends = torch.tensor([[(1 - level) / 2, (1 + level) / 2] for level in LEVELS]).flatten()
+        bounds = quantiles(output.distribution.float(), centres.to(raw.device), ends)
+        return output.loss, torch.cat([raw[:, None].float(), bounds], dim=1)
 
     def decode(self, outputs: np.ndarray) -> Predictions:
-        return Predictions(outputs)
+        if outputs.ndim == 1:
+            return Predictions(outputs)
+        return Predictions(outputs[:, 0], quantiles=outputs[:, 1:].reshape(len(outputs), -1, 2))

@@ -50,6 +50,8 @@ GOOD = {"clips": 20, "half_widths": {"0.5": 0.4, "0.9": 1.1}}
         ("calibration", {**GOOD, "half_widths": {"0.9": 6.5}}),
         ("calibration", {**GOOD, "half_widths": {"0.5": 1.2, "0.9": 1.1}}),
         ("calibration", {**GOOD, "half_widths": {"90 %": 1.1}}),
+        ("calibration", {**GOOD, "margins": {"0.9": math.nan}}),
+        ("calibration", {**GOOD, "margins": {"0.8": 0.1}}),
     ],
 )
 def test_an_invalid_field_is_refused_by_name_from_code_and_from_a_file(tmp_path, field, value):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from omnisent.losses_omnisent import LOSSES, LabelScale
+from omnisent.losses_omnisent import LOSSES, LabelScale, quantiles
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,15 @@ def test_label_units_and_logits_are_inverse_and_clipping_turns_non_finite_scores
     clipped = scale.clip(torch.tensor([-9.0, 1.0, 9.0, torch.inf, torch.nan]))
     assert clipped[:3].tolist() == [-3.0, 1.0, 3.0]
     assert clipped[3:].isnan().all()
+
+
+def test_quantiles_of_bins_that_are_each_spread_evenly():
+    """Bins centred on 0, 1, 2 and 3, from -0.5 to 3.5."""
+    rows = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.0, 1.0, 0.0, 0.0], [0.5, 0.0, 0.0, 0.5]])
+    found = quantiles(rows, torch.arange(4.0), torch.tensor([0.125, 0.5, 0.75, 0.9]))
+    assert found[0].tolist() == pytest.approx([0.0, 1.5, 2.5, 3.1])
+    assert found[1].tolist() == pytest.approx([0.625, 1.0, 1.25, 1.4])
+    assert found[2].tolist() == pytest.approx([-0.25, 0.5, 3.0, 3.3], abs=1e-6)
+    for one, row in zip(found, rows, strict=True):
+        edges, below = np.arange(5) - 0.5, np.concatenate([[0], np.cumsum(row)])
+        assert np.interp(one.numpy(), edges, below) == pytest.approx([0.125, 0.5, 0.75, 0.9], abs=1e-6)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,6 +20,7 @@ from omnisent.evaluation.metrics import METRICS
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.scoring.batch import Loading, load_pipeline
 from omnisent.train import main, run
 from omnisent.training.arguments import ModelArguments, parse_arguments
 from omnisent.training.backbone import build_model
@@ -140,6 +142,39 @@ def test_a_generative_run_saves_answers_and_parsed_scores(settings, tmp_path, pl
     assert not (folder / "model" / "head.safetensors").exists()
 
 
+@pytest.mark.parametrize("loss", ["l1", "ordinal"])
+def test_the_pipeline_gives_the_intervals_that_the_run_measured(settings, tmp_path, planted_clips, loss):
+    run(*parse_arguments([settings(loss=loss, learning_rate=0.01)]))
+    metrics, known = (
+        json.loads((tmp_path / "run" / name).read_text()) for name in ("metrics.json", "model/config.json")
+    )
+    assert ("margins" in known["calibration"]) == (loss == "ordinal")
+    assert known["calibration"]["videos"] == len({clip.video_id for clip in planted_clips if clip.split == "valid"})
+    test = [clip for clip in planted_clips if clip.split == "test"]
+    pipe = load_pipeline(Loading(str(tmp_path / "run" / "model"), device="cpu"))
+    found = pipe([clip.to_dict() for clip in test], interval=0.9)
+    assert all(set(one) <= {"score", "label", "low", "high", "warning"} for one in found)
+    inside = [one["low"] <= clip.label <= one["high"] for one, clip in zip(found, test, strict=True)]
+    assert metrics["interval_coverage"] == pytest.approx(np.mean(inside))
+    assert metrics["interval_coverage_low"] <= np.mean(inside) <= metrics["interval_coverage_high"]
+    widths = [one["high"] - one["low"] for one in found]
+    assert metrics["interval_width"] == pytest.approx(np.mean(widths), abs=1e-3)
+    if loss == "ordinal":  # not the score plus and minus one half-width
+        assert np.ptp([one["high"] + one["low"] - 2 * one["score"] for one in found]) > 1e-3
+
+
+def test_a_resumed_run_has_the_calibration_of_one_that_was_not_stopped(settings, tmp_path):
+    """The validation scores of evaluations before the stop take part."""
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    often = {"max_steps": 4, "eval_steps": 1, "save_steps": 1, "learning_rate": 0.01}
+    run(*parse_arguments([settings(**often, output_dir=str(whole))]))
+    assert len(list((whole / "validation").glob("*.npy"))) == 4
+    with pytest.raises(KeyboardInterrupt):
+        _run_until(2, *parse_arguments([settings(**often, output_dir=str(halves))]))
+    run(*parse_arguments([settings(**often, output_dir=str(halves), resume_from_checkpoint="true")]))
+    assert calibration_of(halves / "model") == calibration_of(whole / "model")
+
+
 def test_a_trained_run_is_scored_again_without_training(settings, tmp_path):
     for readout in ("discriminative", "generative"):
         trained, again = tmp_path / readout, tmp_path / f"{readout}-again"
@@ -164,7 +199,7 @@ def test_zero_shot_answers_do_not_depend_on_the_seed(settings, tmp_path):
 
 
 def test_intervals_are_calibrated_on_the_validation_split_with_the_final_weights(settings, tmp_path, planted_clips):
-    run(*parse_arguments([settings()]))
+    run(*parse_arguments([settings(load_best_model_at_end=False)]))
     model = OmniForSentimentRegression.from_pretrained(tmp_path / "run" / "model")
     pipe = MultimodalSentimentPipeline(
         model=model, processor=OmniSentProcessor.from_pretrained(tmp_path / "run" / "model"), device="cpu"
@@ -172,7 +207,7 @@ def test_intervals_are_calibrated_on_the_validation_split_with_the_final_weights
     valid = [clip for clip in planted_clips if clip.split == "valid"]
     found = pipe([clip.to_dict() for clip in valid], batch_size=8, interval=0.8)
     inside = [row["low"] - 1e-5 <= clip.label <= row["high"] + 1e-5 for row, clip in zip(found, valid, strict=True)]
-    assert sum(inside) == 14  # rank ceil(17 * 0.8) of the 16 residuals
+    assert sum(inside) >= 14  # rank ceil(17 * 0.8) of the 16 residuals, or more if clips of a video are alike
 
 
 def test_an_untrained_head_is_not_evaluated(settings):

@@ -11,8 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ..data.clip import Clip, labels_of
-from ..evaluation.intervals import LEVEL, calibration, coverage
-from ..evaluation.metrics import Numbers
+from ..evaluation.intervals import LEVEL, LEVELS, calibration, cross_fitted, outside, residuals
+from ..evaluation.statistics import paired_test
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.base import Predictions, Readout
 from . import run_folder
@@ -66,7 +66,10 @@ def run_metrics(
     args: OmniSentTrainingArguments,
 ) -> dict:
     """The values of metrics.json, of the evaluated split, and as `valid_*` of the validation split."""
-    labels, scores = labels_of(outcome.datasets[outcome.split].clips), outcome.scores_of(outcome.split)
+    labels, rows = (
+        labels_of(outcome.datasets[outcome.split].clips),
+        outcome.readout.rows(outcome.predictions[outcome.split]),
+    )
     calibration = outcome.calibration if outcome.split == "test" else None  # it was made of the validation split
     zero_shot = args.evaluate_only and not model_args.adapter
     lora, percent = (0, 0.0) if zero_shot else adapter_parameters(model.model.config, model_args)
@@ -81,7 +84,7 @@ def run_metrics(
         "bad_clips": data.left_out,
         **data.lacking(outcome.split),
         "denoise": data.denoise,
-        "interval_coverage": interval_coverage(calibration, scores, labels),
+        **interval_figures(calibration, rows, outcome.datasets[outcome.split].clips, outcome.readout.score_range),
         "seconds_per_clip": outcome.seconds / len(labels),
         "peak_memory_bytes": peak_memory_bytes(),
         "trainable_parameters": lora,
@@ -101,9 +104,11 @@ def validation_course(values: Sequence[float], *, lower_is_better: bool) -> dict
     return {"valid_last": values[-1], "still_improving": values[-1] == best and values.count(best) == 1}
 
 
-def calibrate(scores: Numbers, clips: Sequence[Clip]) -> dict:
-    """Prediction intervals, from the scores of the validation split by the final weights."""
-    calibrated = calibration(scores, labels_of(clips))
+def calibrate(evaluations: Sequence[np.ndarray], clips: Sequence[Clip], metric: str, convention: str) -> dict:
+    """Prediction intervals from the validation clips: `calibration` of what `cross_fitted` gives, whose arguments these are."""
+    labels, videos = labels_of(clips), run_folder.known_videos([clip.video_id for clip in clips])
+    rows = cross_fitted(evaluations, labels, videos, metric=metric, convention=convention)
+    calibrated = calibration(rows[:, 0], labels, videos, _quantiles(rows))
     if str(LEVEL) not in calibrated["half_widths"]:
         logger.warning(
             "%d validation clips are too few for intervals of level %s; interval_coverage stays null",
@@ -113,10 +118,39 @@ def calibrate(scores: Numbers, clips: Sequence[Clip]) -> dict:
     return calibrated
 
 
-def interval_coverage(calibrated: dict | None, scores: Numbers, labels: Numbers) -> float | None:
-    """Fraction of the test labels within their intervals of level 0.9; `None` without a calibration."""
-    width = (calibrated or {}).get("half_widths", {}).get(str(LEVEL))
-    return None if width is None else coverage(scores, labels, width)
+def interval_figures(
+    calibrated: dict | None, rows: np.ndarray, clips: Sequence[Clip], score_range: tuple[float, float]
+) -> dict[str, float | None]:
+    """Of the intervals of level 0.9: the share of test labels in them with its 95 % interval, and their mean width in label units.
+
+    Args:
+        calibrated: `None` without a calibration, and then every figure is `None`.
+        rows: (n, C) as `Readout.rows`.
+        clips: n.
+        score_range: to which an interval is cut, label units.
+    """
+    level, labels, scores, bounds = str(LEVEL), labels_of(clips), rows[:, :1], _quantiles(rows)
+    names = ("interval_coverage", "interval_coverage_low", "interval_coverage_high", "interval_width")
+    margins, half_widths = ((calibrated or {}).get(name) or {} for name in ("margins", "half_widths"))
+    if bounds is not None and level in margins:
+        ends = bounds[:, LEVELS.index(LEVEL)] + np.array([-margins[level], margins[level]])
+        ends = np.column_stack([np.minimum(ends[:, :1], scores), np.maximum(ends[:, 1:], scores)])  # has its score
+        inside = outside(ends, labels) <= 0
+    elif level in half_widths:
+        ends = scores + np.array([-half_widths[level], half_widths[level]])
+        inside = residuals(scores[:, 0], labels) <= half_widths[level]
+    else:
+        return dict.fromkeys(names)
+    videos = run_folder.known_videos([clip.video_id for clip in clips])
+    share = paired_test(inside[None].astype(float), np.zeros((1, len(clips))), groups=videos, flips=1)
+    width = float(np.mean(np.diff(ends.clip(*score_range), axis=1)))
+    figures = (share.difference, max(share.low, 0.0), min(share.high, 1.0), width)
+    return dict(zip(names, figures, strict=True))
+
+
+def _quantiles(rows: np.ndarray) -> np.ndarray | None:
+    """The quantiles (n, levels, 2) in rows (n, C)."""
+    return rows[:, 1:].reshape(len(rows), -1, 2) if rows.shape[1] > 1 else None
 
 
 def save_bundle(folder: Path, model: PreTrainedModel, processor: OmniSentProcessor) -> None:

@@ -32,6 +32,7 @@ from .bad_clips import BadClip
 from .environment import code_versions, device_name, process_count
 
 PREDICTIONS = {"valid": "valid_predictions.csv", "test": "predictions.csv"}
+EVALUATIONS = "validation"  # EVALUATIONS/STEP.npy: what the validation clips were given at a step
 BEST, BEST_RECORD = "best", "validation.json"  # BEST/DECODING: the best adapter by another decoding than the run's own
 PREDICTION_COLUMNS = {"id": str, "video_id": str, "label": float, "score": float, "raw": float}
 CLIP_FACTS = {"id": str, "text": int, "audio": int, "video": int, "seconds": float}
@@ -44,7 +45,8 @@ ANSWER_KEYS = (
 )
 KEYS_AFTER = (
     *(*UNCLIPPED, "decoding", *ANSWER_KEYS),
-    *("bad_clips", "without_video", "without_audio", "denoise", "interval_coverage"),
+    *("bad_clips", "without_video", "without_audio", "denoise"),
+    *("interval_coverage", "interval_coverage_low", "interval_coverage_high", "interval_width"),
     *("seconds_per_clip", "peak_memory_bytes", "trainable_parameters", "trainable_percent", "head_parameters"),
     *("layer_weights", "valid_last", "still_improving"),
 )
@@ -54,10 +56,11 @@ logger = logging.getLogger("omnisent.run_folder")
 
 
 def begin(folder: Path, *, resumed: bool) -> None:
-    """Remove metrics.json of an earlier run, and its best adapters unless this one resumes it; they would look like results."""
+    """Remove metrics.json of an earlier run, and unless this one resumes it, its best adapters and validation scores."""
     (folder / "metrics.json").unlink(missing_ok=True)
     if not resumed:
-        shutil.rmtree(folder / BEST, ignore_errors=True)
+        for name in (BEST, EVALUATIONS):
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def checkpoint_to_resume(args: OmniSentTrainingArguments) -> str | None:
@@ -142,9 +145,14 @@ def read_predictions(folder: Path, *, split: str = "test") -> pd.DataFrame:
 
 
 def videos_of(predictions: pd.DataFrame) -> list[str] | None:
+    """The video (n,) of each clip, as `known_videos`."""
+    return known_videos(list(predictions["video_id"]))
+
+
+def known_videos(videos: Sequence[str | None]) -> list[str] | None:
     """The video (n,) of each clip; `None` if that of any clip is not known, or all are of one."""
-    videos = list(predictions["video_id"])
-    return videos if all(videos) and len(set(videos)) > 1 else None
+    known = [video for video in videos if video]
+    return known if len(known) == len(videos) and len(set(known)) > 1 else None
 
 
 def write_environment(folder: Path, clips: Sequence[Clip], *, with_media: bool, documents: str) -> None:

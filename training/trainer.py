@@ -23,7 +23,7 @@ from ..heads_omnisent import NotFiniteError
 from ..readouts.base import Predictions, Readout
 from .collator import ClipDataset
 from .row_check import check_order
-from .run_folder import BEST, BEST_RECORD, read_json, write_json
+from .run_folder import BEST, BEST_RECORD, EVALUATIONS, read_json, write_json
 
 SHOWN_CLIPS = 8
 
@@ -40,6 +40,7 @@ class SentimentTrainer(Trainer):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
         self.readout, self.convention = readout, convention
         self.other_readouts = readout.other_decodings() if self.args.load_best_model_at_end else []
+        self._evaluations: dict[int, np.ndarray] = {}  # by step
         self._step_clips: list[torch.Tensor] = []  # indices of the clips since the last optimizer step
         if self.args.early_stopping_patience:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
@@ -81,6 +82,21 @@ class SentimentTrainer(Trainer):
         output = self.predict(dataset, metric_key_prefix=name)
         _, places = output.label_ids
         return self.readout.decode(output.predictions[np.argsort(places)])
+
+    def evaluations(self) -> list[np.ndarray]:
+        """The rows (n, C) of `Readout.rows` for the validation clips, of every evaluation that could become the result."""
+        steps = [entry["step"] for entry in self.state.log_history if "eval_mae" in entry]
+        for step in steps:
+            file = self.args.folder / EVALUATIONS / f"{step}.npy"  # of a run that this one resumed
+            if step not in self._evaluations and file.is_file():
+                self._evaluations[step] = np.load(file)
+        return [self._evaluations[step] for step in steps if step in self._evaluations]
+
+    def _keep_evaluation(self, rows: np.ndarray) -> None:
+        self._evaluations[self.state.global_step] = rows
+        if self.args.should_save:
+            (self.args.folder / EVALUATIONS).mkdir(parents=True, exist_ok=True)
+            np.save(self.args.folder / EVALUATIONS / f"{self.state.global_step}.npy", rows)
 
     def validation_metrics(self) -> list[float]:
         """The metric that selects checkpoints, of every evaluation so far in which it was defined."""
@@ -173,6 +189,8 @@ class SentimentTrainer(Trainer):
         shared = outputs if isinstance(outputs, dict) else {self.readout.reads: outputs}
         predictions = self.readout.decode(shared[self.readout.reads])
         metrics = self.readout.metrics(predictions, labels, self.convention)
+        if self.is_in_train and self.args.load_best_model_at_end:
+            self._keep_evaluation(self.readout.rows(predictions)[order])
         for other in self.other_readouts if isinstance(outputs, dict) else ():
             values = other.metrics(other.decode(shared[other.reads]), labels, self.convention)
             metrics[self._selecting(other)] = values.get(self.args.selecting_metric)

@@ -1,11 +1,22 @@
-"""Split-conformal intervals: the rank by hand, and the promise over many draws."""
+"""Conformal intervals: the rank by hand, and the promise over many draws, for clips of videos and chosen checkpoints too."""
 
 import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from omnisent.evaluation.intervals import calibration, coverage, half_width
+from omnisent.evaluation.intervals import (
+    LEVELS,
+    calibration,
+    conformal_quantile,
+    cross_fitted,
+    half_width,
+    outside,
+    residuals,
+)
+
+MOSI_VALID = (9, 11, 15, 21, 22, 25, 28, 30, 34, 34)
 
 
 def test_the_half_width_is_the_residual_of_the_right_rank():
@@ -15,11 +26,79 @@ def test_the_half_width_is_the_residual_of_the_right_rank():
     assert half_width(scores, labels, 0.8) == 0.8
     assert half_width(scores, labels, 0.9) == 0.9
     assert half_width(scores, labels, 0.95) is None  # rank 10 of 9
-    assert calibration(scores, labels) == {"clips": 9, "half_widths": {"0.5": 0.5, "0.8": 0.8, "0.9": 0.9}}
+    widths = {"0.5": 0.5, "0.8": 0.8, "0.9": 0.9}
+    assert calibration(scores, labels) == {"clips": 9, "videos": None, "half_widths": widths}
 
 
-def test_coverage_counts_labels_within():
-    assert coverage([0.0, 1.0, 2.0, 3.0], [0.5, 1.0, 0.0, 3.5], 0.5) == 0.75
+def test_clips_of_one_video_raise_the_rank_by_their_design_effect():
+    """Videos of four equal values: of 10 independent ones, and each four times."""
+    alone = np.arange(1.0, 11)
+    values, videos = np.repeat(alone, 4), [f"v{video}" for video in range(10) for _ in range(4)]
+    assert conformal_quantile(values, 0.7) == 8  # rank ceil(41 * 0.7) = 29
+    # The share above 8 is .2, of whole videos: (2 * (4 * .8)^2 + 8 * (4 * .2)^2) * 10 / 9 / (40 * .2 * .8) = 4.44
+    assert conformal_quantile(values, 0.7, videos) == 8  # rank ceil(44.44 * 0.7) = 32
+    assert conformal_quantile(values, 0.8) == 9  # rank ceil(41 * 0.8) = 33
+    assert conformal_quantile(values, 0.8, videos) == 9  # 44.44 * 0.8 = 35.6
+    assert conformal_quantile(values, 0.88) == 10  # rank ceil(36.08) = 37, above which there is nothing
+    assert conformal_quantile(values, 0.86) == 9  # rank ceil(35.26) = 36
+    assert conformal_quantile(values, 0.86, videos) == 10  # ceil(44.44 * 0.86) = 39
+    assert conformal_quantile(values, 0.86, [str(clip) for clip in range(40)]) == 9
+
+
+def _coverages(sizes, icc, draw, calibrations=500, level=0.9):
+    """The true coverage of the half-width of each simulated calibration, for errors of variance 1."""
+    generator, places = np.random.default_rng(0), np.repeat(np.arange(len(sizes)), sizes)
+    videos = [str(place) for place in places]
+
+    def luck():
+        return generator.normal(0, icc**0.5, len(sizes))[places] + generator.normal(0, (1 - icc) ** 0.5, len(places))
+
+    widths = [conformal_quantile(np.abs(draw(luck, videos)), level, videos) for _ in range(calibrations)]
+    return np.array([2 * stats.norm.cdf(width) - 1 for width in widths if width is not None])
+
+
+@pytest.mark.parametrize("icc", [0.05, 0.1, 0.2])
+def test_intervals_hold_for_new_videos_at_the_size_of_mosi(icc):
+    """229 validation clips of 10 videos, whose best of seven checkpoints is kept."""
+
+    def of_the_chosen(luck, videos):
+        common = 0.8**0.5 * luck()
+        errors = [(common + 0.2**0.5 * luck())[:, None] for _ in range(7)]
+        return cross_fitted(errors, np.zeros(len(videos)), videos, metric="mae", convention="generic")[:, 0]
+
+    found = _coverages(MOSI_VALID, icc, of_the_chosen)
+    assert found.mean() >= 0.899  # Monte-Carlo error .001
+    assert np.quantile(found, 0.05) >= 0.85
+
+
+def test_intervals_hold_for_clips_that_are_very_alike():
+    """Where independent clips would be taken for granted, .893."""
+    assert _coverages(MOSI_VALID, 0.5, lambda luck, videos: luck()).mean() >= 0.9
+
+
+def test_a_video_takes_no_part_in_the_choice_of_its_checkpoint():
+    labels, videos = np.zeros(4), ["a", "a", "b", "b"]
+    good_on_a, good_on_b = np.array([[0.1], [0.1], [0.9], [0.9]]), np.array([[0.8], [0.8], [0.2], [0.2]])
+    found = cross_fitted([good_on_a, good_on_b], labels, videos, metric="mae", convention="mosi")
+    assert found.tolist() == [[0.8], [0.8], [0.9], [0.9]]
+    kept = cross_fitted([good_on_a, good_on_b], labels, ["a"] * 4, metric="mae", convention="mosi")
+    assert kept.tolist() == good_on_b.tolist()  # one video: nothing else could choose
+
+
+def test_a_higher_figure_is_better_where_the_metric_says_so():
+    labels, videos = np.array([0.0, 1.0, 2.0, 0.0, 1.0, 2.0]), list("aaabbb")
+    rising, falling = labels[:, None], -labels[:, None]
+    found = cross_fitted([rising, falling], labels, videos, metric="corr", convention="mosi")
+    assert found.tolist() == rising.tolist()
+
+
+def test_the_margin_moves_the_quantiles_of_a_distribution_outwards():
+    labels = np.linspace(-1, 1, 99)
+    bounds = np.repeat(np.array([[[-0.5, 0.5]]]), 99, axis=0).repeat(len(LEVELS), axis=1)
+    found = calibration(np.zeros(99), labels, quantiles=bounds)
+    at = found["half_widths"]["0.9"]
+    assert found["margins"]["0.9"] == pytest.approx(at - 0.5)  # the same interval as that of the half-width
+    assert outside(bounds[:, 0], labels)[[0, 49, 98]].tolist() == pytest.approx([0.5, -0.5, 0.5])
 
 
 @pytest.mark.parametrize(("clips", "level"), [(8, 0.8), (18, 0.9), (30, 0.5)])
@@ -51,7 +130,7 @@ def test_a_level_close_to_zero_or_one_keeps_its_rank():
     [
         lambda scores, labels: half_width(scores, labels, 0.5),
         calibration,
-        lambda scores, labels: coverage(scores, labels, 0.5),
+        residuals,
     ],
 )
 def test_invalid_scores_and_labels_give_no_interval(measure):
@@ -68,14 +147,3 @@ def test_invalid_scores_and_labels_give_no_interval(measure):
         measure([0.1, 0.2], [[0.0], [0.0]])
     with pytest.raises(ValueError, match="at least one clip"):
         measure([], [])
-
-
-@pytest.mark.parametrize("width", [-0.1, math.nan, math.inf])
-def test_coverage_needs_a_finite_width_that_is_not_negative(width):
-    with pytest.raises(ValueError, match="width must be a finite number of at least 0"):
-        coverage([0.0], [0.0], width)
-
-
-def test_the_edge_of_an_interval_belongs_to_it():
-    assert coverage([0.0, 1.0, -1.0], [0.0, 1.0, -1.0], 0.0) == 1.0
-    assert coverage([0.0, 0.0], [0.5, -0.5], 0.5) == 1.0

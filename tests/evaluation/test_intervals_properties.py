@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnisent.evaluation.intervals import LEVELS, calibration, coverage, half_width
+from omnisent.evaluation.intervals import LEVELS, calibration, half_width
 from properties import examples
 
 RESIDUALS = st.lists(st.one_of(st.integers(0, 30).map(float), st.floats(0, 1e6)), min_size=1, max_size=40)
@@ -49,20 +49,22 @@ def test_a_higher_level_is_no_narrower(residuals, one, other):
 
 @examples(40)
 @given(RESIDUALS)
-def test_a_calibration_has_the_levels_with_enough_clips_and_covers_its_own_clips(residuals):
-    labels = np.zeros(len(residuals))
-    found = calibration(residuals, labels)
-    assert found["clips"] == len(residuals)
+def test_a_calibration_has_the_levels_with_enough_clips_and_covers_its_own_clips(values):
+    found = calibration(values, np.zeros(len(values)))
+    assert found["clips"] == len(values)
     assert found["half_widths"] == {
-        str(level): width(residuals, level) for level in LEVELS if width(residuals, level) is not None
+        str(level): width(values, level) for level in LEVELS if width(values, level) is not None
     }
     for level, half in found["half_widths"].items():
-        assert coverage(residuals, labels, half) >= float(level)
+        assert np.mean(np.array(values) <= half) >= float(level)
 
 
-@examples(50)
-@given(RESIDUALS, st.floats(0, 1e6))
-def test_coverage_is_a_fraction_that_grows_with_the_width(residuals, half):
-    labels = np.zeros(len(residuals))
-    assert coverage(residuals, labels, half) == sum(one <= half for one in residuals) / len(residuals)
-    assert coverage(residuals, labels, max(residuals)) == 1.0
+@examples(60)
+@given(st.lists(st.tuples(st.floats(0, 6), st.integers(0, 5)), min_size=2, max_size=60))
+def test_a_calibration_with_videos_is_no_narrower_and_grows_with_the_level(clips):
+    values, videos = [value for value, _ in clips], [f"v{video}" for _, video in clips]
+    labels = np.zeros(len(clips))
+    alone, together = (calibration(values, labels, groups)["half_widths"] for groups in (None, videos))
+    assert list(together.values()) == sorted(together.values())
+    assert all(width >= alone[level] for level, width in together.items())
+    assert list(together) == list(alone)[: len(together)]

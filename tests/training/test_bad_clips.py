@@ -31,7 +31,7 @@ def test_bad_clips_are_an_error_by_name_or_are_listed_and_left_out(settings, tmp
     assert os.path.basename(broken.video) in rows[0]["reason"]
     metrics = json.loads((tmp_path / "skipped" / "metrics.json").read_text())
     assert (metrics["bad_clips"], metrics["interval_coverage"]) == (1, None)
-    assert calibration_of(tmp_path / "skipped" / "model").keys() == {"clips", "half_widths"}
+    assert calibration_of(tmp_path / "skipped" / "model").keys() == {"clips", "videos", "half_widths"}
     assert "6 validation clips are too few for intervals of level 0.9" in caplog.text
 
 
