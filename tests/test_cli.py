@@ -64,7 +64,7 @@ def test_version():
     [
         (("scor",), "No such command 'scor'"),
         (("score", "a.mp4", "--modle", "x"), "No such option"),
-        (("train",), "omnisent: name a config: a YAML file, or one of mosei, mosi, small, small_mosi, tiny"),
+        (("train",), "omnisent: name a config: a YAML file, or one of best, mosei, mosi, small, small_mosi, tiny"),
         (("train", ""), "omnisent: name a config"),
         (("train", "--fields", "--bogus"), "there is no field 'bogus'"),
         (("score", "a.mp4"), "Missing option '--model'"),
