@@ -138,7 +138,7 @@ def main() -> None:
         for seeds in SEEDS
         for sd in SEED_SD
     ]
-    cells = [*(("CMU-MOSI", icc, seeds) for icc in ICC for seeds in SEEDS), ("CMU-MOSEI", 0.1, 3)]
+    cells = [("CMU-MOSI", icc, seeds) for icc in ICC for seeds in SEEDS] + [("CMU-MOSEI", icc, 3) for icc in ICC]
     intervals = [
         {"videos": name, "icc": icc, "seeds": seeds, **coverage(SIZES[name], seeds, icc, max(1, given.trials // 5))}
         for name, icc, seeds in cells

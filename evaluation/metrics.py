@@ -5,22 +5,28 @@ Source of the conventions mosi and sims: the MMSA toolkit (Mao et al., ACL 2022)
 follow. The convention generic is for labels of any scale: it has no classes.
 """
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import rankdata
+
+from .formulas import (
+    F1,
+    LARGEST,
+    Classes,
+    Concordance,
+    Correlation,
+    Determination,
+    Formula,
+    Mean,
+    accuracy,
+    errors,
+    of_resamples,
+    undefined,
+)
 
 Numbers = Sequence[float] | np.ndarray
-LARGEST = 1e100  # sums and squares of smaller numbers stay finite
-Formula = Callable[
-    [np.ndarray, np.ndarray], float | None
-]  # scores (n,) and labels (n,) to a figure; None where undefined
-Classes = Callable[
-    [np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
-]  # scores and labels to true and predicted classes
 
 
 @dataclass(frozen=True)
@@ -55,105 +61,38 @@ class Metric:
         return self.long_title or self.title
 
 
-def _mae(scores: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean(np.abs(scores - labels)))
-
-
-def _rmse(scores: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(scores - labels))))
-
-
-def _is_constant(values: np.ndarray) -> bool:
-    # A spread as small as the rounding error of the mean is meaningless (scipy's pearsonr warns too); smaller squares underflow.
-    return bool(values.std() <= 1e-13 * np.abs(values.mean()) + 1 / LARGEST)
-
-
-def _corr(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    if _is_constant(scores) or _is_constant(labels):
-        warnings.warn("correlation is undefined: predictions or references are constant", stacklevel=3)
-        return None
-    return float(np.corrcoef(scores, labels)[0, 1])
-
-
-def _spearman(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """Pearson correlation of the ranks; equal values share their mean rank."""
-    if _is_constant(scores) or _is_constant(labels):
-        return None
-    return float(np.corrcoef(rankdata(scores), rankdata(labels))[0, 1])
-
-
-def _ccc(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """Concordance correlation (Lin, 1989), of population moments: 0 if one side is constant, undefined if both are."""
-    constant = [_is_constant(scores), _is_constant(labels)]
-    if any(constant):
-        return None if all(constant) else 0.0
-    covariance = np.mean((scores - scores.mean()) * (labels - labels.mean()))
-    apart = np.square(scores.mean() - labels.mean())
-    return float((2 * covariance / (scores.var() + labels.var() + apart)).clip(-1, 1))
-
-
-def _r2(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """Coefficient of determination: 1 minus the squared errors over the squared deviations of the labels from their mean."""
-    if _is_constant(labels):
-        return None
-    return float(1 - np.sum(np.square(labels - scores)) / np.sum(np.square(labels - labels.mean())))
-
-
-def _undefined(scores: np.ndarray, labels: np.ndarray) -> None:
-    """For a metric that is always null in a convention."""
+def _all_count(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return truth, predicted, np.ones(len(truth), bool)
 
 
 def _rounded(limit: int) -> Classes:
     """Both sides clipped to +-limit and rounded half to even: 2 * limit + 1 classes."""
-    return lambda scores, labels: (np.round(labels.clip(-limit, limit)), np.round(scores.clip(-limit, limit)))
+    return lambda scores, labels: _all_count(np.round(labels.clip(-limit, limit)), np.round(scores.clip(-limit, limit)))
 
 
 def _cut(*edges: float) -> Classes:
     """Classes between edges, closed on the right; in float32, so that a label on an edge stays there in any precision."""
     bins = np.array(edges, np.float32)
-    return lambda scores, labels: (
+    return lambda scores, labels: _all_count(
         np.digitize(labels.astype(np.float32), bins, right=True),
         np.digitize(scores.astype(np.float32), bins, right=True),
     )
 
 
-def _has0(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return labels >= 0, scores >= 0
+def _has0(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return _all_count(labels >= 0, scores >= 0)
 
 
-def _non0(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    nonzero = labels != 0
-    return labels[nonzero] > 0, scores[nonzero] > 0
+def _non0(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return labels > 0, scores > 0, labels != 0
 
 
-def _weak(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _weak(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Not positive and positive, of the clips whose label is at most 0.4 from 0; in float32, as `_cut`."""
-    weak = np.abs(labels.astype(np.float32)) <= np.float32(0.4)
-    return labels[weak] > 0, scores[weak] > 0
+    return labels > 0, scores > 0, np.abs(labels.astype(np.float32)) <= np.float32(0.4)
 
 
-def _accuracy(classes: Classes) -> Formula:
-    def formula(scores: np.ndarray, labels: np.ndarray) -> float | None:
-        truth, predicted = classes(scores, labels)
-        return float(np.mean(truth == predicted)) if len(truth) else None
-
-    return formula
-
-
-def _f1(classes: Classes) -> Formula:
-    """F1 of each of two classes, weighted by how often it is the truth; a class that is never predicted right counts 0."""
-
-    def formula(scores: np.ndarray, labels: np.ndarray) -> float | None:
-        truth, predicted = classes(scores, labels)
-        total = 0.0
-        for value in np.unique(truth):
-            clips, hits = np.sum(truth == value), np.sum((truth == value) & (predicted == value))
-            total += clips * 2 * hits / (clips + np.sum(predicted == value))
-        return float(total / len(truth)) if len(truth) else None
-
-    return formula
-
-
+_MAE, _RMSE = Mean(errors(1)), Mean(errors(2), np.sqrt)
 _PEARSON, _SPEARMAN, _CCC = "Pearson correlation", "Spearman correlation", "Concordance correlation"
 _ALL = ("mosi", "sims", "generic")
 _SIMS_2, _SIMS_3, _SIMS_5 = _cut(0.0), _cut(-0.1, 0.1), _cut(-0.7, -0.1, 0.1, 0.7)
@@ -161,28 +100,36 @@ _ERROR, _SHARE, _AGREEMENT, _EXPLAINED = (0.0, np.inf), (0.0, 1.0), (-1.0, 1.0),
 METRICS = {
     metric.key: metric
     for metric in (
-        Metric("mae", "MAE", "lower", dict.fromkeys(_ALL, _mae), _ALL, "mae", panel=True, limits=_ERROR),
-        Metric("rmse", "RMSE", "lower", {"generic": _rmse}, ("generic",), "rmse", limits=_ERROR),
+        Metric("mae", "MAE", "lower", dict.fromkeys(_ALL, _MAE), _ALL, "mae", panel=True, limits=_ERROR),
+        Metric("rmse", "RMSE", "lower", {"generic": _RMSE}, ("generic",), "rmse", limits=_ERROR),
         Metric(
-            "corr", "Corr", "higher", dict.fromkeys(_ALL, _corr), _ALL, "pearsonr", True, _PEARSON, limits=_AGREEMENT
+            "corr",
+            "Corr",
+            "higher",
+            dict.fromkeys(_ALL, Correlation(warns=True)),
+            _ALL,
+            "pearsonr",
+            True,
+            _PEARSON,
+            limits=_AGREEMENT,
         ),
         Metric(
             "spearman",
             "Spearman",
             "higher",
-            {"generic": _spearman},
+            {"generic": Correlation(ranks=True)},
             ("generic",),
             "spearmanr",
             False,
             _SPEARMAN,
             limits=_AGREEMENT,
         ),
-        Metric("ccc", "CCC", "higher", {"generic": _ccc}, ("generic",), "ccc", True, _CCC, limits=_AGREEMENT),
+        Metric("ccc", "CCC", "higher", {"generic": Concordance()}, ("generic",), "ccc", True, _CCC, limits=_AGREEMENT),
         Metric(
             "acc_7",
             "Acc-7",
             "higher",
-            {"mosi": _accuracy(_rounded(3)), "sims": _undefined},
+            {"mosi": accuracy(_rounded(3)), "sims": undefined},
             ("mosi",),
             "accuracy",
             limits=_SHARE,
@@ -191,30 +138,30 @@ METRICS = {
             "acc_5",
             "Acc-5",
             "higher",
-            {"mosi": _accuracy(_rounded(2)), "sims": _accuracy(_SIMS_5)},
+            {"mosi": accuracy(_rounded(2)), "sims": accuracy(_SIMS_5)},
             ("mosi", "sims"),
             limits=_SHARE,
         ),
-        Metric("acc_3", "Acc-3", "higher", {"mosi": _accuracy(_rounded(1)), "sims": _accuracy(_SIMS_3)}, limits=_SHARE),
-        Metric("acc_2_has0", "Acc-2 has0", "higher", {"mosi": _accuracy(_has0)}, ("mosi",), limits=_SHARE),
+        Metric("acc_3", "Acc-3", "higher", {"mosi": accuracy(_rounded(1)), "sims": accuracy(_SIMS_3)}, limits=_SHARE),
+        Metric("acc_2_has0", "Acc-2 has0", "higher", {"mosi": accuracy(_has0)}, ("mosi",), limits=_SHARE),
         Metric(
             "acc_2_non0",
             "Acc-2 non0",
             "higher",
-            {"mosi": _accuracy(_non0)},
+            {"mosi": accuracy(_non0)},
             ("mosi",),
             "accuracy",
             panel=True,
             limits=_SHARE,
         ),
-        Metric("f1_has0", "F1 has0", "higher", {"mosi": _f1(_has0)}, ("mosi",), limits=_SHARE),
-        Metric("f1_non0", "F1 non0", "higher", {"mosi": _f1(_non0)}, ("mosi",), "f1", limits=_SHARE),
+        Metric("f1_has0", "F1 has0", "higher", {"mosi": F1(_has0)}, ("mosi",), limits=_SHARE),
+        Metric("f1_non0", "F1 non0", "higher", {"mosi": F1(_non0)}, ("mosi",), "f1", limits=_SHARE),
         Metric(
-            "acc_2", "Acc-2", "higher", {"sims": _accuracy(_SIMS_2)}, ("sims",), "accuracy", panel=True, limits=_SHARE
+            "acc_2", "Acc-2", "higher", {"sims": accuracy(_SIMS_2)}, ("sims",), "accuracy", panel=True, limits=_SHARE
         ),
-        Metric("acc_2_weak", "Acc-2 weak", "higher", {"sims": _accuracy(_weak)}, ("sims",), limits=_SHARE),
-        Metric("f1", "F1", "higher", {"sims": _f1(_SIMS_2)}, ("sims",), "f1", limits=_SHARE),
-        Metric("r2", "R²", "higher", {"sims": _r2}, ("sims",), limits=_EXPLAINED),
+        Metric("acc_2_weak", "Acc-2 weak", "higher", {"sims": accuracy(_weak)}, ("sims",), limits=_SHARE),
+        Metric("f1", "F1", "higher", {"sims": F1(_SIMS_2)}, ("sims",), "f1", limits=_SHARE),
+        Metric("r2", "R²", "higher", {"sims": Determination()}, ("sims",), limits=_EXPLAINED),
     )
 }
 CONVENTIONS = tuple(dict.fromkeys(convention for metric in METRICS.values() for convention in metric.formulas))
@@ -251,14 +198,35 @@ def msa_metrics(predictions: Numbers, references: Numbers, convention: str = "mo
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, not {convention!r}")
-    scores, labels = paired("predictions", predictions, "references", references)
-    if convention == "sims":
-        scores, labels = scores.clip(-1, 1), labels.clip(-1, 1)
+    scores, labels = _sides(*paired("predictions", predictions, "references", references), convention)
     values: dict[str, float | None] = {}
     for key, metric in METRICS.items():  # no comprehension: its frame would change the line that the warning names
         if convention in metric.formulas:
             values[key] = metric.formulas[convention](scores, labels)
     return values
+
+
+def resampled_metrics(
+    scores: np.ndarray, labels: np.ndarray, convention: str, counts: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The metrics of `msa_metrics` of each resample, (R,), nan where undefined.
+
+    Args:
+        scores: (n,) label units.
+        labels: (n,) label units.
+        convention: of `msa_metrics`.
+        counts: (R, n), how often each clip stands in each resample.
+    """
+    scores, labels = _sides(scores, labels, convention)
+    return {
+        key: of_resamples(metric.formulas[convention], scores, labels, counts)
+        for key, metric in METRICS.items()
+        if convention in metric.formulas
+    }
+
+
+def _sides(scores: np.ndarray, labels: np.ndarray, convention: str) -> tuple[np.ndarray, np.ndarray]:
+    return (scores.clip(-1, 1), labels.clip(-1, 1)) if convention == "sims" else (scores, labels)
 
 
 def finite(name: str, values: Numbers, dimensions: int = 1) -> np.ndarray:

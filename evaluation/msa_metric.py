@@ -8,7 +8,13 @@ Only wraps `msa_metrics`. Never imported by the rest of the package.
 import datasets
 import evaluate
 
+from .formulas import Formula
 from .metrics import CONVENTIONS, METRICS, msa_metrics
+
+__all__ = [
+    "Formula",
+    "MSAMetric",
+]  # evaluate copies the files that this one imports, and metrics.py needs that of `Formula`
 
 _CITATION = """\
 @inproceedings{mao2022msena,

@@ -13,10 +13,11 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from .metrics import METRICS, Numbers, finite, msa_metrics
+from .metrics import METRICS, Numbers, finite, msa_metrics, resampled_metrics
 
 RESAMPLES = 1000
 SIGN_FLIPS = 9999
+AT_ONCE = 1_000_000  # clips of resamples that are in memory together
 ALPHA = 0.05  # p below this gives a verdict
 Verdict = Literal["first", "second", "undecided"]
 
@@ -201,19 +202,21 @@ def resampled(
         raise ValueError(f"{scores.shape[1]} scores for {len(truth)} labels; expected one of each per clip")
     _at_least_one("resamples", resamples)
     places = places_of(groups, len(truth))
-    clips_of = [np.flatnonzero(places == group) for group in range(places.max() + 1)]
-    rows = [_metrics(row, truth, convention) for row in scores]
+    rows, videos = [_metrics(row, truth, convention) for row in scores], int(places.max()) + 1
     generator = np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {key: [] for key in rows[0]}
-    for _ in range(resamples if len(clips_of) > 1 else 0):
-        clips = np.concatenate([clips_of[group] for group in generator.integers(len(clips_of), size=len(clips_of))])
-        found = [_metrics(row[clips], truth[clips], convention) for row in scores]
+    drawn: dict[str, list[np.ndarray]] = {key: [] for key in rows[0]}
+    left = resamples if videos > 1 else 0
+    while left > 0:
+        size = min(left, max(1, AT_ONCE // len(truth)))
+        left -= size
+        draws = generator.integers(videos, size=(size, videos))
+        times = np.stack([np.bincount(row, minlength=videos) for row in draws]).astype(float)  # (size, videos)
+        found = [resampled_metrics(row, truth, convention, times[:, places]) for row in scores]
         for key, means in drawn.items():
-            values = defined([metrics[key] for metrics in found])
-            means.append(float(np.mean(values)) if values else np.nan)
+            means.append(np.mean([metrics[key] for metrics in found], axis=0))
     return Resampled(
         {key: [metrics[key] for metrics in rows] for key in rows[0]},
-        {key: np.array(means) for key, means in drawn.items()},
+        {key: np.concatenate(means) if means else np.array([]) for key, means in drawn.items()},
         places,
     )
 
