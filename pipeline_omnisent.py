@@ -168,13 +168,17 @@ class MultimodalSentimentPipeline(Pipeline):
                 results.append({"error": f"clip {clip['clip_id']}: {reason}"})
         return results
 
-    def _interval(self, level: float) -> tuple[float, float, float | None]:
-        """The level, its half-width, and the margin of the distribution's quantiles if there is one."""
+    def _interval(self, level: float) -> tuple[float, dict[float, float]]:
+        """The half-width of a level; and the margins of the quantiles of a distribution, by level up to this, if it has one."""
         if not 0 < level < 1:
             raise ValueError(f"interval: expected a level between 0 and 1 such as 0.9, not {level}")
         calibration = self.model.config.calibration
         if calibration and str(level) in calibration["half_widths"]:
-            return level, calibration["half_widths"][str(level)], (calibration.get("margins") or {}).get(str(level))
+            margins = calibration.get("margins") or {}
+            lower = {
+                float(one): margin for one, margin in margins.items() if str(level) in margins and float(one) <= level
+            }
+            return calibration["half_widths"][str(level)], lower
         if calibration:
             levels, clips = ", ".join(calibration["half_widths"]), calibration["clips"]
             advice = f"it has those of levels {levels}, from {clips} validation clips"
@@ -186,7 +190,7 @@ class MultimodalSentimentPipeline(Pipeline):
         self,
         scored: dict,
         neutral_band: float | None = None,
-        interval: tuple[float, float, float | None] | None = None,
+        interval: tuple[float, dict[float, float]] | None = None,
     ) -> dict[str, float | str]:
         """Score and label of one clip, with its interval if requested, or its error."""
         if "error" in scored:
@@ -196,12 +200,14 @@ class MultimodalSentimentPipeline(Pipeline):
         score, distribution = scored["score"], scored.pop("distribution", None)
         result = {**scored, "label": LABELS[1 if abs(score) <= neutral_band else 2 * (score > 0)]}
         if interval is not None:
-            config, (level, half_width, margin) = self.model.config, interval
+            config, (half_width, margins) = self.model.config, interval
             low, high = score - half_width, score + half_width
-            if margin is not None and distribution is not None:
-                ends = torch.tensor([(1 - level) / 2, (1 + level) / 2])
-                lower, upper = quantiles(distribution[None], self.model.bin_centres, ends)[0].tolist()
-                low, high = min(lower - margin, score), max(upper + margin, score)
+            if margins and distribution is not None:
+                levels, reach = torch.tensor([*margins]), torch.tensor([*margins.values()])
+                sides = ((1 - levels) / 2, (1 + levels) / 2)
+                lows, highs = (quantiles(distribution[None], self.model.bin_centres, side)[0] for side in sides)
+                low = min(score, float((lows - reach).min()))  # with its score, and the intervals of lower levels
+                high = max(score, float((highs + reach).max()))
             result |= {"low": max(low, config.score_min), "high": min(high, config.score_max)}
         return result
 

@@ -80,10 +80,7 @@ def train_and_predict(trainer: SentimentTrainer, datasets: dict[str, ClipDataset
         seconds = time.perf_counter() - started
     if not args.evaluate_only:
         evaluations = trainer.evaluations() or [trainer.readout.rows(predictions["valid"])]
-        metric = (
-            args.selecting_metric if args.selecting_metric != "loss" else "mae"
-        )  # the loss of some clips is not known
-        calibration = calibrate(evaluations, datasets["valid"].clips, metric, trainer.convention)
+        calibration = calibrate(evaluations, datasets["valid"].clips, args.selecting_metric, trainer.convention)
         if keeps_calibration:
             config.calibration = calibration
     return Outcome(

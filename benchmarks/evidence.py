@@ -15,6 +15,12 @@ Single runs that differ in one setting, and probes of the untrained model:
     omnisent probe small_mosi --root /data/CMU-MOSI --text_case as_is --out runs/probe
     python benchmarks/evidence.py --probe "capitals=runs/probe"
 
+MAE by layer before and after training, and prediction intervals of a head with bins:
+
+    omnisent probe small_mosi --root /data/CMU-MOSI --readouts --adapter runs/lab/head/seed-0/model --out runs/after
+    python benchmarks/evidence.py --layers "after training=runs/after" --root /data/CMU-MOSI
+    python benchmarks/evidence.py --intervals "head=runs/lab/head-mix-ordinal/seed-0/model" --root /data/CMU-MOSI
+
 What is not given keeps its place in the file, so that each may be run when there is time. docs/EVIDENCE.md says what the figures
 mean.
 """
@@ -28,20 +34,26 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from common import RESULTS, machine
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from tqdm.auto import tqdm
 
 from omnisent.data.catalog import dataset_facts
+from omnisent.data.clip import SPLITS, labels_of
+from omnisent.data.load import load_clips
 from omnisent.evaluation.comparison_result import Comparison, read_comparison
 from omnisent.evaluation.metrics import METRICS
 from omnisent.evaluation.statistics import paired_test
 from omnisent.experiments.arms import Arm, default_arms, read_arms
 from omnisent.experiments.comparison_report import colour, plot_metric
+from omnisent.experiments.probe import fit_layers
 from omnisent.training import run_folder
 
 FLOOR = "tfidf-ridge"
+MAES = ("valid_mae", "test_mae")
 SENTENCES = Path(__file__).parent / "sentences.csv"
 
 
@@ -124,6 +136,58 @@ def probe(folder: Path) -> dict[str, Any]:
     }
 
 
+def intervals(bundle: str, dataset: str, root: str | None) -> dict[str, Any]:
+    """90 % intervals of a bundle of texts with and without its distribution, calibrated on all validation clips and tested."""
+    from omnisent.readouts.discriminative import DiscriminativeReadout
+    from omnisent.scoring.batch import Loading, load_pipeline
+    from omnisent.training.outcome import calibrate, interval_figures
+
+    pipeline, facts = load_pipeline(Loading(bundle, device="cpu", dtype="float32")), dataset_facts(dataset)
+    readout, clips = DiscriminativeReadout(facts.score_range), load_clips(dataset, root=root, with_media=False)
+    rows, of_split = {}, {split: [clip for clip in clips if clip.split == split] for split in ("valid", "test")}
+    for split, own in of_split.items():
+        outputs = []
+        for clip in tqdm(own, desc=split):
+            with torch.no_grad():
+                batch = pipeline.processor([{"text": clip.text}])
+                outputs.append(readout.predict(pipeline.model, batch)[1].numpy())
+        rows[split] = readout.rows(readout.decode(np.concatenate(outputs)))
+    found: dict[str, Any] = {}
+    for name, columns in (("distribution", rows["valid"].shape[1]), ("half-width", 1)):
+        calibrated = calibrate([rows["valid"][:, :columns]], of_split["valid"], "mae", facts.convention)
+        figures = interval_figures(calibrated, rows["test"][:, :columns], of_split["test"], facts.score_range)
+        found[name] = {**figures, "calibration": calibrated}
+    spread = np.ptp(rows["test"][:, 1:].reshape(len(rows["test"]), -1, 2)[:, 2], axis=1)  # of its 90 %
+    errors, order = np.abs(rows["test"][:, 0] - labels_of(of_split["test"])), np.argsort(spread)
+    found["mae_by_third_of_spread"] = [float(errors[part].mean()) for part in np.array_split(order, 3)]
+    return {**found, "machine": machine()}
+
+
+def layers(folder: Path, dataset: str, root: str | None) -> list[dict[str, float]]:
+    """MAE of ridge regression on each layer's state of the last token, from the states of a probe of readouts or from a probe."""
+    if not (folder / "states").is_dir():
+        return [{key: row[key] for key in MAES} for row in json.loads((folder / "probe.json").read_text())["layers"]]
+    clips, facts = load_clips(dataset, root=root, with_media=False), dataset_facts(dataset)
+    labels = {split: labels_of(clip for clip in clips if clip.split == split) for split in SPLITS}
+    files = {split: np.load(folder / "states" / f"{split}.npz")["last"][:, :-1] for split in SPLITS}
+    states = {split: np.moveaxis(array, 1, 0) for split, array in files.items()}
+    return [{key: getattr(fit, key) for key in MAES} for fit in fit_layers(states, labels, facts.score_range)]
+
+
+def plot_layers(found: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """Test MAE by layer, a line for each set of states."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name, rows in found.items():
+        axes.plot(range(len(rows)), [row["test_mae"] for row in rows], "o-", label=name, markersize=4)
+    axes.set_xlabel("layer (0: token embeddings)")
+    axes.set_ylabel("test MAE of ridge regression")
+    axes.set_ylim(bottom=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
 def scored_sentences(model: str) -> list[dict[str, Any]]:
     """The scores of a bundle for twenty plain sentences, none of them from a data set."""
     from omnisent.scoring.batch import Loading, load_pipeline
@@ -157,8 +221,8 @@ def plot_curves(axes: Axes, comparison: Comparison, by_arm: dict[str, dict[str, 
     for name, curves in by_arm.items():
         known = [curve for curve in curves.values() if curve]
         if known:
-            epochs, maes = np.mean(known, axis=0).T
-            axes.plot(epochs, maes, "o-", label=f"{comparison.arms[name].label} ({len(known)})", markersize=4)
+            means = pd.DataFrame([pair for curve in known for pair in curve]).groupby(0)[1].mean()
+            axes.plot(means.index, means, "o-", label=f"{comparison.arms[name].label} ({len(known)})", markersize=4)
     axes.set_title("validation MAE during training, mean over seeds", fontsize=10)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -187,11 +251,15 @@ def main() -> None:
     parser.add_argument("--arms", help="a file of arms of the comparisons, beside the default ones")
     parser.add_argument("--pair", metavar="NAME=RUN,RUN", help="a title, and the folders of two runs on the same clips")
     parser.add_argument("--probe", metavar="NAME=FOLDER", help="a title, and the folder of a probe")
+    parser.add_argument("--layers", metavar="NAME=FOLDER", help="a title, and the folder of a probe, for MAE by layer")
+    parser.add_argument("--intervals", metavar="NAME=BUNDLE", help="a title, and a bundle of texts whose head has bins")
+    parser.add_argument("--dataset", default="cmu_mosi", help="of --layers and --intervals")
+    parser.add_argument("--root", help="its folder")
     parser.add_argument("--model", help="a bundle that scores the sentences of sentences.csv")
     arguments = parser.parse_args()
     path = RESULTS / "evidence.json"
     kept = json.loads(path.read_text()) if path.is_file() else {}
-    evidence = {"comparisons": {}, "pairs": {}, "probes": {}, "sentences": [], **kept}
+    evidence = {"comparisons": {}, "pairs": {}, "probes": {}, "layers": {}, "intervals": {}, "sentences": [], **kept}
     arms = [*default_arms(), *(read_arms(arguments.arms) if arguments.arms else [])]
     for given in arguments.comparisons:
         name, _, folder = given.rpartition("=")
@@ -202,6 +270,13 @@ def main() -> None:
     if arguments.probe:
         name, _, folder = arguments.probe.rpartition("=")
         evidence["probes"][name] = probe(Path(folder))
+    if arguments.layers:
+        name, _, folder = arguments.layers.rpartition("=")
+        evidence["layers"][name] = layers(Path(folder), arguments.dataset, arguments.root)
+        plot_layers(evidence["layers"], RESULTS / "evidence_layers.png")
+    if arguments.intervals:
+        name, _, bundle = arguments.intervals.rpartition("=")
+        evidence["intervals"][name] = intervals(bundle, arguments.dataset, arguments.root)
     if arguments.model:
         evidence["sentences"] = scored_sentences(arguments.model)
     path.write_text(json.dumps(evidence, indent=1, allow_nan=False) + "\n", encoding="utf-8")

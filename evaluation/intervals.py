@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from .metrics import METRICS, Numbers, finite, paired
 from .statistics import places_of, unbiased
@@ -27,8 +28,8 @@ FOLDS = 10  # most parts of the videos in `cross_fitted`
 def conformal_quantile(values: Numbers, level: float, groups: Sequence[str] | None = None) -> float | None:
     """The ceil((n + d) * level)-th smallest of n values, where d is their design effect; `None` if there are too few.
 
-    D is 1 for independent clips. For clips of videos it is the variance of the share of values above the ceil((n + 1) * level)-th,
-    over what it were if the clips were independent, and at least 1.
+    D is 1 for independent clips. For clips of videos it is the variance of the share of values above the ceil((n + 1) * level)-th
+    (if none are above it, of those equal to it) over what it were if the clips were independent, and at least 1.
 
     Args:
         values: (n,) such as absolute residuals.
@@ -44,16 +45,32 @@ def conformal_quantile(values: Numbers, level: float, groups: Sequence[str] | No
     ordered, places = np.sort(values), places_of(groups, len(values))
     rank = math.ceil((len(values) + 1) * exact)
     if rank <= len(values) and groups is not None:
-        rank = math.ceil((len(values) + Fraction(_design_effect(values > ordered[rank - 1], places))) * exact)
+        at, highest = ordered[rank - 1], ordered[-1]
+        effect = _design_effect(values > at if at < highest else values == highest, places)
+        rank = math.ceil((len(values) + Fraction(effect)) * exact)
     return float(ordered[rank - 1]) if rank <= len(values) else None
 
 
-def _design_effect(outside: np.ndarray, places: np.ndarray) -> float:
-    share = outside.mean()
+def _design_effect(which: np.ndarray, places: np.ndarray) -> float:
+    share = which.mean()
     if share in (0, 1) or places.max() == 0:
         return 1.0
-    of_videos = np.bincount(places, outside - share)
+    of_videos = np.bincount(places, which - share)
     return max(1.0, float(np.sum(of_videos**2)) * unbiased(places) / (len(places) * share * (1 - share)))
+
+
+def share_with_interval(which: np.ndarray, groups: Sequence[str] | None = None) -> tuple[float, float, float]:
+    """The share of n clips, and its 95 % interval for new videos: Wilson's (1927), of n over the design effect.
+
+    Args:
+        which: (n,) whether a clip counts.
+        groups: the video of each clip, if known.
+    """
+    share, z = float(np.mean(which)), float(stats.norm.ppf(0.975))
+    clips = len(which) if groups is None else len(which) / _design_effect(which, places_of(groups, len(which)))
+    middle, reach = share + z**2 / (2 * clips), z * math.sqrt(share * (1 - share) / clips + (z / (2 * clips)) ** 2)
+    low, high = ((middle + side * reach) / (1 + z**2 / clips) for side in (-1, 1))
+    return share, min(max(low, 0.0), share), max(min(high, 1.0), share)
 
 
 def half_width(scores: Numbers, labels: Numbers, level: float, groups: Sequence[str] | None = None) -> float | None:
@@ -130,7 +147,7 @@ def cross_fitted(
         evaluations: each (n, C), the scores first; label units.
         labels: (n,) label units.
         groups: the video of each clip; `None` if every clip is independent of the others.
-        metric: by which an evaluation is chosen.
+        metric: by which an evaluation is chosen; MAE instead of one that is not in `METRICS`, such as the loss.
         convention: of `msa_metrics`.
 
     Returns:
@@ -140,6 +157,7 @@ def cross_fitted(
     parts = places_of(groups, len(truth)) % FOLDS
     if len(evaluations) == 1 or parts.max() == 0:
         return result
+    metric = metric if metric in METRICS and convention in METRICS[metric].formulas else "mae"
     sign, formula = 1 if METRICS[metric].better == "lower" else -1, METRICS[metric].formulas[convention]
     for part in np.unique(parts):
         others = parts != part

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from omnisent import train
 from omnisent.data.build import build_dataset
 from omnisent.data.mmsa import MMSA_ORDER
+from omnisent.evaluation.intervals import half_width
 from omnisent.evaluation.metrics import METRICS
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
@@ -159,11 +160,13 @@ def test_the_pipeline_gives_the_intervals_that_the_run_measured(settings, tmp_pa
     assert metrics["interval_coverage_low"] <= np.mean(inside) <= metrics["interval_coverage_high"]
     widths = [one["high"] - one["low"] for one in found]
     assert metrics["interval_width"] == pytest.approx(np.mean(widths), abs=1e-3)
+    narrow = pipe([clip.to_dict() for clip in test], interval=0.5)
+    assert all(one["low"] <= two["low"] and two["high"] <= one["high"] for one, two in zip(found, narrow, strict=True))
     if loss == "ordinal":  # not the score plus and minus one half-width
         assert np.ptp([one["high"] + one["low"] - 2 * one["score"] for one in found]) > 1e-3
 
 
-def test_a_resumed_run_has_the_calibration_of_one_that_was_not_stopped(settings, tmp_path):
+def test_a_resumed_run_has_the_calibration_of_one_that_was_not_stopped(settings, tmp_path, caplog):
     """The validation scores of evaluations before the stop take part."""
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     often = {"max_steps": 4, "eval_steps": 1, "save_steps": 1, "learning_rate": 0.01}
@@ -171,8 +174,15 @@ def test_a_resumed_run_has_the_calibration_of_one_that_was_not_stopped(settings,
     assert len(list((whole / "validation").glob("*.npy"))) == 4
     with pytest.raises(KeyboardInterrupt):
         _run_until(2, *parse_arguments([settings(**often, output_dir=str(halves))]))
-    run(*parse_arguments([settings(**often, output_dir=str(halves), resume_from_checkpoint="true")]))
+    again = [settings(**often, output_dir=str(halves), resume_from_checkpoint="true")]
+    run(*parse_arguments(again))
     assert calibration_of(halves / "model") == calibration_of(whole / "model")
+    assert "validation scores" not in caplog.text
+    np.save(halves / "validation" / "1.npy", np.load(halves / "validation" / "1.npy") + 0.1)  # as of another run
+    shutil.rmtree(halves / "model")
+    run(*parse_arguments(again))
+    assert "the validation scores of step 1 are not in" in caplog.text
+    assert calibration_of(halves / "model")["half_widths"]
 
 
 def test_a_trained_run_is_scored_again_without_training(settings, tmp_path):
@@ -206,8 +216,10 @@ def test_intervals_are_calibrated_on_the_validation_split_with_the_final_weights
     )
     valid = [clip for clip in planted_clips if clip.split == "valid"]
     found = pipe([clip.to_dict() for clip in valid], batch_size=8, interval=0.8)
-    inside = [row["low"] - 1e-5 <= clip.label <= row["high"] + 1e-5 for row, clip in zip(found, valid, strict=True)]
-    assert sum(inside) >= 14  # rank ceil(17 * 0.8) of the 16 residuals, or more if clips of a video are alike
+    scores, labels = [row["score"] for row in found], [clip.label for clip in valid]
+    width = half_width(scores, labels, 0.8, [clip.video_id for clip in valid])
+    assert calibration_of(tmp_path / "run" / "model")["half_widths"]["0.8"] == pytest.approx(width, abs=1e-5)
+    assert [row["high"] for row in found] == pytest.approx([min(score + width, 3) for score in scores], abs=1e-5)
 
 
 def test_an_untrained_head_is_not_evaluated(settings):

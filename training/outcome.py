@@ -11,8 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..data.clip import Clip, labels_of
-from ..evaluation.intervals import LEVEL, LEVELS, calibration, cross_fitted, outside, residuals
-from ..evaluation.statistics import paired_test
+from ..evaluation.intervals import LEVEL, LEVELS, calibration, cross_fitted, outside, residuals, share_with_interval
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.base import Predictions, Readout
 from . import run_folder
@@ -133,8 +132,11 @@ def interval_figures(
     names = ("interval_coverage", "interval_coverage_low", "interval_coverage_high", "interval_width")
     margins, half_widths = ((calibrated or {}).get(name) or {} for name in ("margins", "half_widths"))
     if bounds is not None and level in margins:
-        ends = bounds[:, LEVELS.index(LEVEL)] + np.array([-margins[level], margins[level]])
-        ends = np.column_stack([np.minimum(ends[:, :1], scores), np.maximum(ends[:, 1:], scores)])  # has its score
+        known = [at for at, one in enumerate(LEVELS) if one <= LEVEL and str(one) in margins]
+        reach = np.array([margins[str(LEVELS[at])] for at in known])
+        lows, highs = bounds[:, known, 0] - reach, bounds[:, known, 1] + reach
+        # With its score, and the intervals of lower levels.
+        ends = np.stack([np.minimum(lows.min(1), scores[:, 0]), np.maximum(highs.max(1), scores[:, 0])], 1)
         inside = outside(ends, labels) <= 0
     elif level in half_widths:
         ends = scores + np.array([-half_widths[level], half_widths[level]])
@@ -142,10 +144,8 @@ def interval_figures(
     else:
         return dict.fromkeys(names)
     videos = run_folder.known_videos([clip.video_id for clip in clips])
-    share = paired_test(inside[None].astype(float), np.zeros((1, len(clips))), groups=videos, flips=1)
     width = float(np.mean(np.diff(ends.clip(*score_range), axis=1)))
-    figures = (share.difference, max(share.low, 0.0), min(share.high, 1.0), width)
-    return dict(zip(names, figures, strict=True))
+    return dict(zip(names, (*share_with_interval(inside, videos), width), strict=True))
 
 
 def _quantiles(rows: np.ndarray) -> np.ndarray | None:

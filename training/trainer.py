@@ -19,6 +19,7 @@ from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from ..data.clip import labels_of
 from ..heads_omnisent import NotFiniteError
 from ..readouts.base import Predictions, Readout
 from .collator import ClipDataset
@@ -26,6 +27,7 @@ from .row_check import check_order
 from .run_folder import BEST, BEST_RECORD, EVALUATIONS, read_json, write_json
 
 SHOWN_CLIPS = 8
+SAME_MAE = 1e-4  # label units
 
 logger = logging.getLogger("omnisent.trainer")
 
@@ -84,13 +86,26 @@ class SentimentTrainer(Trainer):
         return self.readout.decode(output.predictions[np.argsort(places)])
 
     def evaluations(self) -> list[np.ndarray]:
-        """The rows (n, C) of `Readout.rows` for the validation clips, of every evaluation that could become the result."""
-        steps = [entry["step"] for entry in self.state.log_history if "eval_mae" in entry]
-        for step in steps:
-            file = self.args.folder / EVALUATIONS / f"{step}.npy"  # of a run that this one resumed
-            if step not in self._evaluations and file.is_file():
-                self._evaluations[step] = np.load(file)
-        return [self._evaluations[step] for step in steps if step in self._evaluations]
+        """The rows (n, C) of `Readout.rows` for the validation clips, of every evaluation in training.
+
+        Empty if no checkpoint is chosen; or with a warning, if those from before a resumption are missing or of another run.
+        """
+        if not self.args.load_best_model_at_end:
+            return []
+        maes = {entry["step"]: entry["eval_mae"] for entry in self.state.log_history if "eval_mae" in entry}
+        labels = labels_of(self.eval_dataset.clips)
+        for step, mae in maes.items():
+            file = self.args.folder / EVALUATIONS / f"{step}.npy"
+            rows = self._evaluations.get(step, np.load(file) if file.is_file() else None)
+            if rows is None or len(rows) != len(labels) or abs(np.mean(np.abs(rows[:, 0] - labels)) - mae) > SAME_MAE:
+                logger.warning(
+                    "the validation scores of step %d are not in %s, so that prediction intervals are calibrated on the chosen"
+                    " checkpoint's own residuals, and a little too narrow",
+                    *(step, file.parent),
+                )
+                return []
+            self._evaluations[step] = rows
+        return [self._evaluations[step] for step in maes]
 
     def _keep_evaluation(self, rows: np.ndarray) -> None:
         self._evaluations[self.state.global_step] = rows

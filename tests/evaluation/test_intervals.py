@@ -14,6 +14,7 @@ from omnisent.evaluation.intervals import (
     half_width,
     outside,
     residuals,
+    share_with_interval,
 )
 
 MOSI_VALID = (9, 11, 15, 21, 22, 25, 28, 30, 34, 34)
@@ -83,6 +84,37 @@ def test_a_video_takes_no_part_in_the_choice_of_its_checkpoint():
     assert found.tolist() == [[0.8], [0.8], [0.9], [0.9]]
     kept = cross_fitted([good_on_a, good_on_b], labels, ["a"] * 4, metric="mae", convention="mosi")
     assert kept.tolist() == good_on_b.tolist()  # one video: nothing else could choose
+
+
+def test_clips_of_one_video_are_not_many_at_the_highest_level_either():
+    """Ten videos of twenty equal values are ten values, of which no 95 % can be known."""
+    values, videos = np.repeat(np.arange(1.0, 11), 20), [f"v{clip // 20}" for clip in range(200)]
+    assert conformal_quantile(values, 0.9, videos) == 10
+    assert conformal_quantile(values, 0.95, videos) is None
+    assert conformal_quantile(values, 0.95) == 10
+
+
+@pytest.mark.parametrize("metric", ["loss", "mae_unclipped", "rmse"])
+def test_a_figure_that_some_clips_do_not_have_is_replaced_by_mae(metric):
+    labels, videos = np.zeros(4), ["a", "a", "b", "b"]
+    evaluations = [np.array([[0.1], [0.1], [0.9], [0.9]]), np.array([[0.8], [0.8], [0.2], [0.2]])]
+    found = cross_fitted(evaluations, labels, videos, metric=metric, convention="mosi")
+    assert found.tolist() == [[0.8], [0.8], [0.9], [0.9]]
+
+
+def test_a_share_has_the_interval_of_wilson():
+    assert share_with_interval(np.arange(10) < 8) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-4)
+    assert share_with_interval(np.ones(20, bool)) == pytest.approx((1.0, 0.8389, 1.0), abs=1e-4)
+    assert share_with_interval(np.zeros(1, bool)) == pytest.approx((0.0, 0.0, 0.7935), abs=1e-4)
+
+
+def test_the_interval_of_a_share_is_wider_for_clips_of_few_videos():
+    which, videos = np.repeat(np.arange(10) < 8, 20), [f"v{clip // 20}" for clip in range(200)]
+    alone, together = share_with_interval(which), share_with_interval(which, videos)
+    assert together[1] < alone[1]
+    assert together[2] > alone[2]
+    # 400 / 180 of 20 clips each: 200 clips count as 9
+    assert together == pytest.approx((0.8, 0.4695, 0.9478), abs=0.01)
 
 
 def test_a_higher_figure_is_better_where_the_metric_says_so():
