@@ -21,7 +21,7 @@ from omnisent.training import run_folder
 from omnisent.training.arguments import parse_arguments
 
 FILES = ("metrics.json", "environment.json")
-SUMMARIES = tuple(f"{name}.{kind}" for name in ("comparison", "sweep") for kind in ("json", "md", "png"))
+SUMMARIES = tuple(f"{name}.{kind}" for name in ("comparison", "sweep", "probe") for kind in ("json", "md", "png"))
 OF_THE_MACHINE = ("root", "output_dir", "adapter", "feature_cache", "run_name")
 TRIALS = "trials.log"  # of a sweep
 SCORES = {"split": str, "id": str, "score": float}

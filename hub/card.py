@@ -280,7 +280,8 @@ def _interval(run: Path, metrics: dict) -> str | None:
         ends = f"two quantiles of its distribution, {width:.2f} apart on average"
     else:
         ends = f"the score minus and plus {calibration['half_widths'][str(LEVEL)]:.2f}"
-    videos = f" of {calibration['videos']} videos" if calibration.get("videos") else ", taken as independent"
+    documents = "documents" if metrics["modalities"] == ["text"] else dataset_facts(metrics["dataset"]).documents
+    videos = f" of {calibration['videos']} {documents}" if calibration.get("videos") else ", taken as independent"
     sure = "" if low is None or high is None else f" (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
     return (
         f"With `interval={LEVEL}` a result also has `low` and `high`: {ends} (a conformal prediction interval, calibrated on"
