@@ -144,7 +144,7 @@ def ablate(argv: Sequence[str], seeds: Sequence[int], out: str | Path) -> Ablati
 def planned_runs(argv: Sequence[str], seeds: Sequence[int], out: Path) -> list[PlannedRun]:
     """Every run of an ablation; the model of all modalities is trained first."""
     runs = []
-    for time, subset in _planned():
+    for time, subset in planned_rows():
         used = SUBSETS[0] if time == "swapped" else subset
         for seed in seeds:
             settings = (*argv, "--complete_clips", "true", "--modalities", *used, "--seed", str(seed))
@@ -161,7 +161,7 @@ def planned_runs(argv: Sequence[str], seeds: Sequence[int], out: Path) -> list[P
     return runs
 
 
-def _planned() -> list[tuple[str, tuple[str, ...]]]:
+def planned_rows() -> list[tuple[str, tuple[str, ...]]]:
     """The mode and modalities of every run; the swapped ones are named by what is swapped."""
     alone = [(name,) for name in MODALITIES]
     return [
@@ -182,7 +182,7 @@ def summarise(out: Path, seeds: Sequence[int], convention: str) -> Ablation:
     whole = _folder(out, "train", SUBSETS[0], seeds[0])
     predictions = run_folder.read_predictions(whole)
     labels, videos = predictions["label"].to_numpy(), run_folder.videos_of(predictions)
-    shown = [*_planned(), ("test", SUBSETS[0])]
+    shown = [*planned_rows(), ("test", SUBSETS[0])]
     scores = {(time, subset): _scores(out, time, subset, seeds) for time, subset in sorted(shown, key=_place)}
     first = run_folder.read_metrics(whole)
     subsets = [

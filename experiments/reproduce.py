@@ -32,7 +32,7 @@ from ..training.arguments import DataArguments, ModelArguments, OmniSentTraining
 from ..training.choices import BUILT_BASE_MODELS
 from ..training.field_names import CONFIGS
 from ..training.plan import Plan, plan
-from .ablation import SUBSETS, ablate
+from .ablation import SUBSETS, ablate, planned_rows
 from .arms import Arm, read_arms
 from .comparison import compare
 from .geometry import geometry
@@ -45,28 +45,9 @@ SEEDS = (0, 1, 2, 3)  # four, as in the paper
 COPIES = 9  # of the trained weights in a run: two checkpoints with two moments each, the bundle, and two best adapters
 DOWNLOAD_BYTES = 22_500_000_000  # of Qwen2.5-Omni-7B
 TINY_SETTINGS = (
-    *(
-        "--quantization",
-        "none",
-        "--max_steps",
-        "4",
-        "--warmup_steps",
-        "0",
-        "--logging_steps",
-        "4",
-        "--max_pixels",
-        "3136",
-    ),
-    *(
-        "--eval_strategy",
-        "no",
-        "--save_strategy",
-        "no",
-        "--load_best_model_at_end",
-        "false",
-        "--dataloader_num_workers",
-        "0",
-    ),
+    *("--quantization", "none", "--max_pixels", "3136", "--dataloader_num_workers", "0"),
+    *("--max_steps", "4", "--warmup_steps", "0", "--logging_steps", "4"),
+    *("--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"),
 )
 
 
@@ -172,10 +153,10 @@ class Reproduction:
     def steps(self) -> list[str]:
         """What is done, a line for each step, with its folder."""
         of_arms = sum(len(arm.own_seeds(self.seeds)) for arm in self.arms)
-        seeds = len(self.seeds)
+        tests = sum(time != "train" for time, _ in planned_rows()) * len(self.seeds)
         said = {
             "readouts": f"{len(self.folders('readouts'))} trainings, {of_arms} results, latency and memory",
-            "ablation": f"{7 * seeds} trainings on subsets of the modalities, {9 * seeds} tests of the whole model",
+            "ablation": f"{len(self.folders('ablation'))} trainings on subsets of the modalities, {tests} tests of the whole model",
             "geometry": "the hidden states of the trained head, PCA, t-SNE, nearest neighbours",
             "probe": "ridge regression on the untrained states, by layer",
         }
@@ -254,14 +235,14 @@ def _follows(result: Path, run: Path) -> bool:
 
 def figures_of(name: str, out: Path) -> list[Figure]:
     """Every figure of the paper's tables beside ours, from the finished studies in a folder."""
-    comparison = read_comparison(out / "readouts" / "comparison.json")
-    found = []
+    comparison, found = read_comparison(out / "readouts" / "comparison.json"), []
+    ablation = run_folder.read_json(out / "ablation" / "ablation.json") if (out / "ablation").is_dir() else {}
     for row in ROWS[name]:
         for place, (metric, published) in enumerate(row.figures.items()):
             if row.study == "comparison":
                 ours = _of_comparison(comparison, row, metric)
             elif row.study == "ablation":
-                ours = _of_ablation(run_folder.read_json(out / "ablation" / "ablation.json"), row, metric)
+                ours = _of_ablation(ablation, row, metric)
             else:
                 near = run_folder.read_json(out / "geometry" / "geometry.json")["neighbours"]
                 ours = (min(near, key=lambda one: abs(one["k"] - NEIGHBOURS))[metric], None, None)

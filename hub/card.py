@@ -286,7 +286,7 @@ def _interval(run: Path, metrics: dict) -> str | None:
     return (
         f"With `interval={LEVEL}` a result also has `low` and `high`: {ends} (a conformal prediction interval, calibrated on"
         f" {calibration['clips']} validation clips{videos}). These intervals contained {100 * metrics['interval_coverage']:.1f} %"
-        f"{sure} of the {metrics['n']} test labels."
+        f" of the {metrics['n']} test labels{sure}."
     )
 
 

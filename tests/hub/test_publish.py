@@ -406,7 +406,11 @@ def test_the_card_shows_what_the_result_files_hold(files, runs, planted_root):
     known = json.loads(files["config.json"])["calibration"]
     assert f"minus and plus {known['half_widths']['0.9']:.2f}" in card
     assert f"calibrated on {known['clips']} validation clips" in card
-    assert f"contained {100 * metrics['interval_coverage']:.1f} % of the {metrics['n']} test labels" in card
+    assert (
+        f"contained {100 * metrics['interval_coverage']:.1f} % of the {metrics['n']} test labels (95 % interval "
+        in card
+    )
+    assert f" to {100 * metrics['interval_coverage_high']:.1f} %)" in card
     assert "Processor settings other than the defaults: min_pixels `3136`, max_pixels" in card
     for package in ("torch", "transformers"):
         assert f"{package} {importlib.metadata.version(package)}" in card
