@@ -4,6 +4,7 @@ It knows cells, lines and columns, not their meaning: see `labelled_folder` for 
 the standard library and pyarrow are imported, so that the builder files next to this one also work as loading scripts.
 """
 
+import codecs
 import csv
 import json
 import math
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 _ARROW_TYPES = {str: pa.string(), float: pa.float64(), int: pa.int64()}
 _KINDS = {float: "a finite number", int: "a whole number"}
 _ROWS_AT_ONCE = 4096
+SEPARATORS = (",", ";", "\t")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def check_ending(path: str | Path) -> str:
 def read_rows(path: str | Path, unique: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row of a table as its position, for messages, and its cells by column name; blank lines are skipped.
 
-    The cells of a CSV are unconverted strings; those of JSONL and Parquet have their own types.
+    The cells of a CSV, separated by commas, semicolons or tabs, are unconverted strings; those of JSONL and Parquet have their own
+    types.
 
     Args:
         path: the table.
@@ -126,15 +129,17 @@ def write_table(
 
 
 def read_text(path: str | Path) -> str:
-    """A text file in UTF-8, with or without a byte order mark.
+    """A text file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
 
     Raises:
-        ValueError: naming line and column of the first byte that is not UTF-8.
+        ValueError: naming the first byte that is neither, of UTF-8 by its line and column.
     """
-    content = Path(path).read_bytes()
+    content, encoding = Path(path).read_bytes(), _encoding(Path(path))
     try:
-        return content.decode("utf-8-sig")
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
+        if encoding == "utf-16":
+            raise ValueError(f"{path}, byte {error.start + 1}: not UTF-16; save the file as UTF-8") from error
         before = content[: error.start]
         line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
         raise ValueError(
@@ -143,16 +148,29 @@ def read_text(path: str | Path) -> str:
         ) from error
 
 
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _separator(header: str) -> str:
+    """What separates the cells of a header: the most frequent of comma, semicolon and tab outside quotes."""
+    plain = re.sub(r'"[^"]*"', "", header)
+    return max(SEPARATORS, key=plain.count)  # a comma if there is none
+
+
 def read_csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The line where each row of a CSV starts, counted from 1, and its cells; blank lines are skipped.
 
     Raises:
-        ValueError: for text that is not UTF-8 or not CSV, naming file, line and column.
+        ValueError: for text that is not UTF-8 or UTF-16, or not CSV, naming file, line and column.
     """
     line = 1
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
+    with path.open(encoding=_encoding(path), newline="") as file:
         try:
+            separator = _separator(file.readline())
+            file.seek(0)
+            reader = csv.reader(file, strict=True, delimiter=separator)
             for cells in reader:
                 start, line = line, reader.line_num + 1
                 if cells:
@@ -163,7 +181,7 @@ def read_csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             raise
         except csv.Error as error:
             wrong, fault = re.split(r"\r\n|\r|\n", read_text(path))[reader.line_num - 1], error
-    column = wrong.split('"')[0].count(",") + 1
+    column = wrong.split('"')[0].count(separator) + 1
     raise ValueError(f"{path}, line {reader.line_num}, column {column}: not CSV: {fault}") from fault
 
 
@@ -177,7 +195,7 @@ def by_column(path: Path, line: int, names: Sequence[str], cells: Sequence[str])
         column = min(len(cells), len(names)) + 1
         raise ValueError(
             f"{path}, line {line}, column {column}: expected {len(names)} columns, found {len(cells)};"
-            " is a comma unquoted?"
+            " is a separator unquoted?"
         )
     return dict(zip(names, cells, strict=True))
 

@@ -189,8 +189,14 @@ def test_missing_media_are_counted_and_the_first_named(folder):
         ("id,text,split\na,x,dev\nb,y,eval\n", r"line 3: column split: 'eval' is not a split"),
         ("id,text\na,x\nb,y\na,z\n", r"line 4: column id: 'a' appears twice"),
         ("id,text\na,x\n ,y\n", r"line 3: column id is empty"),
-        ('id,text\na,"one\ntwo"\nb,y,z\n', r"line 4, column 3: expected 2 columns, found 3; is a comma unquoted\?"),
-        ("id,text,label\na,x\n", r"line 2, column 3: expected 3 columns, found 2; is a comma unquoted\?"),
+        (
+            'id,text\na,"one\ntwo"\nb,y,z\n',
+            r"line 4, column 3: expected 2 columns, found 3; is a separator unquoted\?",
+        ),
+        (
+            "id,text,label\na,x\n",
+            r"line 2, column 3: expected 3 columns, found 2; is a separator unquoted\?",
+        ),
         ('id,text\na,"never closed\n', r"line 2, column 2: not CSV"),
         ("id,text,text\na,x,y\n", r"line 1: column 'text' appears twice"),
         ("id,text,clip_index\na,x,first\n", r"line 2: column clip_index: 'first'"),

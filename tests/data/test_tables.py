@@ -1,5 +1,6 @@
 """The one reader and writer of tables: what is written comes back, whole or not at all, and what is damaged is named."""
 
+import csv
 import json
 
 import pyarrow.parquet as pq
@@ -68,12 +69,38 @@ def test_each_row_says_where_it_starts(tmp_path):
     assert [place.rsplit(", ", 1)[1] for place, _ in read_rows(tmp_path / "a.parquet")] == ["row 1", "row 2"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_csv_is_read_as_spreadsheets_write_it(encoding, separator, tmp_path):
+    """Whatever its separator; in UTF-16 with its byte order mark."""
+    rows = [["id", "text", "a; b, c"], ["ä", f'one{separator} "two"', ""], ["b", "x\ny", "3,5"]]
+    with (tmp_path / "a.csv").open("w", encoding=encoding, newline="") as file:
+        file.write("\ufeff" if encoding in ("utf-16-le", "utf-16-be") else "")
+        csv.writer(file, delimiter=separator, quoting=csv.QUOTE_ALL).writerows(rows)
+    found = list(read_rows(tmp_path / "a.csv"))
+    assert [place.rsplit(", ", 1)[1] for place, _ in found] == ["line 2", "line 3"]
+    assert [cells for _, cells in found] == [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+
+
+def test_a_table_of_one_column_may_have_semicolons_in_its_cells(tmp_path):
+    (tmp_path / "a.csv").write_text("text\none; two\n")
+    assert [cells for _, cells in read_rows(tmp_path / "a.csv")] == [{"text": "one; two"}]
+
+
+def test_half_of_a_utf_16_file_is_named(tmp_path):
+    (tmp_path / "a.csv").write_bytes("id;text\na;b\n".encode("utf-16")[:-1])
+    with pytest.raises(ValueError, match=r"a\.csv, byte \d+: not UTF-16; save the file as UTF-8"):
+        list(read_rows(tmp_path / "a.csv"))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b"id;text\na;b;c\n", "line 2, column 3: expected 2 columns, found 3; is a separator"),
+        (b'id;text\na;"never closed\n', "line 2, column 2: not CSV"),
         (b"id,text\na,M\xfcller\n", "line 2, column 4: byte 0xfc is not UTF-8; save the file as UTF-8"),
         (b'id,text\na,"never closed\n', "line 2, column 2: not CSV"),
-        (b"id,text\na,b,c\n", "line 2, column 3: expected 2 columns, found 3; is a comma unquoted"),
+        (b"id,text\na,b,c\n", "line 2, column 3: expected 2 columns, found 3; is a separator"),
         (b"id,text\na\n", "line 2, column 2: expected 2 columns, found 1"),
         (b"id,id\na,b\n", "line 1: column 'id' appears twice"),
     ],
