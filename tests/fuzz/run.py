@@ -133,28 +133,33 @@ def _reports(container: Any, has_video: bool, log: list[tuple[int, str, str]]) -
     streams = {container.streams.best(kind) for kind in ("audio", *(["video"] if has_video else []))} - {None}
     for stream in streams:
         stream.codec_context.thread_count = 1
-    try:
-        for packet in container.demux():
-            note("file", reader)
-            if packet.stream not in streams:
-                continue
-            context, kind = packet.stream.codec_context, packet.stream.type
-            frame_count += kind == "video" and packet.size > 0
-            try:
-                frames = packet.decode()
-            except av.FFmpegError as fault:
-                frames = []
-                found.append((kind, f"{context.name}: {fault.strerror}"))
-            note(kind, context.name)
-            found.extend(
-                (kind, f"{context.name}: a frame is marked as corrupt") for frame in frames if frame.is_corrupt
-            )
-            # The last packet of a WAV from a pipe is a short one, and is marked though nothing is missing.
-            if packet.is_corrupt and not (reader == "wav" and context.name.startswith("pcm_")):
-                found.append((kind, f"{context.name}: a packet is marked as corrupt"))
-    except IndexError:
-        pass  # PyAV trips at the end of a file in which a stream began after the header
+    for packet in _packets(container):
+        note("file", reader)
+        if packet.stream not in streams:
+            continue
+        context, kind = packet.stream.codec_context, packet.stream.type
+        frame_count += kind == "video" and packet.size > 0
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as fault:
+            frames = []
+            found.append((kind, f"{context.name}: {fault.strerror}"))
+        note(kind, context.name)
+        found.extend((kind, f"{context.name}: a frame is marked as corrupt") for frame in frames if frame.is_corrupt)
+        # The last packet of a WAV from a pipe is a short one, and is marked though nothing is missing.
+        if packet.is_corrupt and not (reader == "wav" and context.name.startswith("pcm_")):
+            found.append((kind, f"{context.name}: a packet is marked as corrupt"))
     return found, frame_count
+
+
+def _packets(container: Any) -> Iterator[Any]:
+    """All packets; PyAV trips over the end of a file in which a stream began after the header."""
+    packets = container.demux()
+    while True:
+        try:
+            yield next(packets)
+        except (StopIteration, IndexError):
+            return
 
 
 def run_seeds(
