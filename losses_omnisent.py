@@ -5,7 +5,7 @@ To add one, write a function or a small class and put it into `LOSSES`, which co
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +50,21 @@ def quantiles(distribution: torch.Tensor, centres: torch.Tensor, probabilities: 
     before, after = below.gather(1, bins - 1), below.gather(1, bins)
     inside = ((wanted - before) / (after - before).clamp_min(1e-12)).clamp(0, 1)
     return centres[0] + (bins - 1.5 + inside) * width
+
+
+def level_bounds(distribution: torch.Tensor, centres: torch.Tensor, levels: Sequence[float]) -> torch.Tensor:
+    """From which to which quantile (B, levels, 2) each level reaches, such as from .05 to .95 for 0.9; as `quantiles`."""
+    ends = torch.tensor([[(1 - level) / 2, (1 + level) / 2] for level in levels]).flatten()
+    return quantiles(distribution, centres, ends).unflatten(1, (-1, 2))
+
+
+def nested_interval(scores: torch.Tensor, bounds: torch.Tensor, margins: torch.Tensor) -> torch.Tensor:
+    """The interval (B, 2) of the highest level of bounds (B, levels, 2), each moved outwards by its margin (levels,).
+
+    It has its score (B,) and the intervals of the lower levels in it.
+    """
+    lows, highs = (bounds[..., 0] - margins).amin(1), (bounds[..., 1] + margins).amax(1)
+    return torch.stack([torch.minimum(lows, scores), torch.maximum(highs, scores)], 1)
 
 
 class Loss(ABC):

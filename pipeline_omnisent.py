@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import Pipeline
 
 from .errors_omnisent import OmniSentError
-from .losses_omnisent import quantiles
+from .losses_omnisent import level_bounds, nested_interval
 from .media_omnisent import read_header
 
 LABELS = ("negative", "neutral", "positive")
@@ -203,11 +203,9 @@ class MultimodalSentimentPipeline(Pipeline):
             config, (half_width, margins) = self.model.config, interval
             low, high = score - half_width, score + half_width
             if margins and distribution is not None:
-                levels, reach = torch.tensor([*margins]), torch.tensor([*margins.values()])
-                sides = ((1 - levels) / 2, (1 + levels) / 2)
-                lows, highs = (quantiles(distribution[None], self.model.bin_centres, side)[0] for side in sides)
-                low = min(score, float((lows - reach).min()))  # with its score, and the intervals of lower levels
-                high = max(score, float((highs + reach).max()))
+                bounds = level_bounds(distribution[None], self.model.bin_centres, [*margins])
+                ends = nested_interval(torch.tensor([score]), bounds, torch.tensor([*margins.values()]))
+                low, high = ends[0].tolist()
             result |= {"low": max(low, config.score_min), "high": min(high, config.score_max)}
         return result
 

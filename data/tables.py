@@ -134,7 +134,8 @@ def read_text(path: str | Path) -> str:
     Raises:
         ValueError: naming the first byte that is neither, of UTF-8 by its line and column.
     """
-    content, encoding = Path(path).read_bytes(), _encoding(Path(path))
+    content = Path(path).read_bytes()
+    encoding = _encoding(content[:2])
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -148,9 +149,8 @@ def read_text(path: str | Path) -> str:
         ) from error
 
 
-def _encoding(path: Path) -> str:
-    with path.open("rb") as file:
-        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+def _encoding(first_bytes: bytes) -> str:
+    return "utf-16" if first_bytes in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def _separator(header: str) -> str:
@@ -166,7 +166,9 @@ def read_csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         ValueError: for text that is not UTF-8 or UTF-16, or not CSV, naming file, line and column.
     """
     line = 1
-    with path.open(encoding=_encoding(path), newline="") as file:
+    with path.open("rb") as binary:
+        encoding = _encoding(binary.read(2))
+    with path.open(encoding=encoding, newline="") as file:
         try:
             separator = _separator(file.readline())
             file.seek(0)

@@ -7,7 +7,7 @@ stands in each of R resamples: then 1,000 resamples cost a few matrix products i
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from scipy.stats import rankdata
@@ -25,9 +25,16 @@ class Formula(Protocol):
     def __call__(self, scores: np.ndarray, labels: np.ndarray) -> float | None: ...
 
 
+@runtime_checkable
+class ResampledFormula(Formula, Protocol):
+    """One that can do all resamples at once."""
+
+    def of_resamples(self, scores: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray: ...
+
+
 def of_resamples(formula: Formula, scores: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """A figure of each resample, (R,), nan where it is undefined; `counts` (R, n) says how often each clip stands in each."""
-    if isinstance(formula, Mean | F1 | Correlation | Concordance | Determination):
+    if isinstance(formula, ResampledFormula):
         return formula.of_resamples(scores, labels, counts)
     found = []
     for row in counts:

@@ -11,7 +11,7 @@ import torch
 
 from ..configuration_omnisent import OmniSentConfig
 from ..evaluation.intervals import LEVELS
-from ..losses_omnisent import LOSSES, quantiles
+from ..losses_omnisent import LOSSES, level_bounds
 from ..modeling_omnisent import OmniForSentimentRegression
 from .base import ModelSource, Predictions, Readout
 
@@ -85,9 +85,8 @@ class DiscriminativeReadout(Readout):
         centres = model.bin_centres
         if centres is None:
             return output.loss, raw
-        ends = torch.tensor([[(1 - level) / 2, (1 + level) / 2] for level in LEVELS]).flatten()
-        bounds = quantiles(output.distribution.float(), centres.to(raw.device), ends)
-        return output.loss, torch.cat([raw[:, None].float(), bounds], dim=1)
+        bounds = level_bounds(output.distribution.float(), centres.to(raw.device), LEVELS)
+        return output.loss, torch.cat([raw[:, None].float(), bounds.flatten(1)], dim=1)
 
     def decode(self, outputs: np.ndarray) -> Predictions:
         if outputs.ndim == 1:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ..data.clip import Clip, labels_of
 from ..evaluation.intervals import LEVEL, LEVELS, calibration, cross_fitted, outside, residuals, share_with_interval
+from ..losses_omnisent import nested_interval
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.base import Predictions, Readout
 from . import run_folder
@@ -105,7 +106,7 @@ def validation_course(values: Sequence[float], *, lower_is_better: bool) -> dict
 
 def calibrate(evaluations: Sequence[np.ndarray], clips: Sequence[Clip], metric: str, convention: str) -> dict:
     """Prediction intervals from the validation clips: `calibration` of what `cross_fitted` gives, whose arguments these are."""
-    labels, videos = labels_of(clips), run_folder.known_videos([clip.video_id for clip in clips])
+    labels, videos = labels_of(clips), _videos(clips)
     rows = cross_fitted(evaluations, labels, videos, metric=metric, convention=convention)
     calibrated = calibration(rows[:, 0], labels, videos, _quantiles(rows))
     if str(LEVEL) not in calibrated["half_widths"]:
@@ -134,18 +135,19 @@ def interval_figures(
     if bounds is not None and level in margins:
         known = [at for at, one in enumerate(LEVELS) if one <= LEVEL and str(one) in margins]
         reach = np.array([margins[str(LEVELS[at])] for at in known])
-        lows, highs = bounds[:, known, 0] - reach, bounds[:, known, 1] + reach
-        # With its score, and the intervals of lower levels.
-        ends = np.stack([np.minimum(lows.min(1), scores[:, 0]), np.maximum(highs.max(1), scores[:, 0])], 1)
+        ends = nested_interval(*map(torch.from_numpy, (scores[:, 0], bounds[:, known], reach))).numpy()
         inside = outside(ends, labels) <= 0
     elif level in half_widths:
         ends = scores + np.array([-half_widths[level], half_widths[level]])
         inside = residuals(scores[:, 0], labels) <= half_widths[level]
     else:
         return dict.fromkeys(names)
-    videos = run_folder.known_videos([clip.video_id for clip in clips])
     width = float(np.mean(np.diff(ends.clip(*score_range), axis=1)))
-    return dict(zip(names, (*share_with_interval(inside, videos), width), strict=True))
+    return dict(zip(names, (*share_with_interval(inside, _videos(clips)), width), strict=True))
+
+
+def _videos(clips: Sequence[Clip]) -> list[str] | None:
+    return run_folder.known_videos([clip.video_id for clip in clips])
 
 
 def _quantiles(rows: np.ndarray) -> np.ndarray | None:

@@ -95,8 +95,9 @@ class SentimentTrainer(Trainer):
         maes = {entry["step"]: entry["eval_mae"] for entry in self.state.log_history if "eval_mae" in entry}
         labels = labels_of(self.eval_dataset.clips)
         for step, mae in maes.items():
-            file = self.args.folder / EVALUATIONS / f"{step}.npy"
-            rows = self._evaluations.get(step, np.load(file) if file.is_file() else None)
+            rows, file = self._evaluations.get(step), self.args.folder / EVALUATIONS / f"{step}.npy"
+            if rows is None and file.is_file():
+                rows = np.load(file)
             if rows is None or len(rows) != len(labels) or abs(np.mean(np.abs(rows[:, 0] - labels)) - mae) > SAME_MAE:
                 logger.warning(
                     "the validation scores of step %d are not in %s, so that prediction intervals are calibrated on the chosen"
