@@ -10,10 +10,26 @@ from typing import Any
 
 from .built import build_record
 
+LABEL = "label"  # the name of the only target, unless another is chosen
 RESEARCH_MEDIA = (
     "The raw clips of {title} are other people's recordings, released for research. Do not redistribute them; publish them only"
     " with permission from their owners."
 )
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is rated: a column of labels.
+
+    Attributes:
+        name: of its column.
+        score_range: lowest and highest label, label units.
+        convention: of its metrics, `mosi`, `sims` or `generic`.
+    """
+
+    name: str = LABEL
+    score_range: tuple[float, float] = (-3.0, 3.0)
+    convention: str = "mosi"
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,7 @@ class DatasetFacts:
         published_results: results of the paper that this package reproduces, for orientation.
         source: how it is read, a key of `SOURCES` in `sources.py`; `mmsa` is a folder in the MMSA or the CMU layout.
         synthetic: whether its clips are generated, so that results on it say nothing about sentiment.
+        further: targets that it has besides `label`.
     """
 
     name: str
@@ -55,6 +72,12 @@ class DatasetFacts:
     published_results: str | None = None
     source: str = "mmsa"
     synthetic: bool = False
+    further: tuple[Target, ...] = ()
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """Its targets by name; the first is `label`."""
+        return {one.name: one for one in (Target(LABEL, self.score_range, self.convention), *self.further)}
 
     @property
     def documents(self) -> str:
@@ -77,7 +100,15 @@ def research_set(
     )
 
 
-_SIMS = {"language": "zh", "score_range": (-1.0, 1.0), "convention": "sims"}
+_SIMS = {
+    "language": "zh",
+    "score_range": (-1.0, 1.0),
+    "convention": "sims",
+    "further": tuple(Target(name, (-1.0, 1.0), "sims") for name in ("label_T", "label_A", "label_V")),
+}
+_EMOTIONS = tuple(
+    Target(name, (0.0, 3.0), "generic") for name in ("happiness", "sadness", "anger", "fear", "disgust", "surprise")
+)
 DATASETS = {
     facts.name: facts
     for facts in (
@@ -105,6 +136,7 @@ DATASETS = {
             "Multimodal Language Analysis in the Wild: CMU-MOSEI Dataset and Interpretable Dynamic Fusion Graph (ACL 2018)",
             (16326, 1871, 4659),
             published_results="the controlled comparison, MAE .521, Corr .790; headline MAE .506, Corr .790",
+            further=_EMOTIONS,
         ),
         research_set(
             "ch_sims",

@@ -1,7 +1,7 @@
 """A clip: transcript, media files, label and split. Reads no files."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,15 @@ ONE_PERSON = "one person against the mean of the others"  # what `human_mae` is 
 
 
 @dataclass(frozen=True)
+class Rating:
+    """The label of a clip for one target, and how far the people who rated it differ; see `Clip`."""
+
+    label: float | None = None
+    rater_mae: float | None = None
+    label_sd: float | None = None
+
+
+@dataclass(frozen=True)
 class Clip:
     """One clip.
 
@@ -24,12 +33,16 @@ class Clip:
         text: transcript.
         video: path of the video file; its own audio is used if `audio` is unset.
         audio: path of an audio file.
-        label: sentiment, label units.
+        label: of the first target, usually sentiment, label units.
         split: `"train"`, `"valid"` or `"test"`.
         video_id: the video that the clip was cut from.
         clip_index: position of the clip in its video.
         genre: kind of text, such as `"tweets"`.
         rater_mae: mean absolute difference between one person's rating and the mean of the others', label units.
+        label_sd: standard deviation of the single ratings, label units.
+        speaker: who speaks.
+        weight: of the clip in training; 1 if it is not given.
+        further: the ratings of the targets after the first; empty if there is one target.
     """
 
     id: str
@@ -42,6 +55,15 @@ class Clip:
     clip_index: int | None = None
     genre: str | None = None
     rater_mae: float | None = None
+    label_sd: float | None = None
+    speaker: str | None = None
+    weight: float | None = None
+    further: tuple[Rating, ...] = ()
+
+    @property
+    def labels(self) -> tuple[float | None, ...]:
+        """The labels of all targets, `None` where one is missing."""
+        return (self.label, *(rating.label for rating in self.further))
 
     def to_dict(self) -> dict:
         """The clip as a mapping, for the processor."""
@@ -49,17 +71,32 @@ class Clip:
 
 
 def labels_of(clips: Iterable[Clip]) -> np.ndarray:
-    """Labels (n,) of n clips, float64, label units.
+    """Labels of n clips, float64, label units: (n,) of one target, or (n, K) of K targets with nan where one is missing.
 
     Raises:
-        ValueError: naming the first clip without a label.
+        ValueError: naming the first clip without any label.
     """
     labels = []
     for clip in clips:
-        if clip.label is None:
+        if set(clip.labels) == {None}:
             raise ValueError(f"clip {clip.id} has no label; give it one, or leave it out")
-        labels.append(clip.label)
+        labels.append(clip.labels if clip.further else clip.label)
     return np.array(labels, dtype=np.float64)
+
+
+def of_target(clips: Iterable[Clip], place: int) -> list[Clip]:
+    """The clips that have a label of one of several targets, each with it as its only label.
+
+    Args:
+        clips: of K targets.
+        place: of the target among them, from 0.
+    """
+    chosen = []
+    for clip in clips:
+        own = Rating(clip.label, clip.rater_mae, clip.label_sd) if place == 0 else clip.further[place - 1]
+        if own.label is not None:
+            chosen.append(replace(clip, **asdict(own), further=()))
+    return chosen
 
 
 def human_mae(clips: Iterable[Clip]) -> float | None:

@@ -24,7 +24,7 @@ def fingerprints(clips: Sequence[Clip], *, with_media: bool) -> dict[str, str | 
     """
     return {
         "ids and splits": _digest([[clip.id, clip.split] for clip in clips]),
-        "labels": _digest([clip.label for clip in clips]),
+        "labels": _digest([clip.labels if clip.further else clip.label for clip in clips]),
         "transcripts": _digest([clip.text for clip in clips]),
         "videos": _digest([[clip.video_id, clip.clip_index] for clip in clips]),
         "media": _digest([[_file(clip.video), _file(clip.audio)] for clip in clips]) if with_media else None,
