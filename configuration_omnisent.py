@@ -51,9 +51,10 @@ check_versions(REQUIRES)
 from transformers import PreTrainedConfig  # noqa: E402
 
 from .heads_omnisent import HEADS, LAYERS, POOL_OVER, POOLINGS  # noqa: E402
-from .losses_omnisent import FEWEST_BINS, LOSSES, LabelScale  # noqa: E402
+from .losses_omnisent import FEWEST_BINS, LOSSES, LabelScale, Objective  # noqa: E402
 from .thinker_omnisent import ThinkerConfig  # noqa: E402
 
+SCALE_FIELDS = ("label_mean", "label_std", "score_min", "score_max")
 AUTO_MAP = {
     "AutoConfig": "configuration_omnisent.OmniSentConfig",
     "AutoModel": "modeling_omnisent.OmniForSentimentRegression",
@@ -86,13 +87,17 @@ class OmniSentConfig(PreTrainedConfig):
         head_dropout: dropout probability of the head, in [0, 1).
         loss: `"l1"`, `"mse"` or `"huber"` on z-scored labels; `"hl_gauss"` or `"ordinal"` predict the probabilities of bins.
         bins: number of bins, for a loss that has them.
-        label_mean: mean of the training labels, in label units; a logit of 0 is this score.
+        id2label: the names of the targets by their places, `{0: "label"}` if there is one without a name; their number is
+            `num_labels`, and `problem_type` is `"regression"`.
+        label_mean: mean of the training labels, in label units; a logit of 0 is this score. This and the next three are lists with
+            a number for each target, if there are several.
         label_std: standard deviation of the training labels, in label units.
         score_min: lowest score that inference returns, in label units.
         score_max: highest score that inference returns, in label units.
-        calibration: of prediction intervals: `clips` and `videos`, the numbers of those of the validation split, and `half_widths`
-            in label units by level, e.g. `{"0.9": 1.1}`; for a loss with bins also `margins`, by which the quantiles of its
-            distribution are moved outwards. `None` if it was not calibrated.
+        target_weights: of several targets in the training loss; `None` if they count the same.
+        calibration: of prediction intervals, for several targets one by the name of each: `clips` and `videos`, the numbers of
+            those of the validation split, and `half_widths` in label units by level, e.g. `{"0.9": 1.1}`; for a loss with bins also
+            `margins`, by which the quantiles of its distribution are moved outwards. `None` if it was not calibrated.
         about: one line that says what the bundle reads, what it was trained on and its base model; `None` in older bundles.
         has_adapter: whether the bundle has an `adapter/`; `None` if unknown, as in bundles of version 0.1.
         requires: the package versions of `REQUIRES`, for information.
@@ -117,25 +122,48 @@ class OmniSentConfig(PreTrainedConfig):
     head_dropout: float = 0.2
     loss: str = "l1"
     bins: int = 31
-    label_mean: float = 0.0
-    label_std: float = 1.0
-    score_min: float = -3.0
-    score_max: float = 3.0
+    id2label: dict[int, str] | dict[str, str] | None = None
+    label_mean: float | list[float] = 0.0
+    label_std: float | list[float] = 1.0
+    score_min: float | list[float] = -3.0
+    score_max: float | list[float] = 3.0
+    target_weights: list[float] | None = None
     calibration: dict | None = None
     about: str | None = None
     has_adapter: bool | None = None
     requires: dict | None = None
 
     def __post_init__(self, **kwargs):
+        if self.id2label is None:  # transformers would assume two classes
+            self.id2label = {0: "label"}
+        self.problem_type = "regression"
         super().__post_init__(**kwargs)
+        self.label2id = {name: place for place, name in self.id2label.items()}
         if not __name__.startswith("transformers_modules"):
             self.custom_pipelines = {}  # refers to a bundle's code; the installed package has its own (omnisent.register)
         self.check()
 
     @property
-    def label_scale(self) -> LabelScale:
-        """Converts between logits and label units."""
-        return LabelScale(self.label_mean, self.label_std, self.score_min, self.score_max)
+    def targets(self) -> tuple[str, ...]:
+        """The names of the targets, in the order of the head's outputs."""
+        return tuple(name for _, name in sorted(self.id2label.items()))
+
+    @property
+    def label_scales(self) -> tuple[LabelScale, ...]:
+        """For each target, what converts between logits and label units."""
+        columns = [_listed(getattr(self, name)) for name in SCALE_FIELDS]
+        return tuple(LabelScale(*values) for values in zip(*columns, strict=True))
+
+    @property
+    def objective(self) -> Objective:
+        """What the head is trained for, and how its outputs become scores."""
+        weights = self.target_weights or [1.0] * len(self.targets)
+        share = len(weights) / sum(weights)
+        return Objective(LOSSES[self.loss], self.bins, self.label_scales, tuple(share * weight for weight in weights))
+
+    def calibration_of(self, target: str) -> dict | None:
+        """The calibration of a target's intervals; `None` if they are not calibrated."""
+        return self.calibration if len(self.targets) == 1 or self.calibration is None else self.calibration.get(target)
 
     def check(self) -> None:
         """Check the value of every field.
@@ -143,8 +171,7 @@ class OmniSentConfig(PreTrainedConfig):
         Raises:
             ValueError: naming the first invalid field.
         """
-        for name in ("head_dropout", "label_mean", "label_std", "score_min", "score_max"):
-            _check_number(name, getattr(self, name))
+        _check_number("head_dropout", self.head_dropout)
         tables = {"pooling": POOLINGS, "pool_over": POOL_OVER, "head": HEADS, "loss": LOSSES}
         for name, table in tables.items():
             if getattr(self, name) not in table:
@@ -161,43 +188,70 @@ class OmniSentConfig(PreTrainedConfig):
             raise ValueError(f"head_hidden_size must be a positive integer, not {self.head_hidden_size!r}")
         if not 0 <= self.head_dropout < 1:
             raise ValueError(f"head_dropout must be in [0, 1), not {self.head_dropout}")
-        if not self.score_min < self.score_max:
-            raise ValueError(f"score_min must be below score_max, not {self.score_min} and {self.score_max}")
-        if not self.score_min <= self.label_mean <= self.score_max:
-            raise ValueError(
-                f"label_mean must be between score_min {self.score_min} and score_max {self.score_max}, not {self.label_mean}"
-            )
-        widest = (
-            self.score_max - self.score_min
-        ) / 2  # the largest standard deviation within the range (Popoviciu's inequality)
-        if not 0 < self.label_std <= widest * (1 + 1e-6):
-            raise ValueError(
-                f"label_std must be above 0 and at most half the score range, {widest:g}, not {self.label_std}"
-            )
+        self._check_targets()
         if self.about is not None and not (isinstance(self.about, str) and self.about and self.about.isprintable()):
             raise ValueError(f"about must be one line of text, or None, not {self.about!r}")
-        if self.calibration is not None:
-            self._check_calibration()
+        for target, scale in zip(self.targets, self.label_scales, strict=True):
+            if (calibration := self.calibration_of(target)) is not None:
+                _check_calibration(calibration, scale.high - scale.low)
 
-    def _check_calibration(self) -> None:
-        calibration = self.calibration
-        if not isinstance(calibration, dict) or not isinstance(calibration.get("half_widths"), dict):
-            raise ValueError(f"calibration must have clips and half_widths, not {calibration!r}")
-        if not _is_count(calibration.get("clips")):
-            raise ValueError(f"calibration.clips must be a positive integer, not {calibration.get('clips')!r}")
-        before = 0.0
-        for level, width in sorted(calibration["half_widths"].items()):
-            _check_number(f"calibration.half_widths[{level!r}]", width)
-            if not re.fullmatch(r"0\.\d+", str(level)) or not before <= width <= self.score_max - self.score_min:
+    def _check_targets(self) -> None:
+        names = self.targets
+        if not all(isinstance(name, str) and name and name.isprintable() for name in names) or len(set(names)) < len(
+            names
+        ):
+            raise ValueError(f"id2label must give each target a name of its own, not {self.id2label!r}")
+        for name in (*SCALE_FIELDS, "target_weights"):
+            value = getattr(self, name)
+            if value is None and name == "target_weights":
+                continue
+            for number in _listed(value):
+                _check_number(name, number)
+            if len(_listed(value)) != len(names):
+                raise ValueError(f"{name} must have a number for each target of {', '.join(names)}, not {value!r}")
+        if self.target_weights is not None and (min(self.target_weights) < 0 or not sum(self.target_weights)):
+            raise ValueError(f"target_weights must be at least 0, and one above 0, not {self.target_weights!r}")
+        for name, scale in zip(names, self.label_scales, strict=True):
+            of = "" if len(names) == 1 else f" of {name}"
+            if not scale.low < scale.high:
+                raise ValueError(f"score_min{of} must be below score_max, not {scale.low} and {scale.high}")
+            if not scale.low <= scale.mean <= scale.high:
                 raise ValueError(
-                    f"calibration.half_widths[{level!r}] must belong to a level such as '0.9', be at least that of a lower level,"
-                    f" and lie within the score range, not {width}"
+                    f"label_mean{of} must be between score_min {scale.low} and score_max {scale.high}, not {scale.mean}"
                 )
-            before = width
-        for level, margin in (calibration.get("margins") or {}).items():
-            _check_number(f"calibration.margins[{level!r}]", margin)
-            if level not in calibration["half_widths"]:
-                raise ValueError(f"calibration.margins[{level!r}] must belong to a level of half_widths")
+            widest = (
+                scale.high - scale.low
+            ) / 2  # the largest standard deviation in the range (Popoviciu's inequality)
+            if not 0 < scale.std <= widest * (1 + 1e-6):
+                raise ValueError(
+                    f"label_std{of} must be above 0 and at most half the score range, {widest:g}, not {scale.std}"
+                )
+
+
+def _check_calibration(calibration: Any, widest: float) -> None:
+    """Check the calibration of one target, whose score range is so wide."""
+    if not isinstance(calibration, dict) or not isinstance(calibration.get("half_widths"), dict):
+        raise ValueError(f"calibration must have clips and half_widths, not {calibration!r}")
+    if not _is_count(calibration.get("clips")):
+        raise ValueError(f"calibration.clips must be a positive integer, not {calibration.get('clips')!r}")
+    before = 0.0
+    for level, width in sorted(calibration["half_widths"].items()):
+        _check_number(f"calibration.half_widths[{level!r}]", width)
+        if not re.fullmatch(r"0\.\d+", str(level)) or not before <= width <= widest:
+            raise ValueError(
+                f"calibration.half_widths[{level!r}] must belong to a level such as '0.9', be at least that of a lower level,"
+                f" and lie within the score range, not {width}"
+            )
+        before = width
+    for level, margin in (calibration.get("margins") or {}).items():
+        _check_number(f"calibration.margins[{level!r}]", margin)
+        if level not in calibration["half_widths"]:
+            raise ValueError(f"calibration.margins[{level!r}] must belong to a level of half_widths")
+
+
+def _listed(value: Any) -> list:
+    """The numbers of each target: those of a list, or the only one."""
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _check_number(name: str, value: Any) -> None:

@@ -148,8 +148,9 @@ class RegressionHead(nn.Module):
         head: a name in `HEADS`.
         hidden_size: of the head's hidden layer.
         dropout: a probability in [0, 1).
-        loss: a name in `LOSSES`, which decides the number of outputs K.
+        loss: a name in `LOSSES`, which decides the number of outputs for a target.
         bins: of a loss with bins.
+        targets: how many numbers are predicted.
         pooling: a name in `POOLINGS`.
         layers: `"last"`, `"mix"` or the index of a layer.
         layer_count: of the language model.
@@ -164,6 +165,7 @@ class RegressionHead(nn.Module):
         dropout: float,
         loss: str = "l1",
         bins: int = 2,
+        targets: int = 1,
         pooling: str = "last",
         layers: str | int = "last",
         layer_count: int = 0,
@@ -171,10 +173,10 @@ class RegressionHead(nn.Module):
         super().__init__()
         self.reader = LayerReader(layers, layer_count)
         self.pool = POOLINGS[pooling](width)
-        self.layers = HEADS[head](width, hidden_size, dropout, LOSSES[loss].outputs(bins))
+        self.layers = HEADS[head](width, hidden_size, dropout, targets * LOSSES[loss].outputs(bins))
 
     @classmethod
-    def from_settings(cls, settings: Any, width: int, layer_count: int) -> "RegressionHead":
+    def from_settings(cls, settings: Any, width: int, layer_count: int, *, targets: int = 1) -> "RegressionHead":
         """The head that a configuration, or the arguments of a run, describe, for a language model's width and layers."""
         names = ("head", "loss", "bins", "pooling", "layers")
         return cls(
@@ -182,6 +184,7 @@ class RegressionHead(nn.Module):
             hidden_size=settings.head_hidden_size,
             dropout=settings.head_dropout,
             layer_count=layer_count,
+            targets=targets,
             **{name: getattr(settings, name) for name in names},
         )
 

@@ -68,15 +68,15 @@ def nested_interval(scores: torch.Tensor, bounds: torch.Tensor, margins: torch.T
 
 
 class Loss(ABC):
-    """What a head is trained for, and how its K outputs become a score. It has no weights."""
+    """What a head is trained for, and how its O outputs for a target become a score. It has no weights."""
 
     @abstractmethod
     def outputs(self, bins: int) -> int:
-        """K, the number of the head's outputs."""
+        """O, the number of the head's outputs for a target."""
 
     @abstractmethod
-    def loss(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
-        """Scalar, for outputs (B, K) and labels (B,) in label units."""
+    def losses(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
+        """The loss (B,) of each clip, for outputs (B, O) and labels (B,) in label units."""
 
     @abstractmethod
     def scores(self, outputs: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
@@ -100,16 +100,16 @@ class PointLoss(Loss):
     """One output, the z-scored label.
 
     Attributes:
-        function: of logits (B,) and z-scored labels (B,) to a scalar.
+        function: of logits (B,), z-scored labels (B,) and `reduction="none"` to losses (B,).
     """
 
-    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    function: Callable[..., torch.Tensor]
 
     def outputs(self, bins: int) -> int:
         return 1
 
-    def loss(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
-        return self.function(outputs.squeeze(-1), scale.to_logits(labels))
+    def losses(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
+        return self.function(outputs.squeeze(-1), scale.to_logits(labels), reduction="none")
 
     def scores(self, outputs: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
         return scale.to_label_units(outputs.squeeze(-1))
@@ -157,8 +157,8 @@ class HLGaussLoss(BinnedLoss):
         below = torch.special.ndtr((edges - labels[:, None]) / (self.sigma * width))  # (B, bins + 1)
         return below.diff(dim=1) / (below[:, -1:] - below[:, :1])
 
-    def loss(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
-        return F.cross_entropy(outputs, self.targets(labels, scale, bins))
+    def losses(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
+        return F.cross_entropy(outputs, self.targets(labels, scale, bins), reduction="none")
 
     def distribution(self, outputs: torch.Tensor) -> torch.Tensor:
         return outputs.softmax(-1)
@@ -186,11 +186,11 @@ class OrdinalLoss(BinnedLoss):
         falling = -F.pad(steps.cumsum(1), (1, 0))  # (B, bins - 1)
         return outputs[:, :1] + falling - falling.mean(1, keepdim=True)
 
-    def loss(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
+    def losses(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
         # A label between two centres lies above the threshold between them with a probability, so that its mean is the label.
         steps = (labels - scale.low) / (scale.high - scale.low) * (bins - 1)  # (B,)
         above = (steps[:, None] - torch.arange(bins - 1, device=labels.device)).clamp(0, 1)  # (B, bins - 1)
-        return F.binary_cross_entropy_with_logits(self.logits(outputs), above)
+        return F.binary_cross_entropy_with_logits(self.logits(outputs), above, reduction="none").mean(1)
 
     def distribution(self, outputs: torch.Tensor) -> torch.Tensor:
         above = F.pad(F.pad(self.logits(outputs).sigmoid(), (1, 0), value=1.0), (0, 1))  # (B, bins + 1)
@@ -205,3 +205,88 @@ LOSSES: dict[str, Loss] = {
     "ordinal": OrdinalLoss(),
 }
 FEWEST_BINS = 2 * HLGaussLoss.beyond + 2
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a head with K targets is trained for: the same loss for each of them, on its own scale.
+
+    Results for one target have no dimension for targets: scores (B,) instead of (B, K).
+
+    Attributes:
+        kind: the loss.
+        bins: of a loss with bins.
+        scales: K, of the labels of each target.
+        target_weights: K, of the targets in the loss, with the mean 1.
+    """
+
+    kind: Loss
+    bins: int
+    scales: tuple[LabelScale, ...]
+    target_weights: tuple[float, ...]
+
+    @property
+    def outputs(self) -> int:
+        """K * O, the number of the head's outputs."""
+        return len(self.scales) * self.kind.outputs(self.bins)
+
+    def loss(self, outputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+        """Scalar: the mean over clips and targets, to which a missing label adds nothing.
+
+        Args:
+            outputs: (B, K * O).
+            labels: (B,) or (B, K), label units; nan where one is missing.
+            weights: (B,) of the clips; 1 for `None`.
+        """
+        total = torch.zeros((), device=outputs.device)
+        columns = labels.to(outputs.device, torch.float32).reshape(len(labels), -1).unbind(1)
+        for part, wanted, scale, weight in zip(
+            self._parts(outputs), columns, self.scales, self.target_weights, strict=True
+        ):
+            missing = wanted.isnan()
+            losses = self.kind.losses(part, wanted.where(~missing, scale.mean), scale, self.bins)  # (B,)
+            losses = losses.where(~missing, 0.0) if weights is None else losses.where(~missing, 0.0) * weights
+            total = total + losses.mean() * weight
+        return total / len(self.scales)
+
+    def scores(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Scores (B,) or (B, K) in label units, not clipped."""
+        return self._joined(
+            [
+                self.kind.scores(part, scale, self.bins)
+                for part, scale in zip(self._parts(outputs), self.scales, strict=True)
+            ]
+        )
+
+    def clip(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (B,) or (B, K) within the ranges; NaN for one that is not finite."""
+        columns = scores.reshape(len(scores), -1).unbind(1)
+        return self._joined([scale.clip(column) for scale, column in zip(self.scales, columns, strict=True)])
+
+    def logits(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Outputs (B, K * O) as (B,) or (B, K); for a loss with bins (B, O) or (B, K, O)."""
+        parts = self._parts(outputs)
+        return self._joined([part.squeeze(-1) if self.centres() is None else part for part in parts])
+
+    def centres(self) -> torch.Tensor | None:
+        """Centres of the bins in label units, (bins,) or (K, bins); `None` for a loss without bins."""
+        found = [self.kind.centres(scale, self.bins) for scale in self.scales]
+        return None if found[0] is None else self._joined([one for one in found if one is not None], dim=0)
+
+    def distribution(self, outputs: torch.Tensor) -> torch.Tensor | None:
+        """Probabilities of the bins, (B, bins) or (B, K, bins); `None` for a loss without bins."""
+        found = [self.kind.distribution(part) for part in self._parts(outputs)]
+        return None if found[0] is None else self._joined([one for one in found if one is not None])
+
+    def spread(self, outputs: torch.Tensor) -> torch.Tensor | None:
+        """Standard deviations of the distributions, (B,) or (B, K), label units; `None` for a loss without bins."""
+        parts = zip(self._parts(outputs), self.scales, strict=True)
+        found = [self.kind.spread(part, scale, self.bins) for part, scale in parts]
+        return None if found[0] is None else self._joined([one for one in found if one is not None])
+
+    def _parts(self, outputs: torch.Tensor) -> Sequence[torch.Tensor]:
+        """The outputs (B, O) for each target."""
+        return outputs.reshape(len(outputs), len(self.scales), -1).unbind(1)
+
+    def _joined(self, parts: Sequence[torch.Tensor], dim: int = 1) -> torch.Tensor:
+        return parts[0] if len(parts) == 1 else torch.stack(list(parts), dim)

@@ -23,7 +23,6 @@ from transformers.utils import ModelOutput
 from .adapter_omnisent import ADAPTER_DIR, AdaptedThinker, check_keys, check_weight_file, check_weights, read_weights
 from .configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES, REQUIRES, OmniSentConfig
 from .heads_omnisent import RegressionHead, check_finite
-from .losses_omnisent import LOSSES
 from .thinker_omnisent import (
     HUB_KEYWORDS,
     Thinker,
@@ -45,13 +44,13 @@ AUTO_KEYWORDS = ("trust_remote_code", "code_revision", "adapter_kwargs", "_from_
 
 @dataclass
 class OmniSentOutput(ModelOutput):
-    """Output of [`OmniForSentimentRegression`]; B clips, H hidden.
+    """Output of [`OmniForSentimentRegression`]; B clips, H hidden. With K > 1 targets, the second dimension is K, but of `pooled`.
 
     Attributes:
         loss: scalar; only when `labels` were given.
         logits: (B,) float32, z-scored: label units are `logits * label_std + label_mean`. With a loss that has bins, the head's
-            outputs (B, K).
-        scores: (B,) float32, label units; clipped to the score range unless the model is in training mode.
+            outputs (B, O).
+        scores: (B,) or (B, K) float32, label units; clipped to the score range unless the model is in training mode.
         distribution: (B, bins) probabilities of the bins, whose centres are `model.bin_centres`; `None` without bins.
         spread: (B,) standard deviation of the distribution, label units; likewise.
         pooled: (B, H) what the head reads of each clip.
@@ -93,7 +92,8 @@ class OmniForSentimentRegression(AdaptedThinker):
         super().__init__(config)
         self.model = Thinker(config.thinker_config) if thinker is None else thinker
         text_config = cast(ThinkerConfig, config.thinker_config).text_config
-        self.score = RegressionHead.from_settings(config, text_config.hidden_size, text_config.num_hidden_layers)
+        sizes = (text_config.hidden_size, text_config.num_hidden_layers)
+        self.score = RegressionHead.from_settings(config, *sizes, targets=len(config.targets))
         self.post_init()
         if thinker is not None:
             copy_loading_info(self, thinker)
@@ -105,8 +105,8 @@ class OmniForSentimentRegression(AdaptedThinker):
 
     @property
     def bin_centres(self) -> torch.Tensor | None:
-        """Centres (bins,) of the bins of `distribution`, label units; `None` for a loss without bins."""
-        return LOSSES[self.config.loss].centres(self.config.label_scale, self.config.bins)
+        """Centres of the bins of `distribution`, (bins,) or (K, bins), label units; `None` for a loss without bins."""
+        return self.config.objective.centres()
 
     @property
     def layer_weights(self) -> list[float] | None:
@@ -115,9 +115,8 @@ class OmniForSentimentRegression(AdaptedThinker):
         return reader.shares().tolist() if reader.mixes else None
 
     def unclipped_scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """Scores (B,) in label units of the logits of an output."""
-        outputs = logits if logits.ndim == 2 else logits[:, None]
-        return LOSSES[self.config.loss].scores(outputs, self.config.label_scale, self.config.bins)
+        """Scores (B,) or (B, K) in label units of the logits of an output."""
+        return self.config.objective.scores(logits.reshape(len(logits), -1))
 
     def forward(
         self,
@@ -132,6 +131,7 @@ class OmniForSentimentRegression(AdaptedThinker):
         video_embeds: torch.Tensor | None = None,
         clip_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        sample_weight: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> OmniSentOutput:
         """Score B clips.
@@ -147,7 +147,8 @@ class OmniForSentimentRegression(AdaptedThinker):
             audio_embeds: (audio tokens, H), precomputed output of the audio tower, instead of `input_features`.
             video_embeds: (video tokens, H), likewise, of the vision tower.
             clip_mask: (B, T), 1 for the tokens of transcript, audio and video; needed with `pool_over="clip"`.
-            labels: (B,), label units.
+            labels: (B,), or (B, K) for K targets, label units; nan where one is missing.
+            sample_weight: (B,) of the clips in the loss; 1 by default.
             return_dict: `False` for a tuple.
 
         Raises:
@@ -175,18 +176,13 @@ class OmniForSentimentRegression(AdaptedThinker):
             raise ValueError(
                 "clip_mask is missing: this model reads the tokens of the clip alone; prepare the inputs with its own processor"
             )
-        pooled, outputs = self.score(hidden, mask)  # (B, H), (B, K)
-        config = self.config
-        objective, scale = LOSSES[config.loss], config.label_scale
-        loss = None
-        if labels is not None:
-            loss = objective.loss(outputs, labels.to(outputs.device, torch.float32), scale, config.bins)
-        distribution = objective.distribution(outputs)
-        logits = outputs.squeeze(-1) if distribution is None else outputs
-        scores = self.unclipped_scores(logits)
+        pooled, outputs = self.score(hidden, mask)  # (B, H), (B, K * O)
+        objective = self.config.objective
+        loss = None if labels is None else objective.loss(outputs, labels, sample_weight)
+        logits, scores = objective.logits(outputs), objective.scores(outputs)
         if not self.training:
-            scores = check_finite(scale.clip(scores))
-        spread = objective.spread(outputs, scale, config.bins)
+            scores = check_finite(objective.clip(scores))
+        distribution, spread = objective.distribution(outputs), objective.spread(outputs)
         output = OmniSentOutput(loss, logits, scores, distribution, spread, pooled)
         return output if return_dict in (None, True) else output.to_tuple()
 

@@ -22,6 +22,11 @@ LABELS = ("negative", "neutral", "positive")
 ON_ERROR = ("raise", "return")
 
 
+def has_two_sides(low: float, high: float) -> bool:
+    """Whether scores in a range are negative, neutral or positive; other scales, such as 1 to 9, have no such labels."""
+    return low < 0 < high
+
+
 def default_neutral_band(score_max: float) -> float:
     """Scores within this distance of 0 are neutral, label units; `score_max` is the highest score."""
     return 0.1 if score_max <= 1 else 0.5
@@ -35,14 +40,15 @@ class MultimodalSentimentPipeline(Pipeline):
 
     A result is `{"score": float, "label": str}`: the score in label units, and the label `"neutral"` within `neutral_band` of 0,
     else `"positive"` or `"negative"`. The band is 0.5 for scores in [-3, 3], where such a score rounds to 0, and 0.1 for scores
-    in [-1, 1], as CH-SIMS has it. `warning` is there if part of the clip's files could not be read.
+    in [-1, 1], as CH-SIMS has it. On a scale without two sides, such as 1 to 9, the label is the name of what is rated. With
+    several targets a result has `{"scores": {name: float}}`. `warning` is there if part of the clip's files could not be read.
 
     Args, of the pipeline or of a call:
         modalities: which of text, audio and video are used; the processor's own by default.
         on_error: `"raise"`, or `"return"` to get `{"error": message}` for a clip that cannot be scored.
         neutral_band: overrides the default, label units.
         interval: a level such as 0.9, to get `low` and `high` too: a prediction interval of that level, calibrated on the
-            validation split.
+            validation split; of several targets by name.
         batch_size: clips per forward pass; a clip's score does not depend on it.
         num_workers: processes that read media.
         stream: `True` for an iterator, whatever the input.
@@ -64,7 +70,8 @@ class MultimodalSentimentPipeline(Pipeline):
     @property
     def neutral_band(self) -> float:
         """Scores within this distance of 0 are neutral, label units; a call may override it."""
-        return self._postprocess_params.get("neutral_band", default_neutral_band(self.model.config.score_max))
+        band = self._postprocess_params.get("neutral_band")
+        return default_neutral_band(self.model.config.label_scales[0].high) if band is None else band
 
     def _sanitize_parameters(
         self,
@@ -160,19 +167,22 @@ class MultimodalSentimentPipeline(Pipeline):
             scores, reason = not_finite.values, not_finite.reason
         results = []
         distributions = [None] * len(clips) if rows is None else rows.float().cpu()
-        for clip, score, distribution in zip(clips, scores.tolist(), distributions, strict=True):
-            if math.isfinite(score):
+        for clip, own, distribution in zip(clips, scores.reshape(len(clips), -1).tolist(), distributions, strict=True):
+            if all(map(math.isfinite, own)):
                 warning = {key: clip[key] for key in ("warning",) if key in clip}
-                results.append({"score": score, **warning, "distribution": distribution})
+                results.append({"scores": own, **warning, "distribution": distribution})
             else:
                 results.append({"error": f"clip {clip['clip_id']}: {reason}"})
         return results
 
-    def _interval(self, level: float) -> tuple[float, dict[float, float]]:
-        """The half-width of a level; and the margins of the quantiles of a distribution, by level up to this, if it has one."""
+    def _interval(self, level: float) -> list[tuple[float, dict[float, float]]]:
+        """For each target the half-width of a level, and the margins of a distribution's quantiles, by level up to this."""
         if not 0 < level < 1:
             raise ValueError(f"interval: expected a level between 0 and 1 such as 0.9, not {level}")
-        calibration = self.model.config.calibration
+        return [self._interval_of(target, level) for target in self.model.config.targets]
+
+    def _interval_of(self, target: str, level: float) -> tuple[float, dict[float, float]]:
+        calibration = self.model.config.calibration_of(target)
         if calibration and str(level) in calibration["half_widths"]:
             margins = calibration.get("margins") or {}
             lower = {
@@ -190,24 +200,49 @@ class MultimodalSentimentPipeline(Pipeline):
         self,
         scored: dict,
         neutral_band: float | None = None,
-        interval: tuple[float, dict[float, float]] | None = None,
-    ) -> dict[str, float | str]:
-        """Score and label of one clip, with its interval if requested, or its error."""
+        interval: list[tuple[float, dict[float, float]]] | None = None,
+    ) -> dict[str, Any]:
+        """Score and label of one clip, with its interval if requested, or its error; of several targets the scores by name."""
         if "error" in scored:
             return scored
-        if neutral_band is None:
-            neutral_band = self.neutral_band
-        score, distribution = scored["score"], scored.pop("distribution", None)
-        result = {**scored, "label": LABELS[1 if abs(score) <= neutral_band else 2 * (score > 0)]}
+        config = self.model.config
+        scores, distribution = scored["scores"], scored.get("distribution")
+        result: dict[str, Any] = {name: value for name, value in scored.items() if name == "warning"}
+        if len(scores) == 1:
+            result = {"score": scores[0], **result, "label": self._label(scores[0], neutral_band)}
+        else:
+            result = {"scores": dict(zip(config.targets, scores, strict=True)), **result}
         if interval is not None:
-            config, (half_width, margins) = self.model.config, interval
-            low, high = score - half_width, score + half_width
-            if margins and distribution is not None:
-                bounds = level_bounds(distribution[None], self.model.bin_centres, [*margins])
-                ends = nested_interval(torch.tensor([score]), bounds, torch.tensor([*margins.values()]))
-                low, high = ends[0].tolist()
-            result |= {"low": max(low, config.score_min), "high": min(high, config.score_max)}
+            ends = [self._ends(place, scores[place], distribution, *one) for place, one in enumerate(interval)]
+            for side, values in zip(("low", "high"), zip(*ends, strict=True), strict=True):
+                result[side] = values[0] if len(scores) == 1 else dict(zip(config.targets, values, strict=True))
         return result
+
+    def _label(self, score: float, neutral_band: float | None) -> str:
+        scale = self.model.config.label_scales[0]
+        if not has_two_sides(scale.low, scale.high):
+            return self.model.config.targets[0]
+        band = self.neutral_band if neutral_band is None else neutral_band
+        return LABELS[1 if abs(score) <= band else 2 * (score > 0)]
+
+    def _ends(
+        self,
+        place: int,
+        score: float,
+        distribution: torch.Tensor | None,
+        half_width: float,
+        margins: Mapping[float, float],
+    ) -> tuple[float, float]:
+        """From where to where the interval of a target reaches."""
+        low, high = score - half_width, score + half_width
+        if margins and distribution is not None:
+            bins = distribution.shape[-1]
+            bounds = level_bounds(
+                distribution.reshape(-1, 1, bins)[place], self.model.bin_centres.reshape(-1, bins)[place], [*margins]
+            )
+            low, high = nested_interval(torch.tensor([score]), bounds, torch.tensor([*margins.values()]))[0].tolist()
+        scale = self.model.config.label_scales[place]
+        return max(low, scale.low), min(high, scale.high)
 
 
 def as_clip(given: Any) -> Mapping[str, Any]:

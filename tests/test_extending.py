@@ -78,9 +78,9 @@ def test_add_metric(monkeypatch, text_run):
 def test_add_loss_on_one_number(monkeypatch, text_run, processor):
     calls = []
 
-    def cubic(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def cubic(logits: torch.Tensor, labels: torch.Tensor, reduction: str) -> torch.Tensor:
         calls.append(len(labels))
-        return (logits - labels).abs().pow(3).mean()
+        return (logits - labels).abs().pow(3)
 
     monkeypatch.setitem(LOSSES, "cubic", PointLoss(cubic))
     _, folder = text_run("--loss", "cubic")
@@ -98,9 +98,9 @@ def test_add_loss_with_a_distribution(monkeypatch, text_run, processor):
         def centres(self, scale: LabelScale, bins: int) -> torch.Tensor:
             return torch.linspace(scale.low, scale.high, bins)
 
-        def loss(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
+        def losses(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
             nearest = (self.centres(scale, bins) - labels[:, None]).abs().argmin(1)
-            return nn.functional.cross_entropy(outputs, nearest)
+            return nn.functional.cross_entropy(outputs, nearest, reduction="none")
 
         def distribution(self, outputs: torch.Tensor) -> torch.Tensor:
             return outputs.softmax(-1)

@@ -12,7 +12,8 @@ from omnisent.losses_omnisent import LOSSES, LabelScale, quantiles
     ("name", "expected"), [("l1", (0.5 + 3.0) / 2), ("mse", (0.25 + 9.0) / 2), ("huber", (0.125 + 2.5) / 2)]
 )
 def test_losses_have_the_values_of_their_formulas(name, expected):
-    loss = LOSSES[name].loss(torch.tensor([[0.5], [-3.0]]), torch.ones(2), LabelScale(1.0, 2.0, -3.0, 3.0), 31)
+    scale = LabelScale(1.0, 2.0, -3.0, 3.0)
+    loss = LOSSES[name].losses(torch.tensor([[0.5], [-3.0]]), torch.ones(2), scale, 31).mean()
     assert loss.item() == pytest.approx(expected)  # labels of 1 are z-scores of 0
 
 
@@ -28,7 +29,7 @@ def test_a_head_with_the_least_loss_gives_each_label_back_also_at_the_ends_of_th
 
     def closure():
         optimizer.zero_grad()
-        value = loss.loss(outputs, labels, SCALE, bins)
+        value = loss.losses(outputs, labels, SCALE, bins).mean()
         value.backward()
         return value
 
@@ -82,7 +83,7 @@ def test_the_loss_of_ordinal_is_the_mean_cross_entropy_over_its_thresholds():
     falling = torch.tensor([0.0, -steps[0], -steps[:2].sum(), -steps.sum()])
     above = (0.4 + falling - falling.mean()).sigmoid()  # of the thresholds -2.25, -0.75, 0.75, 2.25
     expected = -(above[:2].log().sum() + (1 - above[2:]).log().sum()) / 4
-    assert loss.loss(outputs, torch.tensor([0.0]), SCALE, 5).item() == pytest.approx(expected.item())
+    assert loss.losses(outputs, torch.tensor([0.0]), SCALE, 5).item() == pytest.approx(expected.item())
     assert loss.distribution(outputs)[0].tolist() == pytest.approx(
         [(1 - above[0]).item(), *(-above.diff()).tolist(), above[3].item()], abs=1e-6
     )

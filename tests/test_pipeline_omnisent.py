@@ -129,7 +129,7 @@ def test_settings_of_the_pipeline_hold_for_every_call(model, processor, clips):
 )
 def test_labels_follow_the_documented_band(pipe, score, high, band, label):
     pipe.model.config.score_max = high
-    assert pipe.postprocess({"score": score}, neutral_band=band) == {"score": score, "label": label}
+    assert pipe.postprocess({"scores": [score]}, neutral_band=band) == {"score": score, "label": label}
 
 
 def test_unknown_settings_and_invalid_clips_are_refused(pipe):
