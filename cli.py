@@ -154,7 +154,12 @@ def publish(
 def score(
     model: Model,
     files: Annotated[list[str] | None, typer.Argument(help="files, folders and patterns", show_default=False)] = None,
-    table: Annotated[Path | None, typer.Option(help="clips as CSV, JSONL or Parquet, instead of files")] = None,
+    table: Annotated[Path | None, typer.Option(help="clips as CSV, JSONL, Parquet or .xlsx, instead of files")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="the table's headers, e.g. text=Transkript,video=Datei, or JSON")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="of a CSV table, e.g. latin-1; by default UTF-8")] = None,
+    decimal: Annotated[str | None, typer.Option(help="decimal sign of the table's numbers: . or ,")] = None,
     text: Annotated[
         str | None,
         typer.Option(help="a text, or the transcript of one file; else a .txt, .srt or .vtt file beside it is read"),
@@ -168,7 +173,7 @@ def score(
         str | None, typer.Option(help="time between the starts of two windows; half a window by default")
     ] = None,
     interval: Annotated[
-        float | None, typer.Option(help="level of a prediction interval, e.g. 0.9; adds columns low and high")
+        float | None, typer.Option(help="level of a prediction interval, e.g. 0.9; adds columns with its ends")
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -188,6 +193,9 @@ def score(
         model=model,
         files=tuple(files or ()),
         table=table,
+        columns=columns,
+        encoding=encoding,
+        decimal=decimal,
         text=text,
         out=out,
         transcribe=transcribe,

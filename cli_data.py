@@ -11,7 +11,7 @@ import typer
 from .data.built import Denoise
 from .data.catalog import DATASETS
 
-data_app = typer.Typer(no_args_is_help=True, help="Build and publish data sets.")
+data_app = typer.Typer(no_args_is_help=True, help="Check, build and publish data sets.")
 cache_app = typer.Typer(no_args_is_help=True, help="Show or empty a folder of tower outputs (feature_cache).")
 
 Folder = Annotated[Path, typer.Option(help="folder to write")]
@@ -56,6 +56,54 @@ def data_build(
         f"{report.rows} clips of {report.videos} {DATASETS[name].documents} in {out}; defects: {defects};"
         f" see {out / 'build_report.md'}"
     )
+
+
+@data_app.command("check")
+def data_check(
+    table: Annotated[
+        str,
+        typer.Argument(help="a table of clips, a folder with one, a name of a data set, or hf://datasets/OWNER/NAME"),
+    ],
+    root: Annotated[Path | None, typer.Option(help="the folder of a named data set")] = None,
+    columns: Annotated[
+        str, typer.Option(help="which header is used for what: text=Transkript,valence=Valenz, or JSON")
+    ] = "",
+    targets: Annotated[list[str] | None, typer.Option(help="a column of labels; repeat it for several")] = None,
+    raters: Annotated[
+        list[str] | None, typer.Option(help="pattern of columns with single ratings, such as 'rater_*' or '{target}_*'")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="of a CSV that is not UTF-8, such as latin-1")] = None,
+    decimal: Annotated[str, typer.Option(help="what stands before decimals: . or ,")] = ".",
+    score_range: Annotated[tuple[float, float] | None, typer.Option(help="lowest and highest label")] = None,
+    auto_split: Annotated[str | None, typer.Option(help="shares of train, valid and test, such as 80/10/10")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG of the labels; by default TABLE.labels.png, in this folder")
+    ] = None,
+    text_only: Annotated[bool, typer.Option("--text-only", help="ignore media")] = False,
+) -> None:
+    """Show what a run would use of a table.
+
+    Columns, labels, splits, missing files and what is said twice, and a plot of the labels. No media is opened.
+    """
+    from .data.check import check_table
+    from .data.check_plot import plot_labels
+    from .data.table_options import TableOptions, parse_columns
+
+    chosen = TableOptions(
+        targets=tuple(targets or TableOptions().targets),
+        columns=parse_columns(columns) if columns else {},
+        raters=tuple(raters or ()),
+        encoding=encoding,
+        decimal=decimal,
+    )
+    found = check_table(
+        table, root=root, options=chosen, score_range=score_range, shares=auto_split, with_media=not text_only
+    )
+    for line in found.lines:
+        typer.echo(line)
+    plot = plot or Path(f"{Path(table).stem or 'table'}.labels.png")
+    plot_labels(plot, found.labels(), found.ranges, f"Labels of {Path(table).name}, {len(found.clips):,} clips")
+    typer.echo(f"\nplot of the labels: {plot}")
 
 
 @data_app.command("publish")

@@ -65,13 +65,16 @@ def compare(
     """
     arguments = settings_of(config, context)
     named = dict(_named_file(one) for one in predictions or [])
+    from .evaluation.comparison_result import comparison_folder
     from .experiments.arms import default_arms, read_arms
     from .experiments.comparison import compare as run_comparison
 
     used = default_arms() if arms is None else read_arms(arms)
-    run_comparison(arguments, seeds, out, arms=used, settings=settings, predictions=named)
-    typer.echo((out / "comparison.md").read_text(encoding="utf-8"))
-    typer.echo(f"Written to {out / 'comparison.md'}, comparison.json and comparison.png.")
+    comparisons = run_comparison(arguments, seeds, out, arms=used, settings=settings, predictions=named)
+    for comparison in comparisons:
+        file = comparison_folder(out, comparison.target) / "comparison.md"
+        typer.echo(file.read_text(encoding="utf-8"))
+        typer.echo(f"Written to {file}, comparison.json and comparison.png.")
 
 
 @studies.command(context_settings=FIELDS)

@@ -138,7 +138,7 @@ class OmniSentConfig(PreTrainedConfig):
             self.id2label = {0: "label"}
         self.problem_type = "regression"
         super().__post_init__(**kwargs)
-        self.label2id = {name: place for place, name in self.id2label.items()}
+        self.label2id = {name: place for place, name in enumerate(self.targets)}
         if not __name__.startswith("transformers_modules"):
             self.custom_pipelines = {}  # refers to a bundle's code; the installed package has its own (omnisent.register)
         self.check()
@@ -146,7 +146,7 @@ class OmniSentConfig(PreTrainedConfig):
     @property
     def targets(self) -> tuple[str, ...]:
         """The names of the targets, in the order of the head's outputs."""
-        return tuple(name for _, name in sorted(self.id2label.items()))
+        return tuple(name for _, name in sorted(cast(dict, self.id2label).items()))
 
     @property
     def label_scales(self) -> tuple[LabelScale, ...]:

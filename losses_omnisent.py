@@ -76,7 +76,7 @@ class Loss(ABC):
 
     @abstractmethod
     def losses(self, outputs: torch.Tensor, labels: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
-        """The loss (B,) of each clip, for outputs (B, O) and labels (B,) in label units."""
+        """The loss (B,) of each clip, or (B, J) parts of it with that mean, for outputs (B, O) and labels (B,) in label units."""
 
     @abstractmethod
     def scores(self, outputs: torch.Tensor, scale: LabelScale, bins: int) -> torch.Tensor:
@@ -190,7 +190,7 @@ class OrdinalLoss(BinnedLoss):
         # A label between two centres lies above the threshold between them with a probability, so that its mean is the label.
         steps = (labels - scale.low) / (scale.high - scale.low) * (bins - 1)  # (B,)
         above = (steps[:, None] - torch.arange(bins - 1, device=labels.device)).clamp(0, 1)  # (B, bins - 1)
-        return F.binary_cross_entropy_with_logits(self.logits(outputs), above, reduction="none").mean(1)
+        return F.binary_cross_entropy_with_logits(self.logits(outputs), above, reduction="none")
 
     def distribution(self, outputs: torch.Tensor) -> torch.Tensor:
         above = F.pad(F.pad(self.logits(outputs).sigmoid(), (1, 0), value=1.0), (0, 1))  # (B, bins + 1)
@@ -244,9 +244,10 @@ class Objective:
             self._parts(outputs), columns, self.scales, self.target_weights, strict=True
         ):
             missing = wanted.isnan()
-            losses = self.kind.losses(part, wanted.where(~missing, scale.mean), scale, self.bins)  # (B,)
-            losses = losses.where(~missing, 0.0) if weights is None else losses.where(~missing, 0.0) * weights
-            total = total + losses.mean() * weight
+            losses = self.kind.losses(part, wanted.where(~missing, scale.mean), scale, self.bins)  # (B,) or (B, J)
+            rows = (-1, *[1] * (losses.ndim - 1))
+            losses = losses.where(~missing.reshape(rows), 0.0)
+            total = total + (losses if weights is None else losses * weights.reshape(rows)).mean() * weight
         return total / len(self.scales)
 
     def scores(self, outputs: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from .frames_omnisent import VideoSampling
 from .heads_omnisent import POOL_OVER
 from .long_media_omnisent import LongMedia, read_clip
 from .media_omnisent import ClipMedia
-from .text_omnisent import TEXT_CASES, plain_text
+from .text_omnisent import CONTEXT, INSTRUCTION, SYSTEM_PROMPT, TEXT_CASES, TRANSCRIPT, plain_text
 from .thinker_inputs_omnisent import MODEL_INPUTS, InputLayout, audio_tokens, log_mel, official_settings, quiet_loading
 
 logger = logging.get_logger(__name__)
@@ -29,20 +29,6 @@ logger = logging.get_logger(__name__)
 MODALITIES = ("text", "audio", "video")
 # Without the first, transformers silently builds an empty tokenizer; without the last, another prompt.
 PROCESSOR_FILES = ("tokenizer.json", "tokenizer_config.json", "processor_config.json", "chat_template.jinja")
-SYSTEM_PROMPT = "You judge the sentiment that a speaker expresses in a short video clip."
-TRANSCRIPT = 'The speaker says: "{text}"'
-CONTEXT = 'Before that, the speaker said: "{text}"'
-
-
-def rating_instruction(low: float = -3.0, high: float = 3.0) -> str:
-    """The sentence that asks for a score in a range; every readout uses the same one."""
-    return (
-        f"Rate the speaker's sentiment from {low:g} (strongly negative) over 0 (neutral) to {high:g} (strongly positive)."
-        " Answer with a signed number with one decimal."
-    )
-
-
-INSTRUCTION = rating_instruction()
 
 
 class ClipError(OmniSentError):
@@ -58,8 +44,8 @@ class OmniSentProcessor(ProcessorMixin):
 
     A clip is a mapping with `text`, `video` and `audio` (paths; each may be missing or `None`) and, for messages, `id`. With
     `video` set and `audio` unset, the video's own audio is used, if it has any. `context` may list the transcripts of the clips
-    before it in its video, the earliest first. `start` and `end`, in seconds, take a segment of its files; for many segments of
-    one file, give the result of `open` instead of its path.
+    before it in its video, the earliest first; `instruction` replaces the processor's own. `start` and `end`, in seconds, take a
+    segment of its files; for many segments of one file, give the result of `open` instead of its path.
 
     Args:
         feature_extractor: the base model's log-mel extractor.
@@ -264,7 +250,7 @@ class OmniSentProcessor(ProcessorMixin):
             media = read_clip(clip, used, self.video_sampling, self.max_sound_seconds)
         except OmniSentError as error:
             raise ClipError(str(error), clip_id) from error
-        encoded: dict[str, Any] = self.assemble(text, media, before=before)
+        encoded: dict[str, Any] = self.assemble(text, media, before=before, instruction=clip.get("instruction"))
         if text is None and not {"input_features", "video_grid_thw"} & encoded.keys():
             have = ", ".join(name for name in MODALITIES if clip.get(name)) or "none"
             silent = "audio" in used and (clip.get("video") or clip.get("audio"))
@@ -283,13 +269,16 @@ class OmniSentProcessor(ProcessorMixin):
             encoded["warning"] = media.warning
         return encoded
 
-    def assemble(self, text: str | None, media: ClipMedia, *, before: str | None = None) -> dict[str, torch.Tensor]:
+    def assemble(
+        self, text: str | None, media: ClipMedia, *, before: str | None = None, instruction: str | None = None
+    ) -> dict[str, torch.Tensor]:
         """The inputs, as from `encode`, of a transcript and media that were already read.
 
         Args:
             text: transcript, without special tokens.
             media: frames and audio, each `None` where the clip has none.
             before: the preceding transcripts, as one text.
+            instruction: instead of the processor's own.
         """
         encoded: dict[str, torch.Tensor] = {}
         layout, mel_frames, grid = self.layout, 0, None
@@ -301,22 +290,27 @@ class OmniSentProcessor(ProcessorMixin):
         if media.frames is not None:
             encoded["pixel_values_videos"], grid = layout.patches(media.frames)
             encoded["video_grid_thw"] = grid
-        prompt = self.prompt(text, before, video=grid is not None, audio=bool(mel_frames))
+        instruction = self.instruction if instruction is None else instruction
+        prompt = self.prompt(text, before, instruction, video=grid is not None, audio=bool(mel_frames))
         ids = self.tokenizer(prompt)["input_ids"]
         sizes = (self.tokenizer, mel_frames, grid, media.seconds_per_frame_pair)
         input_ids = torch.tensor(layout.expand(ids, *sizes))  # (T,)
         positions = layout.position_ids(input_ids, *sizes)
         if self.pool_over == "clip":
-            encoded["clip_mask"] = self._clip_mask(input_ids, prompt, text, before)
+            words = self._words(text, before, instruction)
+            encoded["clip_mask"] = self._clip_mask(input_ids, prompt, words, text, len(instruction))
         return {"input_ids": input_ids, "position_ids": positions, **encoded}
 
-    def _clip_mask(self, input_ids: torch.Tensor, prompt: str, text: str | None, before: str | None) -> torch.Tensor:
-        """1 for the tokens (T,) of transcript, audio and video, 0 for the rest of the prompt."""
+    def _clip_mask(
+        self, input_ids: torch.Tensor, prompt: str, words: str, text: str | None, instructed: int
+    ) -> torch.Tensor:
+        """1 for the tokens (T,) of transcript, audio and video, 0 for the rest of the prompt; the words end in an instruction of
+        so many letters.
+        """
         media = (self.tokenizer.audio_token_id, self.tokenizer.video_token_id)
         mask = torch.isin(input_ids, torch.tensor(media))
         if text is not None:
-            words = self._words(text, before)
-            after = len(self.transcript_template.rpartition("{text}")[2]) + len("\n") + len(self.instruction)
+            after = len(self.transcript_template.rpartition("{text}")[2]) + len("\n") + instructed
             end = prompt.rindex(words) + len(words) - after
             # Media come before the words, so the transcript's tokens are counted from the end of the prompt.
             offsets = self.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
@@ -335,29 +329,31 @@ class OmniSentProcessor(ProcessorMixin):
         """
         return BatchFeature(self.layout.pad(encoded, self.tokenizer, padding_side=padding_side))
 
-    def prompt(self, text: str | None, before: str | None = None, *, video: bool, audio: bool) -> str:
+    def prompt(
+        self, text: str | None, before: str | None = None, instruction: str | None = None, *, video: bool, audio: bool
+    ) -> str:
         """The chat prompt of a transcript and preceding ones, with one placeholder for video (with or without audio) or audio."""
         content: list[dict[str, str]] = []
         if video:
             content.append({"type": "video", "video": ""})
         elif audio:
             content.append({"type": "audio", "audio": ""})
-        content.append({"type": "text", "text": self._words(text, before)})
+        content.append({"type": "text", "text": self._words(text, before, instruction)})
         system = {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]}
         turns = [system]
         for said, answer in self.examples:
             said = plain_text(said, self.text_case) or ""
-            for role, words in (("user", self._words(said, None)), ("assistant", answer)):
+            for role, words in (("user", self._words(said, None, instruction)), ("assistant", answer)):
                 turns.append({"role": role, "content": [{"type": "text", "text": words}]})
         prompt = self._chat([*turns, {"role": "user", "content": content}], add_generation_prompt=True)
         # Without a system message, the official template would write a system turn of its own.
         return prompt if self.system_prompt else prompt.removeprefix(self._chat([system]))
 
-    def _words(self, text: str | None, before: str | None) -> str:
+    def _words(self, text: str | None, before: str | None, instruction: str | None) -> str:
         """The text of the user turn: preceding transcripts, transcript and instruction."""
         lines = [] if before is None else [self.context_template.replace("{text}", before)]
         lines += [] if text is None else [self.transcript_template.replace("{text}", text)]
-        return "\n".join([*lines, self.instruction])
+        return "\n".join([*lines, self.instruction if instruction is None else instruction])
 
     def _chat(self, messages: list[dict], **options: Any) -> str:
         return self.tokenizer.apply_chat_template(messages, chat_template=self.chat_template, tokenize=False, **options)

@@ -1,10 +1,35 @@
-"""A transcript as it is written into the prompt: checked, without special tokens, and in the case that a setting asks for."""
+"""The words of the prompt: what it asks for, and a transcript, checked, without special tokens and in the case that is set."""
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .errors_omnisent import OmniSentError
+
+SYSTEM_PROMPT = "You judge the sentiment that a speaker expresses in a short video clip."
+RATING_SYSTEM_PROMPT = "You rate what a speaker expresses in a short video clip."  # for other targets than sentiment
+TRANSCRIPT = 'The speaker says: "{text}"'
+CONTEXT = 'Before that, the speaker said: "{text}"'
+
+
+def rating_instruction(scales: Sequence[tuple[str, float, float]]) -> str:
+    """The sentences that ask for a score on each scale; every readout uses the same ones.
+
+    Args:
+        scales: what is rated, and the ends of its range.
+    """
+    parts = []
+    for what, low, high in scales:
+        words = ("", "", "")
+        if low < 0 < high and "sentiment" in what:
+            words = (" (strongly negative)", " over 0 (neutral)", " (strongly positive)")
+        parts.append(f"{what} from {low:g}{words[0]}{words[1]} to {high:g}{words[2]}")
+    listed = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+    number = "a signed number" if any(low < 0 for _, low, _ in scales) else "a number"
+    return f"Rate {listed}. Answer with {number} with one decimal{' for each' if len(parts) > 1 else ''}."
+
+
+INSTRUCTION = rating_instruction([("the speaker's sentiment", -3.0, 3.0)])
 
 _SENTENCE_START = re.compile(r"(?:^|(?<=[^.][.!?])[\"'\u201d\u2019)\]]*\s+)[\"'\u201c\u2018(\[¿¡]*[^\W\d_]")
 _PRONOUN = re.compile(r"(?<!\w['\u2019])\bi\b")

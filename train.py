@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-from omnisent.data.catalog import dataset_facts
 from omnisent.data.clip import ONE_PERSON
 from omnisent.training import run_folder
 from omnisent.training.about import about_bundle
@@ -28,6 +27,7 @@ from omnisent.training.outcome import (
     save_bundle,
     write_results,
 )
+from omnisent.training.targets import targets_of
 from omnisent.training.trainer import SentimentTrainer
 
 logger = logging.getLogger("omnisent.train")
@@ -37,7 +37,8 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
     """One run: train (unless `evaluate_only`), predict, save; returns the contents of metrics.json."""
     folder, resumed = args.folder, run_folder.checkpoint_to_resume(args)
     leave_cores_to_workers(args)
-    check_adapter(model_args, dataset_facts(data_args.dataset).score_range, training=not args.evaluate_only)
+    score_ranges = [target.score_range for target in targets_of(data_args)]
+    check_adapter(model_args, score_ranges, training=not args.evaluate_only)
     data = prepare_data(model_args, data_args, args)
     if resumed is not None:
         run_folder.check_unchanged(folder, data.clips, with_media=data.with_media)
@@ -45,13 +46,15 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
         run_folder.begin(folder, resumed=resumed is not None)
         run_folder.write_config(folder, model_args, data_args, args)
         data.write_environment(folder)
+        if data_args.auto_split is not None or data_args.group_split:
+            run_folder.write_splits(folder, data.clips)
     trainer, datasets = build_trainer(model_args, data_args, args, data)
     outcome = train_and_predict(trainer, datasets, resumed)
     metrics = run_metrics(outcome, trainer.model, data, model_args, args)
     if args.should_save:
         trainer.track(metrics)
         if not args.evaluate_only:
-            if trainer.readout.saves_bundle:
+            if trainer.readouts[0].saves_bundle:
                 trainer.model.config.about = about_bundle(model_args, data.facts, data_args)
             save_bundle(folder, trainer.model, data.processor)
         del trainer  # frees its model before the bundle is loaded
@@ -64,8 +67,10 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
 def train_and_predict(trainer: SentimentTrainer, datasets: dict[str, ClipDataset], resumed: str | None) -> Outcome:
     """Train (unless `evaluate_only`), predict and calibrate on the validation split, and predict the evaluated split."""
     config, args = trainer.model.config, trainer.args
-    keeps_calibration = trainer.readout.saves_bundle
-    calibration = config.calibration if keeps_calibration else None  # of the bundle in `adapter`
+    readouts, names = trainer.readouts, [target.name for target in trainer.targets]
+    keeps_calibration, calibration = readouts[0].saves_bundle, {}
+    if keeps_calibration:  # that of the bundle in `adapter`
+        calibration = {name: own for name in names if (own := config.calibration_of(name)) is not None}
     if not args.evaluate_only:
         if keeps_calibration:
             config.calibration = None  # checkpoints will have other weights, so other residuals
@@ -79,26 +84,29 @@ def train_and_predict(trainer: SentimentTrainer, datasets: dict[str, ClipDataset
         predictions[split] = trainer.predict_clips(dataset, split)
         seconds = time.perf_counter() - started
     if not args.evaluate_only:
-        evaluations = trainer.evaluations() or [trainer.readout.rows(predictions["valid"])]
-        calibration = calibrate(evaluations, datasets["valid"].clips, args.selecting_metric, trainer.convention)
+        evaluations = trainer.evaluations() or [trainer.rows(predictions["valid"])]
+        calibration = calibrate(evaluations, datasets["valid"].clips, args.selecting_metric, trainer.targets)
         if keeps_calibration:
-            config.calibration = calibration
-    return Outcome(
-        trainer.readout, args.evaluate, used, predictions, seconds, calibration, trainer.validation_metrics()
-    )
+            config.calibration = calibration[names[0]] if len(names) == 1 else calibration
+    course = trainer.validation_metrics()
+    return Outcome(readouts, trainer.targets, args.evaluate, used, predictions, seconds, calibration, course)
 
 
 def summary(folder: Path, metrics: dict, *, trained: bool) -> str:
-    """One line for people: the MAE next to those of the best constant and of one person, and where the results are."""
-    constant = run_folder.constant_mae(folder, split=metrics["split"])
-    human = run_folder.one_person_mae(folder) if metrics["split"] == "test" else None
-    person = "" if human is None else f", {ONE_PERSON} {human:.3f}"
+    """For people: the MAE of each target next to those of the best constant and of one person, and where the results are."""
+    names: list[str | None] = [*metrics["targets"]] if "targets" in metrics else [None]
+    lines = [_in_words(folder, metrics, name) for name in names]
     bundle = f", bundle {folder / 'model'}" if trained else ""
-    return (
-        f"{metrics['split']} MAE {metrics['mae']:.3f}, constant (train median) {constant:.3f}, ratio"
-        f" {metrics['mae'] / constant:.2f}{person}; "
-        f"run folder {folder}{bundle}"
-    )
+    return "; ".join([*lines, f"run folder {folder}{bundle}"])
+
+
+def _in_words(folder: Path, metrics: dict, target: str | None) -> str:
+    mae = metrics["mae"] if target is None else metrics["targets"][target]["mae"]
+    constant = run_folder.constant_mae(folder, split=metrics["split"], target=target)
+    human = run_folder.one_person_mae(folder, target) if metrics["split"] == "test" else None
+    person = "" if human is None else f", {ONE_PERSON} {human:.3f}"
+    of = "" if target is None else f"{target}: "
+    return f"{of}{metrics['split']} MAE {mae:.3f}, constant (train median) {constant:.3f}, ratio {mae / constant:.2f}{person}"
 
 
 def start_logging(*, debug: bool = False) -> None:

@@ -37,7 +37,7 @@ def coverages(icc: float, calibrations: int) -> dict[str, np.ndarray]:
         common = math.sqrt(SHARED) * luck()
         errors = [(common + math.sqrt(1 - SHARED) * luck())[:, None] for _ in range(CHECKPOINTS)]
         best = min(errors, key=lambda one: float(np.abs(one).mean()))
-        fitted = np.abs(cross_fitted(errors, zeros, videos, metric="mae", convention="generic")[:, 0])
+        fitted = np.abs(cross_fitted(errors, zeros, videos, metric="mae", conventions=["generic"])[:, 0])
         for name, width in zip(
             found,
             (

@@ -41,7 +41,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from tqdm.auto import tqdm
 
-from omnisent.data.catalog import dataset_facts
+from omnisent.data.catalog import LABEL, dataset_facts
 from omnisent.data.clip import SPLITS, labels_of
 from omnisent.data.load import load_clips
 from omnisent.evaluation.comparison_result import Comparison, read_comparison
@@ -154,7 +154,8 @@ def intervals(bundle: str, dataset: str, root: str | None) -> dict[str, Any]:
         rows[split] = readout.rows(readout.decode(np.concatenate(outputs)))
     found: dict[str, Any] = {}
     for name, columns in (("distribution", rows["valid"].shape[1]), ("half-width", 1)):
-        calibrated = calibrate([rows["valid"][:, :columns]], of_split["valid"], "mae", facts.convention)
+        target = facts.targets[LABEL]
+        calibrated = calibrate([rows["valid"][:, :columns]], of_split["valid"], "mae", [target])[LABEL]
         figures = interval_figures(calibrated, rows["test"][:, :columns], of_split["test"], facts.score_range)
         found[name] = {**figures, "calibration": calibrated}
     spread = np.ptp(rows["test"][:, 1:].reshape(len(rows["test"]), -1, 2)[:, 2], axis=1)  # of its 90 %

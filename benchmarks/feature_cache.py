@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from omnisent.data.clip import Clip
 from omnisent.data.planted import make_planted_clips
+from omnisent.losses_omnisent import LabelScale
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.discriminative import DiscriminativeReadout
@@ -66,13 +67,12 @@ def measure(root: Path, clips: list[Clip], base: Path) -> dict:
     cache = open_cache(root / "cache", model_args, processor)
     readout = DiscriminativeReadout((-3.0, 3.0))
     collate = ClipCollator(processor, readout)
-    plain, cached = ClipDataset(clips, processor, readout), ClipDataset(clips, processor, readout, cache)
+    plain, cached = ClipDataset(clips, processor, [readout]), ClipDataset(clips, processor, [readout], cache)
     args = OmniSentTrainingArguments(output_dir=str(root), use_cpu=True, disable_tqdm=True)
     fill = {"fill": lambda: fill_cache(cache, model_args, cached.inputs, processor, args)}
     filled = in_turn(fill, 1, warmups=0)["fill"][0]
     whole, towerless = (
-        build_model(model_args, label_mean=0.0, label_std=1.0, score_range=(-3.0, 3.0), towers=towers)
-        for towers in (True, False)
+        build_model(model_args, scales=[LabelScale(0.0, 1.0, -3.0, 3.0)], towers=towers) for towers in (True, False)
     )
     epochs = {}
     for workers in (0, 1):

@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from omnisent.audio_omnisent import SAMPLE_RATE
+from omnisent.losses_omnisent import LabelScale
 from omnisent.media_omnisent import ClipMedia
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
@@ -99,7 +100,7 @@ def _model(base: Path, attention: str) -> OmniForSentimentRegression:
     arguments = ModelArguments(
         base_model=str(base), dtype="float32", lora_preset="llm", quantize_towers=False, attn_implementation=attention
     )
-    return build_model(arguments, label_mean=0.0, label_std=1.0, score_range=(-3.0, 3.0)).train()
+    return build_model(arguments, scales=[LabelScale(0.0, 1.0, -3.0, 3.0)]).train()
 
 
 def _epoch(model: OmniForSentimentRegression, batches: list[dict]) -> None:

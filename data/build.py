@@ -270,7 +270,7 @@ def _denoised(
 
 
 def _save(folder: Path, facts: DatasetFacts, report: BuildReport, built: Sequence[BuiltRow]) -> None:
-    columns = {**SOURCES[facts.source].columns, **CHECKED}
+    columns = {**SOURCES[facts.source].columns, **dict.fromkeys(facts.further_ranges, "float64"), **CHECKED}
     features = Features({name: Value(kind) for name, kind in columns.items()})
     info = DatasetInfo(
         description=f"{facts.name}, built by omnisent; audio: denoise {report.denoise}",

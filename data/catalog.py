@@ -25,11 +25,13 @@ class Target:
         name: of its column.
         score_range: lowest and highest label, label units.
         convention: of its metrics, `mosi`, `sims` or `generic`.
+        asks: what is rated, in the words of the prompt.
     """
 
     name: str = LABEL
     score_range: tuple[float, float] = (-3.0, 3.0)
     convention: str = "mosi"
+    asks: str = "the speaker's sentiment"
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,11 @@ class DatasetFacts:
         return {one.name: one for one in (Target(LABEL, self.score_range, self.convention), *self.further)}
 
     @property
+    def further_ranges(self) -> dict[str, tuple[float, float]]:
+        """Lowest and highest label of the targets besides `label`, by name."""
+        return {one.name: one.score_range for one in self.further}
+
+    @property
     def documents(self) -> str:
         """What its clips are parts of, in the plural."""
         return "videos" if self.has_media else "documents"
@@ -104,10 +111,14 @@ _SIMS = {
     "language": "zh",
     "score_range": (-1.0, 1.0),
     "convention": "sims",
-    "further": tuple(Target(name, (-1.0, 1.0), "sims") for name in ("label_T", "label_A", "label_V")),
+    "further": tuple(
+        Target(f"label_{letter}", (-1.0, 1.0), "sims", f"the sentiment of the {part} alone")
+        for letter, part in (("T", "words"), ("A", "voice"), ("V", "face"))
+    ),
 }
 _EMOTIONS = tuple(
-    Target(name, (0.0, 3.0), "generic") for name in ("happiness", "sadness", "anger", "fear", "disgust", "surprise")
+    Target(name, (0.0, 3.0), "generic", f"the speaker's {name}")
+    for name in ("happiness", "sadness", "anger", "fear", "disgust", "surprise")
 )
 DATASETS = {
     facts.name: facts

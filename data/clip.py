@@ -99,6 +99,12 @@ def of_target(clips: Iterable[Clip], place: int) -> list[Clip]:
     return chosen
 
 
+def rater_mae(ratings: np.ndarray) -> float:
+    """Mean absolute difference between one of n >= 2 ratings (n,) and the mean of the others, over all n; label units."""
+    others = (ratings.sum() - ratings) / (len(ratings) - 1)
+    return float(np.abs(ratings - others).mean())
+
+
 def human_mae(clips: Iterable[Clip]) -> float | None:
     """MAE of one person's rating against the mean of the other people's, averaged over clips, label units.
 

@@ -10,6 +10,8 @@ Opens no media: `omnisent data build cmu_mosei` does, and reports what is wrong 
 
 from typing import ClassVar
 
+import datasets
+
 # ruff: noqa: F401 (datasets 3 copies only the files that are named here)
 from .built import build_record
 from .catalog import DATASETS
@@ -20,6 +22,7 @@ from .tables import read_rows
 
 
 class CmuMosei(MmsaBuilder):
-    """CMU-MOSEI. Args, columns and errors as `MmsaBuilder`."""
+    """CMU-MOSEI, with six emotions in [0, 3] where label.csv has them. Args, columns and errors as `MmsaBuilder`."""
 
+    VERSION = datasets.Version("1.1.0")
     NAMES: ClassVar = {"default": "cmu_mosei"}

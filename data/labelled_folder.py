@@ -1,70 +1,88 @@
-"""Reads any table of clips: CSV, JSONL, Parquet, a folder with one of them, or a built data set. Opens no media.
+"""Reads any table of clips: CSV, JSONL, Parquet, xlsx, a folder with one of them, a data set of `datasets`. Opens no media.
 
-Two kinds of tables are recognised by their header: this project's (id, text, video, audio, label, split, video_id, clip_index,
-genre, rater_mae) and the MMSA layout's (video_id, clip_id, text, label, mode, ...; media in Raw/<video_id>/<clip_id>.mp4).
+Two kinds of tables are recognised by their header: this project's (any of id, text, video, audio, label, split, ...) and the MMSA
+layout's (video_id, clip_id, text, label, mode, ...; media in Raw/<video_id>/<clip_id>.mp4). `TableOptions` says how another
+table is read; `columns` finds which column is used for what.
 """
 
-import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from datasets import DatasetDict, load_from_disk
+import numpy as np
 
-from .clip import MODALITIES, SPLIT_NAMES, Clip
-from .tables import FORMATS, read_rows
+from .catalog import LABEL
+from .cells import WHOLE, Row, index_of, number_of, split_of, text_of, weight_of
+from .clip import Clip, Rating, rater_mae
+from .columns import Columns, Table, find_columns
+from .saved_sets import HUB, hub_table, media_path, saved_table
+from .table_options import FIELDS, TableOptions
+from .tables import WrongEncoding, encoding_of, read_rows, readable_endings, separator_of
 
-MMSA_COLUMNS = {"video_id", "clip_id", "text", "label"}
-KNOWN_COLUMNS = MMSA_COLUMNS | {"mode"} | {field.name for field in fields(Clip)}
-EXPECTED = (
-    "id with any of text, video, audio, label, split, video_id, clip_index, genre, rater_mae; or video_id, clip_id, text, label,"
-    " mode"
-)
-_NUMBER = re.compile(
-    r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
-)  # float() also takes 1_0 and other scripts' digits
-_NOT_FINITE = re.compile(r"[+-]?(inf|infinity|nan)", re.IGNORECASE)
-_WHOLE = re.compile(r"[0-9]{1,18}")  # what 64 bits hold
-
-Row = Mapping[str, Any]
+_SAMPLE = 20
+_SEPARATOR_NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
-def read_clips(path: str | Path, *, with_media: bool = True, missing_ok: bool = False) -> list[Clip]:
+def read_clips(
+    path: str | Path,
+    *,
+    options: TableOptions = TableOptions(),  # noqa: B008 (frozen)
+    with_media: bool = True,
+    missing_ok: bool = False,
+    needs_labels: bool = False,
+) -> list[Clip]:
     """The clips of a table, in its order.
 
-    Ids are strings as they are written, leading zeros included; empty cells are `None`; unknown columns are ignored, unless one
-    differs only by case or blanks from a known column that is missing.
+    Ids are strings as they are written, leading zeros included; without a column of ids they are the numbers of the rows, from 1.
+    Empty cells are `None`, and unknown columns are ignored.
 
     Args:
-        path: a table; a folder that holds clips.csv, clips.jsonl, clips.parquet or label.csv; or a folder that
-            `datasets` saved.
+        path: a table; a folder that holds clips.csv, clips.jsonl, clips.parquet, clips.xlsx or label.csv; a folder that
+            `datasets` saved; or `hf://datasets/OWNER/NAME` on the Hub.
+        options: how the table is read.
         with_media: `False` leaves media paths out, for work on the text alone.
         missing_ok: `True` keeps paths of missing files, for a caller that reports them itself.
+        needs_labels: `True` refuses a table without a column for the target `label`; other targets are always needed.
 
     Returns:
         Clips with absolute media paths; relative paths in the table start at its folder.
 
     Raises:
         FileNotFoundError: when the table, or media that it names, does not exist.
-        ValueError: naming file, line and column, for an invalid cell or row.
+        OSError: when a data set of the Hub cannot be loaded.
+        ValueError: naming file, line and column, for an invalid cell or row; for a table that cannot be used, with a proposal.
     """
-    table = _find_table(Path(path))
-    root = table if table.is_dir() else table.parent
-    read: Callable[[str, Row, Path, bool], Clip] | None = None
+    table = open_table(path, options)
+    return clips_of(table, find_columns(table, options, needs_labels=needs_labels), options, with_media, missing_ok)
+
+
+def open_table(path: str | Path, options: TableOptions) -> Table:
+    """A table, with its header.
+
+    Raises: as `read_clips`.
+    """
+    if str(path).startswith(HUB):
+        return hub_table(str(path))
+    found = _find_table(Path(path))
+    return saved_table(found) if found.is_dir() else _file(found, options)
+
+
+def clips_of(table: Table, columns: Columns, options: TableOptions, with_media: bool, missing_ok: bool) -> list[Clip]:
+    """The clips of a table whose columns are known; see `read_clips`."""
+    ids = "video_id and clip_id" if columns.is_mmsa else columns.used.get("id", "id")
+    unused = set() if with_media else {columns.used.get(name) for name in ("video", "audio")}
     clips: dict[str, Clip] = {}
-    for where, row in _rows(table):
-        _check_names(where, row)
-        read = read or _reader(where, row)
-        clip = read(where, row, root, with_media)
+    for number, (where, row, part) in enumerate(table.rows(columns.headers - unused), 1):
+        cells = _Cells(where, row, columns, options)
+        read = _mmsa_clip if columns.is_mmsa else _own_clip
+        clip = read(cells, number, part, table.root if with_media else None)
         if clip.id in clips:
-            raise ValueError(f"{where}: column {_id_columns(read)}: {clip.id!r} appears twice; ids must be unique")
+            raise ValueError(f"{where}: column {ids}: {clip.id!r} appears twice; ids must be unique")
         clips[clip.id] = clip
     if not clips:
-        raise ValueError(f"{table}: the table has no clips")
+        raise ValueError(f"{table.name}: the table has no clips")
     if with_media and not missing_ok:
-        check_media(table, clips.values())
+        check_media(table.name, clips.values())
     return list(clips.values())
 
 
@@ -75,135 +93,140 @@ def _find_table(path: Path) -> Path:
         raise FileNotFoundError(f"{path}: no such table or folder")
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
         return path
-    names = [*(f"clips{ending}" for ending in FORMATS), "label.csv"]
+    names = [*(f"clips{ending}" for ending in readable_endings()), "label.csv"]
     for name in names:
         if (path / name).is_file():
             return path / name
     raise FileNotFoundError(f"{path}: expected one of {', '.join(names)} or a built data set in this folder")
 
 
-def _rows(table: Path) -> Iterator[tuple[str, Row]]:
-    """Each row with its place, for messages."""
-    return _built_rows(table) if table.is_dir() else read_rows(table, KNOWN_COLUMNS)
+def _file(path: Path, options: TableOptions) -> Table:
+    unique = (
+        None if options.raters else {*FIELDS, *options.targets, *(name.strip() for name in options.columns.values())}
+    )
+    try:
+        rows = list(read_rows(path, unique, encoding=options.encoding))
+    except WrongEncoding as error:
+        hint = "another encoding, such as cp1252" if options.encoding else "its encoding, such as encoding: latin-1"
+        raise ValueError(f"{error}, or give {hint}") from error
+    if not rows:
+        raise ValueError(f"{path}: the table has no clips; expected a header and a row for each clip")
+    header = tuple(dict.fromkeys(name for _, row in rows for name in row))
+    return Table(
+        str(path),
+        _kind(path, options),
+        path.parent,
+        header,
+        sample=lambda: [row for _, row in rows[:_SAMPLE]],
+        rows=lambda _: ((*row, None) for row in rows),
+    )
 
 
-def _built_rows(folder: Path) -> Iterator[tuple[str, Row]]:
-    saved = load_from_disk(str(folder)).with_format(None)
-    if not isinstance(saved, DatasetDict):
-        for number, row in enumerate(saved, 1):
-            yield f"{folder}, row {number}", row
-        return
-    for split, part in saved.items():
-        for number, row in enumerate(part, 1):
-            where = f"{folder}, {split} row {number}"
-            yield where, row if _text(where, row, "split") else {**row, "split": split}
+def _kind(path: Path, options: TableOptions) -> str:
+    """The format of a file, in words."""
+    ending = path.suffix.lower()
+    if ending != ".csv":
+        return {".jsonl": "JSONL", ".parquet": "Parquet", ".xlsx": "Excel workbook, first sheet"}.get(ending, ending)
+    with path.open("rb") as file:
+        encoding = encoding_of(file.read(3), options.encoding)
+    with path.open(encoding=encoding, newline="") as text:
+        separator = separator_of(text.readline())
+    name = encoding.removesuffix("-sig")
+    return f"CSV, {name.upper() if name.startswith('utf') else name}, separated by {_SEPARATOR_NAMES[separator]}s"
 
 
-def _check_names(where: str, row: Row) -> None:
-    for name in row.keys() - KNOWN_COLUMNS:
-        meant = name.strip().lower()
-        if meant in KNOWN_COLUMNS and meant not in row:
-            raise ValueError(f"{where}: unknown column {name!r}; write {meant!r}")
+@dataclass(frozen=True)
+class _Cells:
+    """The cells of a row by our names."""
+
+    where: str
+    row: Row
+    columns: Columns
+    options: TableOptions
+
+    def text(self, name: str) -> str | None:
+        return text_of(self.where, self.row, self.columns.used.get(name))
+
+    def number(self, name: str) -> float | None:
+        return number_of(self.where, self.row, self.columns.used.get(name), self.options.decimal)
+
+    def weight(self) -> float | None:
+        return weight_of(self.where, self.row, self.columns.used.get("sample_weight"), self.options.decimal)
+
+    def index(self, name: str) -> int | None:
+        return index_of(self.where, self.row, self.columns.used.get(name))
+
+    def split(self, name: str, part: str | None) -> str | None:
+        """The split of the cell, or else of the part of a data set that the row is in."""
+        cell = split_of(self.where, self.row, self.columns.used.get(name))
+        return cell or split_of(self.where, {"split": part}, "split")
+
+    def media(self, name: str, root: Path | None) -> str | None:
+        """The absolute path of a file; `None` without a root."""
+        if root is None:
+            return None
+        value = self.row.get(self.columns.used.get(name, ""))
+        if isinstance(value, dict) and value.keys() == {"path", "bytes"}:
+            return media_path(value, root, name)
+        path = self.text(name)
+        return None if path is None else str((root / path).absolute())
+
+    def ratings(self) -> tuple[Rating, ...]:
+        """Those of all targets, in their order."""
+        return tuple(self._rating(at, target) for at, target in enumerate(self.options.targets))
+
+    def _rating(self, at: int, target: str) -> Rating:
+        headers = self.columns.raters.get(target)
+        if headers:
+            single = [number_of(self.where, self.row, header, self.options.decimal) for header in headers]
+            ratings = np.array([one for one in single if one is not None])
+            if len(ratings) < 2:
+                return Rating(float(ratings[0]) if len(ratings) else None)
+            return Rating(float(ratings.mean()), rater_mae(ratings), float(ratings.std()))
+        # One column for all targets says nothing of those after the first.
+        is_its_own = at == 0 and (len(self.options.targets) == 1 or target == LABEL)
+        agreement = [self.number(name) if is_its_own else None for name in ("rater_mae", "label_sd")]
+        return Rating(self.number(target), *agreement)
 
 
-def _reader(where: str, row: Row) -> Callable[[str, Row, Path, bool], Clip]:
-    columns = set(row)
-    if "id" in columns and columns & set(MODALITIES):
-        return _own_clip
-    if columns >= MMSA_COLUMNS:
-        return _mmsa_clip
-    lacking = "" if "id" in columns else "no column id; "
-    table = where.rsplit(", ", 1)[0]
-    raise ValueError(f"{table}, header: {lacking}found {', '.join(sorted(columns))}; expected {EXPECTED}")
-
-
-def _id_columns(read: Callable) -> str:
-    return "id" if read is _own_clip else "video_id and clip_id"
-
-
-def _own_clip(where: str, row: Row, root: Path, with_media: bool) -> Clip:
-    clip_id = _text(where, row, "id")
+def _own_clip(cells: _Cells, number: int, part: str | None, root: Path | None) -> Clip:
+    clip_id = cells.text("id") if "id" in cells.columns.used else str(number)
     if clip_id is None:
-        raise ValueError(f"{where}: column id is empty; every clip needs one")
-    media = {name: _text(where, row, name) if with_media else None for name in ("video", "audio")}
+        raise ValueError(f"{cells.where}: column {cells.columns.used['id']} is empty; every clip needs one")
+    first, *further = cells.ratings()
     return Clip(
         id=clip_id,
-        text=_text(where, row, "text"),
-        label=_number(where, row, "label"),
-        split=_split(where, row, "split"),
-        video_id=_text(where, row, "video_id"),
-        clip_index=_index(where, row, "clip_index"),
-        genre=_text(where, row, "genre"),
-        rater_mae=_number(where, row, "rater_mae"),
-        **{name: None if path is None else str((root / path).absolute()) for name, path in media.items()},
+        text=cells.text("text"),
+        video=cells.media("video", root),
+        audio=cells.media("audio", root),
+        split=cells.split("split", part),
+        video_id=cells.text("video_id"),
+        clip_index=cells.index("clip_index"),
+        genre=cells.text("genre"),
+        speaker=cells.text("speaker"),
+        weight=cells.weight(),
+        further=tuple(further),
+        **asdict(first),
     )
 
 
-def _mmsa_clip(where: str, row: Row, root: Path, with_media: bool) -> Clip:
-    video_id, clip_id = _text(where, row, "video_id"), _text(where, row, "clip_id")
+def _mmsa_clip(cells: _Cells, number: int, part: str | None, root: Path | None) -> Clip:
+    video_id, clip_id = cells.text("video_id"), cells.text("clip_id")
     if video_id is None or clip_id is None:
-        raise ValueError(f"{where}: columns video_id and clip_id must not be empty")
+        raise ValueError(f"{cells.where}: columns video_id and clip_id must not be empty")
+    first, *further = cells.ratings()
     return Clip(
         id=f"{video_id}_{clip_id}",
-        text=_text(where, row, "text"),
-        video=str((root / "Raw" / video_id / f"{clip_id}.mp4").absolute()) if with_media else None,
-        label=_number(where, row, "label"),
-        split=_split(where, row, "mode" if "mode" in row else "split"),
+        text=cells.text("text"),
+        video=None if root is None else str((root / "Raw" / video_id / f"{clip_id}.mp4").absolute()),
+        split=cells.split("mode" if "mode" in cells.columns.used else "split", part),
         video_id=video_id,
-        clip_index=int(clip_id) if _WHOLE.fullmatch(clip_id) else None,
+        clip_index=int(clip_id) if WHOLE.fullmatch(clip_id) else None,
+        speaker=cells.text("speaker"),
+        weight=cells.weight(),
+        further=tuple(further),
+        **asdict(first),
     )
-
-
-def _text(where: str, row: Row, column: str) -> str | None:
-    value = row.get(column)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, list | tuple | dict | bytes | bool):
-        raise ValueError(f"{where}: column {column}: expected text or a number, found {type(value).__name__}")
-    if isinstance(value, float) and math.isinf(value):
-        raise ValueError(f"{where}: column {column}: {value} is not finite")
-    # Integers become floats in a column with gaps, and an id of 7 must not turn into 7.0.
-    whole = isinstance(value, float) and value.is_integer()
-    text = str(int(value) if whole else value)
-    if "\0" in text:
-        raise ValueError(f"{where}: column {column}: a NUL character; the file is damaged")
-    if half := re.search("[\ud800-\udfff]", text):
-        raise ValueError(
-            f"{where}: column {column}: half a character (the surrogate U+{ord(half.group()):X}), which is not valid in UTF-8"
-        )
-    return text.strip() or None
-
-
-def _number(where: str, row: Row, column: str) -> float | None:
-    # In other columns NaN is an empty cell; as a label it is more likely a failed computation.
-    value = row.get(column)
-    text = str(value) if isinstance(value, float) else _text(where, row, column)
-    if text is None:
-        return None
-    if not (_NUMBER.fullmatch(text) or _NOT_FINITE.fullmatch(text)):
-        raise ValueError(f"{where}: column {column}: {text!r} is not a number")
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{where}: column {column}: {text!r} is not finite; leave the cell empty if there is no label")
-    return number
-
-
-def _index(where: str, row: Row, column: str) -> int | None:
-    text = _text(where, row, column)
-    if text is None:
-        return None
-    if not _WHOLE.fullmatch(text.removesuffix(".0")):
-        raise ValueError(f"{where}: column {column}: {text!r} is not a whole number from 0 on")
-    return int(text.removesuffix(".0"))
-
-
-def _split(where: str, row: Row, column: str) -> str | None:
-    text = _text(where, row, column)
-    if text is None:
-        return None
-    if text.lower() not in SPLIT_NAMES:
-        raise ValueError(f"{where}: column {column}: {text!r} is not a split; expected {', '.join(SPLIT_NAMES)}")
-    return SPLIT_NAMES[text.lower()]
 
 
 def check_media(where: str | Path, clips: Iterable[Clip]) -> None:

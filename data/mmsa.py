@@ -9,9 +9,10 @@ import io
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from .clip import SPLIT_NAMES, Clip
 from .tables import by_column, read_csv_lines, read_text
@@ -21,6 +22,8 @@ UNIMODAL = ("label_T", "label_A", "label_V")
 MMSA_ORDER = ("video_id", "clip_id", "text", "label", *UNIMODAL, "annotation", "mode")
 MOSEI_ORDER = ("video_id", "clip_id", "text", "label", "annotation", "mode", *UNIMODAL)
 REQUIRED = ("video_id", "clip_id", "label", "mode")
+SYNONYMS = {"split": "mode", "happy": "happiness", "sad": "sadness"}  # of column names
+NO_MORE: Mapping[str, tuple[float, float]] = MappingProxyType({})
 CMU_FOLDERS = (
     "Raw/Video/Segmented",
     "Raw/Videos/Segmented",
@@ -50,22 +53,29 @@ class TableRow:
         clip_id: as in the table, leading zeros included.
         unimodal: labels of text, audio and video alone, None if the table has none.
         line: line of the table where the row starts, counted from 1.
+        further: labels of the data set's other targets, by name; None if the table has none.
     """
 
     clip: Clip
     clip_id: str
     unimodal: tuple[float | None, float | None, float | None]
     line: int
+    further: Mapping[str, float | None] = field(default_factory=dict, kw_only=True)
 
     @property
     def video_id(self) -> str:
         """The video id of the clip; every row of a label table has one."""
         return self.clip.video_id or ""
 
+    @property
+    def labels(self) -> dict[str, float | None]:
+        """All labels by the name of their target."""
+        return {"label": self.clip.label, **dict(zip(UNIMODAL, self.unimodal, strict=True)), **self.further}
+
     def to_dict(self) -> dict[str, str | float | int | None]:
-        """The row with the keys of COLUMNS."""
-        values = {**self.clip.to_dict(), **dict(zip(UNIMODAL, self.unimodal, strict=True))}
-        return {name: values[name] for name in COLUMNS}
+        """The row with the keys of COLUMNS and of `further`."""
+        values = {**self.clip.to_dict(), **self.labels}
+        return {name: values[name] for name in (*COLUMNS, *self.further)}
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,7 @@ def read_table(
     root: str | Path,
     *,
     label_range: tuple[float, float],
+    further: Mapping[str, tuple[float, float]] = NO_MORE,
     with_media: bool = True,
     on_defect: Callable[[Defect], None] = refuse,
 ) -> list[TableRow]:
@@ -107,9 +118,10 @@ def read_table(
     Args:
         root: the folder with the table and Raw/.
         label_range: lowest and highest label; one outside is a defect.
+        further: lowest and highest label of other targets, by the name of their columns, which the table may lack.
         with_media: `False` ignores media and leaves `video` unset.
         on_defect: called for each row with a duplicate id, a label that is missing, not a number or out of range, or no
-            split. Such a row is left out; if only a unimodal label is defective, it is unset and the row kept. By
+            split. Such a row is left out; if only a unimodal or further label is defective, it is unset and the row kept. By
             default it raises.
 
     Raises:
@@ -121,8 +133,9 @@ def read_table(
     media = MediaFiles(root) if with_media else None
     transcripts = _Transcripts(Path(root))
     rows: dict[str, TableRow] = {}
-    for line, cells in _cells(table):
-        row = _table_row(table, line, cells, label_range, on_defect)
+    further = {name: bounds for name, bounds in further.items() if name not in UNIMODAL}
+    for line, cells in _cells(table, further):
+        row = _table_row(table, line, cells, label_range, further, on_defect)
         if row is None:
             continue
         clip = row.clip
@@ -262,7 +275,7 @@ def read_transcript(path: str | Path) -> Iterator[tuple[str, str]]:
         yield match["clip"].lstrip("0") or "0", match["text"].strip()
 
 
-def _cells(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _cells(table: Path, further: Collection[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and cells by column name of every row."""
     order: Sequence[str] | None = None
     for line, raw in read_csv_lines(table):
@@ -270,7 +283,7 @@ def _cells(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
         if cells == [""]:
             continue
         if order is None:
-            order = _header(table, line, cells)
+            order = _header(table, line, cells, further)
             if order is not None:
                 continue
             order = _headerless_order(table, line, cells)
@@ -283,9 +296,10 @@ def _cells(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise ValueError(f"{table}, line 1, column 1: expected {', '.join(MMSA_ORDER)}, found an empty file")
 
 
-def _header(table: Path, line: int, cells: Sequence[str]) -> list[str] | None:
+def _header(table: Path, line: int, cells: Sequence[str], further: Collection[str]) -> list[str] | None:
     """Column names in the table's order, or None if the first row is not a header."""
-    columns = {name.lower(): name for name in MMSA_ORDER} | {"split": "mode"}
+    known = (*MMSA_ORDER, *further)
+    columns = {name.lower(): name for name in known} | {word: name for word, name in SYNONYMS.items() if name in known}
     if not {"video_id", "clip_id"} & {cell.lower() for cell in cells}:
         return None
     names = []
@@ -293,7 +307,7 @@ def _header(table: Path, line: int, cells: Sequence[str]) -> list[str] | None:
         name = columns.get(cell.lower())
         if name is None:
             raise ValueError(
-                f"{table}, line {line}, column {column}: unknown column {cell!r}; expected {', '.join(MMSA_ORDER)}"
+                f"{table}, line {line}, column {column}: unknown column {cell!r}; expected {', '.join(known)}"
             )
         if name in names:
             raise ValueError(f"{table}, line {line}, column {column}: column {cell!r} appears twice")
@@ -321,6 +335,7 @@ def _table_row(
     line: int,
     cells: Mapping[str, str],
     label_range: tuple[float, float],
+    further: Mapping[str, tuple[float, float]],
     on_defect: Callable[[Defect], None],
 ) -> TableRow | None:
     """The row, or None if it is left out because of a defect."""
@@ -336,7 +351,7 @@ def _table_row(
             )
 
     def number(column: str, outcome: str) -> float | None:
-        value, wrong = _label(cells[column], label_range)
+        value, wrong = _label(cells[column], further.get(column, label_range))
         if wrong is not None:
             kind, what = wrong
             on_defect(Defect(kind, outcome, f"{table}, line {line}, column {column}: {what}", row_id, split))
@@ -344,6 +359,7 @@ def _table_row(
 
     label = number("label", "left out")
     text, audio, video = (number(column, "repaired") if cells.get(column) else None for column in UNIMODAL)
+    others = {column: number(column, "repaired") if cells.get(column) else None for column in further}
     if label is None:
         return None
     if split is None:
@@ -352,7 +368,7 @@ def _table_row(
         return None
     index = int(clip_id) if clip_id.isascii() and clip_id.isdecimal() and len(clip_id) < 19 else None
     clip = Clip(row_id, cells.get("text") or None, None, None, label, split, video_id, index)
-    return TableRow(clip, clip_id, (text, audio, video), line)
+    return TableRow(clip, clip_id, (text, audio, video), line, further=others)
 
 
 def _safe_id(table: Path, line: int, column: str, value: str) -> str:

@@ -50,8 +50,8 @@ class MmsaBuilder(datasets.GeneratorBasedBuilder):
         with_media: `False` leaves `video` null.
 
     Columns: id, text, video (absolute path, null if there is no file), audio (null: the video's own audio), label,
-    split, video_id, clip_index, label_T, label_A, label_V; the splits are train, valid and test, and one without rows
-    is left out.
+    split, video_id, clip_index, label_T, label_A, label_V and the data set's further
+    targets; the splits are train, valid and test, and one without rows is left out.
 
     Raises:
         FileNotFoundError: when the folder or its table is missing.
@@ -73,12 +73,14 @@ class MmsaBuilder(datasets.GeneratorBasedBuilder):
         return DATASETS[name]
 
     def _info(self) -> datasets.DatasetInfo:
-        features = datasets.Features({name: datasets.Value(kind) for name, kind in COLUMNS.items()})
+        columns = {**COLUMNS, **dict.fromkeys(self.facts.further_ranges, "float64")}
+        features = datasets.Features({name: datasets.Value(kind) for name, kind in columns.items()})
         return datasets.DatasetInfo(description=self.facts.about, citation=self.facts.paper, features=features)
 
     def _split_generators(self, dl_manager: object) -> list[datasets.SplitGenerator]:
         root, with_media = Path(self.config.data_dir), self.config.with_media
-        rows = read_table(root, label_range=self.facts.score_range, with_media=with_media)
+        facts = self.facts
+        rows = read_table(root, label_range=facts.score_range, further=facts.further_ranges, with_media=with_media)
         without = [row.clip.id for row in rows if row.clip.video is None]
         if with_media and without:
             logger.warning("%s: %d of %d clips have no media file, first %s", root, len(without), len(rows), without[0])

@@ -1,4 +1,4 @@
-"""What stands in two splits, videos and transcripts, which a model would meet again at the test; and splits by video.
+"""What stands in two splits, videos, transcripts and speakers, which a model would meet again at the test; and splits by video.
 
 Reads no files.
 """
@@ -18,17 +18,19 @@ FEWEST_WORDS, FEWEST_LETTERS = 5, 10  # of a transcript that is no stock phrase;
 
 @dataclass(frozen=True)
 class Overlap:
-    """What two splits share: videos and the number of their clips, transcripts and the number of theirs; of both splits."""
+    """What two splits share: videos, transcripts and speakers, and the number of clips of each in both splits."""
 
     videos: tuple[str, ...]
     clips: int
     texts: int = 0
     text_clips: int = 0
+    speakers: int = 0
+    speaker_clips: int = 0
 
     @property
     def is_empty(self) -> bool:
         """Whether they share nothing."""
-        return not self.videos and not self.texts
+        return not self.videos and not self.texts and not self.speakers
 
     def in_words(self, documents: str) -> str:
         """What is shared, e.g. `2 videos (7 clips) and 1 transcript (2 clips)`.
@@ -41,33 +43,32 @@ class Overlap:
             for count, name, clips in (
                 (len(self.videos), documents, self.clips),
                 (self.texts, "transcripts", self.text_clips),
+                (self.speakers, "speakers", self.speaker_clips),
             )
             if count
         ]
-        return " and ".join(parts)
+        return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def overlaps(clips: Sequence[Clip]) -> dict[str, Overlap]:
     """What each two splits share, by their names, as `train-test`; also where that is nothing."""
-    videos: dict[str | None, Counter[str]] = {split: Counter() for split in SPLITS}
-    texts: dict[str | None, Counter[str]] = {split: Counter() for split in SPLITS}
-    for clip in clips:
-        if clip.split in SPLITS and clip.video_id is not None:
-            videos[clip.split][clip.video_id] += 1
-        words = _words(clip.text or "")
-        if clip.split in SPLITS and words:
-            texts[clip.split][words] += 1
+    videos, texts, speakers = (
+        {split: Counter(filter(None, (of(clip) for clip in clips if clip.split == split))) for split in SPLITS}
+        for of in (lambda clip: clip.video_id, lambda clip: words_of(clip.text or ""), lambda clip: clip.speaker)
+    )
     found = {}
-    for first, second in combinations(SPLITS, 2):
-        shared = sorted(videos[first].keys() & videos[second].keys())
-        said = texts[first].keys() & texts[second].keys()
-        found[f"{first}-{second}"] = Overlap(
-            tuple(shared),
-            sum(videos[split][video] for split in (first, second) for video in shared),
-            len(said),
-            sum(texts[split][words] for split in (first, second) for words in said),
+    for pair in combinations(SPLITS, 2):
+        (shared, clips_shared), (said, clips_said), (who, clips_who) = (
+            _in_both(*(counts[split] for split in pair)) for counts in (videos, texts, speakers)
         )
+        found["-".join(pair)] = Overlap(tuple(sorted(shared)), clips_shared, len(said), clips_said, len(who), clips_who)
     return found
+
+
+def _in_both(first: Counter[str], second: Counter[str]) -> tuple[set[str], int]:
+    """What is in both, and how many clips have it."""
+    both = first.keys() & second.keys()
+    return both, sum(counts[one] for counts in (first, second) for one in both)
 
 
 def overlap_lines(found: dict[str, Overlap], documents: str) -> list[str]:
@@ -111,7 +112,7 @@ def split_by_video(clips: Sequence[Clip], *, seed: int) -> list[Clip]:
     return [replace(clip, split=split_of[str(clip.video_id)]) if clip.split in SPLITS else clip for clip in clips]
 
 
-def _words(text: str) -> str:
+def words_of(text: str) -> str:
     """The words of a transcript in small letters without punctuation, to compare it; empty if it is too short to tell."""
     words = "".join(sign if sign.isalnum() else " " for sign in text.casefold()).split()
     without_spaces = sum(east_asian_width(letter) in "WF" for letter in "".join(words))  # as Chinese is written

@@ -20,7 +20,7 @@ from typing import IO
 import numpy as np
 
 from .catalog import DATASETS
-from .clip import Clip
+from .clip import Clip, rater_mae
 from .mmsa import COLUMNS as MMSA_COLUMNS
 from .mmsa import TableRow
 from .pinned_file import PinnedFile
@@ -53,25 +53,17 @@ class RatedRow(TableRow):
 
     Attributes:
         clip: `video_id` is its document (a review, an editorial; a tweet or a film sentence is its own), `clip_index` its
-            position in a document of several; `rater_mae` is that of its ratings.
+            position in a document of several; `rater_mae` and `label_sd` are those of its ratings.
         clip_id, line: its id and line in `*_GroundTruth.txt`.
-        label_sd: standard deviation of its ratings, label units.
         raters: number of its ratings.
     """
 
-    label_sd: float
     raters: int
 
     def to_dict(self) -> dict[str, str | float | int | None]:
         """The row with the keys of COLUMNS."""
-        added = {"genre": self.clip.genre, "rater_mae": self.clip.rater_mae}
-        return {**super().to_dict(), **added, "label_sd": self.label_sd, "raters": self.raters}
-
-
-def rater_mae(ratings: np.ndarray) -> float:
-    """Mean absolute difference between one of n >= 2 ratings (n,) and the mean of the others, over all n; label units."""
-    others = (ratings.sum() - ratings) / (len(ratings) - 1)
-    return float(np.abs(ratings - others).mean())
+        values = {**self.clip.to_dict(), **super().to_dict(), "raters": self.raters}
+        return {name: values[name] for name in COLUMNS}
 
 
 def read_sentences(root: str | Path | None = None) -> list[RatedRow]:
@@ -179,8 +171,9 @@ def _row(place: str, line: int, genre: str, row_id: str, mean: str, text: str, r
         clip_index=None if parts["index"] is None else int(parts["index"]),
         genre=genre,
         rater_mae=rater_mae(ratings),
+        label_sd=float(ratings.std()),
     )
-    return RatedRow(clip, row_id, (None, None, None), line, float(ratings.std()), len(ratings))
+    return RatedRow(clip, row_id, (None, None, None), line, len(ratings))
 
 
 def _leaders(clips: Iterable[Clip]) -> dict[str, str]:

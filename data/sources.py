@@ -33,7 +33,8 @@ def _mmsa(facts: DatasetFacts, root: str | Path | None, on_defect: Callable[[Def
             f"{facts.name}: expected label.csv and Raw/<video_id>/<clip_id>.mp4 in the folder given by root ({root});"
             f" get the clips from the authors of {facts.title}"
         )
-    return read_table(root, label_range=facts.score_range, with_media=False, on_defect=on_defect)
+    ranges = facts.further_ranges
+    return read_table(root, label_range=facts.score_range, further=ranges, with_media=False, on_defect=on_defect)
 
 
 def _planted(facts: DatasetFacts, root: str | Path | None, on_defect: Callable[[Defect], None]) -> list[TableRow]:

@@ -160,6 +160,7 @@ class Comparison:
         margin: a difference in MAE that is smaller does not matter, label units.
         documents: what the videos are called, in the plural: `videos`, or `documents` for sentences.
         without_video, without_audio: as in metrics.json; the same for every arm.
+        target: which of several targets the figures are of; `None` if there is one.
     """
 
     dataset: str
@@ -184,6 +185,12 @@ class Comparison:
     documents: str = "videos"
     without_video: int | None = None
     without_audio: int | None = None
+    target: str | None = None
+
+    @property
+    def subject(self) -> str:
+        """The data set, and the target if there are several."""
+        return self.dataset if self.target is None else f"{self.dataset}, {self.target}"
 
     @property
     def lacking(self) -> str:
@@ -247,3 +254,14 @@ def read_comparison(file: Path) -> Comparison:
         return Comparison.from_dict(json.loads(file.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+
+
+def comparison_folder(out: Path, target: str | None = None) -> Path:
+    """Where the files of a comparison are: its own folder, or of one of several targets `targets/NAME` in it."""
+    return out if target is None else out / "targets" / target
+
+
+def comparison_folders(out: Path) -> list[Path]:
+    """The folders of a comparison that hold a comparison.json: its own, or those of its targets; empty if it is not finished."""
+    folders = [out, *sorted((out / "targets").glob("*"))]
+    return [folder for folder in folders if (folder / "comparison.json").is_file()]

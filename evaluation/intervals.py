@@ -136,7 +136,7 @@ def cross_fitted(
     groups: Sequence[str] | None,
     *,
     metric: str,
-    convention: str,
+    conventions: Sequence[str],
 ) -> np.ndarray:
     """What each clip was given by the evaluation that the clips of the other videos would choose.
 
@@ -144,24 +144,38 @@ def cross_fitted(
     videos are dealt into at most `FOLDS` parts, and each takes no part in its own choice (cross-conformal: Vovk, 2015).
 
     Args:
-        evaluations: each (n, C), the scores first; label units.
-        labels: (n,) label units.
+        evaluations: each (n, C), the scores first, or of K targets (n, K, C); label units.
+        labels: (n,) or (n, K) label units; nan where one is missing.
         groups: the video of each clip; `None` if every clip is independent of the others.
-        metric: by which an evaluation is chosen; MAE instead of one that is not in `METRICS`, such as the loss.
-        convention: of `msa_metrics`.
+        metric: by which an evaluation is chosen, of several targets by its mean; MAE instead of one that is not in `METRICS`, such
+            as the loss.
+        conventions: of `msa_metrics`, of each target.
 
     Returns:
-        (n, C). With one evaluation or one video, the last evaluation.
+        As one evaluation. With one evaluation or one video, the last evaluation.
     """
-    truth, result = np.asarray(labels), np.array(evaluations[-1])
+    result = np.array(evaluations[-1])
+    truth = np.asarray(labels, dtype=np.float64).reshape(len(result), -1)
     parts = places_of(groups, len(truth)) % FOLDS
     if len(evaluations) == 1 or parts.max() == 0:
         return result
-    metric = metric if metric in METRICS and convention in METRICS[metric].formulas else "mae"
-    sign, formula = 1 if METRICS[metric].better == "lower" else -1, METRICS[metric].formulas[convention]
+    metric = metric if all(metric in METRICS and one in METRICS[metric].formulas for one in conventions) else "mae"
+    sign, formulas = 1 if METRICS[metric].better == "lower" else -1, METRICS[metric].formulas
+
+    def figure(evaluation: np.ndarray, which: np.ndarray) -> float | None:
+        """The metric of some clips, of several targets its mean; `None` where it is undefined."""
+        scores, found = evaluation[..., 0].reshape(truth.shape), []
+        for place, convention in enumerate(conventions):
+            known = which & ~np.isnan(truth[:, place])
+            value = formulas[convention](scores[known, place], truth[known, place]) if known.any() else None
+            if value is None:
+                return None
+            found.append(value)
+        return float(np.mean(found))
+
     for part in np.unique(parts):
         others = parts != part
-        figures = [formula(one[others, 0], truth[others]) for one in evaluations]
-        known = [(sign * figure, at) for at, figure in enumerate(figures) if figure is not None]
+        figures = [figure(one, others) for one in evaluations]
+        known = [(sign * value, at) for at, value in enumerate(figures) if value is not None]
         result[~others] = evaluations[min(known)[1] if known else -1][~others]
     return result

@@ -2,7 +2,7 @@
 
     python examples/score_clips.py MODEL_ID_OR_DIR TABLE.csv [HOW_MANY]
 
-The table has the columns id, text, video, audio, label, split; media paths are relative to it.
+The table has the columns id, text, video, audio, split, and label or one for each target; media paths are relative to it.
 """
 
 import csv
@@ -25,9 +25,13 @@ def main(model_id: str, table: str, how_many: str = "4") -> None:
         for key in ("video", "audio"):
             clip[key] = clip[key] and str(Path(table).parent / clip[key])
     with torch.inference_mode():
-        scores = model(**processor(clips, return_tensors="pt")).scores.tolist()
-    for clip, score in zip(clips, scores, strict=True):
-        print(f"{clip['id']}  score {score:+.2f}  label {float(clip['label']):+.2f}")
+        scores = model(**processor(clips, return_tensors="pt")).scores.reshape(len(clips), -1).tolist()
+    targets = model.config.targets  # their names are those of the columns of labels
+    for clip, own in zip(clips, scores, strict=True):
+        print(clip["id"], end="")
+        for name, score in zip(targets, own, strict=True):
+            print(f"  {'score' if len(targets) == 1 else name} {score:+.2f}  label {float(clip[name]):+.2f}", end="")
+        print()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,11 @@ def main() -> None:
     pipe = pipeline("multimodal-sentiment", model=arguments.model, trust_remote_code=True)
     for text in arguments.texts:
         result = pipe({"text": text})
-        print(f"{result['score']:+.2f}  {result['label']:8}  {text}")
+        if "scores" in result:  # of a bundle with several targets
+            shown = "  ".join(f"{name} {score:.2f}" for name, score in result["scores"].items())
+        else:
+            shown = f"{result['score']:+.2f}  {result['label']:8}"
+        print(f"{shown}  {text}")
 
 
 if __name__ == "__main__":

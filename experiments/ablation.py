@@ -18,11 +18,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..data.catalog import dataset_facts
 from ..data.clip import MODALITIES
 from ..evaluation.statistics import Estimate, PairedTest, Verdict, bootstrap_estimates, paired_tests, verdict
 from ..training import run_folder
 from ..training.arguments import parse_arguments
+from ..training.targets import check_one_target, targets_of
 from .baselines import BASELINES
 from .comparison import check_comparable
 from .runs import PlannedRun, run_all
@@ -131,10 +131,11 @@ def ablate(argv: Sequence[str], seeds: Sequence[int], out: str | Path) -> Ablati
         raise ValueError(
             "adapter, evaluate_only: an ablation trains its own models from the base; leave the fields out"
         )
+    check_one_target(data_args, "an ablation")
     runs = planned_runs(argv, seeds, out)
     run_all(runs)
     check_comparable([run.folder for run in runs], MAY_DIFFER)
-    ablation = summarise(out, seeds, dataset_facts(data_args.dataset).convention)
+    ablation = summarise(out, seeds, targets_of(data_args)[0].convention)
     run_folder.write_json(out / "ablation.json", ablation.to_dict())
     (out / "ablation.md").write_text(markdown(ablation), encoding="utf-8")
     plot(ablation, out / "ablation.png")

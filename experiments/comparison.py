@@ -2,8 +2,9 @@
 
     omnisent compare configs/tiny.yaml --seeds 0 1 2 --out runs/compare [--arms laboratory]
 
-Each run has its own folder. comparison.json, .md and .png are computed only from these folders, and an interrupted comparison
-resumes. The cost of scoring is measured separately from training, in one process per readout.
+Each run has its own folder. comparison.json, .md and .png are computed only from these folders, of several targets one of each in
+`targets/NAME`, and an interrupted comparison resumes. The cost of scoring is measured separately from training, in one process per
+readout.
 """
 
 import re
@@ -15,12 +16,21 @@ from typing import Any
 import numpy as np
 
 from ..data.catalog import DatasetFacts, dataset_facts
-from ..data.tables import read_columns, write_table
-from ..evaluation.comparison_result import PER_SEED, ArmResult, ArmTest, Comparison, Cost, Tuning
+from ..data.tables import read_columns, read_rows, write_table
+from ..evaluation.comparison_result import (
+    PER_SEED,
+    ArmResult,
+    ArmTest,
+    Comparison,
+    Cost,
+    Tuning,
+    comparison_folder,
+)
 from ..evaluation.metric_tests import metric_tests
 from ..evaluation.statistics import Resampled, estimates, paired_tests, resampled
 from ..training import run_folder
 from ..training.arguments import parse_arguments
+from ..training.targets import facts_of, targets_of
 from .arms import OUTSIDE, Arm, baseline_folder, default_arms
 from .baseline_run import run_baseline
 from .baselines import BASELINES, Baseline
@@ -41,8 +51,8 @@ def compare(
     arms: Sequence[Arm] | None = None,
     settings: str | Path | None = None,
     predictions: Mapping[str, str | Path] | None = None,
-) -> Comparison:
-    """Run the unfinished runs of a comparison, and write comparison.json, .md and .png.
+) -> list[Comparison]:
+    """Run the unfinished runs of a comparison, and write comparison.json, .md and .png; returns the comparison of each target.
 
     Args:
         argv: arguments of train.py: a config file and fields that override it.
@@ -50,7 +60,8 @@ def compare(
         out: folder of the comparison; each run is in `<arm>/seed-<seed>`.
         arms: the ways to score, `default_arms()` for `None`; the others are tested against the first.
         settings: the sweep.json of a sweep, whose best settings are used.
-        predictions: scores from elsewhere, by their name in tables: tables with `id` and `score` of every test clip.
+        predictions: scores from elsewhere, by their name in tables: tables with `id` and `score` of every test clip, or of several
+            targets a column for each.
 
     Raises:
         ValueError: for settings that a comparison does not support, for a table that lacks a clip, or when runs in the folder
@@ -67,7 +78,7 @@ def compare(
         raise ValueError(
             "evaluate: a comparison shows test results; to choose settings on validation, use omnisent sweep"
         )
-    facts = dataset_facts(data_args.dataset)
+    facts, targets = facts_of(data_args), targets_of(data_args)
     tuning: dict[str, Tuning] = {}
     if settings is not None:
         arms, tuning = tuned_arms(arms, settings, argv), tuning_of(arms, settings)
@@ -84,9 +95,13 @@ def compare(
     check_comparable([run.folder for run in runs] + [out / name for name in baselines], may_differ)
     for name, file in (predictions or {}).items():
         import_predictions(out, name, Path(file), of=runs[0].folder)
-    comparison = replace(summarise(out, seeds, facts, arms=arms), tuning=tuning)
-    write_comparison(comparison, out)
-    return comparison
+    comparisons = []
+    for target in targets:
+        own = replace(facts, score_range=target.score_range, convention=target.convention)
+        only = target.name if len(targets) > 1 else None
+        comparisons.append(replace(summarise(out, seeds, own, arms=arms, target=only), tuning=tuning))
+        write_comparison(comparisons[-1], comparison_folder(out, only))
+    return comparisons
 
 
 def planned_runs(argv: Sequence[str], arms: Sequence[Arm], seeds: Sequence[int], out: Path) -> list[PlannedRun]:
@@ -213,21 +228,42 @@ def import_predictions(out: Path, name: str, file: Path, *, of: Path) -> None:
         FileNotFoundError: when the table is missing.
         ValueError: naming the table and what it lacks.
     """
-    test = run_folder.read_predictions(of)
-    rows = read_columns(file, {"id": str, "score": float})
-    found = {row["id"]: row["score"] for row in rows}
-    missing = [clip for clip in test["id"] if clip not in found]
+    names = run_folder.target_names(of)
+    columns = {"score": "raw"} if len(names) == 1 else {name: f"{name}_raw" for name in names}
+    test = [cells for _, cells in read_rows(of / run_folder.PREDICTIONS["test"])]
+    rows = read_columns(file, {"id": str, **dict.fromkeys(columns, float)})
+    found = {row["id"]: row for row in rows}
+    missing = [row["id"] for row in test if row["id"] not in found]
     if missing or len(found) < len(rows):
         what = f"{len(missing)} test clips have no score, first {missing[0]}" if missing else "a clip is there twice"
-        raise ValueError(f"{file}: {what}; expected one row with id and score for each of the {len(test)} test clips")
+        raise ValueError(
+            f"{file}: {what}; expected one row with id and {' and '.join(columns)} for each of the {len(test)} test clips"
+        )
     folder = out / OUTSIDE / name
     folder.mkdir(parents=True, exist_ok=True)
-    scores = [(row.id, row.video_id, row.label, found[row.id], None) for row in test.itertuples()]
-    write_table(folder / run_folder.PREDICTIONS["test"], run_folder.PREDICTION_COLUMNS, scores)
+    for row in test:
+        row |= {column: found[row["id"]][column] for column in columns} | dict.fromkeys(columns.values())
+    kinds = {column: str if column in ("id", "video_id") else float for column in test[0]}
+    write_table(folder / run_folder.PREDICTIONS["test"], kinds, [list(row.values()) for row in test])
 
 
-def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts, *, arms: Sequence[Arm] | None = None) -> Comparison:
-    """The comparison of the finished runs in a folder, on the data set of the facts."""
+def summarise(
+    out: Path,
+    seeds: Sequence[int],
+    facts: DatasetFacts,
+    *,
+    arms: Sequence[Arm] | None = None,
+    target: str | None = None,
+) -> Comparison:
+    """The comparison of the finished runs in a folder.
+
+    Args:
+        out: the folder.
+        seeds: of the trained arms.
+        facts: of the data set, with the scale and convention of the target.
+        arms: the ways to score, `default_arms()` for `None`.
+        target: which of several it is of.
+    """
     arms = default_arms() if arms is None else arms
     baselines, left_out = _baselines(out, facts)
     outside = sorted(path.name for path in (out / OUTSIDE).iterdir()) if (out / OUTSIDE).is_dir() else []
@@ -235,7 +271,9 @@ def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts, *, arms: Seq
     folders |= {name: [baseline_folder(out, name)] for name in (*baselines, *outside)}
     arm_labels = {arm.name: arm.label for arm in arms} | dict(zip(outside, outside, strict=True))
     arm_labels |= {name: baseline.label for name, baseline in baselines.items()}
-    predictions = {name: [run_folder.read_predictions(run) for run in runs] for name, runs in folders.items()}
+    predictions = {
+        name: [run_folder.read_predictions(run, target=target) for run in runs] for name, runs in folders.items()
+    }
     labels = predictions["constant"][0]["label"].to_numpy()
     scores = {name: np.stack([table["score"].to_numpy() for table in tables]) for name, tables in predictions.items()}
     videos = next((found for tables in predictions.values() if (found := run_folder.videos_of(tables[0]))), None)
@@ -244,7 +282,7 @@ def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts, *, arms: Seq
     results = {}
     for name, runs in folders.items():
         nothing: dict[str, Any] = dict.fromkeys(run_folder.KEYS)
-        metrics = [nothing] if name in outside else [run_folder.read_metrics(folder) for folder in runs]
+        metrics = [nothing] if name in outside else [run_folder.read_metrics(folder, target) for folder in runs]
         measured, estimated = metrics[0], estimates(drawn[name])
         per_seed: dict[str, Any] = {key: [run.get(key) for run in metrics] for key in PER_SEED}
         results[name] = ArmResult(
@@ -261,7 +299,7 @@ def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts, *, arms: Seq
             **per_seed,
         )
     first = folders[arms[0].name][0]
-    measured, environment = run_folder.read_metrics(first), run_folder.read_environment(first)
+    measured, environment = run_folder.read_metrics(first, target), run_folder.read_environment(first, target)
     every_run = [folder for name, runs in folders.items() if name not in outside for folder in runs]
     return Comparison(
         **{key: measured[key] for key in ("dataset", "split", "modalities", "n", "denoise", "bad_clips")},
@@ -275,11 +313,12 @@ def summarise(out: Path, seeds: Sequence[int], facts: DatasetFacts, *, arms: Seq
         settings=shared_settings(first),
         environment=environment,
         commits=sorted({str(run_folder.read_environment(folder)["commit"]) for folder in every_run}),
-        human_mae=run_folder.one_person_mae(first),
+        human_mae=run_folder.one_person_mae(first, target),
         left_out=left_out,
         videos=None if videos is None else len(set(videos)),
         documents=facts.documents,
         margin=MARGIN * (facts.score_range[1] - facts.score_range[0]),
+        target=target,
     )
 
 
@@ -327,5 +366,6 @@ def _cost_folder(out: Path, arm: Arm, seeds: Sequence[int]) -> Path:
 
 
 def _ids_and_labels(folder: Path) -> tuple:
-    table = run_folder.read_predictions(folder)
-    return tuple(table["id"]), tuple(table["label"])
+    names = run_folder.target_names(folder)
+    tables = [run_folder.read_predictions(folder, target=name) for name in names]
+    return tuple((name, *table["id"], *table["label"]) for name, table in zip(names, tables, strict=True))

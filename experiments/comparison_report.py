@@ -25,6 +25,7 @@ WEAK = 0.7  # a readout whose MAE is above this fraction of the constant's has l
 
 def write_comparison(comparison: Comparison, out: Path) -> None:
     """Write comparison.json, .md and .png into a folder."""
+    out.mkdir(parents=True, exist_ok=True)
     run_folder.write_json(out / "comparison.json", comparison.to_dict())
     (out / "comparison.md").write_text(markdown(comparison), encoding="utf-8")
     plot(comparison, out / "comparison.png")
@@ -257,7 +258,7 @@ def markdown(comparison: Comparison) -> str:
     first = next(iter(comparison.arms.values())).label
     genres = named_genres(comparison.settings.get("genres"))
     parts = (
-        f"# Readouts on {comparison.dataset}",
+        f"# Readouts on {comparison.subject}",
         f"{comparison.n} {comparison.split} clips{f' of {genres}' if genres else ''}{comparison.lacking}"
         f" ({', '.join(comparison.modalities)}); seeds {', '.join(map(str, comparison.seeds))};"
         f" base model {comparison.settings['base_model']}. Values are means over seeds ± one standard deviation."
@@ -315,7 +316,7 @@ def plot(comparison: Comparison, path: Path) -> None:
     for axes, metric in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
         plot_metric(axes, comparison, metric)
     figure.suptitle(
-        f"{comparison.dataset}, {comparison.n} clips, {seeds_in_words(comparison.seeds)};"
+        f"{comparison.subject}, {comparison.n} clips, {seeds_in_words(comparison.seeds)};"
         f" bars: mean over seeds, lines: 95 % interval for new {comparison.units}"
         f"{' and trainings' if len(comparison.seeds) > 1 else ''}",
         fontsize=10,

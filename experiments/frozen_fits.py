@@ -119,7 +119,7 @@ class Fitting:
             module.train()
             for rows in torch.randperm(len(truth)).split(BATCH):
                 optimizer.zero_grad()
-                objective.loss(reader.outputs("train", rows), truth[rows], self.scale, self.bins).backward()
+                objective.losses(reader.outputs("train", rows), truth[rows], self.scale, self.bins).mean().backward()
                 optimizer.step()
             error = float((self._scores(module, reader, objective, "valid") - labels["valid"]).abs().mean())
             if error < best["valid_mae"]:

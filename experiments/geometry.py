@@ -24,11 +24,13 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import pairwise_distances
 
 from ..data.clip import labels_of
+from ..losses_omnisent import LabelScale
 from ..training import run_folder
 from ..training.arguments import parse_arguments
 from ..training.backbone import build_model
 from ..training.data import prepare_data
 from ..training.environment import leave_cores_to_workers
+from ..training.targets import check_one_target
 from .states import last_token_states
 from .tables import markdown_table, shared_settings
 
@@ -137,6 +139,7 @@ def geometry(run: str | Path | None, out: str | Path, *, untrained: Sequence[str
             raise FileNotFoundError(f"{run}: expected a finished training run with metrics.json and model/")
         model_args, data_args, args = run_folder.read_arguments(run, out)
         metrics = run_folder.read_metrics(run)
+    check_one_target(data_args, "the geometry of hidden states")
     leave_cores_to_workers(args)
     data = prepare_data(model_args, data_args, args)
     clips = data.splits["test"]
@@ -146,7 +149,7 @@ def geometry(run: str | Path | None, out: str | Path, *, untrained: Sequence[str
         data.write_environment(out)
     source = out if run is None else Path(run)
     low, high = data.facts.score_range
-    model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=(low, high), device=args.device)
+    model = build_model(model_args, scales=[LabelScale(0.0, 1.0, low, high)], device=args.device)
     states = last_token_states(model, clips, data.processor, args, every_layer=False)[-1]  # (n, H)
     pca = PCA(2, random_state=0).fit(states)
     perplexity = min(30.0, (len(clips) - 1) / 3)

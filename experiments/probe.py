@@ -21,11 +21,13 @@ from sklearn.preprocessing import StandardScaler
 
 from ..data.clip import SPLITS, labels_of
 from ..evaluation.metrics import msa_metrics
+from ..losses_omnisent import LabelScale
 from ..training import run_folder
 from ..training.arguments import DataArguments, parse_arguments
 from ..training.backbone import build_model
 from ..training.data import prepare_data
 from ..training.environment import leave_cores_to_workers
+from ..training.targets import check_one_target
 from .baselines import BASELINES
 from .runs import differing_field
 from .states import last_token_states
@@ -127,6 +129,7 @@ def probe(argv: Sequence[str], out: str | Path, run: str | Path | None = None) -
         raise ValueError("adapter: the probe reads the untrained base model; leave the field out")
     if run is not None:
         _check_same_data(Path(run), run_folder.config_dict(model_args, data_args, args))
+    check_one_target(data_args, "a probe")
     leave_cores_to_workers(args)
     data = prepare_data(model_args, data_args, args)
     run_folder.write_config(out, model_args, data_args, args)
@@ -135,7 +138,7 @@ def probe(argv: Sequence[str], out: str | Path, run: str | Path | None = None) -
         _check_same_clips(Path(run), out)
     # The model has a new adapter, whose output is exactly zero.
     score_range = data.facts.score_range
-    model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=score_range, device=args.device)
+    model = build_model(model_args, scales=[LabelScale(0.0, 1.0, *score_range)], device=args.device)
     states = {name: last_token_states(model, data.splits[name], data.processor, args) for name in SPLITS}
     labels = {name: labels_of(data.splits[name]) for name in SPLITS}
     fits = fit_layers(states, labels, score_range)

@@ -28,6 +28,7 @@ from ..training.backbone import build_model, check_same_base, lora_config
 from ..training.data import prepare_data
 from ..training.environment import leave_cores_to_workers
 from ..training.feature_cache import input_settings
+from ..training.targets import check_one_target
 from .frozen_fits import EPOCHS, PAPER, Fitting
 from .frozen_states import PLACES, FrozenStates, StatesOf, encoder_states, file_digests, frozen_states
 from .probe import fit_layers
@@ -88,6 +89,7 @@ def probe_readouts(
         raise ValueError("encoder, adapter: an encoder has no adapter of ours; give one of the two")
     if model_args.adapter:
         check_same_base(model_args, str(lora_config(model_args).base_model_name_or_path))
+    check_one_target(data_args, "a probe")
     leave_cores_to_workers(args)
     data = prepare_data(model_args, data_args, args)
     data.processor.pool_over = "clip"  # marks the clip's own tokens; all are read too
@@ -98,14 +100,12 @@ def probe_readouts(
         states_of = partial(encoder_states, encoder, data_args.text_case, args)
         source = {"encoder": encoder, "files": file_digests(Path(encoder)), "text_case": data_args.text_case}
     else:
-        model = build_model(
-            model_args, label_mean=0.0, label_std=1.0, score_range=data.facts.score_range, device=args.device
-        )
+        model = build_model(model_args, scales=[LabelScale(0.0, 1.0, *data.facts.score_range)], device=args.device)
         adapter = bundle_folder(model_args.adapter) / ADAPTER_DIR if model_args.adapter else None
         source = {**input_settings(model_args, data.processor), "adapter": file_digests(adapter)}
         states_of = partial(layer_states, model, processor=data.processor, args=args)
     states = frozen_states(out / "states", source, data.splits, states_of, context_clips=data.processor.context_clips)
-    scale = LabelScale(data.scale["label_mean"], data.scale["label_std"], *data.facts.score_range)
+    scale = data.scales[0]
     labels = {split: found.labels for split, found in states.items()}
     by_layer = {place: _by_layer(states, place, data.facts.score_range) for place in PLACES}
     best_layer = min(range(states["train"].layer_count), key=lambda layer: by_layer[PLACES[0]][layer]["valid_mae"])

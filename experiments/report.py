@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..evaluation.comparison_result import ArmResult, read_comparison
+from ..evaluation.comparison_result import ArmResult, comparison_folders, read_comparison
 from ..training import run_folder
 from .arms import baseline_folder
 from .tables import markdown_table
@@ -55,7 +55,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
     Raises:
         FileNotFoundError: for a folder without a finished study or run.
     """
-    sections = [section for folder in folders for section in _sections(Path(folder))]
+    sections = [section for folder in folders for one in _parts(Path(folder)) for section in _sections(one)]
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
         "report.html.j2"
@@ -69,7 +69,12 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
 
 def study_tables(folders: Sequence[str | Path]) -> list[Path]:
     """The Markdown files with the tables of all studies in the folders."""
-    return [Path(folder) / f"{name}.md" for folder in folders for name in _studies(Path(folder))]
+    return [one / f"{name}.md" for folder in folders for one in _parts(Path(folder)) for name in _studies(one)]
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The folder itself, or of a comparison of several targets the folder of each."""
+    return comparison_folders(folder) or [folder]
 
 
 def _studies(folder: Path) -> list[str]:
@@ -94,12 +99,14 @@ def _study(folder: Path, name: str) -> Section:
     images = [(path.stem, _data_uri(path.read_bytes())) for path in _plots(folder, name)]
     body = _html(text)
     if name == "comparison":
-        arms = read_comparison(folder / f"{name}.json").arms
-        scores = _mean_scores(folder, arms)
+        comparison = read_comparison(folder / f"{name}.json")
+        arms, target = comparison.arms, comparison.target
+        runs = folder if target is None else folder.parents[1]
+        scores = _mean_scores(runs, arms, target)
         name, arm = next(iter(arms.items()))
         images.append((f"errors of {arm.label}", _error_plot(scores["label"], scores[name])))
         weights = {
-            arm.label: _layer_weights(folder / name, arm.seeds) for name, arm in arms.items() if not arm.is_baseline
+            arm.label: _layer_weights(runs / name, arm.seeds) for name, arm in arms.items() if not arm.is_baseline
         }
         if any(weights.values()):
             shown = {label: seeds for label, seeds in weights.items() if seeds}
@@ -112,16 +119,29 @@ def _study(folder: Path, name: str) -> Section:
 
 def _run(folder: Path) -> Section:
     metrics = run_folder.read_metrics(folder)
-    table = run_folder.read_predictions(folder, split=metrics["split"])
-    weights = metrics.get("layer_weights")
-    values = {key: _formatted(value) for key, value in metrics.items() if value is not None and key != "layer_weights"}
-    scores = table.rename(columns={"score": "run"})
-    body = _html(markdown_table(pd.DataFrame({"": values}))) + _html(_worst_clips(scores, {"run": "score"}))
-    images = [("errors", _error_plot(scores["label"], scores["run"]))]
+    of_targets, weights = metrics.pop("targets", None) or {}, metrics.pop("layer_weights", None)
+    body = _html(markdown_table(_figures({"": metrics})))
+    if of_targets:
+        body += _html(markdown_table(_figures(of_targets)))
+    images = []
+    for target in of_targets or [None]:
+        table = run_folder.read_predictions(folder, split=metrics["split"], target=target)
+        scores, of = table.rename(columns={"score": "run"}), "" if target is None else f" of {target}"
+        body += _html(_worst_clips(scores, {"run": f"score{of}"}))
+        images.append((f"errors{of}", _error_plot(scores["label"], scores["run"])))
     if weights:
         images.append(("weights of the layers", _layer_plot({"run": [weights]})))
     details = _details(run_folder.read_config(folder), run_folder.read_environment(folder))
     return Section(f"Run {folder.name}: {metrics['readout']} on {metrics['dataset']}", body, images, details)
+
+
+def _figures(columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """A table with a column for each mapping, without values that none has."""
+    table = {
+        title: {key: _formatted(value) for key, value in values.items() if value is not None}
+        for title, values in columns.items()
+    }
+    return pd.DataFrame(table).fillna("")
 
 
 def _layer_weights(folder: Path, seeds: Sequence[int | None]) -> list[list[float]]:
@@ -134,8 +154,8 @@ def _plots(folder: Path, name: str) -> list[Path]:
     return [folder / plot for plot in STUDIES[name] if (folder / plot).is_file()]
 
 
-def _mean_scores(folder: Path, arms: dict[str, ArmResult]) -> pd.DataFrame:
-    """Id, label and each arm's mean score over its seeds, label units; a row for each clip."""
+def _mean_scores(folder: Path, arms: dict[str, ArmResult], target: str | None) -> pd.DataFrame:
+    """Id, label and each arm's mean score over its seeds, label units; a row for each clip that has a label for the target."""
     columns: dict[str, Any] = {}
     for name, arm in arms.items():
         runs = (
@@ -143,7 +163,7 @@ def _mean_scores(folder: Path, arms: dict[str, ArmResult]) -> pd.DataFrame:
             if arm.is_baseline
             else [folder / name / f"seed-{seed}" for seed in arm.seeds]
         )
-        tables = [run_folder.read_predictions(run) for run in runs]
+        tables = [run_folder.read_predictions(run, target=target) for run in runs]
         columns |= {"id": tables[0]["id"], "label": tables[0]["label"]}
         columns[name] = np.mean([table["score"] for table in tables], axis=0)
     return pd.DataFrame(columns)

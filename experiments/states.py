@@ -47,7 +47,7 @@ def layer_states(
     """
     readout = DiscriminativeReadout((-np.inf, np.inf))
     loader = DataLoader(
-        ClipDataset(clips, processor, readout),
+        ClipDataset(clips, processor, [readout]),
         batch_size=args.per_device_eval_batch_size,
         num_workers=args.dataloader_num_workers,
         collate_fn=ClipCollator(processor, readout),

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jinja2
 import pandas as pd
@@ -17,18 +19,20 @@ import yaml
 from huggingface_hub import EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 from huggingface_hub.repocard_data import EvalResult
 
-from ..data.catalog import DATASETS, DatasetFacts, dataset_facts
+from ..configuration_omnisent import OmniSentConfig
+from ..data.catalog import DATASETS, LABEL, DatasetFacts, Target, dataset_facts
 from ..data.clip import ONE_PERSON
 from ..data.planted import VERSION as PLANTED_VERSION
-from ..evaluation.comparison_result import Comparison, read_comparison
+from ..evaluation.comparison_result import Comparison, comparison_folders, read_comparison
 from ..evaluation.intervals import LEVEL
 from ..evaluation.metrics import METRICS, Metric
-from ..pipeline_omnisent import default_neutral_band
+from ..pipeline_omnisent import default_neutral_band, has_two_sides
 from ..processing_omnisent import SETTINGS
 from ..thinker_omnisent import text_model_of
 from ..training import run_folder
 from ..training.about import joined, named_genres, says_nothing
 from ..training.choices import TINY
+from ..training.targets import targets_of
 from .licence import UNSTATED, Licence, data_terms, notice, pipeline_tag
 
 TEMPLATE = Path(__file__).parent.parent / "model_card.md"
@@ -67,11 +71,9 @@ def model_card(
     """
     config, metrics = run_folder.read_config(run), run_folder.read_metrics(run)
     environment = run_folder.read_environment(run)
-    facts = dataset_facts(config["dataset"])
+    facts, targets = dataset_facts(config["dataset"]), run_targets(config)
     name = dataset_name(config["dataset"])
-    low, high = facts.score_range
-    comparison = find_comparison(run)
-    columns, rows = _results(run, metrics, comparison)
+    comparisons = find_comparisons(run)
     bundle = run_folder.read_json(run / "model" / "config.json")
     text_model = text_model_of(bundle["base_model"], revision=bundle.get("base_revision"))
     modalities = metrics["modalities"]
@@ -79,9 +81,8 @@ def model_card(
         "front_matter": _front_matter(repo_id, facts, licence, bundle, metrics, adapter=base_model is not None),
         "name": repo_id.split("/")[-1],
         "repo_id": repo_id,
-        "low": f"{low:g}",
-        "high": f"{high:g}",
-        "neutral_band": default_neutral_band(high),
+        "rated": [_rated(run, target, comparisons, several=len(targets) > 1) for target in targets],
+        "what": joined(list(dict.fromkeys(_what(target) for target in targets))),
         "about": bundle.get("about"),
         "synthetic": says_nothing(facts, config["base_model"]),
         "expresser": _expresser(modalities),
@@ -105,14 +106,7 @@ def model_card(
         else "not quantised",
         "dataset": name,
         "genres": named_genres(config["genres"]),
-        "result_columns": columns,
-        "results": rows,
-        "comparison_covers": comparison.covers if comparison else None,
         "paper": facts.published_results,
-        "convention": facts.convention,
-        "has_classes": any(metric.hub_type in ("accuracy", "f1") for metric in _published(metrics)),
-        "groups": list(_groups(run, modalities, default_neutral_band(high))),
-        "interval": _interval(run, metrics),
         "clips": environment["clips"],
         "data_source": _data_source(facts),
         "changed_settings": _changed_settings(run),
@@ -138,13 +132,18 @@ def model_card(
 
 
 def eval_results(run: Path) -> str:
-    """The run's metrics in the form of `.eval_results/*.yaml`."""
-    metrics = run_folder.read_metrics(run)
-    name = dataset_name(metrics["dataset"])
-    entries = [
-        EvalResultEntry(name, f"test_{metric.key}", metrics[metric.key], notes=f"{metric.name}, seed {metrics['seed']}")
-        for metric in _published(metrics)
-    ]
+    """The run's metrics in the form of `.eval_results/*.yaml`; those of several targets as `test_TARGET_METRIC`."""
+    targets = run_targets(run_folder.read_config(run))
+    entries = []
+    for target in targets:
+        metrics = run_folder.read_metrics(run, target.name)
+        of, name = f"{target.name}_" if len(targets) > 1 else "", dataset_name(metrics["dataset"])
+        entries += [
+            EvalResultEntry(
+                name, f"test_{of}{metric.key}", metrics[metric.key], notes=f"{metric.name}, seed {metrics['seed']}"
+            )
+            for metric in _published(metrics)
+        ]
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
 
 
@@ -154,10 +153,43 @@ def dataset_name(name_or_path: str) -> str:
     return name if name in DATASETS else Path(name).stem
 
 
-def find_comparison(run: Path) -> Comparison | None:
-    """The comparison that a run is part of, if its folder is `<comparison>/<arm>/<seed>`."""
-    file = run.resolve().parents[1] / "comparison.json"
-    return read_comparison(file) if file.is_file() else None
+def run_targets(config: Mapping[str, Any]) -> tuple[Target, ...]:
+    """The targets of a run, by its settings."""
+    return targets_of(SimpleNamespace(**config))
+
+
+def find_comparisons(run: Path) -> dict[str | None, Comparison]:
+    """The comparison that a run is part of, if its folder is `<comparison>/<arm>/<seed>`; of several targets those of each."""
+    found = [read_comparison(folder / "comparison.json") for folder in comparison_folders(run.resolve().parents[1])]
+    return {comparison.target: comparison for comparison in found}
+
+
+def _what(target: Target) -> str:
+    """What is rated, in the words before `that a speaker expresses`."""
+    return "the sentiment" if target.name == LABEL else target.asks.removeprefix("the speaker's ")
+
+
+def _rated(run: Path, target: Target, comparisons: Mapping[str | None, Comparison], *, several: bool) -> dict[str, Any]:
+    """What the card says of a target."""
+    own = target.name if several else None
+    metrics, comparison = run_folder.read_metrics(run, own), comparisons.get(own)
+    low, high = target.score_range
+    columns, rows = _results(run, metrics, comparison, own)
+    band = default_neutral_band(high) if has_two_sides(low, high) else None
+    return {
+        "name": target.name,
+        "low": f"{low:g}",
+        "high": f"{high:g}",
+        "neutral_band": band,
+        "n": metrics["n"],
+        "convention": target.convention,
+        "has_classes": any(metric.hub_type in ("accuracy", "f1") for metric in _published(metrics)),
+        "columns": columns,
+        "rows": rows,
+        "covers": comparison.covers if comparison else None,
+        "groups": list(_groups(run, metrics["modalities"], target, own)),
+        "interval": _interval(run, metrics, target.name),
+    }
 
 
 def _expresser(modalities: Sequence[str]) -> str:
@@ -211,7 +243,7 @@ def notice_of(run: Path, licence: Licence, *, merged: bool) -> str:
 def _front_matter(
     repo_id: str, facts: DatasetFacts, licence: Licence, bundle: dict, metrics: dict, *, adapter: bool
 ) -> str:
-    dataset = dataset_name(metrics["dataset"])
+    dataset, of_targets = dataset_name(metrics["dataset"]), metrics.get("targets") or {None: metrics}
     base_model = bundle["base_model"]
     on_the_hub = base_model is not None and not (os.path.isabs(base_model) or os.path.isdir(base_model))
     results = [
@@ -221,10 +253,11 @@ def _front_matter(
             dataset_name=dataset,
             dataset_split="test",
             metric_type=str(metric.hub_type),
-            metric_name=metric.name,
-            metric_value=metrics[metric.key],
+            metric_name=metric.name if target is None else f"{metric.name} of {target}",
+            metric_value=own[metric.key],
         )
-        for metric in _published(metrics)
+        for target, own in of_targets.items()
+        for metric in _published(own)
     ]
     data = ModelCardData(
         language=facts.language,
@@ -247,14 +280,16 @@ def _front_matter(
     return data.to_yaml().strip()
 
 
-def _results(run: Path, metrics: dict, comparison: Comparison | None) -> tuple[list[str], list[list[str]]]:
+def _results(
+    run: Path, metrics: dict, comparison: Comparison | None, target: str | None
+) -> tuple[list[str], list[list[str]]]:
     keys = [metric.key for metric in _published(metrics)]
     columns = [metric.name for metric in _published(metrics)]
     this = ["this model", *(f"{metrics[key]:.3f}" for key in keys)]
-    human = run_folder.one_person_mae(run)
+    human = run_folder.one_person_mae(run, target)
     person = {} if human is None else {ONE_PERSON: human}
     if comparison is None:
-        only_mae = {"constant (train median)": run_folder.constant_mae(run)}
+        only_mae = {"constant (train median)": run_folder.constant_mae(run, target=target)}
         return columns, [this, *_rows_of_mae(only_mae | person, len(columns))]
     rows = [[*this, "1"]]
     for arm in comparison.arms.values():
@@ -270,9 +305,9 @@ def _rows_of_mae(maes: Mapping[str, float], columns: int) -> list[list[str]]:
     return [[name, f"{mae:.3f}", *[""] * (columns - 1)] for name, mae in maes.items()]
 
 
-def _interval(run: Path, metrics: dict) -> str | None:
+def _interval(run: Path, metrics: dict, target: str) -> str | None:
     """Width and measured coverage of the bundle's intervals, in two sentences; `None` without a calibration."""
-    calibration = run_folder.read_json(run / "model" / "config.json").get("calibration")
+    calibration = OmniSentConfig.from_pretrained(run / "model").calibration_of(target)
     if calibration is None or metrics["interval_coverage"] is None:
         return None
     low, high, width = (metrics.get(f"interval_{name}") for name in ("coverage_low", "coverage_high", "width"))
@@ -290,26 +325,36 @@ def _interval(run: Path, metrics: dict) -> str | None:
     )
 
 
-def _groups(run: Path, modalities: Sequence[str], neutral_band: float) -> Iterable[tuple[str, int, str]]:
+def _groups(run: Path, modalities: Sequence[str], target: Target, name: str | None) -> Iterable[tuple[str, int, str]]:
     """Groups of test clips, with their number and MAE: by missing modality of those read, by length of media, and by label."""
-    clips = run_folder.read_predictions(run)
+    clips = run_folder.read_predictions(run, target=name)
     errors = (clips["score"] - clips["label"]).abs()
     groups = {"all": pd.Series(True, clips.index)}
     facts = run_folder.read_clip_facts(run)
     if facts is not None:
+        facts = facts.set_index("id").loc[clips["id"]].reset_index()
         for modality in modalities:
             groups[f"without {modality}"] = facts[modality] == 0
         for low, high in pairwise(LENGTHS):
             length = f"{low:g} s and longer" if high == math.inf else f"{low:g} to {high:g} s"
             groups[length] = (facts["seconds"] >= low) & (facts["seconds"] < high)
+    low, high = _middle(target)
     groups |= {
-        f"label below -{neutral_band:g}": clips["label"] < -neutral_band,
-        f"label from -{neutral_band:g} to {neutral_band:g}": clips["label"].abs() <= neutral_band,
-        f"label above {neutral_band:g}": clips["label"] > neutral_band,
+        f"label below {low:g}": clips["label"] < low,
+        f"label from {low:g} to {high:g}": clips["label"].between(low, high),
+        f"label above {high:g}": clips["label"] > high,
     }
     for name, members in groups.items():
         if members.any():
             yield name, int(members.sum()), f"{errors[members].mean():.3f}"
+
+
+def _middle(target: Target) -> tuple[float, float]:
+    """The neutral part of a scale; of one without two sides, its middle third."""
+    low, high = target.score_range
+    if has_two_sides(low, high):
+        return -default_neutral_band(high), default_neutral_band(high)
+    return low + (high - low) / 3, high - (high - low) / 3
 
 
 def _data_source(facts: DatasetFacts) -> str:

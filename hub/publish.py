@@ -21,6 +21,7 @@ from ..adapter_omnisent import ADAPTER_DIR
 from ..configuration_omnisent import OmniSentConfig
 from ..data.catalog import dataset_facts
 from ..data.load import load_clips
+from ..data.tables import read_columns
 from ..modeling_omnisent import OmniForSentimentRegression
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.discriminative import DiscriminativeReadout
@@ -30,6 +31,7 @@ from ..training.backbone import base_model_path, quantization_config
 from ..training.collator import ClipDataset
 from ..training.data import uses_media
 from ..training.row_check import evenly_spaced
+from ..training.targets import table_options
 from .card import Drift, dataset_name, eval_results, model_card, notice_of
 from .licence import Licence, licence_of
 from .upload import PublishError, publish_folder
@@ -184,11 +186,18 @@ def measure_drift(run: Path, folder: Path) -> Drift:
     """
     model_args, data_args, _ = run_folder.read_arguments(run, folder)
     try:
-        recorded = run_folder.read_predictions(run, split="valid")
+        names = run_folder.target_names(run)
+        columns = ["score"] if len(names) == 1 else names
+        kinds = {"id": str, **dict.fromkeys(columns, float)}
+        recorded = read_columns(run / run_folder.PREDICTIONS["valid"], kinds)
+        rows = [[row[column] for column in columns] for row in recorded]
         with_media = uses_media(data_args)
-        clips = load_clips(data_args.dataset, root=data_args.root, with_media=with_media, missing_ok=True)
+        options = table_options(data_args)
+        clips = load_clips(
+            data_args.dataset, root=data_args.root, with_media=with_media, missing_ok=True, options=options
+        )
         by_id = {clip.id: clip for clip in clips}
-        clips = [by_id[name] for name in recorded["id"]]
+        clips = [by_id[row["id"]] for row in recorded]
     except (OSError, ValueError, KeyError) as error:
         raise PublishError(
             f"{run}: a merged model is checked on the run's validation clips, which are missing ({error}); restore the data set and"
@@ -199,18 +208,20 @@ def measure_drift(run: Path, folder: Path) -> Drift:
         folder, dtype=getattr(torch, model_args.dtype), device_map={"": device}
     ).eval()
     processor = OmniSentProcessor.from_pretrained(folder)
-    dataset = ClipDataset(clips, processor, DiscriminativeReadout((model.config.score_min, model.config.score_max)))
-    places = evenly_spaced(len(clips), DRIFT_CLIPS)
+    scales = model.config.label_scales
+    readouts = [DiscriminativeReadout((scale.low, scale.high)) for scale in scales]
+    dataset, places = ClipDataset(clips, processor, readouts), evenly_spaced(len(clips), DRIFT_CLIPS)
     with torch.no_grad():
-        scores = [model(**processor([dataset.inputs[place]]).to(device)).scores.item() for place in places]
-    changes = np.abs(np.array(scores) - recorded["score"].to_numpy()[places])
+        scores = [model(**processor([dataset.inputs[place]]).to(device)).scores.flatten().tolist() for place in places]
+    changes = np.abs(np.array(scores) - np.array([rows[place] for place in places]))  # (clips, targets)
     drift = Drift(len(places), float(changes.mean()), float(changes.max()))
-    most = MOST_DRIFT[model_args.dtype] * model.config.label_std
-    if drift.mean > most:
-        raise PublishError(
-            f"{run}: merging changes the scores of {drift.clips} validation clips by {drift.mean:.4f} on average, at most"
-            f" {most:.4f} is allowed; publish it without --merged, or train with dtype float32"
-        )
+    for scale, change in zip(scales, changes.mean(0), strict=True):
+        most = MOST_DRIFT[model_args.dtype] * scale.std
+        if change > most:
+            raise PublishError(
+                f"{run}: merging changes the scores of {drift.clips} validation clips by {change:.4f} on average, at most"
+                f" {most:.4f} is allowed; publish it without --merged, or train with dtype float32"
+            )
     return drift
 
 

@@ -1,7 +1,7 @@
 """A score as text and back: the answers that the generative readout is trained on, their forms, and how text is parsed.
 
-An answer has a sign and as many decimals as its grid (`+1.4`, `-0.3`, `+0.0`), so none is a prefix of another. Knows no
-model and no tokenizer.
+An answer has as many decimals as its grid, and a sign if that has negative ones (`+1.4`, `-0.3`, `+0.0`), so none is a prefix of
+another. Knows no model and no tokenizer.
 """
 
 import math
@@ -53,7 +53,7 @@ class AnswerGrid:
         return [round(count * self.step, self._decimals) + 0.0 for count in range(first, last + 1)]
 
     def text(self, score: float) -> str:
-        """The answer for a score: the nearest one on the grid, with its sign.
+        """The answer for a score: the nearest one on the grid, with its sign if there are negative ones.
 
         Raises:
             ValueError: for a score that is not finite.
@@ -67,10 +67,12 @@ class AnswerGrid:
     def forms(self, value: float) -> list[str]:
         """Every way to write a score of the grid, first that of `text`: with its sign, a positive one without, and `-0.0`."""
         plain = f"{value:.{self._decimals}f}"
-        return list(dict.fromkeys([self._signed(value), plain, *([f"-{plain}"] if value == 0 else [])]))
+        signed = f"{value:+.{self._decimals}f}"
+        return list(dict.fromkeys([self._signed(value), plain, signed, *([f"-{plain}"] if value == 0 else [])]))
 
     def _signed(self, value: float) -> str:
-        return f"{value:+.{self._decimals}f}"
+        sign = "+" if self.low < 0 else ""
+        return f"{value:{sign}.{self._decimals}f}"
 
 
 def parse_answer(text: str, *, last: bool = False) -> float | None:

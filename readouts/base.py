@@ -38,7 +38,9 @@ class ModelSource:
         base_model: Hub id or folder.
         revision: branch, tag or commit of a Hub id.
         bundle: Hub id or folder of a bundle whose adapter, and head, are used; without it they are new.
-        scale: of the run's labels.
+        targets: the names of what is rated.
+        scales: of the labels of each target.
+        target_weights: of the targets in the loss; `None` if they count the same.
         settings: the values of the readout's `model_fields`.
         loading: how the Thinker is loaded; see `load_thinker`.
     """
@@ -46,7 +48,9 @@ class ModelSource:
     base_model: str
     revision: str | None
     bundle: str | None
-    scale: LabelScale
+    targets: Sequence[str]
+    scales: Sequence[LabelScale]
+    target_weights: Sequence[float] | None
     settings: Mapping[str, Any]
     loading: Mapping[str, Any]
 
@@ -70,10 +74,20 @@ class Predictions:
     legal_mass: np.ndarray | None = None
     quantiles: np.ndarray | None = None
 
+    def of(self, which: np.ndarray) -> "Predictions":
+        """Those of some clips, given as places or as whether a clip is one of them (n,)."""
+        answers = None if self.answers is None else list(np.array(self.answers, dtype=object)[which])
+        rest = {
+            name: values[which]
+            for name in ("raw", "last_numbers", "legal_mass", "quantiles")
+            if (values := getattr(self, name)) is not None
+        }
+        return Predictions(answers=answers, **rest)
+
 
 @dataclass(frozen=True)
 class Readout(ABC):
-    """A way to take a score from the Thinker.
+    """A way to take a score from the Thinker. Of several targets, each has a readout, of the same model.
 
     Attributes:
         score_range: lowest and highest score, label units.
@@ -87,6 +101,7 @@ class Readout(ABC):
         saves_bundle: whether a saved model is a complete bundle, with base model, scale and calibration.
         uses_lm_head: whether it uses the base model's lm_head instead of a head, so it also works zero-shot.
         gives_loss: whether evaluation reports a loss.
+        asks_each: whether each of several targets is asked for in a prompt of its own; else one pass gives all of them.
         reads: what `predict` returns; readouts of one model with the same name can decode the same outputs.
     """
 
@@ -101,6 +116,7 @@ class Readout(ABC):
     saves_bundle: ClassVar[bool] = False
     uses_lm_head: ClassVar[bool] = False
     gives_loss: ClassVar[bool] = False
+    asks_each: ClassVar[bool] = False
     reads: ClassVar[str] = "scores"
 
     @classmethod
@@ -147,14 +163,14 @@ class Readout(ABC):
 
     @abstractmethod
     def predict(self, model: Any, batch: Mapping[str, Any]) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Loss, if it comes at no extra cost, and outputs (B, ...) for a batch of B clips."""
+        """Loss, if it comes at no extra cost, and outputs (B, ...) for a batch of B clips; of a model for K targets (B, K, ...)."""
 
     @abstractmethod
     def decode(self, outputs: np.ndarray) -> Predictions:
-        """The predictions for n clips, from their outputs (n, ...)."""
+        """The predictions for n clips, from their outputs (n, ...), of several targets from its own."""
 
     def scores(self, predictions: Predictions) -> np.ndarray:
-        """Scores (n,) in the range; an unparsable answer is neutral.
+        """Scores (n,) in the range; an unparsable answer is 0, or the middle of a range without 0.
 
         Raises:
             ValueError: for a value that is not finite, if there are no answers.
@@ -164,7 +180,13 @@ class Readout(ABC):
             raise ValueError(
                 f"{unparsable.sum()} of {len(unparsable)} predictions are not finite; expected finite numbers"
             )
-        return np.where(unparsable, 0.0, predictions.raw).clip(*self.score_range)
+        return np.where(unparsable, self.neutral, predictions.raw).clip(*self.score_range)
+
+    @property
+    def neutral(self) -> float:
+        """The score of an answer without a number, label units."""
+        low, high = self.score_range
+        return 0.0 if low <= 0 <= high else (low + high) / 2
 
     def rows(self, predictions: Predictions) -> np.ndarray:
         """Scores, and the quantiles of a distribution (n, 1 or 1 + 2 levels), label units: what intervals are made of."""
@@ -173,7 +195,7 @@ class Readout(ABC):
         return np.column_stack([scores, bounds.reshape(len(scores), -1)])
 
     def metrics(self, predictions: Predictions, labels: Numbers, convention: str) -> dict[str, float | str | None]:
-        """The field's metrics of the scores, and MAE and correlation before clipping, with an unparsable answer as 0.
+        """The field's metrics of the scores, and MAE and correlation before clipping, with an unparsable answer as `scores` has it.
 
         Of answers also: the rates of those that are unparsable, out of range or exactly 0, the MAE by the last number instead of
         the first, Acc-2 by the written sign of 0, and the probability of all answers.
@@ -189,7 +211,7 @@ class Readout(ABC):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # constant scores, of which msa_metrics has just warned
             unclipped = msa_metrics(
-                np.where(np.isfinite(predictions.raw), predictions.raw, 0.0), labels, convention=convention
+                np.where(np.isfinite(predictions.raw), predictions.raw, self.neutral), labels, convention=convention
             )
         metrics = {
             **clipped,

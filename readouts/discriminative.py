@@ -1,7 +1,7 @@
 """The discriminative readout: the regression head's output, from one forward pass."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ..configuration_omnisent import OmniSentConfig
+from ..configuration_omnisent import SCALE_FIELDS, OmniSentConfig
 from ..evaluation.intervals import LEVELS
-from ..losses_omnisent import LOSSES, level_bounds
+from ..losses_omnisent import LOSSES, LabelScale, level_bounds
 from ..modeling_omnisent import OmniForSentimentRegression
 from .base import ModelSource, Predictions, Readout
 
@@ -35,15 +35,14 @@ class DiscriminativeReadout(Readout):
     def build_model(cls, source: ModelSource) -> OmniForSentimentRegression:
         """A new head on the base model; or a bundle's model, with the loss and head dropout of the settings.
 
-        If the bundle has another score range, its z-scores are kept and mapped to the new scale.
+        If the bundle has another score range, its z-scores are kept and mapped to the new scales.
         """
-        scale, settings, loading = source.scale, source.settings, source.loading
-        label_fields: dict[str, Any] = {
-            "label_mean": scale.mean,
-            "label_std": scale.std,
-            "score_min": scale.low,
-            "score_max": scale.high,
-        }
+        settings, loading, weights = source.settings, source.loading, source.target_weights
+        label_fields: dict[str, Any] = {"id2label": dict(enumerate(source.targets))}
+        for field, name in zip(SCALE_FIELDS, ("mean", "std", "low", "high"), strict=True):
+            values = [getattr(scale, name) for scale in source.scales]
+            label_fields[field] = values[0] if len(values) == 1 else values
+        label_fields["target_weights"] = None if weights is None else list(weights)
         if source.bundle is None:
             return OmniForSentimentRegression.from_thinker(
                 source.base_model, revision=source.revision, **label_fields, **settings, **loading
@@ -56,10 +55,13 @@ class DiscriminativeReadout(Readout):
             )
         config.loss, config.head_dropout = settings["loss"], settings["head_dropout"]
         model.score.set_dropout(config.head_dropout)
-        if (config.score_min, config.score_max) != (scale.low, scale.high):
-            logger.info("the scores of %s are mapped to another range, %s to %s", source.bundle, scale.low, scale.high)
+        config.target_weights = label_fields["target_weights"]
+        if config.targets != tuple(source.targets) or _ranges(config.label_scales) != _ranges(source.scales):
+            shown = ", ".join(f"{low:g} to {high:g}" for low, high in _ranges(source.scales))
+            logger.info("the scores of %s are mapped to another range, %s", source.bundle, shown)
             for name, value in label_fields.items():
                 setattr(config, name, value)
+            config.label2id = {name: place for place, name in enumerate(source.targets)}
             config.calibration = None
         return model
 
@@ -67,10 +69,10 @@ class DiscriminativeReadout(Readout):
     def settings_of_bundle(cls, folder: Path) -> dict[str, Any]:
         config = OmniSentConfig.from_pretrained(folder)
         fixed: dict[str, Any] = {
-            "score_range": (config.score_min, config.score_max),
+            "score_ranges": _ranges(config.label_scales),
             **{name: getattr(config, name) for name in ("layers", "pooling", "pool_over", "head")},
         }
-        if LOSSES[config.loss].centres(config.label_scale, config.bins) is not None:
+        if config.objective.centres() is not None:
             fixed |= {"loss": config.loss, "bins": config.bins}
         if config.head != "linear":  # which has no hidden layer
             fixed["head_hidden_size"] = config.head_hidden_size
@@ -79,16 +81,26 @@ class DiscriminativeReadout(Readout):
     def predict(
         self, model: OmniForSentimentRegression, batch: Mapping[str, Any]
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Loss and scores (B,) before clipping, label units; with a distribution also its quantiles, together (B, 1 + 2 levels)."""
+        """Loss and scores (B,) or (B, K) before clipping, label units; with a distribution also its quantiles, together
+        (B, 1 + 2 levels) or (B, K, 1 + 2 levels).
+        """
         output = model(**batch)
         raw = model.unclipped_scores(output.logits)
         centres = model.bin_centres
         if centres is None:
             return output.loss, raw
-        bounds = level_bounds(output.distribution.float(), centres.to(raw.device), LEVELS)
-        return output.loss, torch.cat([raw[:, None].float(), bounds.flatten(1)], dim=1)
+        bins = centres.shape[-1]
+        rows = output.distribution.float().reshape(len(raw), -1, bins)  # (B, K, bins)
+        each = zip(rows.unbind(1), centres.to(raw.device).reshape(-1, bins), strict=True)
+        bounds = torch.stack([level_bounds(row, own, LEVELS).flatten(1) for row, own in each], dim=1)
+        found = torch.cat([raw.reshape(len(raw), -1, 1).float(), bounds], dim=2)  # (B, K, 1 + 2 levels)
+        return output.loss, found.reshape(*raw.shape, -1)
 
     def decode(self, outputs: np.ndarray) -> Predictions:
         if outputs.ndim == 1:
             return Predictions(outputs)
         return Predictions(outputs[:, 0], quantiles=outputs[:, 1:].reshape(len(outputs), -1, 2))
+
+
+def _ranges(scales: Sequence[LabelScale]) -> list[tuple[float, float]]:
+    return [(scale.low, scale.high) for scale in scales]

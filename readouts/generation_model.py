@@ -34,7 +34,7 @@ class OmniForSentimentGeneration(AdaptedThinker):
         base_revision: branch, tag or commit of a Hub id.
 
     Attributes:
-        objective: the loss of `forward`.
+        objective: the loss of each clip in `forward`.
     """
 
     config_class = ThinkerConfig
@@ -85,9 +85,10 @@ class OmniForSentimentGeneration(AdaptedThinker):
         position_ids: torch.Tensor,
         answer_ids: torch.Tensor,
         labels: torch.Tensor,
+        sample_weight: torch.Tensor | None = None,
         **media: torch.Tensor,
     ) -> ModelOutput:
-        """The loss, `objective`, of B answers after their prompts.
+        """The loss of B answers after their prompts: the mean of `objective`.
 
         Args:
             input_ids: (B, T) prompts, padded on the left.
@@ -95,10 +96,12 @@ class OmniForSentimentGeneration(AdaptedThinker):
             position_ids: (3, B, T).
             answer_ids: (B, A), padded with -100 on the right.
             labels: (B,), label units.
+            sample_weight: (B,) of the clips in the loss; 1 by default.
             **media: inputs of the towers, as for `embed_clips`.
         """
         prompts = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids, **media}
-        return ModelOutput(loss=self.objective(self, answer_ids, labels, **prompts))
+        losses = self.objective(self, answer_ids, labels, **prompts)  # (B,)
+        return ModelOutput(loss=(losses if sample_weight is None else losses * sample_weight).mean())
 
     def answer_logits(
         self,

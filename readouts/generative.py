@@ -44,6 +44,7 @@ class GenerativeReadout(Readout):
     training_fields: ClassVar[tuple[str, ...]] = ("generative_loss",)
     learning_rate_field: ClassVar[str] = "generative_learning_rate"
     uses_lm_head: ClassVar[bool] = True
+    asks_each: ClassVar[bool] = True
 
     @classmethod
     def build(
@@ -163,4 +164,4 @@ def _numbers(parsed: Sequence[float | None]) -> np.ndarray:
 
 
 def _inputs(batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    return {key: value for key, value in batch.items() if key not in ("labels", "answer_ids")}
+    return {key: value for key, value in batch.items() if key not in ("labels", "answer_ids", "sample_weight")}

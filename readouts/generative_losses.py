@@ -23,7 +23,7 @@ class GenerativeLoss(ABC):
     def __call__(
         self, model: Any, answer_ids: torch.Tensor, labels: torch.Tensor, **prompts: torch.Tensor
     ) -> torch.Tensor:
-        """Scalar.
+        """The loss (B,) of each clip.
 
         Args:
             model: gives `answer_logits` and `answer_log_probabilities`.
@@ -34,7 +34,7 @@ class GenerativeLoss(ABC):
 
 
 class CrossEntropy(GenerativeLoss):
-    """Cross-entropy of the answer's tokens: the mean over clips of each answer's mean over its tokens."""
+    """Cross-entropy of the answer's tokens: each answer's mean over its tokens."""
 
     def __call__(
         self, model: Any, answer_ids: torch.Tensor, labels: torch.Tensor, **prompts: torch.Tensor
@@ -74,7 +74,7 @@ class NumberTokenLoss(GenerativeLoss):
         return cross_entropy(logits, answer_ids) + NUMBER_WEIGHT * self.distance(logits, answer_ids)
 
     def distance(self, logits: torch.Tensor, answer_ids: torch.Tensor) -> torch.Tensor:
-        """Mean distance of the digits from the right ones, from logits (B, A, vocabulary) and token ids (B, A)."""
+        """Mean distance (B,) of the digits from the right ones, from logits (B, A, vocabulary) and token ids (B, A)."""
         is_digit = answer_ids[..., None] == self.digits.to(answer_ids.device)  # (B, A, 10)
         if not bool(is_digit.any()):
             raise ValueError(
@@ -84,7 +84,8 @@ class NumberTokenLoss(GenerativeLoss):
         right = is_digit[rows].long().argmax(-1)  # (D,)
         probabilities = logits[rows][:, self.digits.to(logits.device)].softmax(-1)  # (D, 10)
         away = (torch.arange(10, device=logits.device) - right[:, None]).abs()  # (D, 10)
-        return (probabilities * away).sum(-1).mean()
+        distances = torch.zeros(rows.shape, device=logits.device).masked_scatter(rows, (probabilities * away).sum(-1))
+        return distances.sum(1) / rows.sum(1).clamp_min(1)
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,14 @@ class RegressionAware(GenerativeLoss):
         self, model: Any, answer_ids: torch.Tensor, labels: torch.Tensor, **prompts: torch.Tensor
     ) -> torch.Tensor:
         found = self.answers.of_values(model.answer_log_probabilities(self.answers.tree, **prompts))  # (B, V)
-        return F.l1_loss(found.softmax(-1) @ self.answers.values.to(found.device), labels.to(found.device, found.dtype))
+        expected = found.softmax(-1) @ self.answers.values.to(found.device)
+        return F.l1_loss(expected, labels.to(found.device, found.dtype), reduction="none")
 
 
 def cross_entropy(logits: torch.Tensor, answer_ids: torch.Tensor) -> torch.Tensor:
-    """Mean over B clips of each answer's mean over its tokens, from logits (B, A, vocabulary) and token ids (B, A)."""
+    """Each answer's mean (B,) over its tokens, from logits (B, A, vocabulary) and token ids (B, A)."""
     losses = F.cross_entropy(logits.transpose(1, 2), answer_ids, ignore_index=IGNORED, reduction="none")  # (B, A)
-    return (losses.sum(1) / (answer_ids != IGNORED).sum(1)).mean()
+    return losses.sum(1) / (answer_ids != IGNORED).sum(1)
 
 
 # Name -> a function of the grid and the base model's tokenizer to the loss.

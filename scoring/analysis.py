@@ -1,4 +1,4 @@
-"""Analyses one clip: its score, what text, audio and video each contribute, and the score over time of a long one.
+"""Analyses one clip: its scores, what text, audio and video each contribute, and the scores over time of a long one.
 
 The pipeline computes every number; analysis_page.py renders them.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors_omnisent import OmniSentError
 from ..pipeline_omnisent import MultimodalSentimentPipeline
+from .scales import scores_of
 from .subtitles import Cue, read_cues
 from .timeline import score_timeline
 from .timeline_plot import clock
@@ -23,26 +24,26 @@ class ClipAnalysis:
     """The scores of one clip.
 
     Attributes:
-        score: label units.
-        label: `"negative"`, `"neutral"` or `"positive"`.
+        scores: of each target, label units.
+        label: of a single target, as the pipeline gives it, or `None`.
         seconds: length of the file; `None` for a transcript alone.
         modalities: which of text, audio and video the clip has and the model used.
-        without: the score with a modality left out, by its name; empty if there is only one.
+        without: the scores with a modality left out, by its name; empty if there is only one.
         windows: scores over time of a file that is longer than a window; else empty.
         warning: which part of the file could not be read, or `None`.
     """
 
-    score: float
-    label: str
+    scores: tuple[float, ...]
+    label: str | None
     seconds: float | None
     modalities: tuple[str, ...]
-    without: Mapping[str, float]
+    without: Mapping[str, tuple[float, ...]]
     windows: Sequence[WindowScore]
     warning: str | None = None
 
-    def contribution(self, modality: str) -> float:
-        """The score with all modalities minus the score without this one, label units."""
-        return self.score - self.without[modality]
+    def contributions(self, modality: str) -> tuple[float, ...]:
+        """The scores with all modalities minus the scores without this one, label units."""
+        return tuple(score - other for score, other in zip(self.scores, self.without[modality], strict=True))
 
 
 def analyse_clip(
@@ -91,7 +92,7 @@ def analyse_clip(
     count = _Counter(1 + len(ablated) + len(spans), on_step)
     result = count.after(pipeline(clip, modalities=used))
     without = {
-        left_out: count.after(pipeline(clip, modalities=[name for name in used if name != left_out]))["score"]
+        left_out: scores_of(count.after(pipeline(clip, modalities=[name for name in used if name != left_out])))
         for left_out in ablated
     }
     windows: list[WindowScore] = []
@@ -99,7 +100,7 @@ def analyse_clip(
         cues = cues or ([Cue(0.0, seconds, text)] if text else [])
         scored = score_timeline(pipeline, path, window=window, stride=stride, cues=cues)
         windows = [count.after(window_score) for window_score in scored]
-    return ClipAnalysis(result["score"], result["label"], seconds, used, without, windows, result.get("warning"))
+    return ClipAnalysis(scores_of(result), result.get("label"), seconds, used, without, windows, result.get("warning"))
 
 
 def read_transcript(transcript: str) -> tuple[str | None, list[Cue]]:

@@ -1,17 +1,23 @@
-"""The analysis of a clip as HTML: the score on its scale, what each modality contributes, and the plot over time.
+"""The analysis of a clip as HTML: the score of each target on its scale, what each modality contributes, and the plot over time.
 
 The HTML is self-contained and fetches nothing; user input is escaped. analysis.py computes the numbers.
 """
 
 import base64
 import tempfile
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from .analysis import ClipAnalysis
+from .scales import Scale, signed
 from .timeline_plot import NEGATIVE, POSITIVE, clock, plot_timeline
 
 NAMES = {"text": "Text", "audio": "Audio", "video": "Video"}
+CONTRIBUTIONS = (
+    '<p class="os-small">Each modality is left out in turn. The contributions need not add up to the score: the model'
+    " weighs all modalities together.</p>"
+)
 STYLE = f"""
 .os-result {{ font-size: 16px; line-height: 1.5; }}
 .os-result h3 {{ margin: 28px 0 4px; font-size: 17px; }}
@@ -47,29 +53,19 @@ STYLE = f"""
 """
 
 
-def signed(score: float) -> str:
-    """`"+1.73"` or `"-0.50"` with a true minus, and `"0.00"` without a sign."""
-    text = f"{score:+.2f}"
-    return "0.00" if text in ("+0.00", "-0.00") else text.replace("-", "\N{MINUS SIGN}")
-
-
-def scale_end(score: float) -> str:
-    """An end of the scale, e.g. `"+3"`."""
-    return f"{score:+g}".replace("-", "\N{MINUS SIGN}")
-
-
-def analysis_html(
-    analysis: ClipAnalysis, *, name: str | None, score_range: tuple[float, float], neutral_band: float
-) -> str:
+def analysis_html(analysis: ClipAnalysis, *, name: str | None, scales: Sequence[Scale]) -> str:
     """The result as HTML.
 
     Args:
         analysis: the analysis to render.
         name: of the file, without its folder; `None` for a transcript alone.
-        score_range: lowest and highest possible score, label units.
-        neutral_band: scores within this distance of 0 are neutral, label units.
+        scales: of the targets.
     """
-    parts = [_score(analysis, name, score_range, neutral_band)]
+    source = "the text alone"
+    if name is not None and analysis.seconds is not None:
+        source = f"{escape(name)}, {_length(analysis.seconds)}"
+    parts = [_score(score, analysis.label, scale) for score, scale in zip(analysis.scores, scales, strict=True)]
+    parts.append(f'<p class="os-small">{source}</p>')
     if "text" not in analysis.modalities:
         parts.append(
             "<p>Scored without a transcript. Text carries most of the signal, so this score is less reliable.</p>"
@@ -77,28 +73,29 @@ def analysis_html(
     if analysis.warning:
         parts.append(f"<p>Only part of the file could be read: {escape(analysis.warning)}.</p>")
     if analysis.without:
-        parts.append(_modalities(analysis, neutral_band))
+        parts += [_modalities(analysis, place, scales) for place in range(len(scales))]
+        parts.append(CONTRIBUTIONS)
     return f'<div class="os-result">{"".join(parts)}</div>'
 
 
-def _score(analysis: ClipAnalysis, name: str | None, score_range: tuple[float, float], neutral_band: float) -> str:
-    low, high = score_range
+def _score(score: float, label: str | None, scale: Scale) -> str:
+    """The score of a target: as a number, and on its scale."""
 
-    def percent(score: float) -> float:
-        return 100 * min(max((score - low) / (high - low), 0.0), 1.0)
+    def percent(value: float) -> float:
+        return 100 * min(max((value - scale.low) / (scale.high - scale.low), 0.0), 1.0)
 
-    left, right = percent(-neutral_band), percent(neutral_band)
-    source = "the text alone"
-    if name is not None and analysis.seconds is not None:
-        source = f"{escape(name)}, {_length(analysis.seconds)}"
+    band, ends = "", (scale.written_end(scale.low), scale.written_end(scale.middle), scale.written_end(scale.high))
+    if scale.neutral_band is not None:
+        left, right = percent(-scale.neutral_band), percent(scale.neutral_band)
+        band = f'<i class="os-band" style="left:{left:.2f}%;width:{right - left:.2f}%"></i>'
+        ends = (f"{ends[0]} negative", "neutral", f"positive {ends[2]}")
+    said = scale.name if scale.neutral_band is None else label or ""
     return (
-        f'<div class="os-head"><span class="os-score" title="{analysis.score:.6f}">{signed(analysis.score)}</span>'
-        f'<span class="os-label">{analysis.label}</span></div>'
-        f'<div class="os-scale"><i class="os-band" style="left:{left:.2f}%;width:{right - left:.2f}%"></i>'
-        f'<i class="os-mark" style="left:{percent(analysis.score):.2f}%"></i></div>'
-        f'<div class="os-ends"><span>{scale_end(low)} negative</span><span>neutral</span>'
-        f"<span>positive {scale_end(high)}</span></div>"
-        f'<p class="os-small">{source}</p>'
+        f'<div class="os-head"><span class="os-score" title="{score:.6f}">{scale.written(score)}</span>'
+        f'<span class="os-label">{escape(said)}</span></div>'
+        f'<div class="os-scale">{band}'
+        f'<i class="os-mark" style="left:{percent(score):.2f}%"></i></div>'
+        f'<div class="os-ends">{"".join(f"<span>{end}</span>" for end in ends)}</div>'
     )
 
 
@@ -106,39 +103,40 @@ def _length(seconds: float) -> str:
     return clock(round(seconds)) if seconds >= 60 else f"{seconds:.1f} s"
 
 
-def _modalities(analysis: ClipAnalysis, neutral_band: float) -> str:
-    reach = max(neutral_band, *(abs(analysis.contribution(name)) for name in analysis.without))
+def _modalities(analysis: ClipAnalysis, place: int, scales: Sequence[Scale]) -> str:
+    """What each modality adds to the score of a target."""
+    scale = scales[place]
+    contributions = {name: analysis.contributions(name)[place] for name in analysis.without}
+    least = (scale.high - scale.low) / 12 if scale.neutral_band is None else scale.neutral_band
+    reach = max(least, *map(abs, contributions.values()))
     rows = []
-    for name, score in analysis.without.items():
-        contribution = analysis.contribution(name)
+    for name, contribution in contributions.items():
         width = 50 * abs(contribution) / reach
         side, sign = (50 - width, "minus") if contribution < 0 else (50, "plus")
         rows.append(
-            f"<tr><td>{NAMES[name]}</td><td>{signed(score)}</td><td>{signed(contribution)}</td>"
+            f"<tr><td>{NAMES[name]}</td><td>{scale.written(analysis.without[name][place])}</td>"
+            f"<td>{signed(contribution)}</td>"
             f'<td><div class="os-bar"><i class="os-{sign}" style="left:{side:.2f}%;width:{width:.2f}%"></i>'
             '<i class="os-zero"></i></div></td></tr>'
         )
+    to = f" to {escape(scale.name)}" if len(scales) > 1 else ""
     return (
-        "<h3>What each modality contributes</h3><table><thead><tr><th>modality</th>"
+        f"<h3>What each modality contributes{to}</h3><table><thead><tr><th>modality</th>"
         "<th>score without it</th><th>contribution</th><th></th></tr>"
         f"</thead><tbody>{''.join(rows)}</tbody></table>"
-        '<p class="os-small">Each modality is left out in turn. The contributions need not add up to the score: the model'
-        " weighs all modalities together.</p>"
     )
 
 
-def timeline_html(
-    analysis: ClipAnalysis, *, name: str | None, score_range: tuple[float, float], neutral_band: float
-) -> str:
+def timeline_html(analysis: ClipAnalysis, *, name: str | None, scales: Sequence[Scale]) -> str:
     """The plot over time as HTML, empty for a clip without windows; same arguments as `analysis_html`."""
     if not analysis.windows:
         return ""
     first = analysis.windows[0]
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder, "timeline.png")
-        plot_timeline(analysis.windows, image, title=name or "", neutral_band=neutral_band, score_range=score_range)
+        plot_timeline(analysis.windows, image, title=name or "", scales=scales)
         data = base64.b64encode(image.read_bytes()).decode("ascii")
-    scored = sum(window.score is not None for window in analysis.windows)
+    scored = sum(bool(window.scores) for window in analysis.windows)
     words = ", with the words spoken in it; a transcript without times is spread evenly over the clip"
     return (
         '<div class="os-result"><h3>Over time</h3>'

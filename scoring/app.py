@@ -11,12 +11,11 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
 try:
     import gradio as gr
@@ -27,13 +26,14 @@ from ..data.planted import make_planted_clips
 from ..errors_omnisent import OmniSentError
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from .analysis import analyse_clip, modalities_of
-from .analysis_page import STYLE, analysis_html, scale_end, timeline_html
+from .analysis_page import STYLE, analysis_html, timeline_html
+from .scales import Scale, scales_of
 from .windows import windows_of
 
 CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds
 INTRODUCTION = """
-# How positive is {subject}?
-{task}, and press Score. The score ranges from {low} (strongly negative) through 0 (neutral) to {high} (strongly positive).
+# {question}
+{task}, and press Score. {ranges}.
 """
 LIMITS = """
 The model scores what {expresser} expresses, not what a person feels. Do not use it to judge people for employment, credit,
@@ -56,9 +56,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Wording:
-    """What a page says, for the placeholders of `INTRODUCTION` and `LIMITS`, and of its text field."""
+    """What a page says: of its input, for the placeholders of `INTRODUCTION` and `LIMITS`, and of its text field."""
 
     subject: str
+    input: str
     task: str
     expresser: str
     storage: str
@@ -68,6 +69,7 @@ class _Wording:
 
 FOR_CLIPS = _Wording(
     subject="the speaker",
+    input="a clip",
     task="Upload or record a short clip of one speaker, type the transcript",
     expresser="a speaker",
     storage="Clips are sent only to the machine that runs this page. They are deleted after about an hour, and when the page is"
@@ -77,6 +79,7 @@ FOR_CLIPS = _Wording(
 )
 FOR_TEXTS = _Wording(
     subject="a text",
+    input="a text",
     task="Type or paste a text",
     expresser="a text",
     storage="Texts are sent only to the machine that runs this page, and are not stored.",
@@ -100,10 +103,9 @@ def build_app(
     """
     windows_of(0.0, window, stride)
     config = pipeline.model.config
-    score_range = (config.score_min, config.score_max)
+    scales = scales_of(pipeline)
     reads_media = modalities_of(pipeline) != ["text"]
     words = FOR_CLIPS if reads_media else FOR_TEXTS
-    low, high = map(scale_end, score_range)
 
     def score(
         video: str | None,
@@ -126,8 +128,7 @@ def build_app(
                 on_step=lambda done, steps: progress((done, steps), desc="Scoring", unit="passes"),
             )
             name = Path(chosen).name if chosen else None
-            options: dict[str, Any] = {"name": name, "score_range": score_range, "neutral_band": pipeline.neutral_band}
-            return analysis_html(analysis, **options), timeline_html(analysis, **options)
+            return analysis_html(analysis, name=name, scales=scales), timeline_html(analysis, name=name, scales=scales)
         except OmniSentError as error:
             raise _as_sentence(error, chosen) from error
         except Exception as error:
@@ -136,7 +137,7 @@ def build_app(
 
     with gr.Blocks(title="omnisent", analytics_enabled=False, delete_cache=(CLEAN_EVERY, KEEP_FOR)) as app:
         gr.HTML(f"<style>{PAGE_STYLE}{STYLE}</style>", padding=False)
-        gr.Markdown(INTRODUCTION.format(**asdict(words), low=low, high=high))
+        gr.Markdown(_introduction(words, scales))
         if config.about is not None:
             gr.HTML(f"<p>This model: {escape(config.about)}.</p>", padding=False)
         tab = gr.State()
@@ -250,6 +251,20 @@ def serve(
             threading.Event().wait()
     except KeyboardInterrupt:
         print("Stopped; all clips are deleted.", flush=True)
+
+
+def _introduction(words: _Wording, scales: Sequence[Scale]) -> str:
+    ends = [(scale, scale.written_end(scale.low), scale.written_end(scale.high)) for scale in scales]
+    if all(scale.neutral_band is None for scale in scales):
+        question = f"Score {words.input}"
+        ranges = (
+            f"The model gives {' and '.join(f'{escape(one.name)} from {low} to {high}' for one, low, high in ends)}"
+        )
+    else:
+        ((_, low, high),) = ends
+        question = f"How positive is {words.subject}?"
+        ranges = f"The score ranges from {low} (strongly negative) through 0 (neutral) to {high} (strongly positive)"
+    return INTRODUCTION.format(question=question, task=words.task, ranges=ranges)
 
 
 def _as_sentence(error: OmniSentError, path: str | None) -> gr.Error:

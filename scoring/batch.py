@@ -26,7 +26,7 @@ from ..training.backbone import quantization_config
 from .clips import transcript_file, transcript_of
 from .options import check_number_formats
 from .processes import Process
-from .results import ResumableWriter, Source
+from .results import ResumableWriter, Source, score_cells
 from .transcribe import Transcriber
 
 ON_GPU, ON_CPU = "bfloat16", "float32"
@@ -148,8 +148,8 @@ def score_clips(
     transcriber: Transcriber | None = None,
     interval: float | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One row per clip, in order: id, score, label, seconds, text, a warning if a file is only partly readable, an error if there
-    is no score.
+    """One row per clip, in order: id, score and label or the score of each target, seconds, text, a warning if a file is only
+    partly readable, an error if there is no score.
 
     Args:
         pipeline: its modalities and neutral band are used.
@@ -157,7 +157,7 @@ def score_clips(
         batch_size: clips per forward pass.
         workers: processes that read media; 0: this process.
         transcriber: transcribes clips without a transcript.
-        interval: a level such as 0.9, for `low` and `high` beside the score.
+        interval: a level such as 0.9, for `low` and `high` beside each score.
     """
     for start in range(0, len(clips), batch_size * BATCHES_AT_ONCE):
         some = clips[start : start + batch_size * BATCHES_AT_ONCE]
@@ -200,7 +200,7 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> Summary:
 
 def as_row(clip: Clip, result: Mapping[str, Any], error: str | None) -> dict[str, Any]:
     """The row of a clip: the pipeline's result, or the error of reading its transcript."""
-    row = {"id": clip.id, **result, "seconds": _seconds(clip), "text": clip.text}
+    row = {"id": clip.id, **score_cells(result), "seconds": _seconds(clip), "text": clip.text}
     return {**row, "error": error} if error else row
 
 

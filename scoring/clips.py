@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..data.clip import Clip
 from ..data.labelled_folder import read_clips
+from ..data.table_options import TableOptions
 from .subtitles import SUFFIXES as SUBTITLES
 from .subtitles import read_cues
 
@@ -18,7 +19,12 @@ AUDIO = {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma
 VIDEO = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".3gp", ".mts"}
 
 
-def find_clips(files: Sequence[str], table: str | os.PathLike | None = None, text: str | None = None) -> list[Clip]:
+def find_clips(
+    files: Sequence[str],
+    table: str | os.PathLike | None = None,
+    text: str | None = None,
+    table_options: TableOptions = TableOptions(),  # noqa: B008 (frozen)
+) -> list[Clip]:
     """The clips that a user names, in order; ids are those of the table, or the paths as given, with non-UTF-8 bytes escaped.
 
     A text without a file is one clip, with the id `text`.
@@ -27,6 +33,7 @@ def find_clips(files: Sequence[str], table: str | os.PathLike | None = None, tex
         files: files, folders (their media files at any depth, sorted) and patterns such as `talks/*.mp4`.
         table: a table of clips, instead of files; labels and splits are not needed.
         text: the transcript of a single file, or a text alone.
+        table_options: how the table is read.
 
     Raises:
         ValueError: when there is nothing to score, a file is named twice, or a folder or pattern holds no media.
@@ -35,7 +42,7 @@ def find_clips(files: Sequence[str], table: str | os.PathLike | None = None, tex
     if table is not None:
         if files or text is not None:
             raise ValueError("give either files or --table; a table has its own transcripts")
-        return read_clips(Path(table), missing_ok=True)
+        return read_clips(Path(table), options=table_options, missing_ok=True)
     if text is not None and not files:
         return [Clip("text", text)]
     paths = [path for pattern in files for path in _media(pattern)]

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from transformers.utils import logging
 
+from ..configuration_omnisent import OmniSentConfig
 from .batch import (
     Loading,
     Summary,
@@ -70,22 +71,22 @@ def score(options: ScoreOptions, notify: Callable[[str], None] = print) -> Score
 
 
 def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str], None]) -> ScoreResult | None:
-    clips = find_clips(options.files, options.table, options.text)
+    config = read_config(options.model)
+    columns = row_columns(options.interval, config.targets)
+    clips = find_clips(options.files, options.table, options.text, options.table_options(config.targets))
     process = current_process()
     if process.world_size > 1 and (options.out is None or options.engine is Engine.RAY):
         raise ValueError("several processes need --out, and --engine local")
     batches, writer = batches_of(clips, options.batch_size, process), None
     if options.out:
-        settings = settings_of(
-            loading, clips, options.batch_size, transcribe=options.transcribe, interval=options.interval
-        )
-        writer = ResumableWriter(
-            options.out, settings, sources(loading, batches), row_columns(options.interval), process
-        )
+        own = {"transcribe": options.transcribe, "interval": options.interval}
+        several = {"targets": config.targets} if len(config.targets) > 1 else {}
+        settings = settings_of(loading, clips, options.batch_size, **own, **several)
+        writer = ResumableWriter(options.out, settings, sources(loading, batches), columns, process)
         if writer.changed:
             notify(f"{writer.changed} clips changed since they were scored, and are scored again")
     if process.rank == 0:
-        _introduce(options.model, notify)
+        _introduce(options.model, config, notify)
     missing = writer.missing if writer else range(len(batches))
     remaining = [clip for number in missing for clip in batches[number]]
     common: dict[str, Any] = {
@@ -101,7 +102,7 @@ def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str]
     if writer is None:
         all_rows = list(rows)
         counts = summary(all_rows)
-        message = _as_text(pd.DataFrame(all_rows, columns=list(row_columns(options.interval))))
+        message = _as_text(pd.DataFrame(all_rows, columns=list(columns)))
     else:
         write_rows(rows, writer)
         wait_for_all(process)
@@ -117,7 +118,7 @@ def _score_windows(options: ScoreOptions, loading: Loading, notify: Callable[[st
     path = options.files[0]
     window, stride = options.window_and_stride()
     out = options.out or Path(f"{Path(path).stem}.timeline.csv")
-    _introduce(options.model, notify)
+    _introduce(options.model, read_config(options.model), notify)
     pipeline = load_pipeline(loading)
     scored = write_timeline(path, pipeline, out, window=window, stride=stride, batch_size=options.batch_size)
     failed = sum(window_score.error is not None for window_score in scored)
@@ -128,10 +129,9 @@ def _score_windows(options: ScoreOptions, loading: Loading, notify: Callable[[st
     return ScoreResult(message, warnings, failed)
 
 
-def _introduce(model: str, notify: Callable[[str], None]) -> None:
-    about = read_config(model).about
-    if about is not None:
-        notify(f"{model}: {about}")
+def _introduce(model: str, config: OmniSentConfig, notify: Callable[[str], None]) -> None:
+    if config.about is not None:
+        notify(f"{model}: {config.about}")
 
 
 def _as_text(table: pd.DataFrame) -> str:

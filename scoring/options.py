@@ -3,10 +3,12 @@
 Only the standard library is imported, so that an error about an option is immediate.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from ..data.table_options import FIELDS, TableOptions, parse_columns
 from ..training.choices import DTYPES, QUANTIZATIONS
 from .windows import parse_seconds, windows_of
 
@@ -50,6 +52,8 @@ class ScoreOptions:
         model: a bundle: folder, or id on the Hub.
         files: files, folders and patterns.
         table: a table of clips, instead of files.
+        columns: headers of a table by our names, such as `text=Transkript`, see `parse_columns`.
+        encoding, decimal: of a table, see `TableOptions`.
         text: the transcript of one file, or a text to score without a file.
         out: the table to write; without it the scores are in the result's message.
         transcribe: a speech recognition model for clips without a transcript.
@@ -65,6 +69,9 @@ class ScoreOptions:
     model: str
     files: tuple[str, ...] = ()
     table: Path | None = None
+    columns: str | None = None
+    encoding: str | None = None
+    decimal: str | None = None
     text: str | None = None
     out: Path | None = None
     transcribe: str | None = None
@@ -85,6 +92,7 @@ class ScoreOptions:
             ValueError: naming the options, or an invalid duration.
         """
         check_number_formats(self.dtype, self.quantize)
+        self._check_table()
         if self.windows is None:
             return
         excluded = ("table", "text", "transcribe", "interval")
@@ -95,6 +103,33 @@ class ScoreOptions:
         if len(self.files) != 1:
             raise ValueError(f"--windows scores one file over time, but {len(self.files)} are given")
         windows_of(0.0, *self.window_and_stride())
+
+    def _check_table(self) -> None:
+        of_tables = ("columns", "encoding", "decimal")
+        given = [f"--{name}" for name in of_tables if getattr(self, name) is not None]
+        if given and self.table is None:
+            raise ValueError(f"{', '.join(given)} says how a table is read; give one with --table")
+        self.table_options()
+
+    def table_options(self, targets: Sequence[str] | None = None) -> TableOptions:
+        """How the table is read. Scoring needs no labels, so the columns of targets are left out, and the table may lack them.
+
+        Args:
+            targets: the bundle's; `columns` may name them as in training. `None`: it may have any names.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        try:
+            columns = {} if self.columns is None else parse_columns(self.columns)
+            known = list(columns) if targets is None else [*FIELDS, *targets]
+            for name in columns:
+                if name not in known:
+                    raise ValueError(f"columns: unknown name {name!r}; expected one of {', '.join(known)}")
+            used = {name: header for name, header in columns.items() if name in FIELDS}
+            return TableOptions(columns=used, encoding=self.encoding, decimal=self.decimal or ".")
+        except ValueError as error:
+            raise ValueError(f"--{error}") from None
 
     def window_and_stride(self) -> tuple[float, float]:
         """Seconds of a window, and from one window's start to the next; for options with `windows`.

@@ -14,17 +14,56 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..data.catalog import LABEL
 from ..data.tables import check_ending, write_table
 from .processes import Process
 
 VERSION = 2  # raise when the format of lines changes
 
 
-def row_columns(interval: float | None = None) -> dict[str, type]:
-    """Columns of the rows of a file, with their types; with an interval also `low` and `high`."""
-    bounds = {} if interval is None else {"low": float, "high": float}
-    rest = {"label": str, "seconds": float, "text": str, "warning": str, "error": str}
-    return {"id": str, "score": float, **bounds, **rest}
+def row_columns(interval: float | None = None, targets: Sequence[str] = (LABEL,)) -> dict[str, type]:
+    """Columns of the rows of a file, with their types; see `score_columns`."""
+    rest = {"seconds": float, "text": str, "warning": str, "error": str}
+    return score_columns(targets, {"id": str}, rest, interval)
+
+
+def score_columns(
+    targets: Sequence[str], before: Mapping[str, type], after: Mapping[str, type], interval: float | None = None
+) -> dict[str, type]:
+    """Columns of a table with scores, with their types.
+
+    The scores of one target have the columns `score` and `label`, with an interval also `low` and `high`; those of several one
+    column each, with the name of the target, and with an interval also `NAME_low` and `NAME_high`.
+
+    Args:
+        targets: their names.
+        before: the columns to the left of the scores.
+        after: the columns to their right.
+        interval: a level such as 0.9.
+
+    Raises:
+        ValueError: for a target with the name of another column.
+    """
+    ends = () if interval is None else ("low", "high")
+    if len(targets) == 1:
+        return {**before, "score": float, **dict.fromkeys(ends, float), "label": str, **after}
+    names = [column for name in targets for column in (name, *(f"{name}_{end}" for end in ends))]
+    for name in names:
+        if name in before or name in after or names.count(name) > 1:
+            raise ValueError(
+                f"the bundle's targets are {', '.join(targets)}, but the table has another column {name!r}; rename the target"
+                " in the bundle's config.json"
+            )
+    return {**before, **dict.fromkeys(names, float), **after}
+
+
+def score_cells(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result of the pipeline by the names of `score_columns`."""
+    if "scores" not in result:
+        return dict(result)
+    ends = {f"{name}_{end}": value for end in ("low", "high") for name, value in result.get(end, {}).items()}
+    rest = {name: value for name, value in result.items() if name not in ("scores", "low", "high")}
+    return {**result["scores"], **ends, **rest}
 
 
 @dataclass(frozen=True)

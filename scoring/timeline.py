@@ -6,7 +6,6 @@ The file is opened once; windows are read one after another and scored in batche
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import astuple
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -14,14 +13,11 @@ from tqdm.auto import tqdm
 from ..data.tables import check_ending, write_table
 from ..media_omnisent import read_header
 from ..pipeline_omnisent import MultimodalSentimentPipeline
+from .results import score_columns
+from .scales import scales_of, scores_of
 from .subtitles import Cue, cues_beside, text_within
 from .timeline_plot import clock, plot_timeline
 from .windows import WindowScore, windows_of
-
-COLUMNS = {
-    **dict.fromkeys(("start", "end", "score"), float),
-    **dict.fromkeys(("label", "text", "error", "warning"), str),
-}
 
 
 def score_timeline(
@@ -69,7 +65,8 @@ def write_timeline(
     Args:
         path: a local file.
         pipeline: its modalities and neutral band are used.
-        out: a table that ends in .csv, .jsonl or .parquet, with the columns of `WindowScore`.
+        out: a table that ends in .csv, .jsonl or .parquet, with the columns start, end, score, label, text, error and
+            warning; a bundle with several targets has a column for each instead of score and label.
         window: seconds of one window.
         stride: seconds from one window's start to the next.
         cues: the transcript; by default that of a .srt or .vtt file beside the video, if there is one.
@@ -87,17 +84,18 @@ def write_timeline(
     cues = cues_beside(path) if cues is None else cues
     expected = len(windows_of(read_header(path).seconds or 0.0, window, stride))
     scored = score_timeline(pipeline, path, window=window, stride=stride, cues=cues, batch_size=batch_size)
+    targets = pipeline.model.config.targets
+    columns = score_columns(targets, {"start": float, "end": float}, {"text": str, "error": str, "warning": str})
     windows = list(tqdm(scored, total=expected, desc=Path(path).name, unit="window"))
-    write_table(out, COLUMNS, map(astuple, windows), line_end="\n")
-    config = pipeline.model.config
-    plot_timeline(
-        windows,
-        out.with_suffix(".png"),
-        title=Path(path).name,
-        neutral_band=pipeline.neutral_band,
-        score_range=(config.score_min, config.score_max),
-    )
+    write_table(out, columns, (_cells(window, len(targets)) for window in windows), line_end="\n")
+    plot_timeline(windows, out.with_suffix(".png"), title=Path(path).name, scales=scales_of(pipeline))
     return windows
+
+
+def _cells(window: WindowScore, targets: int) -> tuple:
+    label = (window.label,) if targets == 1 else ()
+    scores = window.scores or (None,) * targets
+    return (window.start, window.end, *scores, *label, window.text, window.error, window.warning)
 
 
 def _scored_windows(
@@ -120,5 +118,5 @@ def _scored_windows(
         results = pipeline(clips(), batch_size=batch_size, on_error="return")
         for (start, end), result in zip(spans, results, strict=True):
             text = text_within(cues, start, end)
-            score, label, error, warning = map(result.get, ("score", "label", "error", "warning"))
-            yield WindowScore(start, end, score, label, text, error, warning)
+            label, error, warning = map(result.get, ("label", "error", "warning"))
+            yield WindowScore(start, end, scores_of(result), label, text, error, warning)

@@ -1,9 +1,10 @@
-"""Plots a timeline: score over time, the neutral band, and the strongest windows with the words spoken in them.
+"""Plots a timeline: the score of each target over time, and the strongest windows with the words spoken in them.
 
 timeline.py computes the scores.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font, get_font_names
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
+from .scales import Scale
 from .windows import WindowScore
 
 NEGATIVE, POSITIVE = "#b35806", "#542788"  # the ends of the colour scale of scores in other plots
+PLAIN = "#1f5f8b"  # of a scale without two sides
 TICK_SECONDS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
 QUOTE_CHARACTERS = 36
 LABEL_WIDTH = 0.28  # of the axes, for a quote of that length
@@ -40,80 +43,106 @@ def clock(seconds: float, _: object = None) -> str:
     return f"{text}.{tenth}" if tenth else text
 
 
-def strongest(windows: Sequence[WindowScore], sign: int, neutral_band: float, most: int = 3) -> list[WindowScore]:
+def strongest(
+    scored: Sequence[tuple[WindowScore, float]], sign: int, middle: float, least: float, most: int = 3
+) -> list[tuple[WindowScore, float]]:
     """The windows with the highest (sign 1) or lowest (sign -1) scores, apart from each other, in order of time.
 
-    They are outside the neutral band; if none is, it is the strongest one on that side of 0.
+    They are above or below `middle` by more than `least`; if none is, it is the strongest one on that side.
     """
-    scored = ((w.score * sign, w) for w in windows if w.score is not None and w.score * sign > 0)
-    side = sorted(scored, key=lambda pair: -pair[0])
-    chosen = [window for _, window in side[:1]]
-    for strength, window in side:
-        distance = max(window.end - window.start, 0.08 * windows[-1].end)
-        is_apart = all(abs(window.start - other.start) >= distance for other in chosen)
-        if is_apart and len(chosen) < most and strength > neutral_band:
-            chosen.append(window)
-    return sorted(chosen, key=lambda w: w.start)
+    pairs = ((sign * (score - middle), window, score) for window, score in scored)
+    side = sorted((one for one in pairs if one[0] > 0), key=lambda one: -one[0])
+    chosen = [(window, score) for _, window, score in side[:1]]
+    for strength, window, score in side:
+        distance = max(window.end - window.start, 0.08 * scored[-1][0].end)
+        is_apart = all(abs(window.start - other.start) >= distance for other, _ in chosen)
+        if is_apart and len(chosen) < most and strength > least:
+            chosen.append((window, score))
+    return sorted(chosen, key=lambda one: one[0].start)
 
 
-def plot_timeline(
-    windows: Sequence[WindowScore],
-    out: Path,
-    *,
-    title: str,
-    neutral_band: float,
-    score_range: tuple[float, float] = (-3.0, 3.0),
-) -> None:
-    """Write a PNG of scores over time.
+def plot_timeline(windows: Sequence[WindowScore], out: Path, *, title: str, scales: Sequence[Scale]) -> None:
+    """Write a PNG of scores over time, with a panel for each target.
 
     Args:
         windows: in order of time; those without a score are gaps, marked at the lower edge.
         out: the PNG file.
         title: above the plot.
-        neutral_band: scores within this distance of 0 are neutral, label units.
-        score_range: lowest and highest possible score, label units.
+        scales: of the targets.
     """
-    times = np.array([(w.start + w.end) / 2 for w in windows])
-    scores = np.array([np.nan if w.score is None else w.score for w in windows])
     last = max((w.end for w in windows), default=1.0)
-    highest = np.nanmax(np.abs(scores)) if np.isfinite(scores).any() else 0.0
-    reach = min(max(1.1 * highest, 2 * neutral_band, 0.1), max(map(abs, score_range)))
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
-    axes = figure.subplots()
-    axes.axhspan(-neutral_band, neutral_band, color="0.93", zorder=0)
-    axes.axhline(0, color="0.55", linewidth=0.8, zorder=1)
-    axes.text(1.004, 0, "neutral", transform=axes.get_yaxis_transform(), color="0.45", fontsize=8, va="center")
-    _draw_scores(axes, times, scores)
+    figure = Figure(figsize=(11, 1 + 3.8 * len(scales)), layout="constrained")
+    panels = figure.subplots(len(scales), squeeze=False, sharex=True)[:, 0]
     families = ["DejaVu Sans", *(name for name in OTHER_FONTS if name in set(get_font_names()))]
-    letters = {chr(code) for family in families for code in get_font(findfont(family)).get_charmap()}
-    for sign, colour in ((1, POSITIVE), (-1, NEGATIVE)):
-        for window, place in _placed(strongest(windows, sign, neutral_band), last):
-            quote = _quote(window.text or "", letters)
-            _label(axes, window, quote, (place, sign * 1.12 * reach), colour, families)
-    missing = times[np.isnan(scores)]
-    if len(missing):
-        axes.plot(
-            missing, np.full(len(missing), -1.5 * reach), "x", color="0.35", markersize=4, clip_on=False, zorder=5
-        )
+    fonts = Fonts(families, {chr(code) for family in families for code in get_font(findfont(family)).get_charmap()})
+    for place, (axes, scale) in enumerate(zip(panels, scales, strict=True)):
+        _draw_panel(axes, windows, place, scale, last, fonts)
+    axes = panels[-1]
     axes.set_xlim(0, last)
-    axes.set_ylim(-1.5 * reach, 1.5 * reach)
     axes.xaxis.set_major_locator(MultipleLocator(next((s for s in TICK_SECONDS if last / s <= 12), TICK_SECONDS[-1])))
     axes.xaxis.set_major_formatter(FuncFormatter(clock))
-    axes.set_yticks([tick for tick in axes.get_yticks() if abs(tick) <= reach + 1e-9])
-    axes.spines[["top", "right"]].set_visible(False)
-    gaps = f"; {len(missing)} of {len(windows)} windows have no score (x)" if len(missing) else ""
+    missing = sum(not window.scores for window in windows)
+    gaps = f"; {missing} of {len(windows)} windows have no score (x)" if missing else ""
     axes.set_xlabel(f"time{gaps}")
-    axes.set_ylabel("score (label units)")
-    title = "".join(letter if letter in letters else "?" for letter in title)
-    title = title if len(title) <= 90 else f"{title[:89]}…"
-    axes.set_title(title, loc="left", fontsize=11, parse_math=False, fontfamily=families)
+    title = fonts.written(title, 90)
+    panels[0].set_title(title, loc="left", fontsize=11, parse_math=False, fontfamily=families)
     figure.savefig(out, dpi=150)
 
 
-def _draw_scores(axes: Axes, times: np.ndarray, scores: np.ndarray) -> None:
+@dataclass(frozen=True)
+class Fonts:
+    """The fonts of a plot, and the characters that they have."""
+
+    families: list[str]
+    letters: set[str]
+
+    def written(self, text: str, most: int) -> str:
+        """A text of at most so many characters, with a question mark for each that the fonts lack."""
+        text = "".join(letter if letter in self.letters else "?" for letter in text)
+        return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _draw_panel(
+    axes: Axes, windows: Sequence[WindowScore], place: int, scale: Scale, last: float, fonts: Fonts
+) -> None:
+    """The scores of one target: those of a scale with two sides around 0, others between the ends of their scale."""
+    times = np.array([(w.start + w.end) / 2 for w in windows])
+    scores = np.array([w.scores[place] if w.scores else np.nan for w in windows])
+    scored = [(w, w.scores[place]) for w in windows if w.scores]
+    band = scale.neutral_band or 0.0
+    if scale.has_sides:
+        highest = max((abs(score) for _, score in scored), default=0.0)
+        middle, usual = 0.0, 0.0
+        reach = min(max(1.1 * highest, 2 * band, 0.1), max(abs(scale.low), abs(scale.high)))
+        axes.axhline(0, color="0.55", linewidth=0.8, zorder=1)
+    else:
+        middle, usual = scale.middle, float(np.median([score for _, score in scored] or [scale.middle]))
+        reach = (scale.high - scale.low) / 2
+        axes.grid(axis="y", color="0.92", linewidth=0.8)
+    if scale.neutral_band is not None:
+        axes.axhspan(-band, band, color="0.93", zorder=0)
+        axes.text(1.004, 0, "neutral", transform=axes.get_yaxis_transform(), color="0.45", fontsize=8, va="center")
+    _draw_scores(axes, times, scores, scale.has_sides)
+    for sign, colour in ((1, POSITIVE), (-1, NEGATIVE)):
+        for window, score, at in _placed(strongest(scored, sign, usual, band), last):
+            middle_of_label = (at, middle + sign * 1.12 * reach)
+            _label(axes, window, score, scale, middle_of_label, colour if scale.has_sides else PLAIN, fonts)
+    missing = times[np.isnan(scores)]
+    lower, upper = middle - 1.5 * reach, middle + 1.5 * reach
+    if len(missing):
+        axes.plot(missing, np.full(len(missing), lower), "x", color="0.35", markersize=4, clip_on=False, zorder=5)
+    axes.set_ylim(lower, upper)
+    ticks = axes.get_yticks() if scale.has_sides else np.linspace(scale.low, scale.high, 5)
+    axes.set_yticks([tick for tick in ticks if abs(tick - middle) <= reach + 1e-9])
+    axes.spines[["top", "right"]].set_visible(False)
+    name = fonts.written(scale.name, 30)
+    axes.set_ylabel(f"{name} (label units)", parse_math=False, fontfamily=fonts.families)
+
+
+def _draw_scores(axes: Axes, times: np.ndarray, scores: np.ndarray, has_sides: bool) -> None:
     many = len(times) > MANY
-    axes.fill_between(times, scores, 0, where=scores >= 0, interpolate=True, color=POSITIVE, alpha=0.18, linewidth=0)
-    axes.fill_between(times, scores, 0, where=scores <= 0, interpolate=True, color=NEGATIVE, alpha=0.18, linewidth=0)
+    for is_side, colour in ((scores >= 0, POSITIVE), (scores <= 0, NEGATIVE)) if has_sides else ():
+        axes.fill_between(times, scores, 0, where=is_side, interpolate=True, color=colour, alpha=0.18, linewidth=0)
     style: dict[str, Any] = {"alpha": 0.45, "linewidth": 0.6} if many else {"linewidth": 1.3}
     size = 4 if len(times) <= 60 else 1.5  # a window between two without a score has no line
     axes.plot(times, scores, color="0.25", marker="o", markersize=size, **style)
@@ -130,25 +159,23 @@ def _draw_scores(axes: Axes, times: np.ndarray, scores: np.ndarray) -> None:
 
 
 def _label(
-    axes: Axes, window: WindowScore, quote: str, place: tuple[float, float], colour: str, families: list[str]
+    axes: Axes, window: WindowScore, score: float, scale: Scale, place: tuple[float, float], colour: str, fonts: Fonts
 ) -> None:
     """Time, score and quote of a window, in the strip above or below the scores."""
-    if window.score is None:
-        return
     middle = (window.start + window.end) / 2
-    score = f"{window.score:+.2f}".replace("-", "\N{MINUS SIGN}")
-    heading = f"{clock(window.start)}\N{EN DASH}{clock(window.end)}   {score}"
-    axes.plot(middle, window.score, "o", color=colour, markersize=6, zorder=4)
+    heading = f"{clock(window.start)}\N{EN DASH}{clock(window.end)}   {scale.written(score)}"
+    quote = _quote(window.text or "", fonts.letters)
+    axes.plot(middle, score, "o", color=colour, markersize=6, zorder=4)
     label = axes.annotate(
         f"{heading}\n{quote}" if quote else heading,
-        xy=(middle, window.score),
+        xy=(middle, score),
         xytext=place,
         textcoords=axes.get_yaxis_transform(),
         ha="center",
-        va="bottom" if place[1] > 0 else "top",
+        va="bottom" if place[1] > score else "top",
         color=colour,
         fontsize=8.5,
-        fontfamily=families,
+        fontfamily=fonts.families,
         linespacing=1.4,
         parse_math=False,
         arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkB": 4},
@@ -156,14 +183,14 @@ def _label(
     label.set_in_layout(False)
 
 
-def _placed(windows: Sequence[WindowScore], last: float) -> list[tuple[WindowScore, float]]:
-    """Each window with the centre of its label, in [0, 1] of the width; labels are moved so that they do not overlap."""
-    half, places = LABEL_WIDTH / 2, [(w.start + w.end) / 2 / last for w in windows]
+def _placed(scored: Sequence[tuple[WindowScore, float]], last: float) -> list[tuple[WindowScore, float, float]]:
+    """Each window and score with the centre of its label, in [0, 1] of the width; labels are moved so that they do not overlap."""
+    half, places = LABEL_WIDTH / 2, [(w.start + w.end) / 2 / last for w, _ in scored]
     for i, place in enumerate(places):
         places[i] = max(place, half if i == 0 else places[i - 1] + LABEL_WIDTH)
     for i in reversed(range(len(places))):
         places[i] = min(places[i], 1 - half if i == len(places) - 1 else places[i + 1] - LABEL_WIDTH)
-    return list(zip(windows, places, strict=True))
+    return [(window, score, place) for (window, score), place in zip(scored, places, strict=True)]
 
 
 def _quote(text: str, letters: set[str]) -> str:

@@ -9,13 +9,13 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 @dataclass(frozen=True)
 class WindowScore:
-    """One window of a timeline with its score.
+    """One window of a timeline with its scores.
 
     Attributes:
         start: seconds.
         end: seconds.
-        score: label units; `None` if the window could not be scored.
-        label: `"negative"`, `"neutral"` or `"positive"`, or `None`.
+        scores: of each target, label units; empty if the window could not be scored.
+        label: of a single target, as the pipeline gives it, or `None`.
         text: the words of the transcript in the window, or `None`.
         error: why there is no score, or `None`.
         warning: which part of the window could not be read, or `None`.
@@ -23,7 +23,7 @@ class WindowScore:
 
     start: float
     end: float
-    score: float | None
+    scores: tuple[float, ...]
     label: str | None
     text: str | None
     error: str | None

@@ -9,12 +9,34 @@ from datasets import Dataset, Video
 
 from omnisent.data.planted import write_audio
 from omnisent.errors_omnisent import OmniSentError
+from omnisent.losses_omnisent import level_bounds, nested_interval
+from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
+
+TWO = {
+    "id2label": {0: "valence", 1: "arousal"},
+    "label_mean": [5.0, 4.0],
+    "label_std": [1.0, 2.0],
+    "score_min": [1.0, 1.0],
+    "score_max": [9.0, 9.0],
+}
 
 
 @pytest.fixture
 def pipe(model, processor) -> MultimodalSentimentPipeline:
     return MultimodalSentimentPipeline(model=model, processor=processor, device="cpu")
+
+
+@pytest.fixture
+def pipe_of(tiny_backbone, processor):
+    """Makes a pipeline of an untrained model with these fields of the configuration."""
+
+    def make(**fields) -> MultimodalSentimentPipeline:
+        torch.manual_seed(0)
+        model = OmniForSentimentRegression.from_thinker(tiny_backbone, **fields).eval()
+        return MultimodalSentimentPipeline(model=model, processor=processor, device="cpu")
+
+    return make
 
 
 @pytest.fixture
@@ -185,3 +207,73 @@ def test_a_partly_readable_clip_has_a_score_and_a_warning(pipe, half_read, clips
     assert half.keys() == {"score", "warning", "label"}
     assert "% of its audio" in half["warning"]
     assert whole.keys() == {"score", "label"}
+
+
+def test_several_targets_have_scores_by_name_whatever_the_batch(pipe_of, clips):
+    pipe = pipe_of(**TWO)
+    with torch.no_grad():
+        expected = torch.cat([pipe.model(**pipe.processor(clip)).scores for clip in clips])  # (B, K)
+    assert expected.shape == (5, 2)
+    assert (expected[:, 0] - expected[:, 1]).abs().min() > 0.1
+    for batch_size in (1, 2, 5):
+        results = pipe(clips, batch_size=batch_size)
+        assert [result.keys() for result in results] == [{"scores"}] * 5
+        assert [list(result["scores"]) for result in results] == [["valence", "arousal"]] * 5
+        found = [list(result["scores"].values()) for result in results]
+        assert np.abs(np.array(found) - expected.numpy()).max() < 5e-6
+    with_error = pipe([clips[0], {"text": ""}], on_error="return", batch_size=2)
+    assert [result.keys() for result in with_error] == [{"scores"}, {"error"}]
+
+
+def test_the_interval_of_each_target_is_its_own(pipe_of, clips):
+    calibration = {
+        name: {"clips": 40, "half_widths": {"0.9": half}} for name, half in (("valence", 0.5), ("arousal", 3.9))
+    }
+    pipe = pipe_of(**{**TWO, "score_max": [9.0, 5.0]}, calibration=calibration)
+    result = pipe(clips[0], interval=0.9)
+    assert result.keys() == {"scores", "low", "high"}
+    valence = result["scores"]["valence"]
+    assert result["low"] == pytest.approx({"valence": valence - 0.5, "arousal": 1})
+    assert result["high"] == pytest.approx({"valence": valence + 0.5, "arousal": 5})
+    pipe.model.config.calibration.pop("arousal")
+    with pytest.raises(ValueError, match=r"interval: this bundle has no interval of level 0\.9; it is not calibrated"):
+        pipe(clips[0], interval=0.9)
+
+
+def test_with_bins_the_interval_of_each_target_follows_its_own_distribution(pipe_of, clips):
+    calibration = {
+        name: {"clips": 40, "half_widths": {"0.8": 1.0, "0.9": 2.0}, "margins": {"0.8": margin, "0.9": margin}}
+        for name, margin in (("valence", 0.0), ("arousal", 0.4))
+    }
+    pipe = pipe_of(**{**TWO, "score_max": [9.0, 5.0]}, loss="ordinal", bins=9, calibration=calibration)
+    results = pipe(clips, interval=0.9, batch_size=2)
+    for clip, result in zip(clips, results, strict=True):
+        with torch.no_grad():
+            out = pipe.model(**pipe.processor(clip))
+        for place, (name, margin) in enumerate((("valence", 0.0), ("arousal", 0.4))):
+            centres = pipe.model.bin_centres[place]
+            bounds = level_bounds(out.distribution[:, place], centres, [0.8, 0.9])
+            low, high = nested_interval(out.scores[:, place], bounds, torch.tensor([margin, margin]))[0].tolist()
+            assert result["scores"][name] == pytest.approx(out.scores[0, place].item(), abs=5e-6)
+            assert result["low"][name] == pytest.approx(max(low, 1.0), abs=1e-4)
+            assert result["high"][name] == pytest.approx(min(high, float(centres[-1])), abs=1e-4)
+            assert result["low"][name] < result["scores"][name] < result["high"][name]
+    assert results[0]["high"]["valence"] > 5 >= results[0]["high"]["arousal"]
+
+
+def test_one_target_without_a_number_is_an_error_of_the_clip(pipe_of, clips):
+    pipe = pipe_of(**TWO)
+    with torch.no_grad():
+        pipe.model.score.layers[-1].bias[1] = torch.nan
+    results = pipe(clips[:2], batch_size=2, on_error="return")
+    assert [result.keys() for result in results] == [{"error"}] * 2
+    assert results[1]["error"].startswith(f"clip {clips[1]['id']}: no score: the model computes NaN or infinity")
+
+
+def test_on_a_scale_without_two_sides_the_label_is_what_is_rated(pipe_of, clips):
+    scale = {"label_mean": 5.0, "label_std": 1.0, "score_min": 1.0, "score_max": 9.0}
+    results = pipe_of(id2label={0: "valence"}, **scale)(clips)
+    assert [(result.keys(), result["label"]) for result in results] == [({"score", "label"}, "valence")] * 5
+    assert all(1 <= result["score"] <= 9 for result in results)
+    sided = pipe_of(id2label={0: "valence"}, **{**scale, "label_mean": 0.0, "score_min": -4.0, "score_max": 4.0})
+    assert sided(clips[0])["label"] in ("negative", "neutral", "positive")

@@ -18,6 +18,7 @@ from omnisent.data.build import build_dataset
 from omnisent.data.mmsa import MMSA_ORDER
 from omnisent.evaluation.intervals import half_width
 from omnisent.evaluation.metrics import METRICS
+from omnisent.losses_omnisent import LabelScale
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.processing_omnisent import OmniSentProcessor
@@ -309,7 +310,7 @@ def _run_until(step: int, model_args, data_args, args) -> None:
 def test_training_under_nf4_continues_to_learn_after_an_evaluation(tiny_backbone, processor, planted_clips):
     arguments = ModelArguments(base_model=str(tiny_backbone), dtype="float32", lora_dropout=0.0, lora_r=4)
     torch.manual_seed(0)
-    model = build_model(arguments, label_mean=0.0, label_std=1.0, score_range=(-3, 3))
+    model = build_model(arguments, scales=[LabelScale(0.0, 1.0, -3, 3)])
     clips = [clip.to_dict() for clip in planted_clips if clip.video][:2]
     inputs, labels = processor(clips), torch.tensor([1.0, -1.0])
 

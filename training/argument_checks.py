@@ -23,6 +23,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.hf_argparser import string_to_bool
 from transformers.trainer_pt_utils import AcceleratorConfig
 
+from ..data.table_options import parse_columns
 from ..losses_omnisent import FEWEST_BINS
 from .error_line import error_line
 from .field_names import unknown_name
@@ -144,6 +145,7 @@ MAPPINGS = {  # fields that hold a mapping, and their keys (None: any)
     "activation_checkpointing_kwargs": [*signature(checkpoint).parameters, "every_n_layers", "offload"],
     "gradient_checkpointing_kwargs": [*signature(checkpoint).parameters, "every_n_layers", "offload"],
     "lr_scheduler_kwargs": None,
+    "columns": None,
 }
 _WORDS = {
     NoneType: "null",
@@ -151,7 +153,7 @@ _WORDS = {
     int: "a whole number",
     float: "a number",
     str: "text",
-    list: "a list of text",
+    list: "a list",
     dict: "a mapping",
 }
 _OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
@@ -200,8 +202,8 @@ def _as(kind: Any, value: Any) -> Any:
     plain = get_origin(kind) or kind
     if plain is Literal and value in get_args(kind):
         return value
-    if plain is list and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return value
+    if plain is list and isinstance(value, list):
+        return _as_list((get_args(kind) or (str,))[0], value)
     if plain in (bool, int, float) and isinstance(value, str):
         return {bool: string_to_bool, int: int, float: float}[plain](value)
     if plain is float and isinstance(value, int) and not isinstance(value, bool):
@@ -209,6 +211,16 @@ def _as(kind: Any, value: Any) -> Any:
         return value
     if plain in (NoneType, bool, int, float, str, dict) and type(value) is plain:
         return value
+    raise TypeError
+
+
+def _as_list(kind: type, value: list) -> list:
+    """A list of text; or of numbers, which may be nested, as `[[1, 9], [0, 100]]`."""
+    if kind is not float and all(isinstance(item, str) for item in value):
+        return value
+    if kind is float:
+        flat = [number for item in value for number in (item if isinstance(item, list) else [item])]
+        return [float(_as(float, number)) for number in flat]
     raise TypeError
 
 
@@ -233,6 +245,8 @@ def check_value(name: str, value: Any) -> Any:
     check_supported(name, value)
     if name in MAPPINGS and value is not None:
         value = _mapping(name, value)
+    if isinstance(value, list) and any(isinstance(item, float) and not -inf < item < inf for item in value):
+        raise SettingError([name], f"{name} must be finite numbers, not {value}")
     if value == "" and name not in MAY_BE_EMPTY:
         raise SettingError([name], f"{name} is empty; give it a value, or leave it out")
     if name in RANGES and value is not None:
@@ -243,6 +257,11 @@ def check_value(name: str, value: Any) -> Any:
 
 
 def _mapping(name: str, value: Any) -> dict:
+    if isinstance(value, str) and name == "columns":
+        try:
+            value = parse_columns(value)
+        except ValueError as error:
+            raise SettingError([name], str(error)) from error
     if isinstance(value, str):
         try:
             value = json.loads(value if value.lstrip().startswith("{") else Path(value).read_text(encoding="utf-8"))
@@ -256,6 +275,8 @@ def _mapping(name: str, value: Any) -> dict:
     for key, item in value.items():
         if keys is not None and key not in keys:
             raise SettingError([name], f"{name}: {unknown_name(str(key), keys)}")
+        if name == "columns" and not isinstance(item, str):
+            raise SettingError([name], f"columns: {key} must be the header of a column, not {item!r}")
         if isinstance(item, float) and not -inf < item < inf:
             raise SettingError([name], f"{name}.{key} must be a finite number, not {item}")
         check_value(f"{name}.{key}", converted(f"{name}.{key}", item, hints[key]) if key in hints else item)

@@ -6,8 +6,7 @@ first read.
 
 import math
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,35 +21,12 @@ from ..data.catalog import dataset_facts
 from ..evaluation.metrics import METRICS
 from ..heads_omnisent import LAYERS
 from ..processing_omnisent import MODALITIES
-from ..readouts.answers import AnswerGrid
 from ..readouts.base import Predictions
 from ..readouts.catalog import READOUTS
-from .argument_checks import SettingError, as_yaml
 from .choices import BUILT_BASE_MODELS
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A condition on several fields.
-
-    Attributes:
-        fields: the fields concerned; the message shows their values.
-        broken: whether the values, by name, break the rule.
-        reason: what is wrong and what to do, or a function of the values that returns it.
-        of_machine: whether it depends on this machine, so that a plan for another one ignores it.
-    """
-
-    fields: tuple[str, ...]
-    broken: Callable[[SimpleNamespace], Any]
-    reason: str | Callable[[SimpleNamespace], str]
-    of_machine: bool = False
-
-    def check(self, values: SimpleNamespace) -> None:
-        """Raise a SettingError if the rule is broken."""
-        if self.broken(values):
-            reason = self.reason if isinstance(self.reason, str) else self.reason(values)
-            settings = " with ".join(f"{name} {as_yaml(getattr(values, name))}" for name in self.fields)
-            raise SettingError(self.fields, f"{settings}: {reason}")
+from .rule import Rule
+from .target_rules import TARGET_RULES
+from .targets import targets_of
 
 
 def lower_is_better(metric_name: str) -> bool:
@@ -68,7 +44,8 @@ def metric_names(readout: str, decoding: str, convention: str) -> list[str]:
 
 
 def _names_of(v: SimpleNamespace) -> list[str]:
-    return metric_names(v.readout, v.decoding, dataset_facts(v.dataset).convention)
+    of_each = [metric_names(v.readout, v.decoding, target.convention) for target in targets_of(v)]
+    return [name for name in of_each[0] if all(name in names for names in of_each)]
 
 
 def _follows_metric(v: SimpleNamespace) -> bool:
@@ -116,15 +93,6 @@ def _keeps_other_decodings(v: SimpleNamespace) -> bool:
     return v.load_best_model_at_end and not v.evaluate_only
 
 
-def _no_grid(step: float, score_range: tuple[float, float]) -> str | None:
-    """Why there is no grid of answers with a step; `None` if there is one."""
-    try:
-        AnswerGrid(*score_range, step)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
 def _on_cpu(v: SimpleNamespace) -> bool:
     return v.use_cpu or not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
 
@@ -139,6 +107,7 @@ _LAUNCHED = "(`accelerate launch --mixed_precision` counts as the first)"
 _NO_WORKERS = "it applies to DataLoader workers; set dataloader_num_workers to at least 1, or leave it out"
 _NO_EVALUATION = "set eval_strategy to steps or epoch"
 RULES = (
+    *TARGET_RULES,
     Rule(
         ("modalities",),
         lambda v: _not_a_choice(v.modalities, MODALITIES),
@@ -202,11 +171,6 @@ RULES = (
         ),
         "the probabilities of all answers need a mask of their own, which flash_attention_2 has not; use sdpa, or decode greedily"
         " with load_best_model_at_end false",
-    ),
-    Rule(
-        ("answer_step", "dataset"),
-        lambda v: _no_grid(v.answer_step, dataset_facts(v.dataset).score_range),
-        lambda v: str(_no_grid(v.answer_step, dataset_facts(v.dataset).score_range)),
     ),
     Rule(
         ("attn_implementation", "use_cpu"),

@@ -13,8 +13,9 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
-from ..data.catalog import DATASETS
+from ..data.catalog import DATASETS, LABEL
 from ..data.tables import FORMATS
+from ..evaluation.metrics import CONVENTIONS
 from ..heads_omnisent import HEADS, POOL_OVER, POOLINGS
 from ..losses_omnisent import LOSSES
 from ..processing_omnisent import MODALITIES, SETTINGS
@@ -133,6 +134,32 @@ class DataArguments:
         default=None,
         metadata={"help": f"use only clips of these genres; {_GENRES}"},
     )
+    targets: list[str] = field(
+        default_factory=lambda: [LABEL],
+        metadata={"help": "the columns of labels, each of which is predicted"},
+    )
+    score_range: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "lowest and highest label, of all targets or one after the other; a data set's own, else -3 3"
+        },
+    )
+    convention: str | None = _one_of(
+        CONVENTIONS, None, "of the metrics; generic: mae, rmse, corr, spearman, ccc; by default as the scale needs it"
+    )
+    columns: dict | str | None = field(
+        default=None,
+        metadata={"help": "headers of the table by the names here, as JSON or as text=Transkript,valence=Valenz"},
+    )
+    raters: list[str] = field(
+        default_factory=list,
+        metadata={"help": "columns of single ratings, whose mean is the label, such as rater_* or {target}_*"},
+    )
+    encoding: str | None = _field(None, "of a CSV that is neither UTF-8 nor UTF-16, such as latin-1")
+    decimal: str = _one_of((".", ","), ".", "what stands before the decimals of a number in the table")
+    auto_split: str | None = _field(
+        None, "split a table without splits, such as 80/10/10: by speaker or video where known, stratified by label"
+    )
     modalities: list[str] = field(
         default_factory=lambda: list(MODALITIES),
         metadata={"help": "modalities that are used: any of text, audio, video"},
@@ -155,7 +182,10 @@ class DataArguments:
         None, "folder that stores tower outputs for later epochs and runs; needs lora_preset llm"
     )
     system_prompt: str | None = _field(None, "replaces the default system prompt; empty for none")
-    instruction: str | None = _field(None, "replaces the default instruction, which names the score range")
+    instruction: str | None = _field(
+        None,
+        "replaces the default instruction; may contain {target}, {low} and {high}, and is then repeated for each target",
+    )
     transcript_template: str | None = _field(None, "replaces the default; must contain {text}")
     context_template: str | None = _field(None, "replaces the default; must contain {text}")
     context_clips: int = _field(
@@ -208,6 +238,12 @@ class OmniSentTrainingArguments(TrainingArguments):
     greater_is_better: bool | None = _field(None, "whether a higher metric is better; derived from the metric if unset")
     logging_steps: float = _field(10, "steps between log lines")
     activation_checkpointing: bool = _field(True, "recompute activations in the backward pass to save memory")
+    balance: str = _one_of(
+        ("none", "inverse_density"), "none", "inverse_density: clips with rare labels count more in training"
+    )
+    target_weights: list[float] | None = field(
+        default=None, metadata={"help": "of the targets in the loss, in their order; all count the same if unset"}
+    )
     remove_unused_columns: bool = _field(False, "must stay false: clips become model inputs in the DataLoader workers")
 
     def __post_init__(self):

@@ -12,6 +12,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 
 from ..adapter_omnisent import ADAPTER_CONFIG_FILE, ADAPTER_DIR, AdaptedThinker
 from ..configuration_omnisent import OmniSentConfig
+from ..data.catalog import LABEL
 from ..losses_omnisent import LabelScale
 from ..modeling_omnisent import bundle_folder
 from ..readouts.base import ModelSource, Readout
@@ -68,7 +69,7 @@ def quantization_config(arguments: ModelArguments) -> BitsAndBytesConfig | None:
 def build_readout(
     arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, score_range: tuple[float, float]
 ) -> Readout:
-    """How this run takes a score from the Thinker; `score_range` is in label units."""
+    """How this run takes the score of a target from the Thinker; `score_range` is in label units."""
     readout = READOUTS[arguments.readout]
     settings = {name: getattr(arguments, name) for name in (*readout.decoding_fields, *readout.training_fields)}
     return readout.build(score_range, tokenizer, settings)
@@ -77,22 +78,22 @@ def build_readout(
 def build_model(
     arguments: ModelArguments,
     *,
-    label_mean: float,
-    label_std: float,
-    score_range: tuple[float, float],
+    scales: Sequence[LabelScale],
+    targets: Sequence[str] = (LABEL,),
+    target_weights: Sequence[float] | None = None,
     device: str | torch.device = "cpu",
     towers: bool = True,
 ) -> AdaptedThinker:
     """The model to train: adapter and head are trainable, everything else is frozen.
 
-    With `adapter`, training continues from that bundle, with the loss and dropouts of the arguments. If the bundle has another
-    score range, its z-scores are kept and mapped to the mean, standard deviation and range given here.
+    With `adapter`, training continues from that bundle, with the loss and dropouts of the arguments. If the bundle has other
+    score ranges, its z-scores are kept and mapped to the scales given here.
 
     Args:
         arguments: base model, readout, quantisation, adapter and head.
-        label_mean: of the training labels, label units; only the head uses it.
-        label_std: of the training labels, label units; only the head uses it.
-        score_range: lowest and highest score, label units; only the head uses it.
+        scales: of the training labels of each target; only the head uses them.
+        targets: their names.
+        target_weights: of the targets in the loss; `None` if they count the same.
         device: where the model is loaded.
         towers: `False` to load neither tower, if their outputs are cached.
 
@@ -104,7 +105,9 @@ def build_model(
         base_model_path(arguments.base_model),
         revision=arguments.base_revision,
         bundle=arguments.adapter,
-        scale=LabelScale(label_mean, label_std, *score_range),
+        targets=targets,
+        scales=scales,
+        target_weights=target_weights,
         settings={name: getattr(arguments, name) for name in readout.model_fields},
         loading=_loading(arguments, device) | {"without": () if towers else TOWERS},
     )
@@ -132,13 +135,13 @@ def check_towers(arguments: ModelArguments, modalities: Sequence[str]) -> None:
         )
 
 
-def check_adapter(arguments: ModelArguments, score_range: tuple[float, float], *, training: bool) -> None:
+def check_adapter(arguments: ModelArguments, score_ranges: Sequence[tuple[float, float]], *, training: bool) -> None:
     """Check that the bundle in `adapter` fits the other arguments; reads its configuration, no weights.
 
     Args:
         arguments: of the run.
-        score_range: of the run's data set, label units.
-        training: whether the run trains; its score range may then differ from the bundle's.
+        score_ranges: of the run's targets, label units.
+        training: whether the run trains; its score ranges may then differ from the bundle's.
 
     Raises:
         FileNotFoundError: when there is no such bundle, or it has no adapter.
@@ -156,12 +159,17 @@ def check_adapter(arguments: ModelArguments, score_range: tuple[float, float], *
     presets = [name for name, targets in LORA_TARGETS.items() if _as_set(targets) == _as_set(lora.target_modules)]
     of_bundle = {"lora_r": lora.r, "lora_alpha": lora.lora_alpha, "lora_preset": presets[0] if presets else "another"}
     of_bundle |= READOUTS[arguments.readout].settings_of_bundle(folder)
-    low, high = of_bundle.pop("score_range", score_range)
-    if not training and (low, high) != tuple(score_range):
+    own = [*of_bundle.pop("score_ranges", score_ranges)]
+    if len(own) != len(score_ranges):
         raise ValueError(
-            f"adapter: {arguments.adapter} scores from {low:g} to {high:g}, but the labels of this data set lie in"
-            f" {list(score_range)}, so metrics would be meaningless; train on it first"
+            f"targets: the bundle of `adapter` has {len(own)} of them, and this run {len(score_ranges)}; give as many"
         )
+    for (low, high), score_range in zip(own, score_ranges, strict=True):
+        if not training and (low, high) != tuple(score_range):
+            raise ValueError(
+                f"adapter: {arguments.adapter} scores from {low:g} to {high:g}, but the labels of this data set lie in"
+                f" {list(score_range)}, so metrics would be meaningless; train on it first"
+            )
     for field, value in of_bundle.items():
         if getattr(arguments, field) != value:
             raise ValueError(

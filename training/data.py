@@ -4,21 +4,26 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..data.auto_split import auto_split
 from ..data.built import build_record
-from ..data.catalog import DATASETS, DatasetFacts, dataset_facts
-from ..data.clip import SPLITS, Clip, labels_of
+from ..data.catalog import DATASETS, DatasetFacts, Target
+from ..data.clip import SPLITS, Clip, labels_of, of_target
 from ..data.load import load_clips
 from ..data.overlap import overlap_lines, overlaps, split_by_video
-from ..processing_omnisent import SETTINGS, OmniSentProcessor, rating_instruction
+from ..losses_omnisent import LabelScale
+from ..processing_omnisent import SETTINGS, OmniSentProcessor
 from ..readouts.answers import AnswerGrid
 from ..readouts.catalog import READOUTS
+from ..text_omnisent import RATING_SYSTEM_PROMPT, rating_instruction
 from . import run_folder
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .backbone import base_of, check_towers
 from .bad_clips import BadClip, find_bad_clips, is_complete, what_is_kept
+from .targets import facts_of, inverse_density, label_scales, table_options, targets_of
 
 SPLIT_SEED = 0  # of a split by video: the same for every run, so that runs can be compared
 
@@ -30,7 +35,8 @@ class PreparedData:
     """The clips of a run and the processor that turns them into inputs.
 
     Attributes:
-        facts: of the data set.
+        facts: of the data set, with the scale and convention of the first target.
+        targets: what is rated.
         denoise: how the audio was denoised when the data set was built.
         processor: with the run's prompt, modalities and frame budget.
         splits: usable clips of train, valid and test.
@@ -39,6 +45,7 @@ class PreparedData:
     """
 
     facts: DatasetFacts
+    targets: tuple[Target, ...]
     denoise: str
     processor: OmniSentProcessor
     splits: dict[str, list[Clip]]
@@ -47,14 +54,30 @@ class PreparedData:
 
     @property
     def labels(self) -> np.ndarray:
-        """Labels (n,) of the training split, label units."""
+        """Labels (n,) or (n, K) of the training split, label units."""
         return labels_of(self.splits["train"])
 
     @property
-    def scale(self) -> dict:
-        """Mean and standard deviation of the training labels, and the score range, in label units."""
-        spread = {"label_mean": float(self.labels.mean()), "label_std": float(self.labels.std())}
-        return {**spread, "score_range": self.facts.score_range}
+    def scales(self) -> list[LabelScale]:
+        """The scale of each target: mean and standard deviation of the training labels, and the score range."""
+        return label_scales(self.targets, self.labels)
+
+    @property
+    def model_fields(self) -> dict[str, Any]:
+        """What `build_model` needs to know of the targets."""
+        return {"scales": self.scales, "targets": [target.name for target in self.targets]}
+
+    def weights(self, balance: str) -> np.ndarray | None:
+        """How much each training clip counts, (n,) with the mean 1; `None` if all count the same.
+
+        Args:
+            balance: `none`, or `inverse_density`.
+        """
+        given = [clip.weight for clip in self.splits["train"]]
+        weights = np.array([1.0 if weight is None else weight for weight in given])
+        if balance == "inverse_density":
+            weights = weights * inverse_density(self.targets, self.labels)
+        return None if balance == "none" and set(given) == {None} else weights / weights.mean()
 
     @property
     def left_out(self) -> int:
@@ -78,7 +101,9 @@ class PreparedData:
 
     def write_environment(self, folder: Path) -> None:
         """Write environment.json of a run on these clips."""
-        run_folder.write_environment(folder, self.clips, with_media=self.with_media, documents=self.facts.documents)
+        names = [target.name for target in self.targets]
+        documents = self.facts.documents
+        run_folder.write_environment(folder, self.clips, with_media=self.with_media, documents=documents, targets=names)
 
 
 def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrainingArguments) -> PreparedData:
@@ -88,7 +113,7 @@ def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: Omn
         ValueError: for labels outside the range, a split without a usable clip, or media that the towers cannot read.
         FileNotFoundError: when the data set or its media are missing.
     """
-    facts, record = dataset_facts(data_args.dataset), build_record(data_args.dataset)
+    facts, record, targets = facts_of(data_args), build_record(data_args.dataset), targets_of(data_args)
     check_towers(model_args, data_args.modalities)
     with args.main_process_first(desc="preparing the clips and the processor"):
         clips = load_clips(
@@ -97,8 +122,11 @@ def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: Omn
             genres=data_args.genres,
             with_media=uses_media(data_args),
             missing_ok=data_args.on_bad_clip == "skip",
+            options=table_options(data_args),
         )
-        check_labels(clips, facts.score_range)
+        if data_args.auto_split is not None:
+            clips = auto_split(clips, data_args.auto_split, seed=SPLIT_SEED)
+        check_labels(clips, targets)
         if data_args.group_split:
             clips = split_by_video(clips, seed=SPLIT_SEED)
         shared = overlaps(clips)
@@ -106,7 +134,7 @@ def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: Omn
             logger.warning("%s", line)
         if any(overlap.videos for overlap in shared.values()):
             logger.warning("group_split true makes a split in which they share no %s", facts.documents)
-        processor = build_processor(model_args, data_args, facts.score_range)
+        processor = build_processor(model_args, data_args, targets)
         if data_args.shots:
             grid = AnswerGrid(*facts.score_range, model_args.answer_step)
             processor.examples = few_shot_examples(clips, data_args.shots, grid)
@@ -117,12 +145,17 @@ def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: Omn
         logger.info("%d of %d clips have text, audio and video", len(complete), len(clips))
         clips = complete
     splits = {name: [clip for clip in clips if clip.split == name] for name in SPLITS}
+    advice = "" if any(clip.split for clip in clips) else "; `auto_split: 80/10/10` splits a table without splits"
     for name in SPLITS:
         if not splits[name]:
             raise ValueError(
-                f"{data_args.dataset}: no usable clip in the {name} split; training needs all of {', '.join(SPLITS)}"
+                f"{data_args.dataset}: no usable clip in the {name} split; training needs all of {', '.join(SPLITS)}{advice}"
             )
-    return PreparedData(facts, record.denoise if record else "none", processor, splits, bad, uses_media(data_args))
+        for place, target in enumerate(targets):
+            if not of_target(splits[name], place):
+                raise ValueError(f"{data_args.dataset}: no clip in the {name} split has a label for {target.name}")
+    denoise = record.denoise if record else "none"
+    return PreparedData(facts, targets, denoise, processor, splits, bad, uses_media(data_args))
 
 
 def uses_media(data_args: DataArguments) -> bool:
@@ -130,14 +163,39 @@ def uses_media(data_args: DataArguments) -> bool:
     return data_args.complete_clips or list(data_args.modalities) != ["text"]
 
 
+def instructions(data_args: DataArguments, targets: Sequence[Target]) -> list[str]:
+    """What is asked for each target: the run's own instruction with its name and scale, or the default."""
+    own = data_args.instruction
+    if own is None:
+        return [rating_instruction([(target.asks, *target.score_range)]) for target in targets]
+    filled = []
+    for target in targets:
+        low, high = target.score_range
+        values = {"{target}": target.asks, "{low}": f"{low:g}", "{high}": f"{high:g}"}
+        text = own
+        for field, value in values.items():
+            text = text.replace(field, value)
+        filled.append(text)
+    return filled
+
+
+def whole_instruction(data_args: DataArguments, targets: Sequence[Target]) -> str:
+    """What is asked for all targets in one prompt."""
+    if data_args.instruction is None:
+        return rating_instruction([(target.asks, *target.score_range) for target in targets])
+    return " ".join(dict.fromkeys(instructions(data_args, targets)))
+
+
 def build_processor(
-    model_args: ModelArguments, data_args: DataArguments, score_range: tuple[float, float]
+    model_args: ModelArguments, data_args: DataArguments, targets: Sequence[Target]
 ) -> OmniSentProcessor:
     """The base model's processor with this run's prompt, modalities and frame budget."""
     given = {name: value for name, value in vars(data_args).items() if name in SETTINGS and value is not None}
     if "pool_over" in READOUTS[model_args.readout].model_fields:
         given["pool_over"] = model_args.pool_over
-    settings = {"instruction": rating_instruction(*score_range), **given}
+    if not any("sentiment" in target.asks for target in targets):
+        given = {"system_prompt": RATING_SYSTEM_PROMPT, **given}
+    settings = {**given, "instruction": whole_instruction(data_args, targets)}
     base, revision = base_of(model_args)
     return OmniSentProcessor.from_base(base, revision=revision, **settings)
 
@@ -159,19 +217,32 @@ def few_shot_examples(clips: Sequence[Clip], count: int, grid: AnswerGrid) -> li
     return [[str(said[place].text), grid.text(float(said[place].label or 0.0))] for place in chosen]
 
 
-def check_labels(clips: Sequence[Clip], score_range: tuple[float, float]) -> None:
-    """Check that every clip of a split has a label in the score range.
+def check_labels(clips: Sequence[Clip], targets: Sequence[Target]) -> None:
+    """Check that every clip of a split has a label, and that its labels are in the score ranges.
 
     Raises:
         ValueError: naming the first clip that has none, and how many there are.
     """
-    low, high = score_range
-    wrong = [c for c in clips if c.split in SPLITS and (c.label is None or not low <= c.label <= high)]
-    if wrong:
+    used = [clip for clip in clips if clip.split in SPLITS]
+    without = [clip.id for clip in used if set(clip.labels) == {None}]
+    if without and len(targets) > 1:
         raise ValueError(
-            f"{len(wrong)} clips without a label in [{low}, {high}], first {wrong[0].id} ({wrong[0].label}); "
-            "correct the table or leave these clips' split empty"
+            f"{len(without)} clips without a label for any target, first {without[0]}; leave these clips' split empty"
         )
+    for place, target in enumerate(targets):
+        low, high = target.score_range
+        labels = [(clip.id, clip.labels[place]) for clip in used]
+        wrong = [
+            (name, label)
+            for name, label in labels
+            if (label is None and len(targets) == 1) or (label is not None and not low <= label <= high)
+        ]
+        if wrong:
+            of = "" if len(targets) == 1 else f" for {target.name}"
+            raise ValueError(
+                f"{len(wrong)} clips without a label{of} in [{low}, {high}], first {wrong[0][0]} ({wrong[0][1]}); correct the"
+                " table, set score_range, or leave these clips' split empty"
+            )
 
 
 def drop_bad_clips(

@@ -118,6 +118,7 @@ def open_cache(folder: str | Path, model_args: ModelArguments, processor: OmniSe
 def clip_content(clip: Mapping[str, Any]) -> dict[str, Any]:
     """What the inputs of a clip depend on: its texts, and the digests of its files."""
     content = {name: clip.get(name) for name in ("text", "context")}
+    content |= {name: clip[name] for name in ("instruction",) if name in clip}
     media = {name: clip.get(name) and _file_digest(clip[name], _stamp(clip[name])) for name in ("video", "audio")}
     return content | media
 

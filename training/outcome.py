@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from ..data.clip import Clip, labels_of
+from ..data.catalog import Target
+from ..data.clip import Clip, labels_of, of_target
 from ..evaluation.intervals import LEVEL, LEVELS, calibration, cross_fitted, outside, residuals, share_with_interval
 from ..losses_omnisent import nested_interval
 from ..processing_omnisent import OmniSentProcessor
@@ -23,6 +24,7 @@ from .data import PreparedData
 from .environment import peak_memory_bytes
 from .plan import adapter_parameters
 from .row_check import TOLERANCES, check_rows
+from .targets import metrics_by_target, over_targets
 
 logger = logging.getLogger("omnisent.train")
 
@@ -32,30 +34,46 @@ class Outcome:
     """The predictions of a run.
 
     Attributes:
-        readout: how a score is taken from the model.
+        readouts: how a score is taken from the model, for each target.
+        targets: what is rated.
         split: the one whose metrics are the run's result.
         datasets: valid and, if it is the evaluated split, test.
-        predictions: for each of these, in its order.
+        predictions: for each of these, of each target, in its order.
         seconds: time to predict the evaluated split.
-        calibration: of the intervals, for the final weights; `None` if not calibrated.
+        calibration: of the intervals of each target, by its name, for the final weights; empty if not calibrated.
         validation: the validation metric of each evaluation in training, the first one first; empty without any.
     """
 
-    readout: Readout
+    readouts: Sequence[Readout]
+    targets: Sequence[Target]
     split: str
     datasets: dict[str, ClipDataset]
-    predictions: dict[str, Predictions]
+    predictions: dict[str, list[Predictions]]
     seconds: float
-    calibration: dict | None
+    calibration: Mapping[str, dict]
     validation: list[float]
 
-    def metrics_of(self, split: str, convention: str) -> dict:
-        """The metrics of a split."""
-        return self.readout.metrics(self.predictions[split], labels_of(self.datasets[split].clips), convention)
+    @property
+    def names(self) -> list[str]:
+        """The names of the targets."""
+        return [target.name for target in self.targets]
+
+    def metrics_of(self, split: str) -> dict[str, dict]:
+        """The metrics of a split, by target."""
+        return metrics_by_target(self.targets, self.readouts, self.predictions[split], self.datasets[split].labels)
 
     def scores_of(self, split: str) -> np.ndarray:
-        """Scores (n,) of a split, label units."""
-        return self.readout.scores(self.predictions[split])
+        """Scores (n, K) of a split, label units."""
+        own = zip(self.readouts, self.predictions[split], strict=True)
+        return np.stack([readout.scores(predictions) for readout, predictions in own], axis=1)
+
+    def intervals_of(self, place: int) -> dict[str, float | None]:
+        """The `interval_figures` of a target on the evaluated split."""
+        target, readout = self.targets[place], self.readouts[place]
+        calibration = self.calibration.get(target.name) if self.split == "test" else None  # it was made of the other
+        rows, dataset = readout.rows(self.predictions[self.split][place]), self.datasets[self.split]
+        known = ~np.isnan(dataset.labels.reshape(len(rows), -1)[:, place])
+        return interval_figures(calibration, rows[known], of_target(dataset.clips, place), target.score_range)
 
 
 def run_metrics(
@@ -65,35 +83,46 @@ def run_metrics(
     model_args: ModelArguments,
     args: OmniSentTrainingArguments,
 ) -> dict:
-    """The values of metrics.json, of the evaluated split, and as `valid_*` of the validation split."""
-    labels, rows = (
-        labels_of(outcome.datasets[outcome.split].clips),
-        outcome.readout.rows(outcome.predictions[outcome.split]),
-    )
-    calibration = outcome.calibration if outcome.split == "test" else None  # it was made of the validation split
+    """The values of metrics.json, of the evaluated split, and as `valid_*` of the validation split.
+
+    Of several targets these are means over them, without intervals, and `targets` has the figures of each by its name.
+    """
+    count = len(outcome.datasets[outcome.split].clips)
     zero_shot = args.evaluate_only and not model_args.adapter
     lora, percent = (0, 0.0) if zero_shot else adapter_parameters(model.model.config, model_args)
+    measured, valid = outcome.metrics_of(outcome.split), outcome.metrics_of("valid")
+    intervals = {name: outcome.intervals_of(place) for place, name in enumerate(outcome.names)}
+    several = {
+        name: {"n": known, **measured[name], **intervals[name], **run_folder.as_valid(valid[name])}
+        for name, known in zip(outcome.names, _label_counts(outcome.datasets[outcome.split]), strict=True)
+    }
     return {
         "dataset": data.facts.name,
         "split": outcome.split,
-        "readout": outcome.readout.name,
+        "readout": outcome.readouts[0].name,
         "modalities": data.processor.modalities,
         "seed": args.seed,
-        "n": len(labels),
-        **outcome.metrics_of(outcome.split, data.facts.convention),
+        "n": count,
+        **over_targets(measured),
         "bad_clips": data.left_out,
         **data.lacking(outcome.split),
         "denoise": data.denoise,
-        **interval_figures(calibration, rows, outcome.datasets[outcome.split].clips, outcome.readout.score_range),
-        "seconds_per_clip": outcome.seconds / len(labels),
+        **(intervals[outcome.names[0]] if len(several) == 1 else {}),
+        "seconds_per_clip": outcome.seconds / count,
         "peak_memory_bytes": peak_memory_bytes(),
         "trainable_parameters": lora,
         "trainable_percent": percent,
         "head_parameters": sum(p.numel() for name, p in model.named_parameters() if name.startswith("score.")),
         "layer_weights": getattr(model, "layer_weights", None),
-        **run_folder.as_valid(outcome.metrics_of("valid", data.facts.convention)),
+        **run_folder.as_valid(over_targets(valid)),
         **validation_course(outcome.validation, lower_is_better=not args.greater_is_better),
+        **({"targets": several} if len(several) > 1 else {}),
     }
+
+
+def _label_counts(dataset: ClipDataset) -> list[int]:
+    """How many clips have a label for each target."""
+    return (~np.isnan(dataset.labels.reshape(len(dataset.clips), -1))).sum(0).tolist()
 
 
 def validation_course(values: Sequence[float], *, lower_is_better: bool) -> dict[str, float | bool | None]:
@@ -104,18 +133,33 @@ def validation_course(values: Sequence[float], *, lower_is_better: bool) -> dict
     return {"valid_last": values[-1], "still_improving": values[-1] == best and values.count(best) == 1}
 
 
-def calibrate(evaluations: Sequence[np.ndarray], clips: Sequence[Clip], metric: str, convention: str) -> dict:
-    """Prediction intervals from the validation clips: `calibration` of what `cross_fitted` gives, whose arguments these are."""
+def calibrate(
+    evaluations: Sequence[np.ndarray], clips: Sequence[Clip], metric: str, targets: Sequence[Target]
+) -> dict[str, dict]:
+    """Prediction intervals of each target, by its name, from the validation clips: `calibration` of what `cross_fitted` gives.
+
+    Args:
+        evaluations: of `cross_fitted`.
+        clips: n, with labels of the targets.
+        metric: of `cross_fitted`.
+        targets: K.
+    """
     labels, videos = labels_of(clips), _videos(clips)
-    rows = cross_fitted(evaluations, labels, videos, metric=metric, convention=convention)
-    calibrated = calibration(rows[:, 0], labels, videos, _quantiles(rows))
-    if str(LEVEL) not in calibrated["half_widths"]:
-        logger.warning(
-            "%d validation clips are too few for intervals of level %s; interval_coverage stays null",
-            calibrated["clips"],
-            LEVEL,
-        )
-    return calibrated
+    conventions = [target.convention for target in targets]
+    rows = cross_fitted(evaluations, labels, videos, metric=metric, conventions=conventions)
+    rows, labels = rows.reshape(len(rows), len(targets), -1), labels.reshape(len(rows), -1)
+    found = {}
+    for place, target in enumerate(targets):
+        known = ~np.isnan(labels[:, place])
+        own, of_videos = rows[known, place], None if videos is None else list(np.array(videos)[known])
+        found[target.name] = calibrated = calibration(own[:, 0], labels[known, place], of_videos, _quantiles(own))
+        if str(LEVEL) not in calibrated["half_widths"]:
+            logger.warning(
+                "%d validation clips are too few for intervals of level %s; interval_coverage stays null",
+                calibrated["clips"],
+                LEVEL,
+            )
+    return found
 
 
 def interval_figures(
@@ -176,19 +220,20 @@ def check_saved_bundle(
     bundle, processor = folder / "model", data.processor
     if not args.evaluate_only:
         model_args, processor = replace(model_args, adapter=str(bundle)), OmniSentProcessor.from_pretrained(bundle)
-    model = build_model(model_args, **data.scale, device=args.device)
-    tolerance = TOLERANCES[model_args.dtype] * float(data.labels.std())
+    model = build_model(model_args, **data.model_fields, device=args.device)
+    tolerances = [TOLERANCES[model_args.dtype] * scale.std for scale in data.scales]
     dataset, predictions = outcome.datasets[outcome.split], outcome.predictions[outcome.split]
-    check_rows(model, processor, outcome.readout, dataset, predictions, tolerance=tolerance)
+    check_rows(model, processor, dataset, predictions, tolerances=tolerances)
 
 
 def write_results(folder: Path, outcome: Outcome, metrics: dict) -> dict:
     """Write the files of a finished run, metrics.json last; returns its contents."""
+    names = outcome.names
     for split, dataset in outcome.datasets.items():
-        raw = outcome.predictions[split].raw
-        run_folder.write_predictions(folder, dataset.clips, outcome.scores_of(split), raw, split=split)
+        raw = np.stack([predictions.raw for predictions in outcome.predictions[split]], axis=1)
+        run_folder.write_predictions(folder, dataset.clips, outcome.scores_of(split), raw, split=split, targets=names)
     clips, predictions = outcome.datasets[outcome.split].clips, outcome.predictions[outcome.split]
     run_folder.write_clip_facts(folder, clips)
-    if predictions.answers is not None:
-        run_folder.write_answers(folder, clips, predictions)
+    if predictions[0].answers is not None:
+        run_folder.write_answers(folder, clips, predictions, names)
     return run_folder.write_metrics(folder, metrics)

@@ -77,7 +77,8 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
     lm_head = thinker.lm_head.weight.numel()
     with torch.device("meta"):
         text = config.text_config
-        module = RegressionHead.from_settings(model, text.hidden_size, text.num_hidden_layers)
+        sizes = (text.hidden_size, text.num_hidden_layers)
+        module = RegressionHead.from_settings(model, *sizes, targets=len(data.targets))
     head = sum(p.numel() for p in module.parameters())
     weights = _weight_bytes(thinker.model, model, towers=data.feature_cache is None)
     if READOUTS[model.readout].uses_lm_head:  # which is not quantised; there is no head

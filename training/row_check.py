@@ -1,12 +1,13 @@
 """Checks that each row of results belongs to its clip: by the order of predictions, and by scoring clips again."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from ..data.clip import labels_of
 from ..processing_omnisent import OmniSentProcessor
-from ..readouts.base import Predictions, Readout
+from ..readouts.base import Predictions
 from .collator import ClipDataset
 
 CHECKED_CLIPS = 8
@@ -15,11 +16,11 @@ TOLERANCES = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.25}
 
 
 def check_order(places: np.ndarray, labels: np.ndarray, dataset: ClipDataset) -> None:
-    """Check that there is one prediction per clip, with the clip's label.
+    """Check that there is one prediction per item of a data set, with the item's label.
 
     Args:
-        places: (n,) index of each prediction's clip in the data set, sorted.
-        labels: (n,) returned with the predictions, label units.
+        places: index of each prediction's item, sorted.
+        labels: returned with the predictions, one or K for each item, label units.
         dataset: of the predicted clips.
 
     Raises:
@@ -31,9 +32,9 @@ def check_order(places: np.ndarray, labels: np.ndarray, dataset: ClipDataset) ->
     wrong = np.flatnonzero(places != np.arange(len(dataset)))
     if len(wrong):
         raise ValueError(f"evaluation gave the prediction of clip {places[wrong[0]]} for clip {wrong[0]}{advice}")
-    wrong = np.flatnonzero(labels != labels_of(dataset.clips).astype(np.float32))
-    if len(wrong):
-        raise ValueError(f"evaluation gave clip {dataset.clips[wrong[0]].id} the label {labels[wrong[0]]}{advice}")
+    for place in range(len(dataset)):
+        if not np.array_equal(labels[place], dataset.label(place).astype(np.float32), equal_nan=True):
+            raise ValueError(f"evaluation gave clip {dataset.clip_of(place).id} the label {labels[place]}{advice}")
 
 
 def evenly_spaced(count: int, most: int) -> np.ndarray:
@@ -44,40 +45,40 @@ def evenly_spaced(count: int, most: int) -> np.ndarray:
 def check_rows(
     model: PreTrainedModel,
     processor: OmniSentProcessor,
-    readout: Readout,
     dataset: ClipDataset,
-    predictions: Predictions,
+    predictions: Sequence[Predictions],
     *,
-    tolerance: float,
+    tolerances: Sequence[float],
 ) -> None:
     """Read some clips again, score them one by one, and check that the scores equal those of their rows.
 
     Args:
         model: the loaded bundle, or the model that was evaluated.
         processor: of the bundle.
-        readout: of the run.
-        dataset: the clips.
-        predictions: for these clips, in their order.
-        tolerance: largest difference of the two scores, label units.
+        dataset: the clips, with the readout of each target.
+        predictions: of each target for these clips, in their order.
+        tolerances: for each target, the largest difference of the two scores, label units.
 
     Raises:
         ValueError: naming the clip with another score. Generated text may differ for up to half of the clips, since rounding can
             change a token.
     """
-    places = evenly_spaced(len(dataset), CHECKED_CLIPS)
+    places, readouts = evenly_spaced(len(dataset.clips), CHECKED_CLIPS), dataset.readouts
     model.eval()
     device = next(model.parameters()).device
-    again = []
-    for place in places:
+    outputs = []
+    for item in (item for place in places for item in dataset.items_of(int(place))):
         with torch.no_grad():
-            _, outputs = readout.predict(model, processor([dataset.inputs[place]]).to(device))
-        again.append(readout.scores(readout.decode(outputs.cpu().numpy()))[0])
-    rows = readout.scores(predictions)[places]
-    differences = np.abs(rows - np.array(again))
-    wrong = int((differences > tolerance).sum())
-    if wrong > (0 if predictions.answers is None else len(places) // 2):
-        worst = int(differences.argmax())
-        raise ValueError(
-            f"clip {dataset.clips[places[worst]].id}: its row has {rows[worst]:.4f}, but scored alone the saved model gives"
-            f" {again[worst]:.4f}; no metrics are written, since rows may belong to other clips"
-        )
+            _, found = readouts[0].predict(model, processor([dataset.inputs[item]]).to(device))
+        outputs.append(found.cpu().numpy())
+    again = dataset.by_target(np.concatenate(outputs))
+    for readout, own, rows, tolerance in zip(readouts, again, predictions, tolerances, strict=True):
+        first, second = readout.scores(rows)[places], readout.scores(readout.decode(own))
+        differences = np.abs(first - second)
+        wrong = int((differences > tolerance).sum())
+        if wrong > (0 if rows.answers is None else len(places) // 2):
+            worst = int(differences.argmax())
+            raise ValueError(
+                f"clip {dataset.clips[places[worst]].id}: its row has {first[worst]:.4f}, but scored alone the saved model gives"
+                f" {second[worst]:.4f}; no metrics are written, since rows may belong to other clips"
+            )

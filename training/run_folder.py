@@ -20,10 +20,11 @@ import pandas as pd
 import yaml
 from transformers import TrainerState
 
-from ..data.clip import SPLITS, Clip, human_mae, labels_of
+from ..data.catalog import LABEL
+from ..data.clip import SPLITS, Clip, human_mae, labels_of, of_target
 from ..data.fingerprint import differing_part, fingerprints
 from ..data.overlap import overlap_lines, overlaps
-from ..data.tables import read_columns, write_table
+from ..data.tables import read_columns, read_rows, write_table
 from ..evaluation.metrics import METRICS, Numbers
 from ..media_omnisent import longest_seconds, read_header
 from ..readouts.base import SIGN_METRICS, UNCLIPPED_METRICS, Predictions
@@ -33,6 +34,7 @@ from .environment import code_versions, device_name, process_count
 
 PREDICTIONS = {"valid": "valid_predictions.csv", "test": "predictions.csv"}
 EVALUATIONS = "validation"  # EVALUATIONS/STEP.npy: what the validation clips were given at a step
+SPLITS_FILE = "splits.csv"  # of a run that split its clips itself
 BEST, BEST_RECORD = "best", "validation.json"  # BEST/DECODING: the best adapter by another decoding than the run's own
 PREDICTION_COLUMNS = {"id": str, "video_id": str, "label": float, "score": float, "raw": float}
 CLIP_FACTS = {"id": str, "text": int, "audio": int, "video": int, "seconds": float}
@@ -127,21 +129,49 @@ def read_arguments(folder: Path, out: Path) -> tuple[ModelArguments, DataArgumen
     return ModelArguments(**{**model, "adapter": str(folder / "model")}), DataArguments(**data), training
 
 
-def read_metrics(folder: Path) -> dict:
-    """What `write_metrics` wrote."""
-    return read_json(folder / "metrics.json")
+def target_names(folder: Path) -> list[str]:
+    """The names of a run's targets."""
+    return list(read_config(folder)["targets"])
 
 
-def read_environment(folder: Path) -> dict:
-    """What `write_environment` wrote."""
-    return read_json(folder / "environment.json")
+def read_metrics(folder: Path, target: str | None = None) -> dict:
+    """What `write_metrics` wrote; with one of several targets, its own figures in place of the means over all."""
+    metrics = read_json(folder / "metrics.json")
+    of_targets = metrics.get("targets") or {}
+    return metrics if target is None or not of_targets else {**metrics, **of_targets[target]}
 
 
-def read_predictions(folder: Path, *, split: str = "test") -> pd.DataFrame:
-    """What `write_predictions` wrote; what was not known is empty, or nan, as video_id and raw in folders of earlier versions."""
-    unknown = {"raw": math.nan}
-    rows = read_columns(folder / PREDICTIONS[split], PREDICTION_COLUMNS, unknown, absent={"video_id": "", **unknown})
-    return pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))
+def read_environment(folder: Path, target: str | None = None) -> dict:
+    """What `write_environment` wrote; with one of several targets, with its own figures."""
+    environment = read_json(folder / "environment.json")
+    return {**environment, **((environment.get("targets") or {}).get(target) or {})}
+
+
+def read_predictions(folder: Path, *, split: str = "test", target: str | None = None) -> pd.DataFrame:
+    """What `write_predictions` wrote; what was not known is empty, or nan, as video_id and raw in folders of earlier versions.
+
+    Args:
+        folder: of the run.
+        split: `valid` or `test`.
+        target: one of several, whose rows are those of the clips with a label for it; `None` if there is one.
+
+    Raises:
+        FileNotFoundError: when the file is missing.
+        ValueError: for a run of several targets, if none is named.
+    """
+    file, unknown = folder / PREDICTIONS[split], {"raw": math.nan}
+    _, first = next(iter(read_rows(file)), ("", {}))
+    if {"label", "score"} <= first.keys() or not first:
+        rows = read_columns(file, PREDICTION_COLUMNS, unknown, absent={"video_id": "", **unknown})
+        return pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))
+    names = [name for name in first if f"{name}_label" in first]
+    if target not in names:
+        raise ValueError(f"{file} has the targets {', '.join(names)}; name one of them, not {target}")
+    own = dict(zip(PREDICTION_COLUMNS, ("id", "video_id", f"{target}_label", target, f"{target}_raw"), strict=True))
+    wanted = {own[column]: kind for column, kind in PREDICTION_COLUMNS.items()}
+    rows = read_columns(file, wanted, {own["raw"]: math.nan, own["label"]: math.nan})
+    table = pd.DataFrame(rows, columns=list(wanted)).rename(columns={name: column for column, name in own.items()})
+    return table[table["label"].notna()].reset_index(drop=True)
 
 
 def videos_of(predictions: pd.DataFrame) -> list[str] | None:
@@ -155,12 +185,16 @@ def known_videos(videos: Sequence[str | None]) -> list[str] | None:
     return known if len(known) == len(videos) and len(set(known)) > 1 else None
 
 
-def write_environment(folder: Path, clips: Sequence[Clip], *, with_media: bool, documents: str) -> None:
+def write_environment(
+    folder: Path, clips: Sequence[Clip], *, with_media: bool, documents: str, targets: Sequence[str]
+) -> None:
     """Write environment.json: versions, commit, device, a fingerprint of the clips, and simple figures of their labels.
 
     `overlap` says what two splits share; `documents` is what the videos are called. `human_mae` is the MAE of one person against
-    the mean of the others on the test clips, null unless it is known of each.
+    the mean of the others on the test clips, null unless it is known of each. Of several targets, `targets` has such figures of
+    each by its name.
     """
+    of_targets = {name: _label_figures(of_target(clips, place)) for place, name in enumerate(targets)}
     environment = {
         "device": device_name(),
         "processes": process_count(),
@@ -169,10 +203,21 @@ def write_environment(folder: Path, clips: Sequence[Clip], *, with_media: bool, 
         "clips_sha256": _fingerprint(clips),
         "fingerprints": fingerprints(clips, with_media=with_media),
         "overlap": overlap_lines(overlaps(clips), documents),
+        **(_label_figures(clips) if len(of_targets) < 2 else {"targets": of_targets}),
+    }
+    write_json(folder / "environment.json", environment)
+
+
+def _label_figures(clips: Sequence[Clip]) -> dict[str, float | None]:
+    return {
         "train_median": float(np.median(labels_of(clip for clip in clips if clip.split == "train"))),
         "human_mae": human_mae(clip for clip in clips if clip.split == "test"),
     }
-    write_json(folder / "environment.json", environment)
+
+
+def write_splits(folder: Path, clips: Sequence[Clip]) -> None:
+    """Write splits.csv: id and split of each clip."""
+    write_table(folder / SPLITS_FILE, {"id": str, "split": str}, [(clip.id, clip.split) for clip in clips])
 
 
 def check_unchanged(folder: Path, clips: Sequence[Clip], *, with_media: bool) -> None:
@@ -206,13 +251,14 @@ def as_valid(metrics: dict) -> dict:
 
 
 def write_metrics(folder: Path, values: dict) -> dict:
-    """Write metrics.json with every key; values that were not measured are null.
+    """Write metrics.json with every key; values that were not measured are null. `targets` is there if there are several.
 
     Raises:
         KeyError: for an unknown key.
     """
     valid = [key for key in (f"valid_{one}" for one in (*METRICS, *UNCLIPPED, *ANSWER_KEYS)) if key in values]
-    metrics = dict.fromkeys((*KEYS_BEFORE, *(key for key in METRICS if key in values), *KEYS_AFTER, *valid))
+    several = ["targets"] if "targets" in values else []
+    metrics = dict.fromkeys((*KEYS_BEFORE, *(key for key in METRICS if key in values), *KEYS_AFTER, *valid, *several))
     unknown = values.keys() - metrics.keys()
     if unknown:
         raise KeyError(f"metrics.json has no key {sorted(unknown)}")
@@ -222,27 +268,53 @@ def write_metrics(folder: Path, values: dict) -> dict:
 
 
 def write_predictions(
-    folder: Path, clips: Sequence[Clip], scores: Numbers, raw: Numbers, *, split: str = "test"
+    folder: Path,
+    clips: Sequence[Clip],
+    scores: Numbers,
+    raw: Numbers,
+    *,
+    split: str = "test",
+    targets: Sequence[str] = (LABEL,),
 ) -> None:
-    """Write predictions.csv or valid_predictions.csv: id, video_id, label, score, and raw, the score before clipping, all in label
-    units and in the order of the split. `raw` is empty where it is not a number."""
-    rows = [
-        (clip.id, clip.video_id or "", clip.label, float(score), float(before) if math.isfinite(before) else None)
-        for clip, score, before in zip(clips, scores, raw, strict=True)
-    ]
-    write_table(folder / PREDICTIONS[split], PREDICTION_COLUMNS, rows)
+    """Write predictions.csv or valid_predictions.csv, in label units and in the order of the split.
 
+    Its columns are id, video_id, label, score, and raw, the score before clipping, which is empty where it is not a number. For
+    several targets they are id, video_id, and for each TARGET_label, which is empty where it is missing, TARGET and TARGET_raw.
 
-def constant_mae(folder: Path, *, split: str = "test") -> float:
-    """MAE of the training labels' median on the clips of a split, label units."""
-    return float(
-        (read_predictions(folder, split=split)["label"] - read_environment(folder)["train_median"]).abs().mean()
+    Args:
+        folder: of the run.
+        clips: n of them.
+        scores: (n,), or (n, K) of K targets.
+        raw: likewise.
+        split: `valid` or `test`.
+        targets: the names of the targets.
+    """
+    names = (
+        [("label", "score", "raw")] if len(targets) == 1 else [(f"{one}_label", one, f"{one}_raw") for one in targets]
     )
+    columns = {"id": str, "video_id": str, **{name: float for group in names for name in group}}
+    scores, raw = (np.asarray(values, dtype=np.float64).reshape(len(clips), -1) for values in (scores, raw))
+    rows = []
+    for clip, own, before in zip(clips, scores, raw, strict=True):
+        cells = zip(clip.labels, own, before, strict=True)
+        flat = [
+            value
+            for label, score, one in cells
+            for value in (label, float(score), float(one) if math.isfinite(one) else None)
+        ]
+        rows.append((clip.id, clip.video_id or "", *flat))
+    write_table(folder / PREDICTIONS[split], columns, rows)
 
 
-def one_person_mae(folder: Path) -> float | None:
+def constant_mae(folder: Path, *, split: str = "test", target: str | None = None) -> float:
+    """MAE of the training labels' median on the clips of a split, label units; for several targets, of the one that is named."""
+    labels = read_predictions(folder, split=split, target=target)["label"]
+    return float((labels - read_environment(folder, target)["train_median"]).abs().mean())
+
+
+def one_person_mae(folder: Path, target: str | None = None) -> float | None:
     """MAE of one person against the mean of the others on a run's test clips, label units; `None` if it is not known."""
-    return read_environment(folder).get("human_mae")  # not in folders from before
+    return read_environment(folder, target).get("human_mae")  # not in folders from before
 
 
 def clip_facts(clips: Sequence[Clip]) -> list[dict[str, Any]]:
@@ -270,13 +342,25 @@ def read_clip_facts(folder: Path) -> pd.DataFrame | None:
     return pd.DataFrame(rows, columns=list(CLIP_FACTS))
 
 
-def write_answers(folder: Path, clips: Sequence[Clip], predictions: Predictions) -> None:
-    """Write answers.csv of a generative run: id, label, generated answer, and the number parsed from it, if any."""
-    rows = [
-        (clip.id, clip.label, answer, None if math.isnan(value) else float(value))
-        for clip, answer, value in zip(clips, predictions.answers or (), predictions.raw, strict=True)
-    ]
-    write_table(folder / "answers.csv", {"id": str, "label": float, "answer": str, "parsed": float}, rows)
+def write_answers(
+    folder: Path, clips: Sequence[Clip], predictions: Sequence[Predictions], targets: Sequence[str] = (LABEL,)
+) -> None:
+    """Write answers.csv of a generative run: id, label, generated answer, and the number parsed from it, if any; of several targets
+    also which was asked for.
+    """
+    columns = {"id": str, "target": str, "label": float, "answer": str, "parsed": float}
+    rows = []
+    for place, name in enumerate(targets):
+        found = zip(clips, predictions[place].answers or (), predictions[place].raw, strict=True)
+        for clip, answer, value in found:
+            rows.append((clip.id, name, clip.labels[place], answer, None if math.isnan(value) else float(value)))
+    used = [place for place, name in enumerate(columns) if name != "target" or len(targets) > 1]
+    names = [*columns]
+    write_table(
+        folder / "answers.csv",
+        {names[place]: columns[names[place]] for place in used},
+        [[row[place] for place in used] for row in rows],
+    )
 
 
 def write_bad_clips(folder: Path, bad: Sequence[BadClip]) -> None:
@@ -303,5 +387,5 @@ def read_json(path: Path) -> dict:
 
 def _fingerprint(clips: Sequence[Clip]) -> str:
     """Hash of ids, transcripts, labels and splits, in their order; `fingerprints` tells more of them apart."""
-    rows = [[clip.id, clip.text, clip.label, clip.split] for clip in clips]
+    rows = [[clip.id, clip.text, clip.labels if clip.further else clip.label, clip.split] for clip in clips]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer, set_seed
 
 from ..data.planted import planted_sentences
-from ..processing_omnisent import INSTRUCTION, SYSTEM_PROMPT, TRANSCRIPT
+from ..text_omnisent import INSTRUCTION, SYSTEM_PROMPT, TRANSCRIPT
 from ..thinker_omnisent import ThinkerConfig, ThinkerWithLMHead
 from .backbone_files import MEDIA_TOKENS, thinker_config_around, write_backbone
 

@@ -19,12 +19,13 @@ from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from ..data.clip import labels_of
+from ..data.catalog import Target
 from ..heads_omnisent import NotFiniteError
 from ..readouts.base import Predictions, Readout
 from .collator import ClipDataset
 from .row_check import check_order
 from .run_folder import BEST, BEST_RECORD, EVALUATIONS, read_json, write_json
+from .targets import metrics_by_target, over_targets
 
 SHOWN_CLIPS = 8
 SAME_MAE = 1e-4  # label units
@@ -36,12 +37,18 @@ class SentimentTrainer(Trainer):
     """Trains the model of a readout; a checkpoint holds adapter, head, processor and the state of Trainer.
 
     If the readout's model can be decoded in other ways, each of these is evaluated too, and its best adapter is kept.
+
+    Args:
+        readouts: one for each target, of the same kind.
+        targets: what is rated.
+        *args, **kwargs: of transformers' Trainer.
     """
 
-    def __init__(self, *args, readout: Readout, convention: str = "mosi", **kwargs):
+    def __init__(self, *args, readouts: Sequence[Readout], targets: Sequence[Target] = (Target(),), **kwargs):
         super().__init__(*args, compute_metrics=self._metrics, **kwargs)
-        self.readout, self.convention = readout, convention
-        self.other_readouts = readout.other_decodings() if self.args.load_best_model_at_end else []
+        self.readouts, self.targets = list(readouts), tuple(targets)
+        decodings = [readout.other_decodings() for readout in readouts] if self.args.load_best_model_at_end else []
+        self.other_readouts = list(zip(*decodings, strict=True))  # of each decoding those of the targets
         self._evaluations: dict[int, np.ndarray] = {}  # by step
         self._step_clips: list[torch.Tensor] = []  # indices of the clips since the last optimizer step
         if self.args.early_stopping_patience:
@@ -60,7 +67,7 @@ class SentimentTrainer(Trainer):
             return self.optimizer
         model = self.model if model is None else model
         decayed = set(self.get_decay_parameter_names(model))
-        adapter_rate = self.args.adapter_learning_rate(self.readout.name)
+        adapter_rate = self.args.adapter_learning_rate(self.readouts[0].name)
         groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -75,30 +82,40 @@ class SentimentTrainer(Trainer):
         )
         return self.optimizer
 
-    def predict_clips(self, dataset: ClipDataset, name: str) -> Predictions:
-        """The predictions for the clips of a data set, in their order.
+    def predict_clips(self, dataset: ClipDataset, name: str) -> list[Predictions]:
+        """For each target, the predictions for the clips of a data set, in their order.
 
         Raises:
             ValueError: when there is not one prediction per clip; or naming clips without a finite one.
         """
         output = self.predict(dataset, metric_key_prefix=name)
         _, places = output.label_ids
-        return self.readout.decode(output.predictions[np.argsort(places)])
+        return self._decoded(self.readouts, output.predictions[np.argsort(places)], dataset)
+
+    @staticmethod
+    def _decoded(readouts: Sequence[Readout], outputs: np.ndarray, dataset: ClipDataset) -> list[Predictions]:
+        parts = dataset.by_target(outputs)
+        return [readout.decode(part) for readout, part in zip(readouts, parts, strict=True)]
+
+    def rows(self, predictions: Sequence[Predictions]) -> np.ndarray:
+        """The rows (n, C) of `Readout.rows`, or of K targets (n, K, C)."""
+        found = [readout.rows(own) for readout, own in zip(self.readouts, predictions, strict=True)]
+        return found[0] if len(found) == 1 else np.stack(found, axis=1)
 
     def evaluations(self) -> list[np.ndarray]:
-        """The rows (n, C) of `Readout.rows` for the validation clips, of every evaluation in training.
+        """The `rows` for the validation clips, of every evaluation in training.
 
         Empty if no checkpoint is chosen; or with a warning, if those from before a resumption are missing or of another run.
         """
         if not self.args.load_best_model_at_end:
             return []
         maes = {entry["step"]: entry["eval_mae"] for entry in self.state.log_history if "eval_mae" in entry}
-        labels = labels_of(self.eval_dataset.clips)
+        labels = self.eval_dataset.labels
         for step, mae in maes.items():
             rows, file = self._evaluations.get(step), self.args.folder / EVALUATIONS / f"{step}.npy"
             if rows is None and file.is_file():
                 rows = np.load(file)
-            if rows is None or len(rows) != len(labels) or abs(np.mean(np.abs(rows[:, 0] - labels)) - mae) > SAME_MAE:
+            if rows is None or rows.shape[:-1] != labels.shape or abs(mean_error(rows, labels) - mae) > SAME_MAE:
                 logger.warning(
                     "the validation scores of step %d are not in %s, so that prediction intervals are calibrated on the chosen"
                     " checkpoint's own residuals, and a little too narrow",
@@ -173,7 +190,7 @@ class SentimentTrainer(Trainer):
         return None  # the step is skipped; NaN would be invalid JSON in the log
 
     def _names(self, places: Sequence[torch.Tensor]) -> str:
-        ids = [self.train_dataset.clips[place].id for batch in places for place in batch.tolist()]
+        ids = [self.train_dataset.clip_of(place).id for batch in places for place in batch.tolist()]
         return ", ".join(ids[:SHOWN_CLIPS]) + (f" and {len(ids) - SHOWN_CLIPS} more" if len(ids) > SHOWN_CLIPS else "")
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
@@ -183,33 +200,38 @@ class SentimentTrainer(Trainer):
         plain = self.accelerator.unwrap_model(model)
         with torch.no_grad(), _without_autocast(plain):
             try:
-                loss, outputs = self.readout.predict(plain, batch)
+                own = self.readouts[0]
+                loss, outputs = own.predict(plain, batch)
                 if self.is_in_train and self.other_readouts:
-                    kinds = {
-                        readout.reads: readout for readout in self.other_readouts if readout.reads != self.readout.reads
-                    }
+                    kinds = {other[0].reads: other[0] for other in self.other_readouts if other[0].reads != own.reads}
                     others = {kind: readout.predict(plain, batch)[1] for kind, readout in kinds.items()}
-                    outputs = {self.readout.reads: outputs, **others}
+                    outputs = {own.reads: outputs, **others}
             except NotFiniteError as error:
                 dataset = self.callback_handler.eval_dataloader.dataset
-                ids = ", ".join(dataset.clips[clips[row]].id for row in error.rows)
+                ids = ", ".join(dataset.clip_of(int(clips[row])).id for row in error.rows)
                 raise ValueError(f"clips {ids}: {error}") from error
         return loss, outputs, (batch["labels"], clips)
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Metrics of the scores; undefined ones are left out, since Trainer logs only numbers."""
+        """Metrics of the scores, of several targets their means and each as `TARGET_METRIC`; undefined ones are left out, since
+        Trainer logs only numbers.
+        """
         labels, places = prediction.label_ids
-        order = np.argsort(places)
-        check_order(places[order], labels[order], self.callback_handler.eval_dataloader.dataset)
-        outputs = prediction.predictions
-        shared = outputs if isinstance(outputs, dict) else {self.readout.reads: outputs}
-        predictions = self.readout.decode(shared[self.readout.reads])
-        metrics = self.readout.metrics(predictions, labels, self.convention)
+        order, dataset = np.argsort(places), self.callback_handler.eval_dataloader.dataset
+        check_order(places[order], labels[order], dataset)
+        outputs, own = prediction.predictions, self.readouts[0].reads
+        shared = outputs if isinstance(outputs, dict) else {own: outputs}
+        predictions = self._decoded(self.readouts, shared[own][order], dataset)
+        by_target = metrics_by_target(self.targets, self.readouts, predictions, dataset.labels)
+        metrics = over_targets(by_target)
+        if len(by_target) > 1:
+            metrics |= {f"{name}_{key}": value for name, own in by_target.items() for key, value in own.items()}
         if self.is_in_train and self.args.load_best_model_at_end:
-            self._keep_evaluation(self.readout.rows(predictions)[order])
-        for other in self.other_readouts if isinstance(outputs, dict) else ():
-            values = other.metrics(other.decode(shared[other.reads]), labels, self.convention)
-            metrics[self._selecting(other)] = values.get(self.args.selecting_metric)
+            self._keep_evaluation(self.rows(predictions))
+        for others in self.other_readouts if isinstance(outputs, dict) else ():
+            decoded = self._decoded(others, shared[others[0].reads][order], dataset)
+            values = over_targets(metrics_by_target(self.targets, others, decoded, dataset.labels))
+            metrics[self._selecting(others[0])] = values.get(self.args.selecting_metric)
         return {key: value for key, value in metrics.items() if isinstance(value, float)}
 
     def _selecting(self, other: Readout) -> str:
@@ -218,7 +240,7 @@ class SentimentTrainer(Trainer):
 
     def _keep_best_of_others(self, metrics: dict[str, float]) -> None:
         """Save the adapter for each other decoding whose validation metric is the best so far."""
-        for other in self.other_readouts:
+        for other, *_ in self.other_readouts:
             folder, value = self.args.folder / BEST / str(other.decoding), metrics.get(f"eval_{self._selecting(other)}")
             best = read_json(folder / BEST_RECORD)["value"] if (folder / BEST_RECORD).is_file() else None
             if value is not None and (best is None or (value > best if self.args.greater_is_better else value < best)):
@@ -240,7 +262,7 @@ class SentimentTrainer(Trainer):
 
     def keep_final_of_others(self) -> None:
         """Save the adapter for each other decoding whose validation metric was never defined."""
-        for other in self.other_readouts:
+        for other, *_ in self.other_readouts:
             folder = self.args.folder / BEST / str(other.decoding)
             if not (folder / BEST_RECORD).is_file():
                 self._keep(folder, None)
@@ -264,6 +286,12 @@ class SentimentTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         self.model.load_trained(Path(self.state.best_model_checkpoint))
+
+
+def mean_error(rows: np.ndarray, labels: np.ndarray) -> float:
+    """MAE of rows (n, C) or (n, K, C) against labels (n,) or (n, K): the mean over targets."""
+    errors = np.abs(rows[..., 0] - labels)
+    return float(np.mean(np.nanmean(errors, axis=0)))
 
 
 class _GroupedByLength(LengthGroupedSampler):

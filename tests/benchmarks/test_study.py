@@ -30,7 +30,7 @@ def test_a_comparison_goes_on_from_kept_runs(comparison, short_config, tmp_path,
 
     study.restore(tmp_path / "kept", tmp_path / "back", None)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "back").rglob("metrics.json")}
-    again = compare([str(short_config)], [0, 1], tmp_path / "back")
+    (again,) = compare([str(short_config)], [0, 1], tmp_path / "back")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "back").rglob("metrics.json")} == before
     assert again.to_dict()["tests"] == json.loads((comparison / "comparison.json").read_text())["tests"]
 

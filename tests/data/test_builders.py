@@ -16,6 +16,7 @@ from omnisent.data.cmu_mosi import CmuMosi
 from omnisent.data.mmsa_builder import MmsaBuilder
 
 COLUMNS = ["id", "text", "video", "audio", "label", "split", "video_id", "clip_index", "label_T", "label_A", "label_V"]
+EMOTIONS = ("happiness", "sadness", "anger", "fear", "disgust", "surprise")
 LOAD = """
 import json, sys
 from datasets import load_dataset
@@ -60,10 +61,10 @@ def rows(builder) -> dict[str, list[dict]]:
     return {split: part.to_list() for split, part in builder.as_dataset().items()}
 
 
-def expected_mosi(root: Path) -> dict[str, list[dict]]:
+def expected_mosi(root: Path, further: tuple[str, ...] = ()) -> dict[str, list[dict]]:
     def row(video_id, index, text, label, split, video=None):
         values = [f"{video_id}_{index}", text, video, None, label, split, video_id, index, None, None, None]
-        return dict(zip(COLUMNS, values, strict=True))
+        return dict(zip(COLUMNS, values, strict=True)) | dict.fromkeys(further)
 
     first = row("v_1", 1, "GOOD", 2.4, "train", str(root / "Raw/v_1/1.mp4"))
     return {
@@ -76,8 +77,19 @@ def expected_mosi(root: Path) -> dict[str, list[dict]]:
 @pytest.mark.parametrize("builder", [CmuMosi, CmuMosei])
 def test_an_imported_builder_gives_the_rows_in_order_with_paths(mosi, cache, builder):
     made = builder(data_dir=str(mosi), cache_dir=cache)
-    assert rows(made) == expected_mosi(mosi)
-    assert str(made.info.version) == str(builder.VERSION) == "1.0.0"
+    assert rows(made) == expected_mosi(mosi, EMOTIONS if builder is CmuMosei else ())
+    assert str(made.info.version) == str(builder.VERSION) == ("1.1.0" if builder is CmuMosei else "1.0.0")
+
+
+def test_the_emotions_of_mosei_are_read_by_any_of_their_names(mosi, cache):
+    (mosi / "label.csv").write_text(
+        "video_id,clip_id,text,label,mode,Happy,SADNESS,anger\nv_1,1,GOOD,2.4,train,2.5,0,\nx,1,FINE,1,test,0,1,3\n"
+    )
+    made = rows(CmuMosei(data_dir=str(mosi), cache_dir=cache))
+    assert [made["train"][0][name] for name in EMOTIONS] == [2.5, 0.0, None, None, None, None]
+    assert [made["test"][0][name] for name in EMOTIONS] == [0.0, 1.0, 3.0, None, None, None]
+    with pytest.raises(Exception, match="unknown column 'Happy'"):
+        CmuMosi(data_dir=str(mosi), cache_dir=cache).download_and_prepare()
 
 
 def test_without_media_no_path_is_given(mosi, cache):
@@ -151,7 +163,7 @@ def test_the_builder_files_are_loading_scripts_under_datasets_3(mosi, sims, tmp_
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
-    for name in ("cmu_mosi", "cmu_mosei"):
-        assert load(name, mosi) == expected_mosi(mosi)
+    for name, further in (("cmu_mosi", ()), ("cmu_mosei", EMOTIONS)):
+        assert load(name, mosi) == expected_mosi(mosi, further)
     assert load("ch_sims", sims, "v2")["train"][0]["label_T"] == -0.8
     assert len(load("human_ratings", tmp_path / "archives", "tweets")["train"]) == 3390

@@ -1,16 +1,19 @@
 """What holds of tables for any clips, and for any bytes in their place."""
 
 import csv
+import io
 import json
 import re
 import tempfile
 from pathlib import Path
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
 from omnisent.data.clip import SPLITS, Clip
 from omnisent.data.labelled_folder import read_clips
@@ -134,3 +137,16 @@ def test_a_parquet_table_with_other_bytes_is_clips_or_an_error(rows, changes):
     for at, value in changes:
         data[at % len(data)] = value
     refused_or_read(bytes(data), ".parquet")
+
+
+@examples(60)
+@given(ROWS, st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4))
+def test_a_workbook_with_other_bytes_is_clips_or_an_error(rows, changes):
+    book, content = openpyxl.Workbook(), io.BytesIO()
+    for row in ([*SCHEMA.names], *([row[name] for name in SCHEMA.names] for row in rows)):
+        book.active.append([ILLEGAL_CHARACTERS_RE.sub("", cell) if isinstance(cell, str) else cell for cell in row])
+    book.save(content)
+    data = bytearray(content.getvalue())
+    for at, value in changes:
+        data[at % len(data)] = value
+    refused_or_read(bytes(data), ".xlsx")

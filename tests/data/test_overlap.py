@@ -81,3 +81,19 @@ def test_clips_without_a_split_stay_out_and_unknown_videos_are_refused():
         split_by_video([*_set(), _clip("y", "train", None)], seed=0)
     with pytest.raises(ValueError, match="group_split: 2 videos; a split by video needs at least 3"):
         split_by_video(_set(2), seed=0)
+
+
+def test_speakers_in_two_splits_are_counted_where_they_are_known():
+    clips = [
+        Clip("a", split="train", speaker="S", video_id="v"),
+        Clip("b", split="test", speaker="S", video_id="v", text=SAID),
+        Clip("c", split="train", speaker="T", text=SAID),
+        Clip("d", split="valid"),
+    ]
+    found = overlaps(clips)
+    assert found["train-test"] == Overlap(("v",), 2, 1, 2, 1, 2)
+    assert overlap_lines(found, "videos") == [
+        "train and test share 1 video (2 clips), 1 transcript (2 clips) and 1 speaker (2 clips)"
+    ]
+    alone = overlaps([Clip("a", split="train", speaker="S"), Clip("b", split="test", speaker="S")])
+    assert overlap_lines(alone, "videos") == ["train and test share 1 speaker (2 clips)"]

@@ -2,11 +2,21 @@
 
 import csv
 import json
+from datetime import datetime
 
+import openpyxl
 import pyarrow.parquet as pq
 import pytest
 
-from omnisent.data.tables import FORMATS, check_ending, read_columns, read_csv_lines, read_rows, write_table
+from omnisent.data.tables import (
+    FORMATS,
+    check_ending,
+    read_columns,
+    read_csv_lines,
+    read_rows,
+    readable_endings,
+    write_table,
+)
 
 COLUMNS = {"id": str, "score": float, "place": int, "text": str}
 ROWS = [("0001", 1.0, 3, 'so, "well"\nand 好'), ("b", None, None, None), ("c", -2.5e-7, 0, " x ")]
@@ -56,6 +66,44 @@ def test_an_unsupported_suffix_is_refused(name, tmp_path):
     for refuse in (check_ending, read_rows, lambda path: write_table(path, {"id": str}, [])):
         with pytest.raises(ValueError, match=rf"{name}: expected a table that ends in \.csv, \.jsonl, \.parquet"):
             refuse(tmp_path / name)
+
+
+def test_a_workbook_is_read_and_never_written(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["id", None, "x "], [1, "unnamed", " a "], [None], [2.5, "", True]):
+        book.active.append(row)
+    book.save(tmp_path / "a.XLSX")
+    assert list(read_rows(tmp_path / "a.XLSX")) == [
+        (f"{tmp_path / 'a.XLSX'}, row 2", {"id": 1, "": "unnamed", "x": "a"}),
+        (f"{tmp_path / 'a.XLSX'}, row 4", {"id": 2.5, "": None, "x": True}),
+    ]
+    assert readable_endings() == [*FORMATS, ".xlsx"]
+    for refuse in (check_ending, lambda path: write_table(path, {"id": str}, [])):
+        with pytest.raises(ValueError, match=r"b\.xlsx: expected a table that ends in \.csv, \.jsonl, \.parquet$"):
+            refuse(tmp_path / "b.xlsx")
+    with pytest.raises(FileNotFoundError):
+        list(read_rows(tmp_path / "none.xlsx"))
+
+
+def test_cells_of_a_workbook_without_a_value_say_why(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["a", "b", "c"], ["=1+1", "#N/A", datetime(2026, 5, 3, 12)]):
+        book.active.append(row)
+    book.active["B2"].data_type = "e"
+    book.save(tmp_path / "a.xlsx")
+    ((_, cells),) = read_rows(tmp_path / "a.xlsx")
+    assert [cell.what.split(" (")[0] for cell in cells.values()] == [
+        *("a formula without a value", "the error #N/A", "a date or time"),
+    ]
+
+
+@pytest.mark.parametrize("cut", [0, 10, 0.5, 0.95])
+def test_a_damaged_workbook_is_one_error(cut, tmp_path):
+    openpyxl.Workbook().save(tmp_path / "a.xlsx")
+    whole = (tmp_path / "a.xlsx").read_bytes()
+    (tmp_path / "a.xlsx").write_bytes(whole[: int(cut if cut > 1 else cut * len(whole))])
+    with pytest.raises(ValueError, match=r"a\.xlsx: not an Excel workbook, or it is damaged or has a password"):
+        list(read_rows(tmp_path / "a.xlsx"))
 
 
 def test_each_row_says_where_it_starts(tmp_path):

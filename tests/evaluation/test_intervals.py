@@ -65,7 +65,7 @@ def test_intervals_hold_for_new_videos_at_the_size_of_mosi(icc):
     def of_the_chosen(luck, videos):
         common = 0.8**0.5 * luck()
         errors = [(common + 0.2**0.5 * luck())[:, None] for _ in range(7)]
-        return cross_fitted(errors, np.zeros(len(videos)), videos, metric="mae", convention="generic")[:, 0]
+        return cross_fitted(errors, np.zeros(len(videos)), videos, metric="mae", conventions=["generic"])[:, 0]
 
     found = _coverages(MOSI_VALID, icc, of_the_chosen)
     assert found.mean() >= 0.899  # Monte-Carlo error .001
@@ -80,9 +80,9 @@ def test_intervals_hold_for_clips_that_are_very_alike():
 def test_a_video_takes_no_part_in_the_choice_of_its_checkpoint():
     labels, videos = np.zeros(4), ["a", "a", "b", "b"]
     good_on_a, good_on_b = np.array([[0.1], [0.1], [0.9], [0.9]]), np.array([[0.8], [0.8], [0.2], [0.2]])
-    found = cross_fitted([good_on_a, good_on_b], labels, videos, metric="mae", convention="mosi")
+    found = cross_fitted([good_on_a, good_on_b], labels, videos, metric="mae", conventions=["mosi"])
     assert found.tolist() == [[0.8], [0.8], [0.9], [0.9]]
-    kept = cross_fitted([good_on_a, good_on_b], labels, ["a"] * 4, metric="mae", convention="mosi")
+    kept = cross_fitted([good_on_a, good_on_b], labels, ["a"] * 4, metric="mae", conventions=["mosi"])
     assert kept.tolist() == good_on_b.tolist()  # one video: nothing else could choose
 
 
@@ -98,7 +98,7 @@ def test_clips_of_one_video_are_not_many_at_the_highest_level_either():
 def test_a_figure_that_some_clips_do_not_have_is_replaced_by_mae(metric):
     labels, videos = np.zeros(4), ["a", "a", "b", "b"]
     evaluations = [np.array([[0.1], [0.1], [0.9], [0.9]]), np.array([[0.8], [0.8], [0.2], [0.2]])]
-    found = cross_fitted(evaluations, labels, videos, metric=metric, convention="mosi")
+    found = cross_fitted(evaluations, labels, videos, metric=metric, conventions=["mosi"])
     assert found.tolist() == [[0.8], [0.8], [0.9], [0.9]]
 
 
@@ -120,7 +120,7 @@ def test_the_interval_of_a_share_is_wider_for_clips_of_few_videos():
 def test_a_higher_figure_is_better_where_the_metric_says_so():
     labels, videos = np.array([0.0, 1.0, 2.0, 0.0, 1.0, 2.0]), list("aaabbb")
     rising, falling = labels[:, None], -labels[:, None]
-    found = cross_fitted([rising, falling], labels, videos, metric="corr", convention="mosi")
+    found = cross_fitted([rising, falling], labels, videos, metric="corr", conventions=["mosi"])
     assert found.tolist() == rising.tolist()
 
 

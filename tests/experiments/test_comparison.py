@@ -128,7 +128,7 @@ def test_a_study_that_was_kept_without_models_has_the_same_figures_and_no_costs_
 ):
     kept = tmp_path / "kept"
     shutil.copytree(comparison, kept, ignore=shutil.ignore_patterns("model", "costs", "checkpoint-*"))
-    again = compare([str(short_config)], [0, 1], kept).to_dict()
+    again = compare([str(short_config)], [0, 1], kept)[0].to_dict()
     assert again["costs"].keys() == {arm.name for arm in default_arms() if not arm.trains}
     assert {**again, "costs": None} == {**_stored(comparison), "costs": None}
     assert "| discriminative | 0." not in (kept / "comparison.md").read_text().split("Cost of scoring")[1]

@@ -76,7 +76,7 @@ def test_a_comparison_uses_the_best_settings_of_each_arm(swept, config):
     tuned = tuned_arms(ARMS, out / "sweep.json", [str(config)])
     for arm, by in zip(tuned, ("head", "written", "written"), strict=True):
         assert {**arm.fields, **found["arms"][by]["best"]["settings"]} == arm.fields
-    compared = compare([str(config)], [0], out / "compared", arms=ARMS, settings=out / "sweep.json")
+    (compared,) = compare([str(config)], [0], out / "compared", arms=ARMS, settings=out / "sweep.json")
     assert {name: tuning.best for name, tuning in compared.tuning.items()} == {
         name: arm["best"]["value"] for name, arm in found["arms"].items()
     }

@@ -6,6 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+from omnisent.losses_omnisent import LabelScale
 from omnisent.readouts.catalog import READOUTS
 from omnisent.readouts.discriminative import DiscriminativeReadout
 from omnisent.readouts.generation_model import OmniForSentimentGeneration
@@ -49,7 +50,7 @@ def test_an_entry_in_the_table_is_enough_for_a_new_readout(monkeypatch, settings
     model_args, _, args = parse_arguments([settings(readout="doubled", head_learning_rate=0.5)])
     assert args.adapter_learning_rate("doubled") == 0.5
     assert metric_names("doubled", "greedy", "mosi") == metric_names("discriminative", "greedy", "mosi")
-    model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=RANGE).eval()
+    model = build_model(model_args, scales=[LabelScale(0.0, 1.0, *RANGE)]).eval()
     batch = processor([{"text": "good"}])
     with torch.no_grad():
         _, doubled = build_readout(model_args, processor.tokenizer, RANGE).predict(model, batch)
@@ -70,6 +71,6 @@ def test_the_readout_of_the_lm_head_builds_the_generative_model(tiny_backbone):
     arguments = ModelArguments(
         base_model=str(tiny_backbone), readout="generative", quantization="none", dtype="float32"
     )
-    model = build_model(arguments, label_mean=0.0, label_std=1.0, score_range=RANGE)
+    model = build_model(arguments, scales=[LabelScale(0.0, 1.0, *RANGE)])
     assert type(model) is OmniForSentimentGeneration
     assert model.has_adapter

@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
+from omnisent.losses_omnisent import LabelScale
 from omnisent.readouts.answer_tree import AnswerTree
 from omnisent.readouts.generation_model import OmniForSentimentGeneration, next_positions
 from omnisent.readouts.generative import ExpectedReadout, GreedyReadout, MedianReadout
@@ -69,7 +70,7 @@ def test_an_answer_follows_its_prompt_at_the_positions_the_thinker_would_give_it
 
 def test_the_loss_is_the_cross_entropy_of_the_answer_alone(generator, processor, mixed_clips, reference):
     readout = GreedyReadout(RANGE, processor.tokenizer)
-    dataset = ClipDataset(mixed_clips, processor, readout)
+    dataset = ClipDataset(mixed_clips, processor, [readout])
     collate = ClipCollator(processor, readout)
     batch = collate([dataset[i] for i in range(len(dataset))])
     del batch["clip_index"]
@@ -182,7 +183,7 @@ def test_raft_is_the_absolute_error_of_the_mean_over_the_answers(processor):
             return log_p
 
     means = (p * grid_values).sum(1) / p.sum(1)
-    loss = readout.objective()(Fixed(), None, labels)
+    loss = readout.objective()(Fixed(), None, labels).mean()
     assert loss.item() == pytest.approx((means - labels).abs().mean().item(), abs=1e-6)
 
 
@@ -200,7 +201,7 @@ def test_every_loss_learns_and_is_that_of_its_own_distribution(generator, proces
     readout = GreedyReadout(RANGE, processor.tokenizer, generative_loss=name)
     generator.add_lora(LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"]))
     generator.objective = readout.objective()
-    dataset = ClipDataset(mixed_clips, processor, readout)
+    dataset = ClipDataset(mixed_clips, processor, [readout])
     batch = ClipCollator(processor, readout)([dataset[i] for i in range(len(dataset))])
     del batch["clip_index"]
     if name == "raft":
@@ -282,9 +283,9 @@ def test_a_saved_adapter_is_loaded_completely(generator, tiny_backbone, processo
 def test_it_learns_under_nf4_and_continues_after_an_evaluation(tiny_backbone, processor, mixed_clips):
     arguments = ModelArguments(base_model=str(tiny_backbone), readout="generative", dtype="float32", lora_dropout=0.0)
     torch.manual_seed(0)
-    model = build_model(arguments, label_mean=0.0, label_std=1.0, score_range=RANGE)
+    model = build_model(arguments, scales=[LabelScale(0.0, 1.0, *RANGE)])
     readout = ExpectedReadout(RANGE, processor.tokenizer)
-    dataset = ClipDataset(mixed_clips, processor, readout)
+    dataset = ClipDataset(mixed_clips, processor, [readout])
     batch = ClipCollator(processor, readout)([dataset[i] for i in range(len(dataset))])
     del batch["clip_index"]
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=4e-3)

@@ -12,6 +12,15 @@ import torch
 from omnisent.cli import main
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
+from omnisent.scoring.batch import Loading, load_pipeline
+
+TWO = {
+    "id2label": {0: "valence", 1: "arousal"},
+    "label_mean": [5.0, 4.0],
+    "label_std": [1.0, 2.0],
+    "score_min": [1.0, 1.0],
+    "score_max": [9.0, 9.0],
+}
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +28,24 @@ def pipe(tiny_backbone, processor) -> MultimodalSentimentPipeline:
     torch.manual_seed(0)
     model = OmniForSentimentRegression.from_thinker(tiny_backbone).eval()
     return MultimodalSentimentPipeline(model=model, processor=processor, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def two_bundle(tiny_backbone, processor, tmp_path_factory) -> Path:
+    """Rates valence and arousal from 1 to 9, with intervals of 90 %; untrained."""
+    folder = tmp_path_factory.mktemp("two") / "model"
+    torch.manual_seed(0)
+    calibration = {
+        name: {"clips": 40, "half_widths": {"0.9": width}} for name, width in (("valence", 0.5), ("arousal", 0.75))
+    }
+    OmniForSentimentRegression.from_thinker(tiny_backbone, **TWO, calibration=calibration).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def two_pipe(two_bundle) -> MultimodalSentimentPipeline:
+    return load_pipeline(Loading(str(two_bundle), device="cpu"))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from omnisent.errors_omnisent import MediaError, OmniSentError
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.analysis import analyse_clip
 from omnisent.scoring.analysis_page import analysis_html
+from omnisent.scoring.scales import scales_of
 from omnisent.scoring.subtitles import Cue
 from omnisent.scoring.timeline import score_timeline
 
@@ -36,15 +37,26 @@ def talk(tmp_path_factory):
 def test_it_is_the_pipelines_score_with_and_without_each_modality(pipe, talk):
     analysis = analyse_clip(pipe, talk, WORDS)
     clip = {"video": str(talk), "text": WORDS}
-    assert {"score": analysis.score, "label": analysis.label} == pipe(clip)
+    assert {"score": analysis.scores[0], "label": analysis.label} == pipe(clip)
     assert analysis.seconds == pytest.approx(8.0, abs=0.1)
     assert set(analysis.modalities) == {"text", "audio", "video"}
     for left_out, others in (("text", ["audio", "video"]), ("audio", ["text", "video"]), ("video", ["text", "audio"])):
         score = pipe(clip, modalities=others)["score"]
-        assert analysis.without[left_out] == score
-        assert analysis.contribution(left_out) == analysis.score - score
-    assert len({analysis.score, *analysis.without.values()}) == 4
+        assert analysis.without[left_out] == (score,)
+        assert analysis.contributions(left_out) == (analysis.scores[0] - score,)
+    assert len({analysis.scores, *analysis.without.values()}) == 4
     assert analysis.windows == []
+
+
+def test_several_targets_have_scores_contributions_and_windows_each(two_pipe, talk):
+    analysis = analyse_clip(two_pipe, talk, WORDS, window=4, stride=4)
+    clip = {"video": str(talk), "text": WORDS}
+    assert dict(zip(("valence", "arousal"), analysis.scores, strict=True)) == two_pipe(clip)["scores"]
+    assert analysis.label is None
+    silent = tuple(two_pipe(clip, modalities=["text", "video"])["scores"].values())
+    assert analysis.without["audio"] == silent
+    assert analysis.contributions("audio") == (analysis.scores[0] - silent[0], analysis.scores[1] - silent[1])
+    assert [len(window.scores) for window in analysis.windows] == [2, 2]
 
 
 def test_only_modalities_of_the_clip_are_left_out(pipe, talk, tmp_path):
@@ -55,8 +67,8 @@ def test_only_modalities_of_the_clip_are_left_out(pipe, talk, tmp_path):
     assert analyse_clip(pipe, None, WORDS).seconds is None
     both = analyse_clip(pipe, tmp_path / "voice.m4a", WORDS)
     assert both.without == {
-        "text": pipe({"audio": str(tmp_path / "voice.m4a")})["score"],
-        "audio": pipe({"text": WORDS})["score"],
+        "text": (pipe({"audio": str(tmp_path / "voice.m4a")})["score"],),
+        "audio": (pipe({"text": WORDS})["score"],),
     }
     assert set(analyse_clip(pipe, talk).without) == {"audio", "video"}
 
@@ -67,7 +79,7 @@ def test_the_pipelines_own_modalities_are_used(pipe, talk):
     )
     analysis = analyse_clip(text_only, talk, WORDS)
     assert analysis.modalities == ("text",)
-    assert analysis.score == pipe({"text": WORDS})["score"]
+    assert analysis.scores == (pipe({"text": WORDS})["score"],)
     with pytest.raises(OmniSentError, match="nothing to score: expected text; give a text"):
         analyse_clip(text_only, talk, " ")
 
@@ -77,15 +89,14 @@ def test_a_long_clip_is_scored_over_time_with_its_words_spread_over_it(pipe, tal
     expected = list(score_timeline(pipe, talk, window=4, stride=2, cues=[Cue(0.0, analysis.seconds, WORDS)]))
     assert analysis.windows == expected
     assert [window.text for window in analysis.windows][::2] == ["the acting was wonderful", "and the ending was awful"]
-    assert analysis.score == analyse_clip(pipe, talk, WORDS).score
+    assert analysis.scores == analyse_clip(pipe, talk, WORDS).scores
 
 
 def test_a_transcript_with_times_gives_each_window_its_words(pipe, talk):
     analysis = analyse_clip(pipe, talk, SRT, window=4, stride=4)
     assert [window.text for window in analysis.windows] == ["the acting was wonderful", "the ending was awful"]
-    assert (
-        analysis.score == pipe({"video": str(talk), "text": "the acting was wonderful the ending was awful"})["score"]
-    )
+    whole = pipe({"video": str(talk), "text": "the acting was wonderful the ending was awful"})
+    assert analysis.scores == (whole["score"],)
     vtt = "WEBVTT\n\n00:05.000 --> 00:06.000\nawful\n"
     assert [window.text for window in analyse_clip(pipe, talk, vtt, window=4, stride=4).windows] == [None, "awful"]
     with pytest.raises(OmniSentError, match=r"^the transcript, line 2: "):
@@ -116,5 +127,5 @@ def test_a_score_that_is_not_finite_is_an_error(broken_pipe, talk):
 def test_a_partly_read_file_has_a_warning(pipe, half_read):
     analysis = analyse_clip(pipe, half_read, WORDS)
     assert "% of its audio" in analysis.warning
-    shown = analysis_html(analysis, name="half.m4a", score_range=(-3, 3), neutral_band=0.5)
+    shown = analysis_html(analysis, name="half.m4a", scales=scales_of(pipe))
     assert f"Only part of the file could be read: {analysis.warning}." in shown

@@ -98,10 +98,28 @@ def test_a_bundle_that_reads_text_only_has_a_page_for_texts(text_bundle):
     assert not re.search("clip|video|audio|upload|transcript", said["words"], re.IGNORECASE)
 
 
+def test_several_targets_on_scales_of_their_own_are_shown_by_name(two_pipe, whole_clips, tmp_path):
+    write_video(tmp_path / "long.mp4", np.full((50, 56, 56, 3), 90, np.uint8), 10)
+    with running(two_pipe, port=free_port(), window=2.0, stride=1.0) as address:
+        client = Client(address, verbose=False, analytics_enabled=False)
+        result, timeline = client.predict(handle_file(tmp_path / "long.mp4"), None, "well", api_name="/score")
+        said = page_of(address)["words"]
+    expected = two_pipe({"video": str(tmp_path / "long.mp4"), "text": "well"})["scores"]
+    shown = re.findall(r'class="os-score" title="(.*?)">.*?</span><span class="os-label">(.*?)<', result)
+    assert [name for _, name in shown] == ["valence", "arousal"]
+    assert [float(score) for score, _ in shown] == pytest.approx(list(expected.values()), abs=1e-5)
+    assert "data:image/png;base64," in timeline
+    assert "# Score a clip" in said
+    assert "The model gives valence from 1 to 9 and arousal from 1 to 9." in said
+    assert not re.search("positive|negative|neutral", said + result)
+
+
 def test_a_bundle_for_clips_has_fields_for_files_and_shows_no_line_that_it_lacks(address):
     said = page_of(address)
     assert said["tabs"] is True
+    assert "# How positive is the speaker?" in said["words"]
     assert "Upload or record a short clip" in said["words"]
+    assert "from −3 (strongly negative) through 0 (neutral) to +3 (strongly positive)." in said["words"]  # noqa: RUF001
     assert "This model" not in said["words"]
 
 

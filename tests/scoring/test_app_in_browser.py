@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from omnisent.data.planted import write_video
-from omnisent.scoring.analysis_page import signed
 from omnisent.scoring.app import running
+from omnisent.scoring.scales import signed
 
 pytestmark = pytest.mark.browser
 CHROMIUM = next(

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from omnisent.data.table_options import TableOptions
 from omnisent.scoring.options import REAL_MODEL, ScoreOptions, given_or_real
 
 
@@ -21,6 +22,9 @@ from omnisent.scoring.options import REAL_MODEL, ScoreOptions, given_or_real
         ({"windows": "8s", "stride": "x", "files": ("a.mp4",)}, "'x' is not a duration"),
         ({"dtype": "float8"}, "--dtype must be one of bfloat16, float16, float32, not 'float8'"),
         ({"quantize": "int3"}, "--quantize must be one of nf4, none, not 'int3'"),
+        ({"columns": "text=a", "decimal": ","}, "--columns, --decimal says how a table is read; give one with --table"),
+        ({"table": "a.csv", "columns": "text=a,text=b"}, "--columns: expected text=HEADER"),
+        ({"table": "a.csv", "encoding": "latein"}, "--encoding: 'latein' is unknown"),
         ({"windows": "0s", "files": ("a.mp4",)}, "window and stride must be above 0 s"),
     ],
 )
@@ -36,6 +40,15 @@ def test_other_options_are_fine():
     options.check()
     assert options.window_and_stride() == (8.0, 4.0)
     assert ScoreOptions("model", ("a.mp4",), windows="8s", stride="2s").window_and_stride() == (8.0, 2.0)
+
+
+def test_columns_may_name_the_targets_of_the_bundle_and_nothing_else():
+    options = ScoreOptions("model", table="a.csv", columns="text=Satz,valence=Valenz", decimal=",")
+    options.check()
+    assert options.table_options(["valence"]) == TableOptions(columns={"text": "Satz"}, decimal=",")
+    with pytest.raises(ValueError, match=r"^--columns: unknown name 'valence'; expected one of id, text, .*, arousal$"):
+        options.table_options(["arousal"])
+    assert ScoreOptions("model").table_options(["label"]) == TableOptions()
 
 
 def test_the_bundle_of_make_real_is_the_default_where_it_is_there(monkeypatch, tmp_path):

@@ -77,10 +77,12 @@ def test_rows_are_those_of_one_process_though_files_are_bad_and_a_reader_dies(cl
 
 
 @pytest.mark.slow
-def test_the_command_makes_the_same_file_with_it(cluster, clips, bundle, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("model", "options"), [("bundle", []), ("two_bundle", ["--interval", "0.9"])])
+def test_the_command_makes_the_same_file_with_it(cluster, clips, model, options, tmp_path, monkeypatch, request):
+    bundle = request.getfixturevalue(model)
     for engine in ("local", "ray"):
         files = [clip.id for clip in clips[:10]]
-        command = ["omnisent", "score", *files, "--model", str(bundle), "--device", "cpu", "--engine", engine]
+        command = ["omnisent", "score", *files, "--model", str(bundle), "--device", "cpu", "--engine", engine, *options]
         monkeypatch.setattr(sys, "argv", [*command, "--out", str(tmp_path / f"{engine}.parquet")])
         with pytest.raises(SystemExit) as stopped:
             main()

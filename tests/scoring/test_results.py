@@ -11,7 +11,7 @@ import pytest
 
 from omnisent.data.tables import FORMATS
 from omnisent.scoring.processes import Process
-from omnisent.scoring.results import VERSION, ResumableWriter, Source, row_columns
+from omnisent.scoring.results import VERSION, ResumableWriter, Source, row_columns, score_cells
 
 BATCHES = [[Source("a", "1"), Source("b", "2")], [Source("c", "3")]]
 ROWS = [[{"id": "a", "score": 1.0}, {"id": "b", "error": "no sound"}], [{"id": "c", "score": -0.5, "text": "naïve"}]]
@@ -29,6 +29,44 @@ def test_the_columns_of_a_file():
     columns = row_columns(0.9)
     assert list(columns) == ["id", "score", "low", "high", "label", "seconds", "text", "warning", "error"]
     assert (columns["low"], columns["high"]) == (float, float)
+
+
+def test_several_targets_have_columns_by_name_and_no_label():
+    columns = row_columns(targets=("valence", "arousal"))
+    assert list(columns) == ["id", "valence", "arousal", "seconds", "text", "warning", "error"]
+    columns = row_columns(0.9, ("valence", "arousal"))
+    ends = ["valence", "valence_low", "valence_high", "arousal", "arousal_low", "arousal_high"]
+    assert list(columns) == ["id", *ends, "seconds", "text", "warning", "error"]
+    assert {columns[name] for name in ends} == {float}
+    assert row_columns(0.9, ("valence",)) == row_columns(0.9)
+
+
+@pytest.mark.parametrize(
+    ("targets", "interval", "name"),
+    [(("a", "text"), None, "text"), (("id", "b"), None, "id"), (("a", "a_low"), 0.9, "a_low")],
+)
+def test_a_target_with_the_name_of_another_column_is_refused(targets, interval, name):
+    with pytest.raises(
+        ValueError, match=f"targets are {', '.join(targets)}, but the table has another column '{name}'"
+    ):
+        row_columns(interval, targets)
+
+
+def test_results_become_cells_by_the_names_of_the_columns():
+    one = {"score": 1.5, "label": "positive", "low": 1.0, "high": 2.0}
+    assert score_cells(one) == one
+    assert score_cells({"error": "damaged"}) == {"error": "damaged"}
+    several = {
+        "scores": {"a": 1.0, "b": 2.0},
+        "low": {"a": 0.0, "b": 1.0},
+        "high": {"a": 3.0, "b": 4.0},
+        "warning": "cut",
+    }
+    assert score_cells(several) == {
+        **{"a": 1.0, "b": 2.0, "a_low": 0.0, "b_low": 1.0, "a_high": 3.0, "b_high": 4.0},
+        "warning": "cut",
+    }
+    assert score_cells(several).keys() <= row_columns(0.9, ("a", "b")).keys()
 
 
 @pytest.mark.parametrize("suffix", [*FORMATS, ".JSONL"])

@@ -254,3 +254,88 @@ def test_a_model_that_computes_nan_is_an_error_of_every_row(score, folder, bundl
     assert "no score: the model computes NaN or infinity" in rows[0]["error"]
     assert rows[0]["error"].startswith(f"clip {rows[0]['id']}: ")
     assert "3 of 3 clips have no score" in complained
+
+
+def test_several_targets_have_a_column_each_and_their_ends_too(score, folder, two_bundle, tmp_path):
+    command = (folder, "--model", two_bundle, "--device", "cpu", "--batch-size", "2")
+    code, _, complained = score(*command, "--interval", "0.9", "--out", tmp_path / "s.csv")
+    assert code == 1
+    assert "1 of 3 clips have no score" in complained
+    table = pd.read_csv(tmp_path / "s.csv")
+    names = ["valence", "valence_low", "valence_high", "arousal", "arousal_low", "arousal_high"]
+    assert list(table) == ["id", *names, "seconds", "text", "warning", "error"]
+    assert table.loc[1, names].isna().all()
+    assert "b.mp4" in table["error"][1]
+    model, processor = (kind.from_pretrained(two_bundle) for kind in (OmniForSentimentRegression, OmniSentProcessor))
+    with torch.no_grad():
+        expected = model(**processor({"video": str(folder / "c.mp4")})).scores[0].tolist()
+    assert table.loc[2, ["valence", "arousal"]].tolist() == pytest.approx(expected, abs=5e-6)
+    assert table["valence_high"][2] - table["valence_low"][2] == pytest.approx(1.0)
+    assert table["arousal_high"][2] - table["arousal"][2] == pytest.approx(0.75)
+    code, said, _ = score(*command)
+    assert said.splitlines()[0].split() == ["id", "valence", "arousal", "seconds", "error"]
+    code, *_ = score(*command, "--out", tmp_path / "s.jsonl")
+    first, second, _ = (json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines())
+    assert list(first) == list(second) == ["id", "valence", "arousal", "seconds", "text", "warning", "error"]
+    assert [first[name] for name in ("valence", "arousal")] == table.loc[0, ["valence", "arousal"]].tolist()
+
+
+def test_a_target_with_the_name_of_another_column_is_one_clear_line(score, folder, two_bundle, tmp_path):
+    other = tmp_path / "bundle"
+    shutil.copytree(two_bundle, other)
+    config = json.loads((other / "config.json").read_text())
+    config |= {"id2label": {"0": "valence", "1": "seconds"}, "calibration": None}
+    (other / "config.json").write_text(json.dumps(config))
+    code, _, complained = score(folder, "--model", other)
+    assert code == 1
+    assert complained == (
+        "omnisent: the bundle's targets are valence, seconds, but the table has another column 'seconds'; rename the target in the"
+        " bundle's config.json"
+    )
+
+
+@pytest.fixture
+def foreign(tmp_path) -> Path:
+    """A table as a German spreadsheet program writes it, with labels of something else."""
+    file = tmp_path / "Bewertungen.csv"
+    file.write_text("Nr;Äußerung;Valenz\na7;Es war schön;3,5\na8;Öde und fad;1,25\n", encoding="cp1252")
+    return file
+
+
+def test_a_table_is_scored_as_its_tool_wrote_it(score, foreign, bundle, two_bundle, tmp_path):
+    table = ("--table", foreign, "--encoding", "cp1252", "--decimal", ",")
+    expected = _expected(bundle, [{"text": "Es war schön"}, {"text": "Öde und fad"}])
+    for number, columns in enumerate(("id=Nr, text=Äußerung", '{"id": "Nr", "text": "Äußerung"}')):
+        code, _, complained = score(*table, "--columns", columns, "--out", tmp_path / f"{number}.jsonl")
+        assert (code, complained.startswith("omnisent: ")) == (0, False)
+        rows = [json.loads(line) for line in (tmp_path / f"{number}.jsonl").read_text().splitlines()]
+        assert [row["id"] for row in rows] == ["a7", "a8"]
+        assert [row["text"] for row in rows] == ["Es war schön", "Öde und fad"]
+        assert [row["score"] for row in rows] == pytest.approx(expected, abs=2e-6)
+    # The columns that a model was trained with do, whether or not the table has those of its labels.
+    trained = "id=Nr,text=Äußerung,valence=Valenz,arousal=Erregung"
+    code, said, _ = score(*table, "--columns", trained, "--model", two_bundle)
+    assert (code, said.split()[:3]) == (0, ["id", "valence", "arousal"])
+    code, _, complained = score(*table, "--columns", "id=Nr,text=Äußerung,valence=Valenz")
+    assert code == 1
+    assert complained.startswith("omnisent: --columns: unknown name 'valence'; expected one of id, text, video, audio,")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--columns", "text"], "--columns: expected text=HEADER"),
+        (
+            ["--columns", "text=Wort", "--encoding", "cp1252"],
+            "Bewertungen.csv: columns: text: there is no column 'Wort'",
+        ),
+        (["--encoding", "latein"], "--encoding: 'latein' is unknown"),
+        (["--decimal", ";"], "--decimal: expected '.' or ',', found ';'"),
+        (["--columns", "text=Äußerung"], "Bewertungen.csv"),
+    ],
+)
+def test_a_table_that_cannot_be_read_so_is_one_clear_line(score, foreign, arguments, message):
+    code, _, complained = score("--table", foreign, *arguments)
+    assert code == 1
+    assert complained.startswith("omnisent: ")
+    assert message in complained

@@ -225,6 +225,37 @@ def test_rows_of_a_changed_bundle_are_computed_again(score, folder, bundle, tmp_
     assert json.loads(out.read_text().splitlines()[0])["score"] == pytest.approx(before["score"] + 0.5, abs=1e-5)
 
 
+def test_a_run_with_several_targets_resumes_and_only_its_part_file_names_them(
+    score, folder, bundle, two_bundle, tmp_path, monkeypatch
+):
+    out, other, command = (
+        tmp_path / "s.csv",
+        tmp_path / "other.csv",
+        (folder, "--interval", "0.9", "--model", two_bundle),
+    )
+    _interrupted(score, monkeypatch, 2, *command, "--out", out)
+    header = json.loads(out.with_name("s.csv.part").read_text().splitlines()[0])
+    assert header["targets"] == ["valence", "arousal"]
+    _, _, complained = score(*command, "--out", out, "--batch-size", 1)
+    assert "changed since" not in complained
+    score(*command, "--out", other, "--batch-size", 1)
+    assert out.read_bytes() == other.read_bytes()
+    _interrupted(score, monkeypatch, 2, folder, "--out", tmp_path / "one.csv", "--model", bundle)
+    assert "targets" not in json.loads((tmp_path / "one.csv.part").read_text().splitlines()[0])
+
+
+def test_other_names_of_targets_are_another_file(score, folder, two_bundle, tmp_path, monkeypatch):
+    out, other = tmp_path / "s.csv", tmp_path / "bundle"
+    shutil.copytree(two_bundle, other)
+    _interrupted(score, monkeypatch, 2, folder, "--out", out, "--model", other)
+    config = json.loads((other / "config.json").read_text())
+    config |= {"id2label": {"0": "valence", "1": "tension"}, "calibration": None}
+    (other / "config.json").write_text(json.dumps(config))
+    code, _, complained = score(folder, "--out", out, "--model", other, "--batch-size", 1)
+    assert code == 1
+    assert "was started with targets ['valence', 'arousal'], now it is ['valence', 'tension']; remove it" in complained
+
+
 def test_only_changed_rows_of_a_table_are_scored_again(score, tmp_path, monkeypatch):
     table, out = tmp_path / "clips.csv", tmp_path / "scores.csv"
     table.write_text("id,text\na,good\nb,bad\nc,so\n")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import av
+import matplotlib.colors
 import matplotlib.image
 import numpy as np
 import pandas as pd
@@ -13,11 +14,13 @@ from transformers import pipeline
 from omnisent.data.planted import write_audio, write_video
 from omnisent.errors_omnisent import MediaError
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
+from omnisent.scoring.scales import Scale
 from omnisent.scoring.subtitles import Cue
 from omnisent.scoring.timeline import score_timeline, write_timeline
-from omnisent.scoring.timeline_plot import clock, plot_timeline, strongest
+from omnisent.scoring.timeline_plot import NEGATIVE, PLAIN, POSITIVE, clock, plot_timeline, strongest
 from omnisent.scoring.windows import WindowScore, parse_seconds, windows_of
 
+SENTIMENT = Scale("score", -3, 3, 0.5)
 CUES = [Cue(0.0, 4.0, "the acting was wonderful"), Cue(12.0, 16.0, "the ending was awful")]
 SRT = "1\n00:00:00,000 --> 00:00:04,000\nthe acting was wonderful\n\n2\n00:00:12,000 --> 00:00:16,000\nthe ending was awful\n"
 
@@ -94,10 +97,10 @@ def test_each_window_is_scored_from_its_own_video_audio_and_words(pipe, talk):
     for window in windows:
         clip = {"video": str(talk), "start": window.start, "end": window.end, "text": window.text}
         alone = pipe(clip)
-        assert window.score == pytest.approx(alone["score"], abs=1e-4)
+        assert window.scores == pytest.approx((alone["score"],), abs=1e-4)
         assert window.label == alone["label"]
         assert window.error is None
-    assert len({round(m.score, 5) for m in windows}) == 4
+    assert len({round(m.scores[0], 5) for m in windows}) == 4
 
 
 def test_windows_are_returned_as_they_are_scored(pipe, talk, monkeypatch):
@@ -115,16 +118,16 @@ def test_a_bad_window_has_an_error_and_does_not_stop_the_others(pipe, talk, tmp_
     broken = damaged_from_12(talk, tmp_path)
     good = list(score_timeline(pipe, talk, window=4, stride=4))
     found = list(score_timeline(pipe, broken, window=4, stride=4, batch_size=2))
-    assert [m.score for m in found[:3]] == pytest.approx([m.score for m in good[:3]], abs=1e-3)
+    assert [m.scores[0] for m in found[:3]] == pytest.approx([m.scores[0] for m in good[:3]], abs=1e-3)
     for bad in found[3:]:
-        assert (bad.score, bad.label) == (None, None)
+        assert (bad.scores, bad.label) == ((), None)
         assert f"clip broken.mp4 {clock(bad.start)} to {clock(bad.end)}: {broken}: damaged" in bad.error
 
 
 def test_audio_alone_has_a_timeline_and_an_unreadable_file_is_an_error(pipe, tmp_path):
     write_audio(tmp_path / "a.m4a", sound_of(6))
     windows = list(score_timeline(pipe, tmp_path / "a.m4a", window=2, stride=2))
-    assert len({m.score for m in windows[:3]}) == 3
+    assert len({m.scores for m in windows[:3]}) == 3
     with pytest.raises(MediaError, match="missing"):
         list(score_timeline(pipe, tmp_path / "none.mp4", window=2, stride=2))
 
@@ -132,7 +135,7 @@ def test_audio_alone_has_a_timeline_and_an_unreadable_file_is_an_error(pipe, tmp
 def test_the_pipelines_modalities_are_used(model, processor, talk):
     pipe = MultimodalSentimentPipeline(model=model, processor=processor, device="cpu", modalities=["text"])
     first, second, *_ = score_timeline(pipe, talk, window=4, stride=4, cues=CUES)
-    assert first.score == pytest.approx(pipe({"text": CUES[0].text})["score"], abs=1e-5)
+    assert first.scores == pytest.approx((pipe({"text": CUES[0].text})["score"],), abs=1e-5)
     assert "nothing to score" in second.error
 
 
@@ -146,7 +149,7 @@ def test_a_timeline_is_a_table_and_a_plot(pipe, talk, tmp_path, suffix):
     table = read[suffix](out)
     assert list(table.columns) == ["start", "end", "score", "label", "text", "error", "warning"]
     assert table.start.tolist() == [0, 4, 8, 12, 16]
-    assert table.score.tolist() == pytest.approx([m.score for m in windows], abs=1e-12)
+    assert table.score.tolist() == pytest.approx([m.scores[0] for m in windows], abs=1e-12)
     assert table.label.tolist() == [m.label for m in windows]
     assert table.text[0] == CUES[0].text
     assert table.text[3] == CUES[1].text
@@ -165,10 +168,12 @@ def test_an_unsupported_suffix_is_refused_before_anything_is_scored(pipe, talk, 
 
 def test_the_strongest_windows_are_apart_and_outside_the_neutral_band():
     scores = [0.1, 2.0, 2.9, 2.8, 0.0, -0.3, 1.0, None, 0.7, 0.4, -0.2]
-    windows = [WindowScore(8.0 * k, 8.0 * k + 16, score, None, None, None) for k, score in enumerate(scores)]
-    assert [m.score for m in strongest(windows, 1, 0.5)] == [2.9, 1.0, 0.7]
-    assert [m.score for m in strongest(windows, -1, 0.5)] == [-0.3]
-    assert strongest(windows[:5], -1, 0.5) == strongest([], 1, 0.5) == []
+    timed = [(WindowScore(8.0 * k, 8.0 * k + 16, (), None, None, None), score) for k, score in enumerate(scores)]
+    scored = [(window, score) for window, score in timed if score is not None]
+    assert [score for _, score in strongest(scored, 1, 0.0, 0.5)] == [2.9, 1.0, 0.7]
+    assert [score for _, score in strongest(scored, -1, 0.0, 0.5)] == [-0.3]
+    assert strongest(scored[:5], -1, 0.0, 0.5) == strongest([], 1, 0.0, 0.5) == []
+    assert [score for _, score in strongest(scored, -1, 0.7, 0.0)] == [0.1, -0.3, -0.2]
 
 
 @pytest.mark.parametrize(
@@ -180,12 +185,60 @@ def test_times_are_formatted_as_on_a_clock(seconds, said):
 
 @pytest.mark.parametrize("count", [0, 1, 5, 1800])
 @pytest.mark.parametrize("text", ["cheap at $5 and $6", "我不喜欢 🙂", None])
-def test_any_timeline_can_be_drawn(tmp_path, count, text, recwarn):
-    scores = [None if k % 7 == 3 else float(np.sin(k / 9)) for k in range(count)]
-    windows = [WindowScore(4.0 * k, 4.0 * k + 8, score, None, text, None) for k, score in enumerate(scores)]
-    plot_timeline(windows, tmp_path / "a.png", title="a $5 film 电影.mp4", neutral_band=0.5)
+@pytest.mark.parametrize(
+    "scales", [[SENTIMENT], [Scale("a $5 name 电", 1, 9)], [Scale("valence", 1, 9), Scale("tone", -1, 1)]]
+)
+def test_any_timeline_can_be_drawn(tmp_path, count, text, scales, recwarn):
+    scores = [() if k % 7 == 3 else (float(np.sin(k / 9)),) * len(scales) for k in range(count)]
+    windows = [WindowScore(4.0 * k, 4.0 * k + 8, own, None, text, None) for k, own in enumerate(scores)]
+    plot_timeline(windows, tmp_path / "a.png", title="a $5 film 电影.mp4", scales=scales)
     assert (matplotlib.image.imread(tmp_path / "a.png") < 0.5).any()
     assert [str(warning) for warning in recwarn if issubclass(warning.category, UserWarning)] == []
+
+
+def drawn(folder: Path, scales: list[Scale], scores: list[tuple[float, ...]]) -> np.ndarray:
+    """The picture, (rows, columns, 3)."""
+    windows = [WindowScore(8.0 * k, 8.0 * k + 8, own, None, None, None) for k, own in enumerate(scores)]
+    plot_timeline(windows, folder / "a.png", title="a", scales=scales)
+    return matplotlib.image.imread(folder / "a.png")[..., :3]
+
+
+def share(picture: np.ndarray, colour: str) -> float:
+    return float((np.abs(picture - matplotlib.colors.to_rgb(colour)) < 0.01).all(axis=2).mean())
+
+
+def test_a_scale_without_two_sides_has_neither_band_nor_colours_of_negative_and_positive(tmp_path):
+    picture = drawn(tmp_path, [SENTIMENT], [(-2.0,), (0.5,), (2.0,)])
+    assert [share(picture, colour) > 0 for colour in (NEGATIVE, POSITIVE, PLAIN)] == [True, True, False]
+    assert share(picture, "0.93") > 0.05
+    picture = drawn(tmp_path, [Scale("valence", 1, 9)], [(2.0,), (5.5,), (8.0,)])
+    assert [share(picture, colour) > 0 for colour in (NEGATIVE, POSITIVE, PLAIN)] == [False, False, True]
+    assert share(picture, "0.93") < 0.02
+
+
+def test_every_target_has_a_panel_of_the_same_size_with_its_own_scores(tmp_path):
+    scales = [Scale("valence", 1, 9), Scale("arousal", 1, 9)]
+    one = drawn(tmp_path, scales[:1], [(2.0,), (8.0,)])
+    two = drawn(tmp_path, scales, [(2.0, 3.0), (8.0, 7.0)])
+    assert two.shape[1] == one.shape[1]
+    assert two.shape[0] == pytest.approx(2 * one.shape[0], abs=200)
+    middle = len(two) // 2
+    assert share(two[:middle], PLAIN) > 0
+    assert share(two[middle:], PLAIN) > 0
+    level, other = (drawn(tmp_path, scales, [(2.0, arousal)] * 3) for arousal in (8.0, 7.0))  # without quotes
+    assert (other[: middle - 50] == level[: middle - 50]).all()
+    assert (other[middle:] != level[middle:]).any()
+
+
+def test_several_targets_have_a_column_each(two_pipe, talk, tmp_path):
+    windows = write_timeline(talk, two_pipe, tmp_path / "over.csv", window=8, stride=8, cues=CUES)
+    table = pd.read_csv(tmp_path / "over.csv")
+    assert list(table.columns) == ["start", "end", "valence", "arousal", "text", "error", "warning"]
+    assert table[["valence", "arousal"]].to_numpy().tolist() == [list(window.scores) for window in windows]
+    first = two_pipe({"video": str(talk), "start": 0.0, "end": 8.0, "text": CUES[0].text})
+    assert windows[0].scores == pytest.approx(tuple(first["scores"].values()), abs=1e-4)
+    assert windows[0].label is None
+    assert (tmp_path / "over.png").stat().st_size > 5000
 
 
 def test_a_bundle_that_is_loaded_as_remote_code_gives_the_same_timeline(pipe, talk, tmp_path):
@@ -195,14 +248,14 @@ def test_a_bundle_that_is_loaded_as_remote_code_gives_the_same_timeline(pipe, ta
     assert not isinstance(remote, MultimodalSentimentPipeline)
     expected = list(score_timeline(pipe, talk, window=4, stride=4, cues=CUES))
     found = list(score_timeline(remote, talk, window=4, stride=4, cues=CUES))
-    assert [m.score for m in found] == pytest.approx([m.score for m in expected], abs=1e-4)
+    assert [m.scores[0] for m in found] == pytest.approx([m.scores[0] for m in expected], abs=1e-4)
     assert "damaged" in list(score_timeline(remote, damaged_from_12(talk, tmp_path), window=4, stride=4))[-1].error
 
 
 def test_a_window_whose_score_is_not_finite_is_an_error(broken_pipe, talk, tmp_path):
     windows = write_timeline(talk, broken_pipe, tmp_path / "over.jsonl", window=8, stride=8)
     assert len(windows) == 3
-    assert all(window.score is None and "no score: the model computes NaN" in window.error for window in windows)
+    assert all(window.scores == () and "no score: the model computes NaN" in window.error for window in windows)
     rows = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "over.jsonl").read_text().splitlines()]
     assert [row["score"] for row in rows] == [None] * 3
 

@@ -76,8 +76,11 @@ OUT_OF_RANGE = {
 BAD_LISTS = {
     "modalities": [[], ["smell"], ["text", "text"], "text", [1], [["text"]], {"text": True}, None, ""],
     "swapped": [["smell"], ["text", "text"], "text", [1], [["text"]], {"text": True}, None, ""],
+    "targets": [[], "label", [1], [["label"]], {"label": True}, None, ""],
+    "raters": ["r_*", [1], [["r_*"]], {"r_*": True}, None, ""],
     "genres": [[], ["tweets"], "tweets", [1], [["tweets"]], {"tweets": True}, ""],  # the default data set has none
 }
+BAD_NUMBERS = ["3", [], ["a"], [True], [None], [math.nan, 1.0], [-math.inf, 1.0], [[[1, 9]]], {"a": 1}, 3, ""]
 
 
 def _kinds(name: str) -> tuple:
@@ -91,6 +94,10 @@ def _bad_values(name: str) -> list:
     bad = [] if type(None) in kinds else [None]
     if CHOICES[name]:
         return [*bad, "nonsense", "", 3, [next(iter(CHOICES[name]))], True]
+    if list[float] in kinds:
+        return BAD_NUMBERS
+    if dict in kinds:
+        return [3, True, ["a"], "", "text", "a=", '{"text": 3}', {"text": 3}]
     if list[str] in kinds:
         return [value for value in BAD_LISTS[name] if value is not None or type(None) not in kinds]
     bad += [["a"], {"a": 1}]
@@ -107,15 +114,22 @@ def _bad_values(name: str) -> list:
 @pytest.mark.parametrize("name", OWN)
 def test_every_own_field_refuses_invalid_values_in_a_file(refused, tmp_path, name):
     for value in _bad_values(name):
-        said = "" if value == "" or name in BAD_LISTS else "must be "
-        assert refused({name: value}).startswith(f"{tmp_path / 'run.yaml'}: {name} {said}"), value
+        listed = name in BAD_LISTS or name in ("score_range", "target_weights", "columns")
+        said = "" if value == "" or listed else " must be "
+        assert refused({name: value}).startswith(f"{tmp_path / 'run.yaml'}: {name}{said}"), value
 
 
 def _bad_words(name: str) -> list[str]:
     """What a field cannot hold on the command line, where all is text and there is no null."""
     kinds = _kinds(name)
+    if name in ("targets", "raters"):
+        return [""]
     if CHOICES[name] or list[str] in kinds:
         return ["nonsense", "", "3"]
+    if list[float] in kinds:
+        return ["three", "", "nan", "inf"]
+    if dict in kinds:
+        return ["text", "", "=Text", '{"text": 3}']
     if bool in kinds:
         return ["perhaps", "0.5", "null"]
     if int in kinds or float in kinds:

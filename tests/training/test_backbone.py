@@ -9,6 +9,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from omnisent.configuration_omnisent import OmniSentConfig
+from omnisent.losses_omnisent import LabelScale
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.readouts.generation_model import OmniForSentimentGeneration
 from omnisent.thinker_omnisent import ThinkerWithLMHead, load_thinker
@@ -33,7 +34,7 @@ def arguments(tiny_backbone) -> ModelArguments:
 @pytest.fixture
 def bundle(arguments, tmp_path):
     torch.manual_seed(0)
-    model = build_model(arguments, label_mean=0.4, label_std=1.5, score_range=MOSI)
+    model = build_model(arguments, scales=[LabelScale(0.4, 1.5, *MOSI)])
     model.save_pretrained(tmp_path / "bundle")
     return tmp_path / "bundle"
 
@@ -47,8 +48,8 @@ def generative_bundle(arguments, tmp_path):
 
 
 def test_training_continues_from_a_fitting_bundle(arguments, bundle, generative_bundle):
-    check_adapter(replace(arguments, adapter=str(bundle)), MOSI, training=True)
-    check_adapter(replace(arguments, adapter=str(generative_bundle), readout="generative"), MOSI, training=False)
+    check_adapter(replace(arguments, adapter=str(bundle)), [MOSI], training=True)
+    check_adapter(replace(arguments, adapter=str(generative_bundle), readout="generative"), [MOSI], training=False)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_training_continues_from_a_fitting_bundle(arguments, bundle, generative_
 def test_a_field_that_contradicts_the_bundle_is_named_with_the_bundles_value(arguments, bundle, field, value):
     wanted = replace(arguments, adapter=str(bundle), **{field: value})
     with pytest.raises(ValueError, match=rf"^{field} is {value!r}, but {getattr(arguments, field)!r} in the bundle"):
-        check_adapter(wanted, MOSI, training=True)
+        check_adapter(wanted, [MOSI], training=True)
 
 
 @pytest.mark.parametrize("readout", ["discriminative", "generative"])
@@ -69,28 +70,28 @@ def test_a_bundle_of_another_base_is_refused(arguments, bundle, generative_bundl
     with pytest.raises(
         ValueError, match=rf"base_model is {other}, but the bundle of `adapter` belongs to {tiny_backbone}"
     ):
-        check_adapter(wanted, MOSI, training=True)
+        check_adapter(wanted, [MOSI], training=True)
     with pytest.raises(ValueError, match="base_model is org/other"):
-        check_adapter(replace(wanted, base_model="org/other"), MOSI, training=True)
+        check_adapter(replace(wanted, base_model="org/other"), [MOSI], training=True)
 
 
 def test_a_missing_bundle_or_one_without_an_adapter_is_refused(arguments, bundle):
     shutil.rmtree(bundle / "adapter")
     with pytest.raises(FileNotFoundError, match=r"adapter: .*adapter is missing; is .* a merged model\?"):
-        check_adapter(replace(arguments, adapter=str(bundle)), MOSI, training=True)
+        check_adapter(replace(arguments, adapter=str(bundle)), [MOSI], training=True)
     with pytest.raises(FileNotFoundError, match="no such folder; give a bundle's folder or the id of one on the Hub"):
-        check_adapter(replace(arguments, adapter="./nowhere"), MOSI, training=True)
+        check_adapter(replace(arguments, adapter="./nowhere"), [MOSI], training=True)
 
 
 def test_losses_and_dropouts_are_those_of_the_arguments(arguments, bundle):
     wanted = replace(arguments, adapter=str(bundle), loss="mse", head_dropout=0.5, lora_dropout=0.0)
-    model = build_model(wanted, label_mean=0.0, label_std=1.0, score_range=MOSI)
+    model = build_model(wanted, scales=[LabelScale(0.0, 1.0, *MOSI)])
     assert (model.config.loss, model.config.head_dropout) == ("mse", 0.5)
     assert [m.p for m in model.score.modules() if isinstance(m, torch.nn.Dropout)] == [0.5]
     dropouts = {type(m.lora_dropout["default"]) for m in model.modules() if isinstance(m, LoraLayer)}
     assert dropouts == {torch.nn.Identity}
     assert (model.config.label_mean, model.config.label_std) == (0.4, 1.5)
-    model = build_model(replace(wanted, lora_dropout=0.3), label_mean=0.0, label_std=1.0, score_range=MOSI)
+    model = build_model(replace(wanted, lora_dropout=0.3), scales=[LabelScale(0.0, 1.0, *MOSI)])
     assert {m.lora_dropout["default"].p for m in model.modules() if isinstance(m, LoraLayer)} == {0.3}
 
 
@@ -99,7 +100,7 @@ def test_with_another_score_range_z_scores_are_kept_and_mapped_to_it(arguments, 
     known = {**json.loads(file.read_text()), "calibration": {"clips": 20, "half_widths": {"0.9": 2.0}}}
     file.write_text(json.dumps(known))
     wanted = replace(arguments, adapter=str(bundle))
-    model = build_model(wanted, label_mean=0.1, label_std=0.5, score_range=SIMS).eval()
+    model = build_model(wanted, scales=[LabelScale(0.1, 0.5, *SIMS)]).eval()
     config = model.config
     assert (config.score_min, config.score_max, config.label_mean, config.label_std) == (*SIMS, 0.1, 0.5)
     assert config.calibration is None
@@ -107,14 +108,14 @@ def test_with_another_score_range_z_scores_are_kept_and_mapped_to_it(arguments, 
     before = OmniForSentimentRegression.from_pretrained(bundle)(**inputs)
     assert model(**inputs).logits.item() == pytest.approx(before.logits.item(), abs=1e-6)
     assert model(**inputs).scores.item() == pytest.approx(before.logits.item() * 0.5 + 0.1, abs=1e-6)
-    check_adapter(wanted, SIMS, training=True)
+    check_adapter(wanted, [SIMS], training=True)
     with pytest.raises(ValueError, match=r"scores from -3 to 3, but the labels of this data set lie in \[-1.0, 1.0\]"):
-        check_adapter(wanted, SIMS, training=False)
+        check_adapter(wanted, [SIMS], training=False)
 
 
 def test_weights_are_loaded_on_the_device_of_the_run_even_if_there_is_a_gpu(arguments, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # as with --use_cpu true on a machine with a GPU
-    model = build_model(arguments, label_mean=0.0, label_std=1.0, score_range=MOSI, device="cpu")
+    model = build_model(arguments, scales=[LabelScale(0.0, 1.0, *MOSI)], device="cpu")
     assert {p.device.type for p in model.parameters()} == {"cpu"}
 
 

@@ -13,6 +13,7 @@ from omnisent.readouts.discriminative import DiscriminativeReadout
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.collator import ClipCollator, ClipDataset
 from omnisent.training.data import build_processor, few_shot_examples, prepare_data
+from omnisent.training.targets import targets_of
 
 CLIPS = [
     Clip("a", "one fine day", label=0.5, split="train", video_id="v", clip_index=1),
@@ -24,7 +25,7 @@ READOUT = DiscriminativeReadout((-3.0, 3.0))
 
 
 def test_a_batch_has_the_labels_of_its_clips_in_order(processor):
-    dataset = ClipDataset(CLIPS, processor, READOUT)
+    dataset = ClipDataset(CLIPS, processor, [READOUT])
     batch = ClipCollator(processor, READOUT)([dataset[2], dataset[0]])
     assert batch["clip_index"].tolist() == [2, 0]
     assert batch["labels"].tolist() == [1.0, 0.5]
@@ -36,7 +37,7 @@ def test_a_batch_has_the_labels_of_its_clips_in_order(processor):
 )
 def test_context_has_the_preceding_transcripts_of_the_same_video_and_split(tiny_backbone, count, before):
     processor = OmniSentProcessor.from_base(tiny_backbone, context_clips=count)
-    dataset = ClipDataset(CLIPS, processor, READOUT)
+    dataset = ClipDataset(CLIPS, processor, [READOUT])
     for index, (clip, said) in enumerate(zip(CLIPS, before, strict=True)):
         text = processor.tokenizer.decode(dataset[index]["input_ids"])
         assert clip.text in text
@@ -49,7 +50,7 @@ def test_context_has_the_preceding_transcripts_of_the_same_video_and_split(tiny_
 def test_the_prompt_of_a_run_is_that_of_its_settings_under_every_readout(settings, readout):
     argv = [settings(), "--readout", readout, "--text_case", "sentence", "--system_prompt", ""]
     model_args, data_args, _ = parse_arguments(argv)
-    processor = build_processor(model_args, data_args, (-3.0, 3.0))
+    processor = build_processor(model_args, data_args, targets_of(data_args))
     said = processor.tokenizer.decode(processor.encode({"text": "I LIKED IT"})["input_ids"])
     assert said.startswith('<|im_start|>user\nThe speaker says: "I liked it."')
 
@@ -94,4 +95,4 @@ def test_lengths_are_computed_from_headers_and_texts_only(processor, tmp_path):
         Clip("short", "yes", video=str(tmp_path / "1.mp4"), label=0.0),
         CLIPS[0],
     ]
-    assert ClipDataset(clips, processor, READOUT).lengths() == [3000, 1003, 12]
+    assert ClipDataset(clips, processor, [READOUT]).lengths() == [3000, 1003, 12]

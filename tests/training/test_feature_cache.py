@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from omnisent.cli import main as command_line
+from omnisent.losses_omnisent import LabelScale
 from omnisent.thinker_omnisent import embed_clips, tower_features
 from omnisent.train import main, run
 from omnisent.training.arguments import ModelArguments, OmniSentTrainingArguments, parse_arguments
@@ -75,7 +76,7 @@ def test_a_model_without_towers_gives_the_same_from_cached_outputs(
     states = []
     for inputs, towers in ((batch, True), (tower_features(load_towers(args, "cpu"), **batch), False)):
         torch.manual_seed(0)
-        model = build_model(args, label_mean=0.0, label_std=1.0, score_range=(-3.0, 3.0), towers=towers).eval()
+        model = build_model(args, scales=[LabelScale(0.0, 1.0, -3.0, 3.0)], towers=towers).eval()
         embeds = embed_clips(model.model, layout["input_ids"], **inputs)
         states.append(
             model.model.language_model(

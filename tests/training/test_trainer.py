@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from omnisent.losses_omnisent import LabelScale
 from omnisent.readouts.discriminative import DiscriminativeReadout
 from omnisent.readouts.generative import GreedyReadout
 from omnisent.train import main, run
@@ -22,10 +23,10 @@ from runs import cached_settings, launched, trainer_callback, weights_of
 @pytest.fixture
 def trainer(model, processor, planted_clips, tmp_path):
     readout = DiscriminativeReadout((-3.0, 3.0))
-    clips = ClipDataset([clip for clip in planted_clips if clip.split == "train"], processor, readout)
+    clips = ClipDataset([clip for clip in planted_clips if clip.split == "train"], processor, [readout])
     wanted = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--train_sampling_strategy", "group_by_length"]
     _, _, args = parse_arguments([*wanted, "--per_device_train_batch_size", "4"])
-    return SentimentTrainer(model=model, args=args, train_dataset=clips, eval_dataset=clips, readout=readout)
+    return SentimentTrainer(model=model, args=args, train_dataset=clips, eval_dataset=clips, readouts=[readout])
 
 
 def test_grouped_batches_are_equal_in_all_processes_and_differ_between_epochs(trainer):
@@ -92,7 +93,7 @@ def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(
     gradients = []
     for batch, steps in ((4, 1), (1, 4)):
         torch.manual_seed(5)
-        model = build_model(wanted, label_mean=0.0, label_std=1.0, score_range=(-3.0, 3.0))
+        model = build_model(wanted, scales=[LabelScale(0.0, 1.0, -3.0, 3.0)])
         arguments = ["--use_cpu", "--output_dir", str(tmp_path), "--max_steps", "1", "--max_grad_norm", "0"]
         arguments += ["--per_device_train_batch_size", str(batch), "--gradient_accumulation_steps", str(steps)]
         arguments += ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
@@ -107,8 +108,8 @@ def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(
             model=model,
             args=args,
             data_collator=ClipCollator(processor, readout),
-            train_dataset=ClipDataset(clips, processor, readout),
-            readout=readout,
+            train_dataset=ClipDataset(clips, processor, [readout]),
+            readouts=[readout],
             callbacks=[Keep()],
         )
         trainer.train()
@@ -136,9 +137,9 @@ def test_adapter_and_head_have_their_own_learning_rates(tiny_backbone, processor
         "5e-3",
     ]
     model_args, _, args = parse_arguments([*wanted, "--generative_learning_rate", "7e-3"])
-    model = build_model(model_args, label_mean=0.0, label_std=1.0, score_range=(-3.0, 3.0))
+    model = build_model(model_args, scales=[LabelScale(0.0, 1.0, -3.0, 3.0)])
     readout = build_readout(model_args, processor.tokenizer, (-3.0, 3.0))
-    optimizer = SentimentTrainer(model=model, args=args, eval_dataset=[0], readout=readout).create_optimizer()
+    optimizer = SentimentTrainer(model=model, args=args, eval_dataset=[0], readouts=[readout]).create_optimizer()
     by_id = {id(p): n for n, p in model.named_parameters()}
     seen = [
         (group["lr"], {by_id[id(p)].startswith("score.") for p in group["params"]}) for group in optimizer.param_groups
@@ -154,7 +155,7 @@ def _poison(config: str) -> str:
     data = prepare_data(model_args, data_args, args)
     cache = open_cache(data_args.feature_cache, model_args, data.processor)
     readout = DiscriminativeReadout((-3.0, 3.0))
-    for inputs in ClipDataset(data.splits["train"], data.processor, readout).inputs:
+    for inputs in ClipDataset(data.splits["train"], data.processor, [readout]).inputs:
         entry = load_file(cache.path(inputs))
         if "video_embeds" in entry:
             entry["video_embeds"][0, 0] = torch.nan

@@ -1,0 +1,51 @@
+"""Plots the labels of a table: a histogram for each target. `check.py` reads them."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
+
+BAR, MEAN = "#542788", "#b35806"  # told apart with any colour vision
+BINS = 20
+COLUMNS = 3  # of plots, at most
+CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC", "SimHei")
+
+
+def plot_labels(
+    path: str | Path, labels: Mapping[str, np.ndarray], ranges: Mapping[str, tuple[float, float]], title: str
+) -> None:
+    """Write a PNG with a histogram of each target's labels, and their mean.
+
+    Args:
+        path: the file.
+        labels: (n,) by target, label units.
+        ranges: lowest and highest label that is shown, by target; labels outside are counted at the ends.
+        title: above the plots.
+    """
+    families = ["DejaVu Sans", *(name for name in CHINESE_FONTS if name in set(get_font_names()))]
+    columns = min(COLUMNS, len(labels))
+    rows = -(-len(labels) // columns)
+    figure = Figure(figsize=(max(4.2 * columns, 5.5), 3.2 * rows + 0.4), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(labels) :]:
+        axes.set_visible(False)
+    for axes, (target, values) in zip(grid.flat, labels.items(), strict=False):
+        low, high = ranges[target]
+        low, high = (low, high) if low < high else (low - 0.5, low + 0.5)
+        axes.hist(np.clip(values, low, high), bins=BINS, range=(low, high), color=BAR, edgecolor="white", linewidth=0.6)
+        if len(values):
+            axes.axvline(values.mean(), color=MEAN, linewidth=1.6, linestyle="--")
+            mean = f"mean {values.mean():.3g}, n {len(values):,}"
+            axes.set_title(mean, loc="right", fontsize=9, color=MEAN)
+        axes.set_title(target, loc="left", fontsize=10, parse_math=False, fontfamily=families)
+        axes.set_xlim(low, high)
+        axes.set_xlabel("label")
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("clips")
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False, fontfamily=families)
+    with warnings.catch_warnings(action="ignore"):  # a letter that no font has becomes a box
+        figure.savefig(path, dpi=150)

@@ -1,0 +1,149 @@
+"""Proposes how the columns of an unknown table could be used, by its header and first rows. It decides nothing."""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+MEDIA = {
+    "video": {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".flv", ".wmv", ".mpg", ".mpeg"},
+    "audio": {".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac"},
+}
+# Words of headers, in a few languages.
+WORDS = {
+    "text": "text transcript transcription utterance sentence words caption transkript transkription satz äußerung aussage texte"
+    " phrase énoncé texto frase transcripción testo trascrizione tekst zin текст 文本 句子 转录 テキスト",
+    "video": "video file path filename clip datei videodatei pfad fichier vidéo chemin archivo vídeo filmato bestand видео 视频",
+    "audio": "audio sound wav ton tondatei son geluid аудио 音频",
+    "split": "split set subset partition fold part teilmenge aufteilung",
+    "speaker": "speaker subject participant person sprecher sprecherin proband teilnehmer locuteur hablante parlante 说话人",
+    "id": "id nr no number nummer numéro número index key row zeile name kennung",
+}
+# Each line is one thing that people rate.
+TARGETS = (
+    "valence valenz valencia valenza valentie 效价",
+    "arousal activation erregung aktivierung excitation activación attivazione 唤醒度",
+    "dominance dominanz dominancia",
+    "sentiment stimmung polarity polarität sentimiento opinion",
+    "pain schmerz douleur dolor dolore pijn",
+    "engagement beteiligung compromiso",
+    "stress",
+    "label score rating mos grade bewertung wertung urteil note puntuación punteggio oordeel оценка 评分 得分",
+)
+_PLAIN = re.compile(r"[^\W\d_][\w -]*\w|[^\W\d_]")  # what YAML reads as text without quotes
+_NOT_TEXT = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"}
+_ANY_NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?")
+_ROWS = 20  # that are looked at
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A proposal: the table's header by our name, the columns of labels, and whether these have decimal commas."""
+
+    columns: Mapping[str, str]
+    targets: tuple[str, ...]
+    has_commas: bool = False
+
+    def in_words(self) -> str:
+        """As settings of a run, e.g. `columns: {text: Transkript}, targets: [Valenz, Erregung]`; empty if it proposes nothing."""
+        pairs = ", ".join(f"{quoted(name)}: {quoted(header)}" for name, header in self.columns.items())
+        parts = [f"columns: {{{pairs}}}"] if pairs else []
+        parts += [f"targets: [{', '.join(map(quoted, self.targets))}]"] if self.targets else []
+        parts += ['decimal: ","'] if self.has_commas else []
+        return ", ".join(parts)
+
+
+def quoted(name: str) -> str:
+    """A name as it is written in YAML."""
+    plain = _PLAIN.fullmatch(name) and name.lower() not in _NOT_TEXT
+    return name if plain else json.dumps(name, ensure_ascii=False)
+
+
+def is_cell(name: str) -> bool:
+    """Whether a header is rather a cell: a number, or the name of a media file."""
+    return bool(_ANY_NUMBER.fullmatch(name.strip())) or any(_share([name], endings) for endings in MEDIA.values())
+
+
+def guess_columns(
+    header: Sequence[str],
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    known: Collection[str],
+    wanted: Sequence[str],
+    lacking: bool,
+) -> Guess:
+    """A proposal for the columns that are not in use yet.
+
+    Args:
+        header: of the columns that are free.
+        rows: the first rows.
+        known: names that already have a column.
+        wanted: targets that have none.
+        lacking: whether the targets that the user named are to be replaced if no column resembles them.
+    """
+    cells = _cells(header, rows)
+    columns: dict[str, str] = {}
+
+    def free(names: Iterable[str]) -> list[str]:
+        return [name for name in names if name not in columns.values()]
+
+    numeric = [name for name in header if cells[name] and all(map(_ANY_NUMBER.fullmatch, cells[name]))]
+    for kind, endings in MEDIA.items():
+        of_kind = [name for name in header if _share(cells[name], endings) > 0.5]
+        named = [name for name in header if not cells[name] and _names(name, WORDS[kind])]
+        if kind not in known and (found := free(of_kind or named)):
+            columns[kind] = found[0]
+    media = [name for name in header if any(_share(cells[name], endings) > 0.5 for endings in MEDIA.values())]
+    rest = [name for name in free(header) if name not in numeric and name not in media and name]
+    if "text" not in known:
+        named = [name for name in rest if _names(name, WORDS["text"])]
+        longest = sorted((name for name in rest if _length(cells[name]) >= 8), key=lambda name: -_length(cells[name]))
+        if found := named or longest:
+            columns["text"] = found[0]
+    for name in ("split", "speaker"):
+        found = [one for one in free(rest) if _names(one, WORDS[name])]
+        if name not in known and found:
+            columns[name] = found[0]
+    targets = [name for name in free(numeric) if not _names(name, WORDS["id"] + " " + WORDS["speaker"])]
+    rated = [name for name in targets if any(_names(name, words) for words in TARGETS)] or targets
+    for target in wanted:
+        same = [name for name in free(rated) if any(_names(name, words) and _names(target, words) for words in TARGETS)]
+        near = get_close_matches(target.casefold(), [name.casefold() for name in free(targets)], 1, 0.7)
+        close = [name for name in free(targets) if name.casefold() in near]
+        if found := same or close:
+            columns[target] = found[0]
+    columns = {name: columns[name] for name in dict.fromkeys(("text", *columns)) if name in columns}
+    left = wanted and lacking and not set(wanted) <= columns.keys()
+    chosen = tuple(free(rated)) if left else ()
+    labels = [*chosen, *(columns[target] for target in wanted if target in columns)]
+    return Guess(columns, chosen, any("," in cell for name in labels for cell in cells[name]))
+
+
+def _cells(header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The first cells of each column as text, without the empty ones."""
+    cells: dict[str, list[str]] = {name: [] for name in header}
+    for row, _ in zip(rows, range(_ROWS), strict=False):
+        for name in header:
+            value = row.get(name)
+            if isinstance(value, dict):
+                value = value.get("path")
+            if isinstance(value, str | int | float) and str(value).strip():
+                cells[name].append(str(value).strip())
+    return cells
+
+
+def _names(header: str, words: str) -> bool:
+    """Whether a header consists of, or holds, one of the words."""
+    parts = re.findall(r"[^\W_]+", header.casefold())
+    return any(word in parts for word in words.split())
+
+
+def _share(cells: Sequence[str], endings: Collection[str]) -> float:
+    return sum(Path(cell).suffix.lower() in endings for cell in cells) / max(len(cells), 1)
+
+
+def _length(cells: Sequence[str]) -> float:
+    return sum(map(len, cells)) / max(len(cells), 1)
