@@ -154,7 +154,7 @@ def publish(
 def score(
     model: Model,
     files: Annotated[list[str] | None, typer.Argument(help="files, folders and patterns", show_default=False)] = None,
-    table: Annotated[Path | None, typer.Option(help="clips as CSV, JSONL, Parquet or .xlsx, instead of files")] = None,
+    table: Annotated[str | None, typer.Option(help="clips as CSV, JSONL, Parquet or .xlsx, instead of files")] = None,
     columns: Annotated[
         str | None, typer.Option(help="the table's headers, e.g. text=Transkript,video=Datei, or JSON")
     ] = None,

@@ -172,8 +172,8 @@ class _Cells:
         return None if path is None else str((root / path).absolute())
 
     def ratings(self) -> tuple[Rating, ...]:
-        """Those of all targets, in their order."""
-        return tuple(self._rating(at, target) for at, target in enumerate(self.options.targets))
+        """Those of all targets, in their order; one without a label if there is no target."""
+        return tuple(self._rating(at, target) for at, target in enumerate(self.options.targets)) or (Rating(),)
 
     def _rating(self, at: int, target: str) -> Rating:
         headers = self.columns.raters.get(target)

@@ -18,7 +18,8 @@ class TableOptions:
     """How a user's own table is read; the defaults are those of the project's own layout and of MMSA's.
 
     Attributes:
-        targets: columns of labels: the first is `Clip.label`, the others are `Clip.further`, in this order.
+        targets: columns of labels: the first is `Clip.label`, the others are `Clip.further`, in this order; none for clips that
+            are only scored.
         columns: the table's header by the name here, such as `{"text": "Transkript", "valence": "Valenz"}`.
         raters: patterns of columns with single ratings, such as `"rater_*"` or `"{target}_*"`; their mean is the label.
         encoding: of a CSV that is neither UTF-8 nor UTF-16, such as `"latin-1"`.
@@ -35,7 +36,7 @@ class TableOptions:
     decimal: str = "."
 
     def __post_init__(self) -> None:
-        if not self.targets or not all(self.targets) or len(set(self.targets)) < len(self.targets):
+        if not all(self.targets) or len(set(self.targets)) < len(self.targets):
             raise ValueError(f"targets: expected different names of columns, found {', '.join(self.targets) or 'none'}")
         for name in self.targets:
             if name.lower() in FIELDS:

@@ -42,7 +42,7 @@ def find_clips(
     if table is not None:
         if files or text is not None:
             raise ValueError("give either files or --table; a table has its own transcripts")
-        return read_clips(Path(table), options=table_options, missing_ok=True)
+        return read_clips(str(table), options=table_options, missing_ok=True)
     if text is not None and not files:
         return [Clip("text", text)]
     paths = [path for pattern in files for path in _media(pattern)]

@@ -68,7 +68,7 @@ class ScoreOptions:
 
     model: str
     files: tuple[str, ...] = ()
-    table: Path | None = None
+    table: str | Path | None = None
     columns: str | None = None
     encoding: str | None = None
     decimal: str | None = None
@@ -127,7 +127,7 @@ class ScoreOptions:
                 if name not in known:
                     raise ValueError(f"columns: unknown name {name!r}; expected one of {', '.join(known)}")
             used = {name: header for name, header in columns.items() if name in FIELDS}
-            return TableOptions(columns=used, encoding=self.encoding, decimal=self.decimal or ".")
+            return TableOptions((), used, encoding=self.encoding, decimal=self.decimal or ".")
         except ValueError as error:
             raise ValueError(f"--{error}") from None
 

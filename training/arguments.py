@@ -14,7 +14,8 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
 from ..data.catalog import DATASETS, LABEL
-from ..data.tables import FORMATS
+from ..data.saved_sets import HUB
+from ..data.tables import readable_endings
 from ..evaluation.metrics import CONVENTIONS
 from ..heads_omnisent import HEADS, POOL_OVER, POOLINGS
 from ..losses_omnisent import LOSSES
@@ -125,7 +126,8 @@ class DataArguments:
 
     dataset: str = _field(
         "planted",
-        f"one of {', '.join(DATASETS)}; a table of clips ({', '.join(FORMATS)}); or the folder of a built data set",
+        f"one of {', '.join(DATASETS)}; a table of clips ({', '.join(readable_endings())}); the folder of a built data set, or of"
+        f" one that `datasets` saved; or {HUB}datasets/OWNER/NAME",
     )
     root: str | None = _field(
         None, "folder of a named data set; human_ratings downloads its archive to it, or to the cache"

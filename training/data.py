@@ -123,6 +123,7 @@ def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: Omn
             with_media=uses_media(data_args),
             missing_ok=data_args.on_bad_clip == "skip",
             options=table_options(data_args),
+            needs_labels=True,
         )
         if data_args.auto_split is not None:
             clips = auto_split(clips, data_args.auto_split, seed=SPLIT_SEED)

@@ -45,10 +45,10 @@ def test_other_options_are_fine():
 def test_columns_may_name_the_targets_of_the_bundle_and_nothing_else():
     options = ScoreOptions("model", table="a.csv", columns="text=Satz,valence=Valenz", decimal=",")
     options.check()
-    assert options.table_options(["valence"]) == TableOptions(columns={"text": "Satz"}, decimal=",")
+    assert options.table_options(["valence"]) == TableOptions((), {"text": "Satz"}, decimal=",")
     with pytest.raises(ValueError, match=r"^--columns: unknown name 'valence'; expected one of id, text, .*, arousal$"):
         options.table_options(["arousal"])
-    assert ScoreOptions("model").table_options(["label"]) == TableOptions()
+    assert ScoreOptions("model").table_options(["label"]) == TableOptions(())
 
 
 def test_the_bundle_of_make_real_is_the_default_where_it_is_there(monkeypatch, tmp_path):

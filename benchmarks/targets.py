@@ -1,0 +1,78 @@
+"""One model for three targets against three models for one each, on planted clips with the tiny backbone.
+
+    python benchmarks/targets.py [--out runs/targets] [--max_steps 400]
+
+The targets are the label and the parts of it that the words and the voice carry, in label units; a clip without words or voice
+has no label for that part, and the model for it has not that clip. Settings and seed are the same. MAE on the labelled test clips.
+"""
+
+import argparse
+from pathlib import Path
+
+from common import save, table
+
+from omnisent import train
+from omnisent.data.clip import Clip
+from omnisent.data.planted import make_planted_clips, read_latents
+from omnisent.data.tables import write_table
+from omnisent.training.arguments import parse_arguments
+from omnisent.training.run_folder import constant_mae, read_metrics
+
+TARGETS = {"sentiment": "label", "words": "text", "voice": "audio"}
+CONFIG = Path(__file__).parent.parent / "configs" / "tiny.yaml"
+COLUMNS = {
+    "id": str,
+    "text": str,
+    "video": str,
+    "audio": str,
+    "split": str,
+    "video_id": str,
+    **dict.fromkeys(TARGETS, float),
+}
+
+
+def write_clips(out: Path, names: list[str]) -> Path:
+    """The planted clips that have a label for any of some targets, as a table with a column for each."""
+    clips, latents = make_planted_clips(out / "clips"), read_latents(out / "clips")
+
+    def cells(clip: Clip) -> list:
+        parts = {"label": clip.label}
+        parts |= {name: None if value is None else 3 * value for name, value in vars(latents[clip.id]).items()}
+        return [
+            *(getattr(clip, name) for name in COLUMNS if name not in TARGETS),
+            *(parts[one] for one in TARGETS.values()),
+        ]
+
+    places = [list(COLUMNS).index(name) for name in names]
+    rows = [row for row in map(cells, clips) if any(row[place] is not None for place in places)]
+    file = out / f"{'-'.join(names)}.csv"
+    write_table(file, COLUMNS, rows)
+    return file
+
+
+def trained(out: Path, names: list[str], steps: int) -> dict[str, float]:
+    """Test MAE by target of one run."""
+    folder = out / "-".join(names)
+    if not (folder / "metrics.json").is_file():
+        given = ["--dataset", str(write_clips(out, names)), "--targets", *names, "--score_range", "-3", "3"]
+        train.run(*parse_arguments([str(CONFIG), *given, "--max_steps", str(steps), "--output_dir", str(folder)]))
+    return {name: read_metrics(folder, name)["mae"] for name in names}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/targets"))
+    parser.add_argument("--max_steps", type=int, default=400)
+    options = parser.parse_args()
+    together = trained(options.out, list(TARGETS), options.max_steps)
+    rows = []
+    for name in TARGETS:
+        alone = trained(options.out, [name], options.max_steps)[name]
+        constant = constant_mae(options.out / "-".join(TARGETS), target=name)
+        rows.append({"target": name, "one model": together[name], "own model": alone, "constant": constant})
+    save("targets", {"max_steps": options.max_steps, "mae": rows})
+    print(table([list(rows[0]), *(list(row.values()) for row in rows)]))
+
+
+if __name__ == "__main__":
+    main()
