@@ -145,7 +145,7 @@ def answer_table(comparison: Comparison) -> pd.DataFrame:
         if arm.decoding is not None:
             rows[arm.label] = {
                 "unparsable": _percent(_mean(arm.unparsable_rate)),
-                "MAE, unparsable as 0": arm.metrics["mae"].text,
+                "MAE, unparsable as neutral": arm.metrics["mae"].text,
                 "MAE, parsable only": _figure(arm.mae_parsable),
                 "MAE by the last number": _figure(arm.mae_last_number),
                 "out of range": _percent(_mean(arm.out_of_range_rate)),

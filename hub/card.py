@@ -78,7 +78,11 @@ def model_card(
     text_model = text_model_of(bundle["base_model"], revision=bundle.get("base_revision"))
     modalities = metrics["modalities"]
     values = {
-        "front_matter": _front_matter(repo_id, facts, licence, bundle, metrics, adapter=base_model is not None),
+        "front_matter": _front_matter(
+            *(repo_id, facts, licence, bundle, metrics),
+            adapter=base_model is not None,
+            rates_sentiment=any("sentiment" in target.asks for target in targets),
+        ),
         "name": repo_id.split("/")[-1],
         "repo_id": repo_id,
         "rated": [_rated(run, target, comparisons, several=len(targets) > 1) for target in targets],
@@ -241,7 +245,14 @@ def notice_of(run: Path, licence: Licence, *, merged: bool) -> str:
 
 
 def _front_matter(
-    repo_id: str, facts: DatasetFacts, licence: Licence, bundle: dict, metrics: dict, *, adapter: bool
+    repo_id: str,
+    facts: DatasetFacts,
+    licence: Licence,
+    bundle: dict,
+    metrics: dict,
+    *,
+    adapter: bool,
+    rates_sentiment: bool,
 ) -> str:
     dataset, of_targets = dataset_name(metrics["dataset"]), metrics.get("targets") or {None: metrics}
     base_model = bundle["base_model"]
@@ -270,7 +281,7 @@ def _front_matter(
         base_model=base_model if on_the_hub else None,
         base_model_relation=("adapter" if adapter else "finetune") if on_the_hub else None,
         tags=[
-            *("multimodal-sentiment", "sentiment-analysis", "regression"),
+            *("multimodal-sentiment", *(["sentiment-analysis"] if rates_sentiment else []), "regression"),
             *reversed(metrics["modalities"]),
             "custom_code",
         ],
@@ -340,9 +351,9 @@ def _groups(run: Path, modalities: Sequence[str], target: Target, name: str | No
             groups[length] = (facts["seconds"] >= low) & (facts["seconds"] < high)
     low, high = _middle(target)
     groups |= {
-        f"label below {low:g}": clips["label"] < low,
-        f"label from {low:g} to {high:g}": clips["label"].between(low, high),
-        f"label above {high:g}": clips["label"] > high,
+        f"label below {low:.3g}": clips["label"] < low,
+        f"label from {low:.3g} to {high:.3g}": clips["label"].between(low, high),
+        f"label above {high:.3g}": clips["label"] > high,
     }
     for name, members in groups.items():
         if members.any():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from omnisent.losses_omnisent import LOSSES, LabelScale, quantiles
+from omnisent.losses_omnisent import LOSSES, LabelScale, Objective, quantiles
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_the_loss_of_ordinal_is_the_mean_cross_entropy_over_its_thresholds():
     falling = torch.tensor([0.0, -steps[0], -steps[:2].sum(), -steps.sum()])
     above = (0.4 + falling - falling.mean()).sigmoid()  # of the thresholds -2.25, -0.75, 0.75, 2.25
     expected = -(above[:2].log().sum() + (1 - above[2:]).log().sum()) / 4
-    assert loss.losses(outputs, torch.tensor([0.0]), SCALE, 5).item() == pytest.approx(expected.item())
+    assert loss.losses(outputs, torch.tensor([0.0]), SCALE, 5).mean().item() == pytest.approx(expected.item())
     assert loss.distribution(outputs)[0].tolist() == pytest.approx(
         [(1 - above[0]).item(), *(-above.diff()).tolist(), above[3].item()], abs=1e-6
     )
@@ -109,3 +109,49 @@ def test_quantiles_of_bins_that_are_each_spread_evenly():
     for one, row in zip(found, rows, strict=True):
         edges, below = np.arange(5) - 0.5, np.concatenate([[0], np.cumsum(row)])
         assert np.interp(one.numpy(), edges, below) == pytest.approx([0.125, 0.5, 0.75, 0.9], abs=1e-6)
+
+
+TWO = (SCALE, LabelScale(5.0, 2.0, 1.0, 9.0))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_loss_of_two_targets_is_the_mean_of_theirs_and_missing_labels_add_nothing(name):
+    kind, bins = LOSSES[name], 9
+    objective = Objective(kind, bins, TWO, (1.0, 1.0))
+    width = kind.outputs(bins)
+    outputs = torch.randn(3, objective.outputs, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    labels = torch.tensor([[1.5, 8.0], [torch.nan, 2.0], [-2.0, torch.nan]])
+    first, second = outputs[:, :width], outputs[:, width:]
+    of_first = kind.losses(first[[0, 2]], labels[[0, 2], 0], TWO[0], bins)
+    of_second = kind.losses(second[:2], labels[:2, 1], TWO[1], bins)
+    per_clip = [one.reshape(len(one), -1).mean(1).sum() for one in (of_first, of_second)]
+    loss = objective.loss(outputs, labels)
+    assert loss.item() == pytest.approx((per_clip[0] + per_clip[1]).item() / 6, rel=1e-5)
+    loss.backward()
+    gradient = outputs.grad.reshape(3, 2, width)
+    assert gradient.isfinite().all()
+    assert gradient[1, 0].abs().sum() == gradient[2, 1].abs().sum() == 0
+    weighted = Objective(kind, bins, TWO, (0.5, 1.5)).loss(outputs, labels, torch.tensor([2.0, 1.0, 0.0]))
+    each = of_first.reshape(2, -1).mean(1), of_second.reshape(2, -1).mean(1)
+    by_hand = 0.5 * 2 * each[0][0] + 1.5 * (2 * each[1][0] + each[1][1])
+    assert weighted.item() == pytest.approx(by_hand.item() / 6, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_results_of_two_targets_are_those_of_each_on_its_own_scale(name):
+    kind, bins = LOSSES[name], 9
+    both, width = Objective(kind, bins, TWO, (1.0, 1.0)), kind.outputs(9)
+    outputs = 3 * torch.randn(4, both.outputs, generator=torch.Generator().manual_seed(1))
+    for place, scale in enumerate(TWO):
+        alone, own = Objective(kind, bins, (scale,), (1.0,)), outputs[:, place * width : (place + 1) * width]
+        scores = alone.scores(own)
+        assert scores.shape == (4,)
+        assert torch.equal(both.scores(outputs)[:, place], scores)
+        assert torch.equal(both.clip(both.scores(outputs))[:, place], scores.clamp(scale.low, scale.high))
+        assert torch.equal(both.logits(outputs)[:, place], alone.logits(own))
+        if alone.centres() is None:
+            assert both.distribution(outputs) is both.spread(outputs) is both.centres() is None
+        else:
+            assert torch.equal(both.distribution(outputs)[:, place], alone.distribution(own))
+            assert torch.equal(both.spread(outputs)[:, place], alone.spread(own))
+            assert torch.equal(both.centres()[place], alone.centres())
