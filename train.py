@@ -37,8 +37,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
     """One run: train (unless `evaluate_only`), predict, save; returns the contents of metrics.json."""
     folder, resumed = args.folder, run_folder.checkpoint_to_resume(args)
     leave_cores_to_workers(args)
-    score_ranges = [target.score_range for target in targets_of(data_args)]
-    check_adapter(model_args, score_ranges, training=not args.evaluate_only)
+    check_adapter(model_args, targets_of(data_args), training=not args.evaluate_only)
     data = prepare_data(model_args, data_args, args)
     if resumed is not None:
         run_folder.check_unchanged(folder, data.clips, with_media=data.with_media)

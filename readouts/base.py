@@ -142,7 +142,9 @@ class Readout(ABC):
 
     @classmethod
     def settings_of_bundle(cls, folder: Path) -> dict[str, Any]:
-        """The settings that a bundle in a folder fixes, by field, and its `score_range`; empty if it has only an adapter."""
+        """The settings that a bundle in a folder fixes, by field, and its `targets` and `score_ranges`; empty if it has only an
+        adapter.
+        """
         return {}
 
     def objective(self) -> Any | None:

@@ -55,13 +55,13 @@ class DiscriminativeReadout(Readout):
             )
         config.loss, config.head_dropout = settings["loss"], settings["head_dropout"]
         model.score.set_dropout(config.head_dropout)
-        config.target_weights = label_fields["target_weights"]
-        if config.targets != tuple(source.targets) or _ranges(config.label_scales) != _ranges(source.scales):
+        config.target_weights, config.id2label = label_fields["target_weights"], label_fields["id2label"]
+        config.label2id = {name: place for place, name in enumerate(source.targets)}
+        if _ranges(config.label_scales) != _ranges(source.scales):
             shown = ", ".join(f"{low:g} to {high:g}" for low, high in _ranges(source.scales))
             logger.info("the scores of %s are mapped to another range, %s", source.bundle, shown)
-            for name, value in label_fields.items():
-                setattr(config, name, value)
-            config.label2id = {name: place for place, name in enumerate(source.targets)}
+            for name in SCALE_FIELDS:
+                setattr(config, name, label_fields[name])
             config.calibration = None
         return model
 
@@ -69,6 +69,7 @@ class DiscriminativeReadout(Readout):
     def settings_of_bundle(cls, folder: Path) -> dict[str, Any]:
         config = OmniSentConfig.from_pretrained(folder)
         fixed: dict[str, Any] = {
+            "targets": config.targets,
             "score_ranges": _ranges(config.label_scales),
             **{name: getattr(config, name) for name in ("layers", "pooling", "pool_over", "head")},
         }

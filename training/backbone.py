@@ -12,7 +12,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 
 from ..adapter_omnisent import ADAPTER_CONFIG_FILE, ADAPTER_DIR, AdaptedThinker
 from ..configuration_omnisent import OmniSentConfig
-from ..data.catalog import LABEL
+from ..data.catalog import LABEL, Target
 from ..losses_omnisent import LabelScale
 from ..modeling_omnisent import bundle_folder
 from ..readouts.base import ModelSource, Readout
@@ -135,12 +135,12 @@ def check_towers(arguments: ModelArguments, modalities: Sequence[str]) -> None:
         )
 
 
-def check_adapter(arguments: ModelArguments, score_ranges: Sequence[tuple[float, float]], *, training: bool) -> None:
+def check_adapter(arguments: ModelArguments, targets: Sequence[Target], *, training: bool) -> None:
     """Check that the bundle in `adapter` fits the other arguments; reads its configuration, no weights.
 
     Args:
         arguments: of the run.
-        score_ranges: of the run's targets, label units.
+        targets: of the run.
         training: whether the run trains; its score ranges may then differ from the bundle's.
 
     Raises:
@@ -159,16 +159,18 @@ def check_adapter(arguments: ModelArguments, score_ranges: Sequence[tuple[float,
     presets = [name for name, targets in LORA_TARGETS.items() if _as_set(targets) == _as_set(lora.target_modules)]
     of_bundle = {"lora_r": lora.r, "lora_alpha": lora.lora_alpha, "lora_preset": presets[0] if presets else "another"}
     of_bundle |= READOUTS[arguments.readout].settings_of_bundle(folder)
-    own = [*of_bundle.pop("score_ranges", score_ranges)]
-    if len(own) != len(score_ranges):
+    names = [target.name for target in targets]
+    own, ranges = of_bundle.pop("targets", names), of_bundle.pop("score_ranges", None)
+    if len(own) != len(names) or (len(own) > 1 and list(own) != names):
         raise ValueError(
-            f"targets: the bundle of `adapter` has {len(own)} of them, and this run {len(score_ranges)}; give as many"
+            f"targets: those of the bundle of `adapter` are {', '.join(own)}, and of this run {', '.join(names)}; give the same in"
+            " the same order"
         )
-    for (low, high), score_range in zip(own, score_ranges, strict=True):
-        if not training and (low, high) != tuple(score_range):
+    for (low, high), target in zip(ranges or [target.score_range for target in targets], targets, strict=True):
+        if not training and (low, high) != target.score_range:
             raise ValueError(
                 f"adapter: {arguments.adapter} scores from {low:g} to {high:g}, but the labels of this data set lie in"
-                f" {list(score_range)}, so metrics would be meaningless; train on it first"
+                f" {list(target.score_range)}, so metrics would be meaningless; train on it first"
             )
     for field, value in of_bundle.items():
         if getattr(arguments, field) != value:

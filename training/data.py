@@ -77,7 +77,11 @@ class PreparedData:
         weights = np.array([1.0 if weight is None else weight for weight in given])
         if balance == "inverse_density":
             weights = weights * inverse_density(self.targets, self.labels)
-        return None if balance == "none" and set(given) == {None} else weights / weights.mean()
+        if balance == "none" and set(given) == {None}:
+            return None
+        if not weights.sum():
+            raise ValueError("sample_weight is 0 for every training clip; give one of them a weight above 0")
+        return weights / weights.mean()
 
     @property
     def left_out(self) -> int:

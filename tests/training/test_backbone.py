@@ -9,6 +9,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from omnisent.configuration_omnisent import OmniSentConfig
+from omnisent.data.catalog import Target
 from omnisent.losses_omnisent import LabelScale
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.readouts.generation_model import OmniForSentimentGeneration
@@ -48,8 +49,8 @@ def generative_bundle(arguments, tmp_path):
 
 
 def test_training_continues_from_a_fitting_bundle(arguments, bundle, generative_bundle):
-    check_adapter(replace(arguments, adapter=str(bundle)), [MOSI], training=True)
-    check_adapter(replace(arguments, adapter=str(generative_bundle), readout="generative"), [MOSI], training=False)
+    check_adapter(replace(arguments, adapter=str(bundle)), [Target()], training=True)
+    check_adapter(replace(arguments, adapter=str(generative_bundle), readout="generative"), [Target()], training=False)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_training_continues_from_a_fitting_bundle(arguments, bundle, generative_
 def test_a_field_that_contradicts_the_bundle_is_named_with_the_bundles_value(arguments, bundle, field, value):
     wanted = replace(arguments, adapter=str(bundle), **{field: value})
     with pytest.raises(ValueError, match=rf"^{field} is {value!r}, but {getattr(arguments, field)!r} in the bundle"):
-        check_adapter(wanted, [MOSI], training=True)
+        check_adapter(wanted, [Target()], training=True)
 
 
 @pytest.mark.parametrize("readout", ["discriminative", "generative"])
@@ -70,17 +71,17 @@ def test_a_bundle_of_another_base_is_refused(arguments, bundle, generative_bundl
     with pytest.raises(
         ValueError, match=rf"base_model is {other}, but the bundle of `adapter` belongs to {tiny_backbone}"
     ):
-        check_adapter(wanted, [MOSI], training=True)
+        check_adapter(wanted, [Target()], training=True)
     with pytest.raises(ValueError, match="base_model is org/other"):
-        check_adapter(replace(wanted, base_model="org/other"), [MOSI], training=True)
+        check_adapter(replace(wanted, base_model="org/other"), [Target()], training=True)
 
 
 def test_a_missing_bundle_or_one_without_an_adapter_is_refused(arguments, bundle):
     shutil.rmtree(bundle / "adapter")
     with pytest.raises(FileNotFoundError, match=r"adapter: .*adapter is missing; is .* a merged model\?"):
-        check_adapter(replace(arguments, adapter=str(bundle)), [MOSI], training=True)
+        check_adapter(replace(arguments, adapter=str(bundle)), [Target()], training=True)
     with pytest.raises(FileNotFoundError, match="no such folder; give a bundle's folder or the id of one on the Hub"):
-        check_adapter(replace(arguments, adapter="./nowhere"), [MOSI], training=True)
+        check_adapter(replace(arguments, adapter="./nowhere"), [Target()], training=True)
 
 
 def test_losses_and_dropouts_are_those_of_the_arguments(arguments, bundle):
@@ -108,9 +109,32 @@ def test_with_another_score_range_z_scores_are_kept_and_mapped_to_it(arguments, 
     before = OmniForSentimentRegression.from_pretrained(bundle)(**inputs)
     assert model(**inputs).logits.item() == pytest.approx(before.logits.item(), abs=1e-6)
     assert model(**inputs).scores.item() == pytest.approx(before.logits.item() * 0.5 + 0.1, abs=1e-6)
-    check_adapter(wanted, [SIMS], training=True)
+    check_adapter(wanted, [Target(score_range=SIMS)], training=True)
     with pytest.raises(ValueError, match=r"scores from -3 to 3, but the labels of this data set lie in \[-1.0, 1.0\]"):
-        check_adapter(wanted, [SIMS], training=False)
+        check_adapter(wanted, [Target(score_range=SIMS)], training=False)
+
+
+def test_with_another_name_of_the_target_scores_stay_as_they_are(arguments, bundle, processor):
+    wanted = replace(arguments, adapter=str(bundle))
+    check_adapter(wanted, [Target("mood")], training=False)
+    model = build_model(wanted, scales=[LabelScale(0.9, 0.1, *MOSI)], targets=["mood"]).eval()
+    assert (model.config.targets, model.config.label2id) == (("mood",), {"mood": 0})
+    before = OmniForSentimentRegression.from_pretrained(bundle)
+    inputs = processor([{"text": "good"}])
+    assert model(**inputs).scores.item() == pytest.approx(before(**inputs).scores.item(), abs=1e-6)
+
+
+def test_a_bundle_of_other_targets_is_refused(arguments, bundle):
+    wanted = replace(arguments, adapter=str(bundle))
+    with pytest.raises(ValueError, match="targets: those of the bundle of `adapter` are label, and of this run a, b"):
+        check_adapter(wanted, [Target("a"), Target("b")], training=True)
+    two = {"id2label": {"0": "a", "1": "b"}, "label_mean": [0, 0], "label_std": [1, 1]}
+    two |= {"score_min": [-3, -3], "score_max": [3, 3]}
+    file = bundle / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **two}))
+    check_adapter(wanted, [Target("a"), Target("b")], training=False)
+    with pytest.raises(ValueError, match=r"are a, b, and of this run b, a; give the same in the same order"):
+        check_adapter(wanted, [Target("b"), Target("a")], training=False)
 
 
 def test_weights_are_loaded_on_the_device_of_the_run_even_if_there_is_a_gpu(arguments, monkeypatch):
