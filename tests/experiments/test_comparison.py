@@ -375,7 +375,7 @@ def test_a_comparison_starts_from_the_base_model(short_config, tmp_path):
 
 
 def test_a_run_that_fails_is_named_with_its_own_message(short_config, tmp_path):
-    with pytest.raises(RuntimeError, match=r"^discriminative, seed 0: 'nowhere' is neither a data set .*of clips$"):
+    with pytest.raises(RuntimeError, match=r"^discriminative, seed 0: 'nowhere' is neither a data set .*of clips; .*$"):
         compare([str(short_config), "--dataset", "nowhere"], [0], tmp_path / "out")
 
 

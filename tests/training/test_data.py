@@ -4,9 +4,11 @@ import json
 import logging
 
 import pytest
+import torch
 
 from omnisent.data.overlap import overlaps
 from omnisent.training.arguments import parse_arguments
+from omnisent.training.build import build_trainer
 from omnisent.training.data import prepare_data
 
 SAID = "this is the same sentence in both"
@@ -43,3 +45,52 @@ def test_a_split_by_video_is_made_when_asked_for(settings, table, caplog):
     assert sum(len(clips) for clips in data.splits.values()) == 48
     assert "share 1 video" not in caplog.text
     assert "group_split" not in caplog.text
+
+
+@pytest.fixture
+def weighted(tmp_path):
+    """Texts with weights: three clips in train with the labels 1, 1 and 3, and one in each other split."""
+
+    def write(*weights: str) -> str:
+        rows = ["id,text,label,split,sample_weight"]
+        cells = zip((1, 1, 3, 2, 2), ("train", "train", "train", "valid", "test"), [*weights, "", ""], strict=True)
+        rows += [f"{at},text {at},{label},{split},{weight}" for at, (label, split, weight) in enumerate(cells)]
+        (tmp_path / "weighted.csv").write_text("\n".join(rows) + "\n")
+        return str(tmp_path / "weighted.csv")
+
+    return write
+
+
+def test_training_clips_count_by_their_weights_and_by_how_rare_their_labels_are(settings, weighted):
+    def weights(table: str, balance: str):
+        arguments = parse_arguments([settings(dataset=table, modalities=["text"], balance=balance)])
+        return prepare_data(*arguments).weights(balance)
+
+    assert weights(weighted("", "", ""), "none") is None
+    assert weights(weighted("2", "1", ""), "none").tolist() == [1.5, 0.75, 0.75]
+    assert weights(weighted("", "", ""), "inverse_density").tolist() == [0.75, 0.75, 1.5]
+    assert weights(weighted("0", "1", "1"), "inverse_density").tolist() == pytest.approx([0, 1, 2])
+    with pytest.raises(ValueError, match="sample_weight is 0 for every training clip"):
+        weights(weighted("0", "0", "0"), "none")
+
+
+@pytest.mark.parametrize("readout", ["discriminative", "generative"])
+def test_weights_change_the_loss_of_training_and_no_evaluation(settings, weighted, readout):
+    arguments = parse_arguments(
+        [settings(dataset=weighted("0", "0", "3"), modalities=["text"], readout=readout, lora_dropout=0.0)]
+    )
+    trainer, datasets = build_trainer(*arguments, prepare_data(*arguments))
+    assert [dataset.weights is None for dataset in datasets.values()] == [False, True, True]
+    model, collate = trainer.model.train(), trainer.data_collator
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    items = [datasets["train"][place] for place in range(3)]
+    assert collate(items)["sample_weight"].tolist() == [0.0, 0.0, 3.0]
+
+    def loss(chosen) -> float:
+        batch = {name: value for name, value in collate(chosen).items() if name != "clip_index"}
+        return model(**batch).loss.item()
+
+    alone = [{name: value for name, value in items[2].items() if name != "sample_weight"}]
+    assert loss(items) == pytest.approx(loss(alone), rel=1e-4)  # 3 times its loss, over 3 clips
