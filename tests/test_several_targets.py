@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from omnisent import cli
 from omnisent.evaluation.comparison_result import comparison_folders, read_comparison
-from omnisent.evaluation.intervals import half_width
+from omnisent.evaluation.intervals import cross_fitted, half_width
 from omnisent.evaluation.metrics import msa_metrics
 from omnisent.experiments.comparison import compare
 from omnisent.experiments.probe import probe
@@ -121,13 +121,26 @@ def test_the_bundle_knows_its_targets_and_is_calibrated_for_each(folder):
     assert config.target_weights == [1.0, 2.0]
     environment = run_folder.read_environment(folder)
     assert set(environment["targets"]) == set(TARGETS)
-    for name in TARGETS:
+    with (folder / "valid_predictions.csv").open(newline="") as file:
+        cells = list(csv.DictReader(file))
+    every = {name: np.array([float(row[f"{name}_label"] or "nan") for row in cells]) for name in TARGETS}
+    videos = [row["video_id"] for row in cells]
+    files = sorted((folder / "validation").glob("*.npy"), key=lambda path: int(path.stem))
+    rows = [np.load(path) for path in files]
+    assert rows[0].shape == (len(cells), 2, 1)
+    for place, name in enumerate(TARGETS):
         valid = run_folder.read_predictions(folder, split="valid", target=name)
         assert config.calibration_of(name)["clips"] == len(valid)
-        low, high = 0.3 * half_width(valid["score"], valid["label"], 0.5), 9.0
-        assert low < config.calibration_of(name)["half_widths"]["0.5"] < high
-    own = run_folder.read_metrics(folder, "valence")
-    assert 0 <= own["interval_coverage_low"] <= own["interval_coverage"] <= own["interval_coverage_high"] <= 1
+        labels = np.stack([every[one] for one in TARGETS], axis=1)
+        fitted = cross_fitted(rows, labels, videos, metric="mae", conventions=["generic", "generic"])[:, place, 0]
+        known = ~np.isnan(labels[:, place])
+        reach = half_width(fitted[known], labels[known, place], 0.9, list(np.array(videos)[known]))
+        assert config.calibration_of(name)["half_widths"]["0.9"] == pytest.approx(reach, abs=1e-5)
+        own, test = run_folder.read_metrics(folder, name), run_folder.read_predictions(folder, target=name)
+        reach = config.calibration_of(name)["half_widths"]["0.9"]
+        assert own["interval_coverage"] == np.mean(np.abs(test["score"] - test["label"]) <= reach)
+        ends = np.clip(np.array([test["score"] - reach, test["score"] + reach]), 1, 9)
+        assert own["interval_width"] == pytest.approx(np.mean(ends[1] - ends[0]), abs=1e-5)
 
 
 def test_pipeline_and_command_score_all_targets(folder, foreign, tmp_path):
@@ -160,7 +173,10 @@ def test_each_target_is_compared_by_itself(compared, foreign_config):
             )
             maes = [run_folder.read_metrics(one)["targets"][name]["mae"] for one in seeds]
             assert result.mae == pytest.approx(np.mean(maes), abs=1e-6), arm
-        assert "constant" in comparison.arms
+            valid = [run_folder.read_metrics(one)["targets"][name]["valid_mae"] for one in seeds]
+            assert result.valid_mae == valid, arm
+        constant = run_folder.read_predictions(compared / "constant", target=name)["score"]
+        assert set(constant) == {run_folder.read_environment(compared / "constant", name)["train_median"]}
         assert f"umfrage.csv, {name}" in (folder / "comparison.md").read_text().splitlines()[0]
         assert (folder / "comparison.png").stat().st_size > 10_000
     for file in compared.glob("*/seed-0/answers.csv"):
@@ -181,6 +197,11 @@ def test_the_card_has_scales_and_results_of_each_target(folder):
     assert "Scores valence and arousal that a speaker expresses" in card
     assert "| valence | 1 | 9 | generic |" in card
     assert "### arousal: " in card
+    of_arousal = card.partition("### arousal: ")[2]
+    own = run_folder.read_metrics(folder, "arousal")
+    assert f"| this model | {own['mae']:.3f} | {own['rmse']:.3f} |" in of_arousal
+    compared = read_comparison(folder.parents[1] / "targets" / "arousal" / "comparison.json").arms["discriminative"]
+    assert f"| discriminative | {compared.metrics['mae'].text} ({compared.metrics['mae'].interval}) |" in of_arousal
     assert "neutral" not in card
     front = yaml.safe_load(card.split("---")[1])
     names = [metric["name"] for metric in front["model-index"][0]["results"][0]["metrics"]]
