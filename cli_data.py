@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from .data.built import Denoise
-from .data.catalog import DATASETS
+from .data.catalog import DATASETS, ranges_of
 
 data_app = typer.Typer(no_args_is_help=True, help="Check, build and publish data sets.")
 cache_app = typer.Typer(no_args_is_help=True, help="Show or empty a folder of tower outputs (feature_cache).")
@@ -68,13 +68,15 @@ def data_check(
     columns: Annotated[
         str, typer.Option(help="which header is used for what: text=Transkript,valence=Valenz, or JSON")
     ] = "",
-    targets: Annotated[list[str] | None, typer.Option(help="a column of labels; repeat it for several")] = None,
+    targets: Annotated[list[str] | None, typer.Option(help="columns of labels")] = None,
     raters: Annotated[
         list[str] | None, typer.Option(help="pattern of columns with single ratings, such as 'rater_*' or '{target}_*'")
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="of a CSV that is not UTF-8, such as latin-1")] = None,
     decimal: Annotated[str, typer.Option(help="what stands before decimals: . or ,")] = ".",
-    score_range: Annotated[tuple[float, float] | None, typer.Option(help="lowest and highest label")] = None,
+    score_range: Annotated[
+        list[float] | None, typer.Option(help="lowest and highest label, of all targets or one after the other")
+    ] = None,
     auto_split: Annotated[str | None, typer.Option(help="shares of train, valid and test, such as 80/10/10")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="PNG of the labels; by default TABLE.labels.png, in this folder")
@@ -83,7 +85,8 @@ def data_check(
 ) -> None:
     """Show what a run would use of a table.
 
-    Columns, labels, splits, missing files and what is said twice, and a plot of the labels. No media is opened.
+    Columns, labels, splits, missing files and what is said twice, and a plot of the labels. No media is opened. The options are
+    those of `omnisent train`.
     """
     from .data.check import check_table
     from .data.check_plot import plot_labels
@@ -96,8 +99,14 @@ def data_check(
         encoding=encoding,
         decimal=decimal,
     )
+    ranges = None
+    if score_range:
+        try:
+            ranges = ranges_of(score_range, len(chosen.targets))
+        except ValueError as error:
+            raise ValueError(f"score_range: {error}") from None
     found = check_table(
-        table, root=root, options=chosen, score_range=score_range, shares=auto_split, with_media=not text_only
+        table, root=root, options=chosen, score_ranges=ranges, shares=auto_split, with_media=not text_only
     )
     for line in found.lines:
         typer.echo(line)

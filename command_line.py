@@ -2,6 +2,8 @@
 
 import re
 
+LISTS = ("--targets", "--raters", "--score-range")  # options of `data check` that take several values
+
 
 def without_debug(arguments: list[str]) -> tuple[list[str], bool]:
     """The arguments without --debug, and whether it was given; transformers' field `--debug VALUE` is kept."""
@@ -23,5 +25,25 @@ def one_flag_per_seed(arguments: list[str]) -> list[str]:
         if in_seeds and number and spread[-1] != "--seeds":
             spread.append("--seeds")
         in_seeds = argument == "--seeds" or (in_seeds and number)
+        spread.append(argument)
+    return spread
+
+
+def as_train_has_them(arguments: list[str]) -> list[str]:
+    """The options of `data check` as `train` has them, `--score_range 1 9`, in the form that the parser takes."""
+    if arguments[:2] != ["data", "check"]:
+        return arguments
+    spread: list[str] = []
+    option = ""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            option = name.replace("_", "-")
+            argument = f"{option}{equals}{value}"
+            value_follows = True
+        elif option in LISTS and not value_follows:
+            spread.append(option)
+        else:
+            value_follows = False
         spread.append(argument)
     return spread

@@ -40,6 +40,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
     check_adapter(model_args, targets_of(data_args), training=not args.evaluate_only)
     data = prepare_data(model_args, data_args, args)
     if resumed is not None:
+        run_folder.check_same_targets(folder, model_args, data_args, args)
         run_folder.check_unchanged(folder, data.clips, with_media=data.with_media)
     if args.should_save:
         run_folder.begin(folder, resumed=resumed is not None)

@@ -30,7 +30,7 @@ def parse_shares(shares: str) -> tuple[float, float, float]:
 
 
 def auto_split(clips: Sequence[Clip], shares: str, *, seed: int) -> list[Clip]:
-    """The clips, in their order, each with a split; the same for the same clips in any order.
+    """The clips, in their order, each with a split, unless it has no label; the same for the same clips in any order.
 
     If the speaker of every clip is known, no speaker is in two splits. No video is in two splits where it is known; a clip of
     unknown video and speaker is a group of its own. Groups are ordered by the mean of their labels of the first target, so that
@@ -51,7 +51,8 @@ def auto_split(clips: Sequence[Clip], shares: str, *, seed: int) -> list[Clip]:
                 f"auto_split: clip {clip.id} is in the {clip.split} split; leave auto_split out, or give group_split true"
                 " for a new split by video"
             )
-    groups = _groups(sorted(clips, key=lambda clip: clip.id))
+    labelled = [clip for clip in clips if set(clip.labels) != {None}]
+    groups = _groups(sorted(labelled, key=lambda clip: clip.id))
     if len(groups) < len(SPLITS):
         raise ValueError(
             f"auto_split: {len(groups)} groups of clips of the same {_kind(clips)}; {', '.join(SPLITS)} need at least one each"
@@ -76,7 +77,7 @@ def auto_split(clips: Sequence[Clip], shares: str, *, seed: int) -> list[Clip]:
             parts[largest].remove(smallest)
             parts[split].append(smallest)
     split_of = {clip.id: split for split, chosen in parts.items() for group in chosen for clip in group}
-    return [replace(clip, split=split_of[clip.id]) for clip in clips]
+    return [replace(clip, split=split_of.get(clip.id)) for clip in clips]
 
 
 def _kind(clips: Sequence[Clip]) -> str:

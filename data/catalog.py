@@ -4,6 +4,7 @@ Only the standard library is imported and nothing is loaded, so that the command
 in the MMSA layout, add one `research_set` to DATASETS. For another layout, see `sources.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,20 @@ class DatasetFacts:
     def documents(self) -> str:
         """What its clips are parts of, in the plural."""
         return "videos" if self.has_media else "documents"
+
+
+def ranges_of(score_range: Sequence[float], count: int) -> list[tuple[float, float]]:
+    """The score range of each of some targets, from two numbers for all of them or two for each.
+
+    Raises:
+        ValueError: for another number of numbers, or a range whose low end is not below its high end.
+    """
+    pairs = [(float(low), float(high)) for low, high in zip(score_range[::2], score_range[1::2], strict=False)]
+    if len(score_range) % 2 or len(pairs) not in (1, count):
+        raise ValueError("give two numbers for all targets, or two for each in their order")
+    if any(not low < high for low, high in pairs):
+        raise ValueError("the first number of a range must be below the second")
+    return pairs * count if len(pairs) == 1 else pairs
 
 
 def research_set(

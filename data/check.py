@@ -50,7 +50,7 @@ def check_table(
     *,
     root: str | Path | None = None,
     options: TableOptions = TableOptions(),  # noqa: B008 (frozen)
-    score_range: tuple[float, float] | None = None,
+    score_ranges: Sequence[tuple[float, float]] | None = None,
     shares: str | None = None,
     with_media: bool = True,
 ) -> Checked:
@@ -58,7 +58,7 @@ def check_table(
 
     Args:
         name, root, options, with_media: as `load_clips` takes them.
-        score_range: of all targets, to count the labels outside; by default that of the data set.
+        score_ranges: of the targets, to count the labels outside; by default those of the data set.
         shares: of a new split, see `auto_split`.
 
     Raises: as `load_clips` and `auto_split`, but missing media are reported, not raised.
@@ -68,8 +68,9 @@ def check_table(
     ranges = {}
     for place, target in enumerate(options.targets):
         ratings = _ratings(clips, place)
-        bounds = score_range or dataset_facts(name).targets.get(target, Target()).score_range
-        is_ours = score_range is not None or name in DATASETS
+        own = dataset_facts(name).targets.get(target, Target()).score_range
+        bounds = score_ranges[place] if score_ranges else own
+        is_ours = score_ranges is not None or name in DATASETS
         lines += _target_lines(target, ratings, bounds, is_ours)
         labels = _labels(ratings)
         inside = is_ours or not len(labels) or bool((labels >= bounds[0]).all() and (labels <= bounds[1]).all())

@@ -10,7 +10,7 @@ from pathlib import Path
 from .catalog import LABEL
 from .cells import Row
 from .clip import MODALITIES
-from .guess import Guess, guess_columns, is_cell, quoted
+from .guess import Guess, columns_option, guess_columns, is_cell
 from .table_options import FIELDS, PER_TARGET, TableOptions
 
 MOST_SHOWN = 20  # columns of a header in a message
@@ -123,8 +123,8 @@ def _only(table: Table, name: str, found: Sequence[str]) -> str:
     if len(found) > 1:
         names = " and ".join(map(repr, found))
         raise ValueError(
-            f"{table.name}: columns {names} could both be {name}; rename one, or say which: columns:"
-            f" {{{quoted(name)}: {quoted(found[0])}}}"
+            f"{table.name}: columns {names} could both be {name}; rename one, or say which with"
+            f" {columns_option({name: found[0]})}"
         )
     return found[0]
 

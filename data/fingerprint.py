@@ -19,16 +19,23 @@ def fingerprints(clips: Sequence[Clip], *, with_media: bool) -> dict[str, str | 
         with_media: whether media files are read; without it the part `media` is `None`.
 
     Returns:
-        `ids and splits`, `labels`, `transcripts`, `videos` (of each clip, and its place there, by which preceding clips are found)
-        and `media` (size and three pieces of each file, which a file that was cut, encoded or denoised anew does not share).
+        `ids and splits`, `labels` (with weights, if there are any), `transcripts`, `videos` (of each clip, and its place there, by
+        which preceding clips are found) and `media` (size and three pieces of each file, which a file that was cut, encoded or
+        denoised anew does not share).
     """
     return {
         "ids and splits": _digest([[clip.id, clip.split] for clip in clips]),
-        "labels": _digest([clip.labels if clip.further else clip.label for clip in clips]),
+        "labels": _digest([*([clip.labels if clip.further else clip.label for clip in clips]), *_weights(clips)]),
         "transcripts": _digest([clip.text for clip in clips]),
         "videos": _digest([[clip.video_id, clip.clip_index] for clip in clips]),
         "media": _digest([[_file(clip.video), _file(clip.audio)] for clip in clips]) if with_media else None,
     }
+
+
+def _weights(clips: Sequence[Clip]) -> list[float | None]:
+    """The weights of the clips; none if no clip has one."""
+    weights = [clip.weight for clip in clips]
+    return weights if any(weight is not None for weight in weights) else []
 
 
 def differing_part(first: dict[str, str | None], second: dict[str, str | None]) -> str | None:

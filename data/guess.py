@@ -2,11 +2,14 @@
 
 import json
 import re
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+from .table_options import NAME
 
 MEDIA = {
     "video": {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".flv", ".wmv", ".mpg", ".mpeg"},
@@ -33,8 +36,6 @@ TARGETS = (
     "stress",
     "label score rating mos grade bewertung wertung urteil note puntuación punteggio oordeel оценка 评分 得分",
 )
-_PLAIN = re.compile(r"[^\W\d_][\w -]*\w|[^\W\d_]")  # what YAML reads as text without quotes
-_NOT_TEXT = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"}
 _ANY_NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?")
 _ROWS = 20  # that are looked at
 
@@ -48,18 +49,28 @@ class Guess:
     has_commas: bool = False
 
     def in_words(self) -> str:
-        """As settings of a run, e.g. `columns: {text: Transkript}, targets: [Valenz, Erregung]`; empty if it proposes nothing."""
-        pairs = ", ".join(f"{quoted(name)}: {quoted(header)}" for name, header in self.columns.items())
-        parts = [f"columns: {{{pairs}}}"] if pairs else []
-        parts += [f"targets: [{', '.join(map(quoted, self.targets))}]"] if self.targets else []
-        parts += ['decimal: ","'] if self.has_commas else []
-        return ", ".join(parts)
+        """As options of a command, e.g. `--columns text=Transkript --targets Valenz Erregung`; empty if it proposes nothing.
+
+        A header that cannot be the name of a target gets a plain one.
+        """
+        names = {header: header if NAME.fullmatch(header) else _plain(header) for header in self.targets}
+        columns = {**self.columns, **{name: header for header, name in names.items() if name != header}}
+        parts = [columns_option(columns)] if columns else []
+        parts += [f"--targets {' '.join(map(shlex.quote, names.values()))}"] if names else []
+        parts += ["--decimal ,"] if self.has_commas else []
+        return " ".join(parts)
 
 
-def quoted(name: str) -> str:
-    """A name as it is written in YAML."""
-    plain = _PLAIN.fullmatch(name) and name.lower() not in _NOT_TEXT
-    return name if plain else json.dumps(name, ensure_ascii=False)
+def _plain(header: str) -> str:
+    return re.sub(r"\W+", "_", header).strip("_") or "target"
+
+
+def columns_option(columns: Mapping[str, str]) -> str:
+    """`--columns` with a value that `parse_columns` reads, quoted for a shell."""
+    text = ",".join(f"{name}={header}" for name, header in columns.items())
+    if any(set(header) & set(",=") for header in columns.values()):
+        text = json.dumps(columns, ensure_ascii=False)
+    return f"--columns {shlex.quote(text)}"
 
 
 def is_cell(name: str) -> bool:

@@ -62,9 +62,9 @@ def open_table(path: str | Path, options: TableOptions) -> Table:
     Raises: as `read_clips`.
     """
     if str(path).startswith(HUB):
-        return hub_table(str(path))
+        return hub_table(str(path), options)
     found = _find_table(Path(path))
-    return saved_table(found) if found.is_dir() else _file(found, options)
+    return saved_table(found, options) if found.is_dir() else _file(found, options)
 
 
 def clips_of(table: Table, columns: Columns, options: TableOptions, with_media: bool, missing_ok: bool) -> list[Clip]:
@@ -130,7 +130,7 @@ def _kind(path: Path, options: TableOptions) -> str:
     with path.open("rb") as file:
         encoding = encoding_of(file.read(3), options.encoding)
     with path.open(encoding=encoding, newline="") as text:
-        separator = separator_of(text.readline())
+        separator = separator_of(text)
     name = encoding.removesuffix("-sig")
     return f"CSV, {name.upper() if name.startswith('utf') else name}, separated by {_SEPARATOR_NAMES[separator]}s"
 

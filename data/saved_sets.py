@@ -15,8 +15,10 @@ from typing import Any
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
 
 from .cells import Row
+from .clip import SPLIT_NAMES
 from .columns import Table
 from .pinned_file import cache_folder
+from .table_options import TableOptions
 
 HUB = "hf://"
 _ADDRESS = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?/?")
@@ -31,12 +33,13 @@ _SIGNS = (
 _SAMPLE = 20
 
 
-def saved_table(folder: Path) -> Table:
+def saved_table(folder: Path, options: TableOptions) -> Table:
     """A folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote.
 
     Raises:
-        ValueError: for a damaged folder.
+        ValueError: for a damaged folder, and for an encoding.
     """
+    _check_encoding(str(folder), options)
     try:
         saved = load_from_disk(str(folder))
     except Exception as error:  # Arrow, JSON and the library itself raise anything
@@ -44,22 +47,24 @@ def saved_table(folder: Path) -> Table:
             f"{folder}: a saved data set that cannot be read ({_first_line(error)}); save it again"
         ) from error
     parts = dict(saved) if isinstance(saved, DatasetDict) else {None: saved}
-    return _table(str(folder), "folder of datasets", folder, parts)
+    return _table(str(folder), "folder of datasets", folder, parts, options)
 
 
-def hub_table(address: str) -> Table:
+def hub_table(address: str, options: TableOptions) -> Table:
     """A data set on the Hub with all its splits; a data set of one part has no splits.
 
     Args:
         address: `hf://datasets/OWNER/NAME`, or with `@REVISION`.
+        options: how the table is read.
 
     Raises:
-        ValueError: for another address.
+        ValueError: for another address, and for an encoding.
         OSError: when it cannot be loaded.
     """
     found = _ADDRESS.fullmatch(address)
     if found is None:
         raise ValueError(f"{address}: expected hf://datasets/OWNER/NAME")
+    _check_encoding(address, options)
     try:
         parts = dict(load_dataset(found["repo"], revision=found["revision"]))
     except Exception as error:  # of the connection, the Hub, or a file in the data set
@@ -68,7 +73,7 @@ def hub_table(address: str) -> Table:
         ) from error
     if len(parts) == 1:
         parts = {None: next(iter(parts.values()))}
-    return _table(address, "data set on the Hub", Path(), parts)
+    return _table(address, "data set on the Hub", Path(), parts, options)
 
 
 def media_path(value: Mapping[str, Any], root: Path, kind: str) -> str | None:
@@ -98,17 +103,35 @@ def media_path(value: Mapping[str, Any], root: Path, kind: str) -> str | None:
     return str(copy.absolute())
 
 
-def _table(name: str, kind: str, root: Path, parts: Mapping[str | None, Dataset]) -> Table:
+def _check_encoding(name: str, options: TableOptions) -> None:
+    if options.encoding is not None:
+        raise ValueError(f"{name}: only a CSV has an encoding; leave out encoding: {options.encoding}")
+
+
+def _table(name: str, kind: str, root: Path, parts: Mapping[str | None, Dataset], options: TableOptions) -> Table:
     parts = {split: _plain(part) for split, part in parts.items()}
     header = tuple(dict.fromkeys(column for part in parts.values() for column in part.column_names))
+    own_splits = {options.columns.get(ours, ours).strip().casefold() for ours in ("split", "mode")}
 
     def rows(needed: Collection[str]) -> Iterator[tuple[str, Row, str | None]]:
+        used = [column for column in header if column in needed]
         for split, part in parts.items():
-            chosen = part.select_columns([column for column in part.column_names if column in needed])
+            for column in used:
+                if column not in part.column_names:
+                    raise ValueError(
+                        f"{name}: the part {split!r} has no column {column!r}, which others have; add it, or leave out the part"
+                    )
+        splits = [column for column in used if column.strip().casefold() in own_splits]
+        for split, part in parts.items():
+            is_split = split is None or split.lower() in SPLIT_NAMES
             classes = {column: one.names for column, one in part.features.items() if isinstance(one, ClassLabel)}
-            for number, row in enumerate(chosen, 1):
-                where = f"{name}, row {number}" if split is None else f"{name}, {split} row {number}"
-                yield where, _named(row, classes), split
+            for number, row in enumerate(part.select_columns(used), 1):
+                named = _named(row, classes)
+                if not is_split and not any(named[column] for column in splits):
+                    raise ValueError(
+                        f"{name}: the part {split!r} is not a split; rename it to one of {', '.join(SPLIT_NAMES)}, or leave it out"
+                    )
+                yield f"{name}, row {number}" if split is None else f"{name}, {split} row {number}", named, split
 
     first = next(iter(parts.values()))
     return Table(name, kind, root, header, lambda: list(first.select(range(min(_SAMPLE, len(first))))), rows)

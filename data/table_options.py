@@ -1,6 +1,7 @@
 """How a table of clips is to be read, where it is not in this project's own layout: TableOptions, and its columns as text."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ FIELDS = (
     *("id", "text", "video", "audio", "split", "video_id", "clip_id", "clip_index", "mode", "genre", "speaker"),
     *("sample_weight", "rater_mae", "label_sd"),
 )  # our names of columns, besides the targets
+NAME = re.compile(r"\w[\w .+-]*")  # of a target
 PER_TARGET = "{target}"  # stands for a target's name in a pattern of `raters`
 
 
@@ -39,6 +41,11 @@ class TableOptions:
         if not all(self.targets) or len(set(self.targets)) < len(self.targets):
             raise ValueError(f"targets: expected different names of columns, found {', '.join(self.targets) or 'none'}")
         for name in self.targets:
+            if not NAME.fullmatch(name):
+                raise ValueError(
+                    f"targets: {name!r}: expected letters, digits, spaces, dots, dashes or underscores; columns can give a header"
+                    " such a name, as in mood=HEADER"
+                )
             if name.lower() in FIELDS:
                 raise ValueError(f"targets: {name!r} is no label; {', '.join(FIELDS)} have a meaning of their own")
         for name, header in self.columns.items():

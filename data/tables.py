@@ -14,12 +14,13 @@ import json
 import math
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TextIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +29,9 @@ _ARROW_TYPES = {str: pa.string(), float: pa.float64(), int: pa.int64()}
 _KINDS = {float: "a finite number", int: "a whole number"}
 _ROWS_AT_ONCE = 4096
 SEPARATORS = (",", ";", "\t")
+_FIRST_ROWS = 10  # show what separates the cells of a CSV
 Rows = Iterator[tuple[str, dict[str, Any]]]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def read_rows(path: str | Path, unique: Collection[str] | None = (), *, encoding
 
     Args:
         path: the table.
-        unique: columns that must not appear twice; `None`: all that have a name.
+        unique: columns that must not appear twice, in whatever case; `None`: all that have a name.
         encoding: of a CSV without a byte order mark; by default UTF-8.
 
     Raises:
@@ -191,30 +194,57 @@ def encoding_of(first_bytes: bytes, declared: str | None = None) -> str:
     return "utf-8-sig" if declared is None or first_bytes == codecs.BOM_UTF8 else declared
 
 
-def separator_of(header: str) -> str:
-    """What separates the cells of a header: the most frequent of comma, semicolon and tab outside quotes."""
+def separator_of(file: TextIO) -> str:
+    """What separates the cells of a CSV that is open at its start: comma, semicolon or tab.
+
+    A first line such as `sep=;` says so; else it is what gives the first rows the same number of cells, more than one and the most
+    (of two, not the comma, which stands in names and numbers); or else the most frequent outside quotes in the header.
+    """
+    header = next((line for line in file if line.strip()), "")
+    if declared := re.fullmatch(r'"?sep=([,;\t])"?[\r\n]*', header, re.IGNORECASE):
+        return declared[1]
+    widths = {separator: _width(file, separator) for separator in SEPARATORS}
+    if max(widths.values()) > 1:
+        return max(reversed(SEPARATORS), key=widths.__getitem__)
     plain = re.sub(r'"[^"]*"', "", header)
     return max(SEPARATORS, key=plain.count)  # a comma if there is none
 
 
+def _width(file: TextIO, separator: str) -> int:
+    """How many cells each of the first rows of a CSV has with this separator; 0 if they differ or are not CSV."""
+    file.seek(0)
+    rows = (cells for cells in csv.reader(file, strict=True, delimiter=separator) if any(map(str.strip, cells)))
+    try:
+        widths = {len(cells) for cells in islice(rows, _FIRST_ROWS)}
+    except csv.Error:
+        return 0
+    return widths.pop() if len(widths) == 1 else 0
+
+
 def read_csv_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, list[str]]]:
-    """The line where each row of a CSV starts, counted from 1, and its cells; blank lines are skipped.
+    """The line where each row of a CSV starts, counted from 1, and its cells.
+
+    Blank lines are skipped, and so are rows of blank cells and a line such as `sep=;` before the header.
 
     Raises:
         WrongEncoding: for text that is neither UTF-8 nor UTF-16 nor in the given encoding, naming file, line and column.
-        ValueError: for text that is not CSV.
+        ValueError: for text that is not CSV, and for UTF-8 that is declared to be in another encoding.
     """
-    line = 1
+    line, in_table = 1, False
     with path.open("rb") as binary:
         chosen = encoding_of(binary.read(3), encoding)
+    if chosen == encoding:
+        _check_declared(path, encoding)
     with path.open(encoding=chosen, newline="") as file:
         try:
-            separator = separator_of(file.readline())
+            separator = separator_of(file)
             file.seek(0)
             reader = csv.reader(file, strict=True, delimiter=separator)
             for cells in reader:
                 start, line = line, reader.line_num + 1
-                if cells:
+                blank = not any(map(str.strip, cells)) or separator.join(cells).lower() == f"sep={separator}"
+                in_table = in_table or not blank
+                if cells and in_table:
                     yield start, cells
             return
         except UnicodeError:
@@ -224,6 +254,17 @@ def read_csv_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[in
             wrong, fault = re.split(r"\r\n|\r|\n", read_text(path, encoding))[reader.line_num - 1], error
     column = wrong.split('"')[0].count(separator) + 1
     raise ValueError(f"{path}, line {reader.line_num}, column {column}: not CSV: {fault}") from fault
+
+
+def _check_declared(path: Path, encoding: str) -> None:
+    """Refuse an encoding that turns each byte of a file in UTF-8 into a character."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return
+    if len(text) < len(content) == len(content.decode(encoding, "replace")):
+        raise ValueError(f"{path}: this file is UTF-8; leave out encoding: {encoding}")
 
 
 def by_column(path: Path, line: int, names: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
@@ -252,8 +293,8 @@ def _converted(place: str, name: str, cell: str, kind: type) -> Any:
 
 
 def _check_unique(place: str, names: Sequence[str], unique: Collection[str] | None) -> None:
-    for name in names:
-        if name and (unique is None or name in unique) and names.count(name) > 1:
+    for name, times in Counter(map(str.strip, names)).items():
+        if name and times > 1 and (unique is None or name.casefold() in {one.strip().casefold() for one in unique}):
             raise ValueError(f"{place}column {name!r} appears twice; rename or remove one")
 
 
@@ -289,43 +330,74 @@ def _jsonl_rows(path: Path, unique: Collection[str] | None) -> Rows:
 
 
 def _parquet_rows(path: Path, unique: Collection[str] | None) -> Rows:
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # a damaged page is an OSError
-        raise ValueError(f"{path}: not Parquet: {error}") from error
-    for number, row in enumerate(rows, 1):
+    _check_unique(f"{path}: ", _parquet(path, lambda: pq.read_schema(path).names), None)  # pyarrow refuses any
+    for number, row in enumerate(_parquet(path, lambda: pq.read_table(path).to_pylist()), 1):
         yield f"{path}, row {number}", row
 
 
+def _parquet(path: Path, read: Callable[[], _T]) -> _T:
+    try:
+        return read()
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # a damaged page is an OSError
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{path}: not Parquet: {reason}") from error
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """A workbook's first sheet, the names of the others, and the last row and name (A2:A4) of each range of merged cells."""
+
+    name: str
+    others: list[str]
+    rows: list[list[Any]]
+    merged: list[tuple[int, str]]
+
+
 def _xlsx_rows(path: Path, unique: Collection[str] | None) -> Rows:
-    names: list[str] | None = None
-    for number, cells in enumerate(_sheet(path), 1):
+    sheet = _sheet(path)
+    names: list[str] = []
+    for number, cells in enumerate(sheet.rows, 1):
         if all(cell is None for cell in cells):
             continue
-        if names is None:
+        if not names:
+            while cells[-1] is None:
+                cells.pop()
             names = ["" if cell is None else str(cell).strip() for cell in cells]
             _check_unique(f"{path}, row {number}: ", names, unique)
-        else:
-            full = [*cells, *[None] * len(names)]
-            yield f"{path}, row {number}", dict(zip(names, full, strict=False))
+            for last_row, merged in sheet.merged:
+                if last_row > number:
+                    raise ValueError(f"{path}: the cells {merged} are merged; unmerge them and fill in each one")
+            continue
+        further = [column for column, cell in enumerate(cells, 1) if column > len(names) and cell is not None]
+        if further:
+            raise ValueError(
+                f"{path}, row {number}, column {further[0]}: expected {len(names)} columns, found {further[-1]}; give the"
+                " column a header, or empty the cell"
+            )
+        yield f"{path}, row {number}", dict(zip(names, [*cells, *[None] * len(names)], strict=False))
+    if not names and sheet.others:
+        raise ValueError(
+            f"{path}: the first sheet, {sheet.name!r}, is empty, and only the first is read; put the clips on it; the others are"
+            f" {', '.join(map(repr, sheet.others))}"
+        )
 
 
-def _sheet(path: Path) -> list[list[Any]]:
-    """The cells of a workbook's first sheet, row by row, without the blanks around a text."""
+def _sheet(path: Path) -> _Sheet:
+    """A workbook's first sheet, without the blanks around a text."""
     import openpyxl
-
-    def opened(values: bool) -> Iterator[Sequence[Any]]:
-        sheet = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=values).worksheets[0]
-        sheet.reset_dimensions()  # some programs write a wrong size
-        return sheet.iter_rows()
 
     content = path.read_bytes()
     try:
         with warnings.catch_warnings(action="ignore"):
-            return [
-                [_cell(*pair) for pair in zip(values, formulas, strict=True)]
-                for values, formulas in zip(opened(True), opened(False), strict=True)
-            ]
+            values = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True).worksheets[0]
+            values.reset_dimensions()  # some programs write a wrong size
+            formulas, *others = openpyxl.load_workbook(io.BytesIO(content)).worksheets
+            return _Sheet(
+                formulas.title,
+                [sheet.title for sheet in others],
+                [[_cell(cell, formulas) for cell in row] for row in values.iter_rows()],
+                sorted((merged.max_row, merged.coord) for merged in formulas.merged_cells.ranges),
+            )
     except Exception as error:  # a damaged archive or XML raises anything
         raise ValueError(
             f"{path}: not an Excel workbook, or it is damaged or has a password ({type(error).__name__}); save it again, as"
@@ -333,8 +405,9 @@ def _sheet(path: Path) -> list[list[Any]]:
         ) from error
 
 
-def _cell(cell: Any, formula: Any) -> Any:
-    if cell.value is None and formula.data_type == "f":
+def _cell(cell: Any, formulas: Any) -> Any:
+    """The value of a cell; `formulas` is the same sheet with its formulas."""
+    if cell.value is None and hasattr(cell, "row") and formulas.cell(cell.row, cell.column).data_type == "f":
         return Unreadable("a formula without a value (open the workbook in a spreadsheet program and save it)")
     if cell.data_type == "e":
         return Unreadable(f"the error {cell.value}")

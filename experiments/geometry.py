@@ -24,7 +24,6 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import pairwise_distances
 
 from ..data.clip import labels_of
-from ..losses_omnisent import LabelScale
 from ..training import run_folder
 from ..training.arguments import parse_arguments
 from ..training.backbone import build_model
@@ -149,7 +148,7 @@ def geometry(run: str | Path | None, out: str | Path, *, untrained: Sequence[str
         data.write_environment(out)
     source = out if run is None else Path(run)
     low, high = data.facts.score_range
-    model = build_model(model_args, scales=[LabelScale(0.0, 1.0, low, high)], device=args.device)
+    model = build_model(model_args, **data.model_fields, device=args.device)
     states = last_token_states(model, clips, data.processor, args, every_layer=False)[-1]  # (n, H)
     pca = PCA(2, random_state=0).fit(states)
     perplexity = min(30.0, (len(clips) - 1) / 3)

@@ -21,7 +21,6 @@ from sklearn.preprocessing import StandardScaler
 
 from ..data.clip import SPLITS, labels_of
 from ..evaluation.metrics import msa_metrics
-from ..losses_omnisent import LabelScale
 from ..training import run_folder
 from ..training.arguments import DataArguments, parse_arguments
 from ..training.backbone import build_model
@@ -138,7 +137,7 @@ def probe(argv: Sequence[str], out: str | Path, run: str | Path | None = None) -
         _check_same_clips(Path(run), out)
     # The model has a new adapter, whose output is exactly zero.
     score_range = data.facts.score_range
-    model = build_model(model_args, scales=[LabelScale(0.0, 1.0, *score_range)], device=args.device)
+    model = build_model(model_args, **data.model_fields, device=args.device)
     states = {name: last_token_states(model, data.splits[name], data.processor, args) for name in SPLITS}
     labels = {name: labels_of(data.splits[name]) for name in SPLITS}
     fits = fit_layers(states, labels, score_range)

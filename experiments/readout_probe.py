@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from tqdm.auto import tqdm
 
 from ..adapter_omnisent import ADAPTER_DIR
-from ..losses_omnisent import LOSSES, LabelScale
+from ..losses_omnisent import LOSSES
 from ..modeling_omnisent import bundle_folder
 from ..training import run_folder
 from ..training.arguments import parse_arguments
@@ -100,7 +100,7 @@ def probe_readouts(
         states_of = partial(encoder_states, encoder, data_args.text_case, args)
         source = {"encoder": encoder, "files": file_digests(Path(encoder)), "text_case": data_args.text_case}
     else:
-        model = build_model(model_args, scales=[LabelScale(0.0, 1.0, *data.facts.score_range)], device=args.device)
+        model = build_model(model_args, **data.model_fields, device=args.device)
         adapter = bundle_folder(model_args.adapter) / ADAPTER_DIR if model_args.adapter else None
         source = {**input_settings(model_args, data.processor), "adapter": file_digests(adapter)}
         states_of = partial(layer_states, model, processor=data.processor, args=args)

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -245,3 +246,19 @@ def _prepared(config, *without: str, **changes):
 def test_a_probe_refuses_several_targets(foreign_config, tmp_path):
     with pytest.raises(ValueError, match="targets: a probe takes one target, not 2"):
         probe([str(foreign_config)], tmp_path / "probe")
+    columns = json.dumps({name: header for name, header in COLUMNS.items() if name != "arousal"})
+    one = ["--targets", "valence", "--target_weights", "1", "--columns", columns]
+    found = probe([str(foreign_config), *one], tmp_path / "probe")
+    assert 0 < found.constant_mae < 4  # on a scale without 0
+
+
+def test_a_run_goes_on_with_what_it_began_with(folder, foreign_config, tmp_path):
+    shutil.copytree(folder, tmp_path / "run")
+    argv = [str(foreign_config), "--output_dir", str(tmp_path / "run"), "--resume_from_checkpoint", "true"]
+    for field, values, before in (
+        ("score_range", ["0", "10"], r"\[1.0, 9.0\]"),
+        ("target_weights", ["1", "1"], r"\[1.0, 2.0\]"),
+        ("loss", ["mse"], "l1"),
+    ):
+        with pytest.raises(ValueError, match=f"run: {field} was {before} when this run began, and is "):
+            run(*parse_arguments([*argv, f"--{field}", *values]))

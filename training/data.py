@@ -131,6 +131,8 @@ def prepare_data(model_args: ModelArguments, data_args: DataArguments, args: Omn
         )
         if data_args.auto_split is not None:
             clips = auto_split(clips, data_args.auto_split, seed=SPLIT_SEED)
+            if without := sum(clip.split is None for clip in clips):
+                logger.warning("%d of %d clips have no label, and are not used", without, len(clips))
         check_labels(clips, targets)
         if data_args.group_split:
             clips = split_by_video(clips, seed=SPLIT_SEED)

@@ -38,6 +38,10 @@ SPLITS_FILE = "splits.csv"  # of a run that split its clips itself
 BEST, BEST_RECORD = "best", "validation.json"  # BEST/DECODING: the best adapter by another decoding than the run's own
 PREDICTION_COLUMNS = {"id": str, "video_id": str, "label": float, "score": float, "raw": float}
 CLIP_FACTS = {"id": str, "text": int, "audio": int, "video": int, "seconds": float}
+FIXED = (
+    *("readout", "targets", "score_range", "convention", "loss", "bins", "generative_loss"),
+    *("balance", "target_weights"),
+)  # settings that a resumed run must not change: what outputs, losses or checkpoints mean
 BAD_CLIP_COLUMNS = {"id": str, "split": str, "reason": str, "kept": str}
 KEYS_BEFORE = ("dataset", "split", "readout", "modalities", "seed", "n")  # keys of metrics.json before those of METRICS
 UNCLIPPED = tuple(f"{key}_unclipped" for key in UNCLIPPED_METRICS)
@@ -234,6 +238,26 @@ def check_unchanged(folder: Path, clips: Sequence[Clip], *, with_media: bool) ->
         raise ValueError(
             f"{folder}: the {part} of the clips changed since this run began; restore them, or give another output_dir"
         )
+
+
+def check_same_targets(
+    folder: Path, model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments
+) -> None:
+    """Check that a run that goes on is trained for what it began with.
+
+    Raises:
+        ValueError: naming the folder, and the field that changed.
+    """
+    if not (folder / "config.yaml").is_file():
+        return
+    began_with, now = read_config(folder), config_dict(model, data, training)
+    for field in FIXED:
+        before = began_with.get(field, now[field])  # not in folders from before
+        if before != now[field]:
+            raise ValueError(
+                f"{folder}: {field} was {before} when this run began, and is {now[field]} now; a run goes on with what it began"
+                " with. Restore it, or give another output_dir"
+            )
 
 
 def other_clips(first: Path, second: Path) -> str | None:

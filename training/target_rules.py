@@ -1,18 +1,18 @@
 """Rules about the targets of a run, their scales and its table; see rule.py."""
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
 
 from ..data.auto_split import parse_shares
-from ..data.catalog import DATASETS, LABEL, dataset_facts
+from ..data.catalog import DATASETS, LABEL, dataset_facts, ranges_of
 from ..readouts.answers import AnswerGrid
 from ..readouts.catalog import READOUTS
 from .rule import Rule, fault
-from .targets import SCALES, ranges_of, table_options, targets_of
+from .targets import SCALES, table_options, targets_of
 
-_NAME = re.compile(r"\w[\w .+-]*")
+# Columns of files of results, besides those of a target.
+_TAKEN = {"score", "raw", "seconds", "warning", "error", "start", "end"}
 
 
 def _lacks_targets(v: SimpleNamespace) -> str | None:
@@ -47,7 +47,7 @@ def _other_scales(v: SimpleNamespace) -> bool:
 
 def _same_columns(v: SimpleNamespace) -> bool:
     """Whether the columns of result files for one target would have the name of another target."""
-    taken = {f"{name}_{part}" for name in v.targets for part in ("label", "raw", "low", "high")} | {"score", "raw"}
+    taken = {f"{name}_{part}" for name in v.targets for part in ("label", "raw", "low", "high")} | _TAKEN
     return len(v.targets) > 1 and not taken.isdisjoint(v.targets)
 
 
@@ -63,12 +63,7 @@ def _why_bad_option(fields: Sequence[str], v: SimpleNamespace) -> str:
 
 
 TARGET_RULES = (
-    Rule(
-        ("targets",),
-        lambda v: not v.targets or not all(_NAME.fullmatch(name) for name in v.targets),
-        "name at least one column of labels, with letters, digits, spaces, dots, dashes or underscores; `columns` can give a"
-        " header another name",
-    ),
+    Rule(("targets",), lambda v: not v.targets, "name at least one column of labels"),
     *(
         Rule(fields, partial(_bad_option, fields), partial(_why_bad_option, fields))
         for fields in (("targets",), ("columns", "targets"), ("raters", "targets"), ("encoding",))
@@ -88,7 +83,8 @@ TARGET_RULES = (
     Rule(
         ("targets",),
         _same_columns,
-        "score, raw, NAME_label, NAME_raw, NAME_low and NAME_high are columns of results; give one another name with `columns`",
+        f"{', '.join(sorted(_TAKEN))}, NAME_label, NAME_raw, NAME_low and NAME_high are columns of results; give one another name"
+        " with `columns`",
     ),
     Rule(
         ("readout", "score_range", "targets"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.catalog import LABEL, DatasetFacts, Target, dataset_facts
+from ..data.catalog import LABEL, DatasetFacts, Target, dataset_facts, ranges_of
 from ..data.table_options import TableOptions
 from ..losses_omnisent import LabelScale
 from ..readouts.base import Predictions, Readout
@@ -47,20 +47,6 @@ def check_one_target(settings: Any, study: str) -> None:
         raise ValueError(
             f"targets: {study} takes one target, not {len(settings.targets)}; give them one after the other"
         )
-
-
-def ranges_of(score_range: Sequence[float], count: int) -> list[tuple[float, float]]:
-    """The score range of each of some targets, from two numbers for all of them or two for each.
-
-    Raises:
-        ValueError: for another number of numbers, or a range whose low end is not below its high end.
-    """
-    pairs = [(float(low), float(high)) for low, high in zip(score_range[::2], score_range[1::2], strict=False)]
-    if len(score_range) % 2 or len(pairs) not in (1, count):
-        raise ValueError("give two numbers for all targets, or two for each in their order")
-    if any(not low < high for low, high in pairs):
-        raise ValueError("the first number of a range must be below the second")
-    return pairs * count if len(pairs) == 1 else pairs
 
 
 def facts_of(settings: Any) -> DatasetFacts:

@@ -8,6 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from omnisent import cli
+from omnisent.command_line import as_train_has_them
 from omnisent.data.check import check_table
 from omnisent.data.check_plot import plot_labels
 from omnisent.data.table_options import TableOptions
@@ -36,7 +37,7 @@ OPTIONS = TableOptions(
 
 
 def test_everything_that_a_run_would_use_is_said(table):
-    found = check_table(str(table), options=OPTIONS, score_range=(1, 9))
+    found = check_table(str(table), options=OPTIONS, score_ranges=[(1, 9)] * len(OPTIONS.targets))
     assert (
         "\n".join(found.lines)
         == f"""\
@@ -88,7 +89,7 @@ labels of Erregung
 
 
 def test_labels_outside_the_range_are_counted(table):
-    lines = check_table(str(table), options=OPTIONS, score_range=(1, 5)).lines
+    lines = check_table(str(table), options=OPTIONS, score_ranges=[(1, 5)] * len(OPTIONS.targets)).lines
     assert "note          labels of valence outside [1, 5]: 2; correct them, or give another score_range" in lines
     assert "    4.6 to 5  2  ########################################" in lines  # counted at the end
     lines = check_table(str(table), options=OPTIONS).lines
@@ -117,12 +118,11 @@ def test_a_named_data_set_is_checked_with_its_own_range(tmp_path):
 
 
 def test_the_command_prints_it_and_draws_the_labels(table):
-    options = ["--columns", "text=Transkript,video=Datei,valence=Valenz", "--decimal", ",", "--score-range", "1", "9"]
-    done = CliRunner().invoke(
-        cli.app, ["data", "check", "ratings.csv", *options, "--targets", "valence", "--targets", "Erregung"]
-    )
+    options = ["--columns", "text=Transkript,video=Datei,valence=Valenz", "--decimal", ",", "--score_range", "1", "9"]
+    given = as_train_has_them(["data", "check", "ratings.csv", *options, "--targets", "valence", "Erregung"])
+    done = CliRunner().invoke(cli.app, given)
     assert done.exit_code == 0, done.output
-    expected = check_table("ratings.csv", options=OPTIONS, score_range=(1, 9)).lines
+    expected = check_table("ratings.csv", options=OPTIONS, score_ranges=[(1, 9)] * len(OPTIONS.targets)).lines
     assert done.output.splitlines() == [*expected, "", "plot of the labels: ratings.labels.png"]
     with Image.open("ratings.labels.png") as image:
         width, height = image.size
@@ -136,7 +136,7 @@ def test_a_table_that_cannot_be_used_is_one_line(table):
     assert done.exit_code == 1
     assert str(done.exception) == (
         "ratings.csv: no column text, video or audio; its header is Transkript, Datei, speaker, split, Valenz, Erregung, Notiz; try"
-        ' columns: {text: Transkript, video: Datei}, targets: [Valenz, Erregung], decimal: ","'
+        " --columns text=Transkript,video=Datei --targets Valenz Erregung --decimal ,"
     )
     assert not Path("ratings.labels.png").exists()
 
@@ -148,3 +148,13 @@ def test_any_number_of_targets_and_labels_can_be_drawn(count, tmp_path):
     plot_labels(tmp_path / "a.png", labels, dict.fromkeys(labels, (0.0, 0.0)), "A $ title")
     with Image.open(tmp_path / "a.png") as image:
         assert image.height == 150 * (3.6 if count < 4 else 6.8)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [(["9", "1"], "score_range: the first number of a range must be below"), (["1"], "score_range: give two numbers")],
+)
+def test_a_range_that_cannot_be_is_refused(table, ranges, message):
+    given = as_train_has_them(["data", "check", "ratings.csv", "--targets", "Valenz", "--score_range", *ranges])
+    done = CliRunner().invoke(cli.app, given)
+    assert str(done.exception).startswith(message)

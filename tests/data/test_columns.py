@@ -170,6 +170,6 @@ def test_labels_are_needed_only_where_they_are_asked_for(tmp_path):
     (tmp_path / "t.csv").write_text("text,Punkte\nIt was very good,4\n")
     assert read_clips(tmp_path / "t.csv") == [Clip("1", "It was very good")]
     with pytest.raises(
-        ValueError, match=r"no column 'label' with labels; its header is text, Punkte; try targets: \[Punkte\]$"
+        ValueError, match=r"no column 'label' with labels; its header is text, Punkte; try --targets Punkte$"
     ):
         read_clips(tmp_path / "t.csv", needs_labels=True)

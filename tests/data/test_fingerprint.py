@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from omnisent.data.clip import Clip
+from omnisent.data.clip import Clip, Rating
 from omnisent.data.fingerprint import PIECE, differing_part, fingerprints
 
 
@@ -25,6 +25,8 @@ def clips(tmp_path):
         ({"id": "other"}, "ids and splits"),
         ({"split": "test"}, "ids and splits"),
         ({"label": 0.5}, "labels"),
+        ({"further": (Rating(1.0),)}, "labels"),
+        ({"weight": 2.0}, "labels"),
         ({"text": "SAID"}, "transcripts"),
         ({"video_id": "w"}, "videos"),
         ({"clip_index": 7}, "videos"),

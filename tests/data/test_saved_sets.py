@@ -107,6 +107,43 @@ def test_a_damaged_folder_is_one_clear_error(tmp_path):
         read_clips(tmp_path)
 
 
+def spoiled(path: Path, options: TableOptions | None = None) -> str:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (compared whole)
+        read_clips(path, options=options or TableOptions())
+    return str(caught.value)
+
+
+def test_an_encoding_is_for_a_csv_alone(tmp_path):
+    Dataset.from_dict({"text": ["x"]}).save_to_disk(tmp_path)
+    message = ": only a CSV has an encoding; leave out encoding: latin-1"
+    for name in (tmp_path, "hf://datasets/org/name"):
+        assert spoiled(name, TableOptions(encoding="latin-1")) == f"{name}{message}"
+
+
+def test_a_part_that_is_no_split_is_named_unless_a_column_says_the_split(tmp_path):
+    DatasetDict(train=Dataset.from_dict({"text": ["x"]}), holdout=Dataset.from_dict({"text": ["y"]})).save_to_disk(
+        tmp_path / "a"
+    )
+    assert spoiled(tmp_path / "a") == (
+        f"{tmp_path / 'a'}: the part 'holdout' is not a split; rename it to one of train, valid, test, val, validation, dev,"
+        " or leave it out"
+    )
+    rows = Dataset.from_dict({"text": ["x", "y"], "Fold": ["train", "test"]})
+    DatasetDict(all=rows).save_to_disk(tmp_path / "b")
+    options = TableOptions(columns={"split": "fold"})
+    assert [clip.split for clip in read_clips(tmp_path / "b", options=options)] == ["train", "test"]
+    assert "the part 'all' is not a split" in spoiled(tmp_path / "b")
+
+
+def test_a_part_without_a_column_that_is_used_is_named(tmp_path):
+    part = Dataset.from_dict({"text": ["x"], "Label": [1.0], "more": ["z"]})
+    DatasetDict(train=part, test=part.remove_columns(["Label", "more"])).save_to_disk(tmp_path)
+    assert spoiled(tmp_path) == (
+        f"{tmp_path}: the part 'test' has no column 'Label', which others have; add it, or leave out the part"
+    )
+    assert len(read_clips(tmp_path, options=TableOptions(()))) == 2
+
+
 def read_from(hub: LoopbackHub, home: Path, address: str, **options) -> list[dict] | str:
     """The clips that a process with an empty cache reads, or the error."""
     environment = {**hub.environment(home), "XDG_CACHE_HOME": str(home / "cache"), "OMP_NUM_THREADS": "1"}

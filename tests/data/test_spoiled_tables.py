@@ -20,11 +20,15 @@ def csv(text: str, encoding: str = "utf-8"):
     return "t.csv", write
 
 
-def workbook(*rows: list):
+def workbook(*rows: list, merged: tuple[str, ...] = (), further: tuple[str, ...] = ()):
     def write(path: Path) -> None:
         book = openpyxl.Workbook()
         for row in rows:
             book.active.append(row)
+        for cells in merged:
+            book.active.merge_cells(cells)
+        for sheet in further:
+            book.create_sheet(sheet)["A1"] = "text"
         book.save(path)
 
     return "t.xlsx", write
@@ -64,18 +68,18 @@ SPOILED = {
     "missing target": (
         csv("id,text,Valenz\na,x,3\n"),
         VALENCE,
-        ": no column 'valence' with labels; its header is id, text, Valenz; try columns: {valence: Valenz}",
+        ": no column 'valence' with labels; its header is id, text, Valenz; try --columns valence=Valenz",
     ),
     "missing targets of other names": (
         csv("id,text,Mut,Wut\na,x,3,4\n"),
         TableOptions(("hope", "fear")),
-        ": no columns 'hope' and 'fear' with labels; its header is id, text, Mut, Wut; try targets: [Mut, Wut]",
+        ": no columns 'hope' and 'fear' with labels; its header is id, text, Mut, Wut; try --targets Mut Wut",
     ),
     "a header in another language": (
         csv("Nr;Transkript;Datei;Valenz;Erregung\n1;Das war gut;a.mp4;3;4\n2;Nein danke, nie;b.mp4;1;2\n"),
         TableOptions(),
-        ": no column text, video or audio; its header is Nr, Transkript, Datei, Valenz, Erregung; try columns: {text: Transkript,"
-        " video: Datei}, targets: [Valenz, Erregung]",
+        ": no column text, video or audio; its header is Nr, Transkript, Datei, Valenz, Erregung; try --columns text=Transkript,"
+        "video=Datei --targets Valenz Erregung",
     ),
     "no header": (
         csv("It was very good,a.wav,3\nIt was rather bad,b.wav,1\n"),
@@ -86,12 +90,52 @@ SPOILED = {
     "two headers for one name": (
         csv("id,text,Label,label\na,x,1,2\n"),
         TableOptions(),
-        ": columns 'Label' and 'label' could both be label; rename one, or say which: columns: {label: Label}",
+        ": columns 'Label' and 'label' could both be label; rename one, or say which with --columns label=Label",
     ),
     "one header twice": (
         csv("id,text,label,label\na,x,1,2\n"),
         TableOptions(),
         ", line 1: column 'label' appears twice; rename or remove one",
+    ),
+    "one header twice in another case": (
+        csv("id,Text,Text\na,x,y\n"),
+        TableOptions(),
+        ", line 1: column 'Text' appears twice; rename or remove one",
+    ),
+    "one header of a workbook twice in another case": (
+        workbook(["id", "Label", "text", "Label "], ["a", 1, "x", 2]),
+        TableOptions(),
+        ", row 1: column 'Label' appears twice; rename or remove one",
+    ),
+    "one mapped header twice": (
+        csv("Foo,Foo\nx,y\n"),
+        TableOptions(columns={"text": "foo"}),
+        ", line 1: column 'Foo' appears twice; rename or remove one",
+    ),
+    "UTF-8 declared as latin-1": (
+        csv("id,text\na,Müller\n"),
+        TableOptions(encoding="latin-1"),
+        ": this file is UTF-8; leave out encoding: latin-1",
+    ),
+    "UTF-8 with a byte that the declared encoding lacks": (
+        csv("id,text\na,Íñigo\n"),
+        TableOptions(encoding="cp1252"),
+        ": this file is UTF-8; leave out encoding: cp1252",
+    ),
+    "a cell of a workbook beyond the header": (
+        workbook(["id", "text", None], ["a", "x"], ["b", "y", " ", None, 3]),
+        TableOptions(),
+        ", row 3, column 5: expected 2 columns, found 5; give the column a header, or empty the cell",
+    ),
+    "merged cells": (
+        workbook(["id", "text", "label"], ["a", "x", 1], ["b", "y", None], merged=("A1:B1", "C2:C3")),
+        TableOptions(),
+        ": the cells C2:C3 are merged; unmerge them and fill in each one",
+    ),
+    "an empty first sheet": (
+        workbook(further=("Daten", "More")),
+        TableOptions(),
+        ": the first sheet, 'Sheet', is empty, and only the first is read; put the clips on it; the others are 'Daten', 'More'",
     ),
     "one rater twice": (
         csv("id,text,r1,r1\na,x,1,2\n"),

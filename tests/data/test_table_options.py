@@ -10,7 +10,10 @@ from omnisent.data.table_options import TableOptions, parse_columns
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"targets": ()}, "targets: expected different names of columns, found none"),
+        (
+            {"targets": ("Valenz (1-9)",)},
+            "targets: 'Valenz (1-9)': expected letters, digits, spaces, dots, dashes or underscores",
+        ),
         ({"targets": ("a", "a")}, "targets: expected different names of columns, found a, a"),
         ({"targets": ("text",)}, "targets: 'text' is no label; id, text, video"),
         ({"columns": {"txt": "T"}}, "columns: unknown name 'txt'; expected one of id, text"),

@@ -5,6 +5,7 @@ import json
 from datetime import datetime
 
 import openpyxl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -133,6 +134,72 @@ def test_a_csv_is_read_as_spreadsheets_write_it(encoding, separator, tmp_path):
 def test_a_table_of_one_column_may_have_semicolons_in_its_cells(tmp_path):
     (tmp_path / "a.csv").write_text("text\none; two\n")
     assert [cells for _, cells in read_rows(tmp_path / "a.csv")] == [{"text": "one; two"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "header", "line"),
+    [
+        ("\n \r\nid;text\na;x, y\n", ["id", "text"], 4),
+        (";;\nid;text;label\na;x, y;1\n", ["id", "text", "label"], 3),
+        ("sep=;\r\nid;a, b, c\r\na;x\r\n", ["id", "a, b, c"], 3),
+        ('"SEP=,"\nid;x,text\na,b\n', ["id;x", "text"], 3),
+        ("sep=\t\n\nid\ttext;a\nb\tc;d\n", ["id", "text;a"], 4),
+        ("id;Valenz, 1 bis 9, von tief, bis hoch\na;3\nb;4,5\n", ["id", "Valenz, 1 bis 9, von tief, bis hoch"], 2),
+        ("id;Valenz, tief\na;3,5\nb;4,5\n", ["id", "Valenz, tief"], 2),
+        ('id,"a; b\n; c",d\n1,2,3\n', ["id", "a; b\n; c", "d"], 3),
+        ("a,b;c;d\n1,2\n3,4;5\n", ["a", "b;c;d"], 2),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_first_rows_show_what_separates_cells(encoding, content, header, line, tmp_path):
+    (tmp_path / "a.csv").write_bytes(content.encode(encoding))
+    (place, cells), *_ = read_rows(tmp_path / "a.csv")
+    assert (place.rsplit(", ", 1)[1], list(cells)) == (f"line {line}", header)
+
+
+def test_rows_after_the_first_ten_do_not_change_the_separator(tmp_path):
+    (tmp_path / "a.csv").write_text("a;b, c, d\n" + "1;2\n" * 9 + "1;2;3\n")
+    with pytest.raises(ValueError, match=r"a\.csv, line 11, column 3: expected 2 columns, found 3"):
+        list(read_rows(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize(
+    ("text", "written", "declared"),
+    [
+        ("Müller", "latin-1", "latin-1"),
+        ("plain", "utf-8", "latin-1"),
+        ("好的", "gbk", "gbk"),
+        ("Müller", "utf-8", "utf8"),
+        ("Müller", "utf-8-sig", "latin-1"),
+    ],
+)
+def test_a_declared_encoding_that_fits_is_used(text, written, declared, tmp_path):
+    (tmp_path / "a.csv").write_bytes(f"text\n{text}\n".encode(written))
+    assert [cells for _, cells in read_rows(tmp_path / "a.csv", encoding=declared)] == [{"text": text}]
+
+
+def test_a_column_that_stands_twice_is_refused_in_every_format(tmp_path):
+    """Whatever the case of the names that must be unique; one that is not used may stand twice, but not in Parquet."""
+    book = openpyxl.Workbook()
+    book.active.append(["Text", "more", "more", "Text"])
+    book.active.append(["a", "b", "c", "d"])
+    book.save(tmp_path / "a.xlsx")
+    (tmp_path / "a.csv").write_text("Text,more,more, Text\na,b,c,d\n")
+    (tmp_path / "a.jsonl").write_text('{"Text": "a", "more": "b", "more": "c", "Text": "d"}\n')
+    pq.write_table(pa.table([["a"], ["b"]], ["Text", "Text"]), tmp_path / "a.parquet")
+    for name, place in (("a.csv", ", line 1"), ("a.xlsx", ", row 1"), ("a.jsonl", ", line 1"), ("a.parquet", "")):
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 (compared whole)
+            list(read_rows(tmp_path / name, ["text "]))
+        assert str(caught.value) == f"{tmp_path / name}{place}: column 'Text' appears twice; rename or remove one"
+        if name != "a.parquet":
+            assert len(list(read_rows(tmp_path / name, ["label"]))) == 1
+
+
+def test_damaged_parquet_is_one_line(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 no PAR1")
+    with pytest.raises(ValueError, match=r"a\.parquet: not Parquet: .+") as caught:
+        list(read_rows(tmp_path / "a.parquet"))
+    assert "\n" not in str(caught.value)
 
 
 def test_half_of_a_utf_16_file_is_named(tmp_path):
