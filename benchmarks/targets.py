@@ -4,8 +4,8 @@
 
 The targets are the label and the parts of it that the words and the voice carry, in label units; a clip without words or voice
 has no label for that part, and the model for it has not that clip. One more model has the label three times, as targets that do not
-compete. Settings, prompt and seed are the same: a longer prompt alone changes what the tiny backbone reaches. MAE on the labelled test
-clips.
+compete. Settings, prompt and seed are the same (a longer prompt alone changes what the tiny backbone reaches). MAE on the labelled
+test clips.
 """
 
 import argparse
