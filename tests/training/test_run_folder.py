@@ -4,9 +4,19 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import yaml
 
 from omnisent.data.clip import Clip
-from omnisent.training.run_folder import read_json, read_predictions, videos_of, write_json, write_predictions
+from omnisent.training.arguments import parse_arguments
+from omnisent.training.run_folder import (
+    read_config,
+    read_json,
+    read_predictions,
+    videos_of,
+    write_config,
+    write_json,
+    write_predictions,
+)
 
 
 def _written(folder, videos):
@@ -47,3 +57,12 @@ def test_many_may_write_the_same_json_file_at_once(tmp_path):
         list(pool.map(lambda number: write_json(tmp_path / "sweep.json", {"rows": [number] * 1000}), range(400)))
     assert len(set(read_json(tmp_path / "sweep.json")["rows"])) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+
+
+def test_the_settings_of_an_older_run_are_those_of_today_by_default(tmp_path):
+    arguments = parse_arguments(["--use_cpu", "true"])
+    write_config(tmp_path, *arguments)
+    whole = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    newer = ("targets", "score_range", "columns", "auto_split", "balance", "target_weights")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({k: v for k, v in whole.items() if k not in newer}))
+    assert read_config(tmp_path) == whole
