@@ -26,7 +26,8 @@ def main(model_id: str, table: str, how_many: str = "4") -> None:
             clip[key] = clip[key] and str(Path(table).parent / clip[key])
     with torch.inference_mode():
         scores = model(**processor(clips, return_tensors="pt")).scores.reshape(len(clips), -1).tolist()
-    targets = model.config.targets  # their names are those of the columns of labels
+    # The names of the columns of labels; a bundle of an earlier version has one.
+    targets = getattr(model.config, "targets", ("label",))
     for clip, own in zip(clips, scores, strict=True):
         print(clip["id"], end="")
         for name, score in zip(targets, own, strict=True):
