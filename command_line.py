@@ -1,6 +1,7 @@
 """What the `omnisent` command does to its arguments before they are parsed. Only the standard library is imported."""
 
 import re
+from collections.abc import Callable, Collection
 
 LISTS = ("--targets", "--raters", "--score-range")  # options of `data check` that take several values
 
@@ -18,32 +19,28 @@ def without_debug(arguments: list[str]) -> tuple[list[str], bool]:
 
 def one_flag_per_seed(arguments: list[str]) -> list[str]:
     """`--seeds 0 1 2` as `--seeds 0 --seeds 1 --seeds 2`, the form that the parser takes."""
-    spread: list[str] = []
-    in_seeds = False
-    for argument in arguments:
-        number = re.fullmatch(r"\d+", argument) is not None
-        if in_seeds and number and spread[-1] != "--seeds":
-            spread.append("--seeds")
-        in_seeds = argument == "--seeds" or (in_seeds and number)
-        spread.append(argument)
-    return spread
+    return _one_flag_per_value(arguments, ("--seeds",), lambda argument: re.fullmatch(r"\d+", argument) is not None)
 
 
 def as_train_has_them(arguments: list[str]) -> list[str]:
     """The options of `data check` as `train` has them, `--score_range 1 9`, in the form that the parser takes."""
     if arguments[:2] != ["data", "check"]:
         return arguments
+    renamed = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        renamed.append(f"{name.replace('_', '-')}{equals}{value}" if name.startswith("--") else argument)
+    return _one_flag_per_value(renamed, LISTS, lambda argument: not argument.startswith("--"))
+
+
+def _one_flag_per_value(arguments: list[str], options: Collection[str], is_value: Callable[[str], bool]) -> list[str]:
+    """Each further value of some options, with the option before it."""
     spread: list[str] = []
     option = ""
     for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if name.startswith("--"):
-            option = name.replace("_", "-")
-            argument = f"{option}{equals}{value}"
-            value_follows = True
-        elif option in LISTS and not value_follows:
+        if not (option and is_value(argument)):
+            option = argument if argument in options else ""
+        elif spread[-1] != option:
             spread.append(option)
-        else:
-            value_follows = False
         spread.append(argument)
     return spread

@@ -10,6 +10,7 @@ import numpy as np
 
 from .clip import SPLITS, Clip
 
+SPLIT_SEED = 0  # the same for every run, so that runs can be compared
 STRATUM = 10  # groups with similar labels, in random order
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .auto_split import auto_split
+from .auto_split import SPLIT_SEED, auto_split
 from .catalog import DATASETS, Target, dataset_facts
 from .clip import MODALITIES, SPLITS, Clip, Rating
 from .columns import find_columns
@@ -22,7 +22,6 @@ from .saved_sets import HUB
 from .table_options import TableOptions
 
 BINS, BAR = 10, 40  # of the histogram; letters of its longest bar
-SPLIT_SEED = 0
 _WIDTH = 14  # of the names of lines
 
 
@@ -42,7 +41,9 @@ class Checked:
 
     def labels(self) -> dict[str, np.ndarray]:
         """The labels that are there, (n,), by target."""
-        return {target: _labels(_ratings(self.clips, place)) for place, target in enumerate(self.ranges)}
+        return {
+            target: _labels([clip.ratings[place] for clip in self.clips]) for place, target in enumerate(self.ranges)
+        }
 
 
 def check_table(
@@ -67,7 +68,7 @@ def check_table(
     lines.append(_line("clips", f"{len(clips):,}"))
     ranges = {}
     for place, target in enumerate(options.targets):
-        ratings = _ratings(clips, place)
+        ratings = [clip.ratings[place] for clip in clips]
         own = dataset_facts(name).targets.get(target, Target()).score_range
         bounds = score_ranges[place] if score_ranges else own
         is_ours = score_ranges is not None or name in DATASETS
@@ -187,13 +188,6 @@ def _histogram(labels: np.ndarray, bounds: tuple[float, float]) -> list[str]:
 
 def _line(name: str, text: str) -> str:
     return f"{name:<{_WIDTH}}{text}"
-
-
-def _ratings(clips: Sequence[Clip], place: int) -> list[Rating]:
-    """Of one target, for every clip."""
-    if place:
-        return [clip.further[place - 1] for clip in clips]
-    return [Rating(clip.label, clip.rater_mae, clip.label_sd) for clip in clips]
 
 
 def _labels(ratings: Sequence[Rating]) -> np.ndarray:

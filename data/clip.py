@@ -61,6 +61,11 @@ class Clip:
     further: tuple[Rating, ...] = ()
 
     @property
+    def ratings(self) -> tuple[Rating, ...]:
+        """The ratings of all targets, the first one's from fields of its own."""
+        return (Rating(self.label, self.rater_mae, self.label_sd), *self.further)
+
+    @property
     def labels(self) -> tuple[float | None, ...]:
         """The labels of all targets, `None` where one is missing."""
         return (self.label, *(rating.label for rating in self.further))
@@ -93,7 +98,7 @@ def of_target(clips: Iterable[Clip], place: int) -> list[Clip]:
     """
     chosen = []
     for clip in clips:
-        own = Rating(clip.label, clip.rater_mae, clip.label_sd) if place == 0 else clip.further[place - 1]
+        own = clip.ratings[place]
         if own.label is not None:
             chosen.append(replace(clip, **asdict(own), further=()))
     return chosen

@@ -13,6 +13,7 @@ from .clip import MODALITIES
 from .guess import Guess, columns_option, guess_columns, is_cell
 from .table_options import FIELDS, PER_TARGET, TableOptions
 
+SAMPLE = 20  # first rows of a table, for a proposal
 MOST_SHOWN = 20  # columns of a header in a message
 
 

@@ -37,7 +37,6 @@ TARGETS = (
     "label score rating mos grade bewertung wertung urteil note puntuación punteggio oordeel оценка 评分 得分",
 )
 _ANY_NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?")
-_ROWS = 20  # that are looked at
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def guess_columns(
 def _cells(header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     """The first cells of each column as text, without the empty ones."""
     cells: dict[str, list[str]] = {name: [] for name in header}
-    for row, _ in zip(rows, range(_ROWS), strict=False):
+    for row in rows:
         for name in header:
             value = row.get(name)
             if isinstance(value, dict):

@@ -14,12 +14,11 @@ import numpy as np
 from .catalog import LABEL
 from .cells import WHOLE, Row, index_of, number_of, split_of, text_of, weight_of
 from .clip import Clip, Rating, rater_mae
-from .columns import Columns, Table, find_columns
+from .columns import SAMPLE, Columns, Table, find_columns
 from .saved_sets import HUB, hub_table, media_path, saved_table
 from .table_options import FIELDS, TableOptions
 from .tables import WrongEncoding, encoding_of, read_rows, readable_endings, separator_of
 
-_SAMPLE = 20
 _SEPARATOR_NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
@@ -117,7 +116,7 @@ def _file(path: Path, options: TableOptions) -> Table:
         _kind(path, options),
         path.parent,
         header,
-        sample=lambda: [row for _, row in rows[:_SAMPLE]],
+        sample=lambda: [row for _, row in rows[:SAMPLE]],
         rows=lambda _: ((*row, None) for row in rows),
     )
 

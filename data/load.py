@@ -92,6 +92,5 @@ def _of_targets(row: TableRow, targets: Sequence[str]) -> Clip:
     """The clip of a row with the labels of the targets; those besides `label` were not rated by several people."""
     if tuple(targets) == (LABEL,):
         return row.clip
-    of_label = Rating(row.clip.label, row.clip.rater_mae, row.clip.label_sd)
-    ratings = [of_label if target == LABEL else Rating(row.labels[target]) for target in targets]
+    ratings = [row.clip.ratings[0] if target == LABEL else Rating(row.labels[target]) for target in targets]
     return replace(row.clip, **asdict(ratings[0]), further=tuple(ratings[1:]))

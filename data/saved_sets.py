@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_d
 
 from .cells import Row
 from .clip import SPLIT_NAMES
-from .columns import Table
+from .columns import SAMPLE, Table
 from .pinned_file import cache_folder
 from .table_options import TableOptions
 
@@ -30,7 +30,6 @@ _SIGNS = (
     (0, b"ID3", ".mp3"),
     (0, b"\x1aE\xdf\xa3", ".mkv"),
 )  # first bytes of media files
-_SAMPLE = 20
 
 
 def saved_table(folder: Path, options: TableOptions) -> Table:
@@ -134,7 +133,7 @@ def _table(name: str, kind: str, root: Path, parts: Mapping[str | None, Dataset]
                 yield f"{name}, row {number}" if split is None else f"{name}, {split} row {number}", named, split
 
     first = next(iter(parts.values()))
-    return Table(name, kind, root, header, lambda: list(first.select(range(min(_SAMPLE, len(first))))), rows)
+    return Table(name, kind, root, header, lambda: list(first.select(range(min(SAMPLE, len(first))))), rows)
 
 
 def _plain(part: Dataset) -> Dataset:

@@ -12,14 +12,7 @@ from omnisent.errors_omnisent import OmniSentError
 from omnisent.losses_omnisent import level_bounds, nested_interval
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
-
-TWO = {
-    "id2label": {0: "valence", 1: "arousal"},
-    "label_mean": [5.0, 4.0],
-    "label_std": [1.0, 2.0],
-    "score_min": [1.0, 1.0],
-    "score_max": [9.0, 9.0],
-}
+from two_targets import TWO
 
 
 @pytest.fixture

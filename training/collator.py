@@ -33,6 +33,7 @@ class ClipDataset(Dataset):
 
     Attributes:
         labels: (n,), or (n, K) with nan where one is missing, label units.
+        item_labels: of each item: its label, or with several targets in one pass its labels (K,).
         inputs: of each item, as the processor takes it.
     """
 
@@ -60,6 +61,9 @@ class ClipDataset(Dataset):
             for target in targets
             if not (labelled and target is not None and np.isnan(self.labels[clip, target]))
         ]
+        self.item_labels = self.labels
+        if self.asks_each:
+            self.item_labels = np.array([self.labels[question] for question in self.questions])
         inputs = [{**clip.to_dict(), "context": context[clip.id]} for clip in self.clips]
         self.inputs = [
             inputs[clip] if target is None else {**inputs[clip], "instruction": instructions[target]}
@@ -71,7 +75,7 @@ class ClipDataset(Dataset):
 
     def label(self, index: int) -> np.ndarray:
         """The label () of an item, or with several targets in one pass its labels (K,)."""
-        return self.labels[self.questions[index]] if self.asks_each else self.labels[index]
+        return self.item_labels[index]
 
     def clip_of(self, index: int) -> Clip:
         """The clip of an item."""

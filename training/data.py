@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.auto_split import auto_split
+from ..data.auto_split import SPLIT_SEED, auto_split
 from ..data.built import build_record
 from ..data.catalog import DATASETS, DatasetFacts, Target
 from ..data.clip import SPLITS, Clip, labels_of, of_target
@@ -24,8 +24,6 @@ from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .backbone import base_of, check_towers
 from .bad_clips import BadClip, find_bad_clips, is_complete, what_is_kept
 from .targets import facts_of, inverse_density, label_scales, table_options, targets_of
-
-SPLIT_SEED = 0  # of a split by video: the same for every run, so that runs can be compared
 
 logger = logging.getLogger("omnisent.data")
 

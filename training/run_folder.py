@@ -42,7 +42,6 @@ FIXED = (
     *("readout", "targets", "score_range", "convention", "loss", "bins", "generative_loss"),
     *("balance", "target_weights"),
 )  # settings that a resumed run must not change: what outputs, losses or checkpoints mean
-NEWER = ("balance", "target_weights")  # fields of training that older runs lack
 BAD_CLIP_COLUMNS = {"id": str, "split": str, "reason": str, "kept": str}
 KEYS_BEFORE = ("dataset", "split", "readout", "modalities", "seed", "n")  # keys of metrics.json before those of METRICS
 UNCLIPPED = tuple(f"{key}_unclipped" for key in UNCLIPPED_METRICS)
@@ -120,7 +119,8 @@ def write_config(folder: Path, model: ModelArguments, data: DataArguments, train
 def read_config(folder: Path) -> dict:
     """Read config.yaml; fields that are newer than the run have their defaults, which do not change it."""
     stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    training = {one.name: one.default for one in fields(OmniSentTrainingArguments) if one.name in NEWER}
+    own = OmniSentTrainingArguments.__annotations__
+    training = {one.name: one.default for one in fields(OmniSentTrainingArguments) if one.name in own}
     return {**asdict(ModelArguments()), **asdict(DataArguments()), **training, **stored}
 
 
