@@ -125,7 +125,8 @@ class OmniForSentimentRegression(AdaptedThinker):
         position_ids: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
         feature_attention_mask: torch.Tensor | None = None,
-        pixel_values_videos: torch.Tensor | None = None,
+        video_patches: torch.Tensor | None = None,
+        video_mean_std: torch.Tensor | None = None,
         video_grid_thw: torch.Tensor | None = None,
         audio_embeds: torch.Tensor | None = None,
         video_embeds: torch.Tensor | None = None,
@@ -142,7 +143,8 @@ class OmniForSentimentRegression(AdaptedThinker):
             position_ids: (3, B, T), time, height and width, computed per clip.
             input_features: (A, mel bins, M) log-mel of the A clips that have audio.
             feature_attention_mask: (A, M).
-            pixel_values_videos: (P, patch values).
+            video_patches: (P, patch values) uint8.
+            video_mean_std: (2, channels), with which they are normalised.
             video_grid_thw: (V, 3).
             audio_embeds: (audio tokens, H), precomputed output of the audio tower, instead of `input_features`.
             video_embeds: (video tokens, H), likewise, of the vision tower.
@@ -166,7 +168,8 @@ class OmniForSentimentRegression(AdaptedThinker):
             video_embeds=video_embeds,
             input_features=input_features,
             feature_attention_mask=feature_attention_mask,
-            pixel_values_videos=pixel_values_videos,
+            video_patches=video_patches,
+            video_mean_std=video_mean_std,
             video_grid_thw=video_grid_thw,
         )
         inputs = {"inputs_embeds": embeds, "attention_mask": attention_mask, "position_ids": position_ids}

@@ -236,9 +236,9 @@ class OmniSentProcessor(ProcessorMixin):
         """One clip, unpadded.
 
         Returns:
-            input_ids (T,), position_ids (3, T); with audio input_features (mel bins, M); with video pixel_values_videos
-            (P, patch values) and video_grid_thw (1, 3); with `pool_over="clip"` clip_mask (T,). Also `clip_id`, and `warning` if a
-            file is only partly readable.
+            input_ids (T,), position_ids (3, T); with audio input_features (mel bins, M); with video video_patches
+            (P, patch values) uint8 and video_grid_thw (1, 3); with `pool_over="clip"` clip_mask (T,). Also `clip_id`, and
+            `warning` if a file is only partly readable.
 
         Raises:
             ClipError: naming the clip.
@@ -288,7 +288,7 @@ class OmniSentProcessor(ProcessorMixin):
                 encoded["input_features"] = features
                 mel_frames = features.shape[1]
         if media.frames is not None:
-            encoded["pixel_values_videos"], grid = layout.patches(media.frames)
+            encoded["video_patches"], grid = layout.patches(media.frames)
             encoded["video_grid_thw"] = grid
         instruction = self.instruction if instruction is None else instruction
         prompt = self.prompt(text, before, instruction, video=grid is not None, audio=bool(mel_frames))
@@ -322,7 +322,8 @@ class OmniSentProcessor(ProcessorMixin):
 
         Returns:
             input_ids, attention_mask (B, T), position_ids (3, B, T); of the A clips with audio input_features (A, mel bins, M)
-            and feature_attention_mask (A, M); of the V with video pixel_values_videos (P, patch values), video_grid_thw (V, 3).
+            and feature_attention_mask (A, M); of the V with video video_patches (P, patch values) uint8,
+            video_mean_std (2, channels), video_grid_thw (V, 3).
 
         Raises:
             ValueError: when a clip's numbers of placeholders and features differ; later clips would get the wrong features.

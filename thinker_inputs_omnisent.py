@@ -1,7 +1,7 @@
 """Inputs of the Qwen2.5-Omni Thinker: patches, log-mel, placeholders and position ids of a clip, and batches.
 
-They equal those of the official processor for the same frames and samples. Only this file and thinker_omnisent.py know the model
-family. It works on the CPU, reads no file, and knows no weights.
+They equal those of the official processor for the same frames and samples. Only this file, thinker_omnisent.py and
+towers_omnisent.py know the model family. It works on the CPU, reads no file, and knows no weights.
 """
 
 import math
@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 OfficialProcessor: TypeAlias = Qwen2_5OmniProcessor
 MEL_FRAMES_PER_SECOND = 100
-TOWER_INPUTS = ("input_features", "feature_attention_mask", "pixel_values_videos", "video_grid_thw")
+TOWER_INPUTS = ("input_features", "feature_attention_mask", "video_patches", "video_mean_std", "video_grid_thw")
 MODEL_INPUTS = (
     "input_ids",
     "attention_mask",
@@ -68,17 +68,19 @@ class InputLayout:
         """Tokens of a video, from its patches in time, height and width (1, 3)."""
         return int(grid.prod()) // self.merge_size**2
 
+    @property
+    def mean_std(self) -> torch.Tensor:
+        """Mean and standard deviation (2, channels) of pixels, levels of 0 to 255."""
+        return torch.tensor([list(self.image_mean), list(self.image_std)]).mul(255.0)
+
     def patches(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Patches (P, channels * frames * height * width of a patch) and grid (1, 3) of uint8 frames (F, 3, h, w)."""
+        """Patches (P, patch values) uint8 and grid (1, 3) of uint8 frames (F, 3, h, w); see `pixel_values`."""
         count, channels, height, width = frames.shape
         t, p, m = self.temporal_patch_size, self.patch_size, self.merge_size
         grid_h, grid_w = height // p, width // p
         blocks = frames.reshape(count // t, t, channels, grid_h // m, m, p, grid_w // m, m, p)
-        blocks = blocks.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, channels, t * p * p)
-        mean = torch.tensor(self.image_mean).mul(255.0).view(1, channels, 1)
-        std = torch.tensor(self.image_std).mul(255.0).view(1, channels, 1)
-        values = blocks.float().sub_(mean).div_(std).flatten(1)
-        return values, torch.tensor([[count // t, grid_h, grid_w]])
+        patches = blocks.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, channels * t * p * p)
+        return patches, torch.tensor([[count // t, grid_h, grid_w]])
 
     def expand(
         self, ids: list[int], tokenizer: Any, mel_frames: int, grid: torch.Tensor | None, pair_seconds: float | None
@@ -190,10 +192,12 @@ class InputLayout:
                 features[row, :, : spectrum.shape[1]] = spectrum
                 mask[row, : spectrum.shape[1]] = 1
             batch |= {"input_features": features, "feature_attention_mask": mask}
-        for key in ("pixel_values_videos", "video_grid_thw", "audio_embeds", "video_embeds"):
+        for key in ("video_patches", "video_grid_thw", "audio_embeds", "video_embeds"):
             parts = [clip[key] for clip in encoded if key in clip]
             if parts:
                 batch[key] = torch.cat(parts)
+        if "video_patches" in batch:
+            batch["video_mean_std"] = self.mean_std
         return batch
 
     def check_placeholders(self, clip: Mapping[str, Any], tokenizer: Any) -> None:
@@ -218,6 +222,15 @@ class InputLayout:
                     f"clip {clip.get('clip_id', 'without id')}: {features} {kind} features for {places} placeholders; encode and"
                     " pad it with the same processor"
                 )
+
+
+def pixel_values(patches: torch.Tensor, mean_std: torch.Tensor) -> torch.Tensor:
+    """The patches (P, patch values) as the vision tower takes them: normalised float32, channel after channel.
+
+    Patches stay uint8 until they are on the tower's device: a quarter of the bytes.
+    """
+    mean, std = mean_std.float().unsqueeze(-1)  # (channels, 1)
+    return patches.unflatten(1, (len(mean), -1)).float().sub_(mean).div_(std).flatten(1)
 
 
 def audio_tokens(mel_frames: int) -> int:

@@ -1,12 +1,11 @@
-"""The Qwen2.5-Omni Thinker: its classes, checkpoint layout and loading, its towers, and the layers that LoRA adapts.
+"""The Qwen2.5-Omni Thinker: its classes, checkpoint layout and loading, and the layers that LoRA adapts.
 
-Only this file and thinker_inputs_omnisent.py know the model family. Knows no head and no score.
+Only this file, towers_omnisent.py and thinker_inputs_omnisent.py know the model family. Knows no head and no score.
 """
 
 import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -22,6 +21,7 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
 )
 
 from .thinker_inputs_omnisent import quiet_loading
+from .towers_omnisent import tower_features
 
 ThinkerConfig: TypeAlias = Qwen2_5OmniThinkerConfig
 Thinker: TypeAlias = Qwen2_5OmniThinkerModel  # headless: towers and language model
@@ -54,37 +54,6 @@ PUBLISHED_THINKERS: dict[str, dict[str, Any]] = {  # where they differ from the 
         "audio_config": {"output_dim": 2048},
     },
 }
-
-
-def tower_features(
-    thinker: Thinker,
-    input_features: torch.Tensor | None = None,
-    feature_attention_mask: torch.Tensor | None = None,
-    pixel_values_videos: torch.Tensor | None = None,
-    video_grid_thw: torch.Tensor | None = None,
-) -> dict[str, torch.Tensor]:
-    """The towers' outputs for audio and video; a frozen tower runs without autograd.
-
-    Args:
-        thinker: the headless Thinker.
-        input_features: (A, mel bins, M) log-mel of the A clips that have audio, padded to M.
-        feature_attention_mask: (A, M), 0 for padding.
-        pixel_values_videos: (P, patch values), the patches of all videos one after another.
-        video_grid_thw: (V, 3), patches in time, height and width of each of the V videos.
-
-    Returns:
-        `audio_embeds` (audio tokens, H) and `video_embeds` (video tokens, H), clip after clip; each only if there is any.
-    """
-    features = {}
-    if input_features is not None:
-        with _frozen(thinker.audio_tower):
-            audio = thinker.get_audio_features(input_features, feature_attention_mask)
-        features["audio_embeds"] = audio.last_hidden_state
-    if pixel_values_videos is not None:
-        with _frozen(thinker.visual):
-            video = thinker.get_video_features(pixel_values_videos, video_grid_thw)
-        features["video_embeds"] = torch.cat(tuple(video.pooler_output))
-    return features
 
 
 def embed_clips(
@@ -152,12 +121,6 @@ def read_layers(
         for hook in hooks:
             hook.remove()
     return cast(torch.Tensor, read(found, len(language_model.layers), last))
-
-
-def _frozen(tower: nn.Module) -> AbstractContextManager[None]:
-    """Without autograd, unless one of the tower's parameters is trained."""
-    trained = any(parameter.requires_grad for parameter in tower.parameters())
-    return nullcontext() if trained else torch.no_grad()
 
 
 def _fill(embeds: torch.Tensor, placeholders: torch.Tensor, features: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,8 @@ from omnisent.losses_omnisent import LabelScale
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.discriminative import DiscriminativeReadout
-from omnisent.thinker_omnisent import tower_features
+from omnisent.thinker_inputs_omnisent import TOWER_INPUTS
+from omnisent.towers_omnisent import tower_features
 from omnisent.training.arguments import ModelArguments, OmniSentTrainingArguments
 from omnisent.training.backbone import build_model
 from omnisent.training.collator import ClipCollator, ClipDataset
@@ -109,8 +110,7 @@ def fractions_of_epoch(
 ) -> dict[str, float]:
     """Fractions of an epoch without cache that reading and towers take."""
     batches = list(DataLoader(dataset, batch_size=8, collate_fn=collate))
-    names = ("input_features", "feature_attention_mask", "pixel_values_videos", "video_grid_thw")
-    media = [{name: batch[name] for name in names if name in batch} for batch in batches]
+    media = [{name: batch[name] for name in TOWER_INPUTS if name in batch} for batch in batches]
     seconds = in_turn(
         {
             "reading": lambda: list(DataLoader(dataset, batch_size=8, collate_fn=collate)),

@@ -30,14 +30,15 @@ from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.generation_model import OmniForSentimentGeneration
 from omnisent.readouts.generative import ExpectedReadout
+from omnisent.thinker_inputs_omnisent import TOWER_INPUTS
 from omnisent.thinker_omnisent import (
     LORA_TARGETS,
     PUBLISHED_THINKERS,
     ThinkerConfig,
     ThinkerWithLMHead,
     thinker_config,
-    tower_features,
 )
+from omnisent.towers_omnisent import tower_features
 from omnisent.training.tiny_backbone import make_tiny_backbone
 
 FRAMES, AUDIO_SECONDS = 16, 4.2
@@ -143,7 +144,7 @@ class Bench:
         tokens = len(self.clip["input_ids"])
         total = _stack(tokens, text.num_hidden_layers, text.hidden_size, text.intermediate_size, 3, text)
         if towers:
-            patches, audio_frames = len(self.clip["pixel_values_videos"]), math.ceil(AUDIO_SECONDS * 50)
+            patches, audio_frames = len(self.clip["video_patches"]), math.ceil(AUDIO_SECONDS * 50)
             total += _stack(patches, vision.depth, vision.hidden_size, vision.intermediate_size, 3)
             total += _stack(audio_frames, audio.encoder_layers, audio.d_model, audio.encoder_ffn_dim, 2)
         return total
@@ -245,9 +246,8 @@ def _regression(bench: Bench, thinker) -> OmniForSentimentRegression:
 
 def _features(bench: Bench, thinker) -> dict[str, torch.Tensor]:
     batch = bench.batch(1)
-    names = ("input_features", "feature_attention_mask", "pixel_values_videos", "video_grid_thw")
     with torch.no_grad():
-        return tower_features(thinker, **{name: batch[name] for name in names})
+        return tower_features(thinker, **{name: batch[name] for name in TOWER_INPUTS})
 
 
 def _rate(bench: Bench, measured: dict, operations: float) -> dict:

@@ -30,6 +30,7 @@ from transformers import AutoModel, AutoProcessor, Qwen2_5OmniProcessor
 
 from omnisent.data.planted import make_planted_clips, write_video
 from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.thinker_inputs_omnisent import pixel_values
 from omnisent.training.tiny_backbone import make_tiny_backbone
 
 HEIGHTS = {"378p": (378, 672), "720p": (720, 1280), "1080p": (1080, 1920)}
@@ -169,12 +170,13 @@ def measure(paths: dict[str, str], exact: OmniSentProcessor, fast: OmniSentProce
         }
         seconds = in_turn(tasks)
         theirs, here, quick = usual(path), exact.encode({"video": path}), fast.encode({"video": path})
-        difference = (theirs["pixel_values_videos"] - here["pixel_values_videos"]).abs().max().item()
-        moved = (quick["pixel_values_videos"] - here["pixel_values_videos"]).abs().mean().item()
+        mean_std = exact.layout.mean_std
+        difference = (theirs["pixel_values_videos"] - pixel_values(here["video_patches"], mean_std)).abs().max().item()
+        moved = (quick["video_patches"].float() - here["video_patches"].float()).abs().mean().item()
         clips[name] = {
             "seconds": {task: spread(values) for task, values in seconds.items()},
             "largest_patch_difference_to_usual": difference,
-            "mean_patch_change_of_8_bit_resize": moved,
+            "mean_change_of_a_level_by_8_bit_resize": moved,
         }
         for task, values in seconds.items():
             totals[task] = np.add(totals.get(task, 0), values)

@@ -20,7 +20,9 @@ from omnisent.losses_omnisent import LabelScale
 from omnisent.media_omnisent import ClipMedia
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
-from omnisent.thinker_omnisent import embed_clips, tower_features
+from omnisent.thinker_inputs_omnisent import TOWER_INPUTS
+from omnisent.thinker_omnisent import embed_clips
+from omnisent.towers_omnisent import tower_features
 from omnisent.training.arguments import ModelArguments
 from omnisent.training.backbone import build_model
 from omnisent.training.tiny_backbone import make_tiny_backbone
@@ -44,9 +46,8 @@ def with_features(
     """A clip with tower outputs instead of audio and video, as from a feature cache."""
     batch = dict(processor.pad([clip]))
     layout = {name: clip[name] for name in ("input_ids", "position_ids")}
-    names = ("input_features", "feature_attention_mask", "pixel_values_videos", "video_grid_thw")
     with torch.no_grad():
-        return {**layout, **tower_features(model.model, **{name: batch[name] for name in names})}
+        return {**layout, **tower_features(model.model, **{name: batch[name] for name in TOWER_INPUTS})}
 
 
 def main() -> None:
@@ -113,7 +114,7 @@ def parts(model: OmniForSentimentRegression, processor: OmniSentProcessor, clips
     """Fraction of a step's time that each of its parts takes, for a batch with audio and video."""
     batch = dict(processor.pad(clips))
     audio = {name: batch[name] for name in ("input_features", "feature_attention_mask")}
-    video = {name: batch[name] for name in ("pixel_values_videos", "video_grid_thw")}
+    video = {name: batch[name] for name in TOWER_INPUTS[2:]}
     features = tower_features(model.model, **audio, **video)
 
     def language_model() -> torch.Tensor:

@@ -12,6 +12,7 @@ LAYERS = (
         "configuration_omnisent",
         "thinker_omnisent",
         "thinker_inputs_omnisent",
+        "towers_omnisent",
         "heads_omnisent",
         "losses_omnisent",
         "adapter_omnisent",

@@ -14,7 +14,9 @@ from transformers import AutoModel, BitsAndBytesConfig, Qwen2_5OmniThinkerForCon
 from elsewhere import run_elsewhere
 from omnisent.heads_omnisent import NotFiniteError
 from omnisent.modeling_omnisent import OmniForSentimentRegression, bundle_folder
-from omnisent.thinker_omnisent import load_thinker, tower_features
+from omnisent.thinker_inputs_omnisent import TOWER_INPUTS, pixel_values
+from omnisent.thinker_omnisent import load_thinker
+from omnisent.towers_omnisent import tower_features
 from omnisent.training.arguments import ModelArguments
 from omnisent.training.backbone import lora_config
 
@@ -339,8 +341,7 @@ def test_a_score_that_is_not_finite_is_an_error_with_the_other_scores(model, pro
 @pytest.mark.parametrize("change", [-2, 2])
 def test_numbers_of_features_and_placeholders_must_match(model, processor, whole_clips, change):
     batch = processor([clip.to_dict() for clip in whole_clips[:2]])
-    names = ("input_features", "feature_attention_mask", "pixel_values_videos", "video_grid_thw")
-    features = tower_features(model.model, **{name: batch.pop(name) for name in names})
+    features = tower_features(model.model, **{name: batch.pop(name) for name in TOWER_INPUTS})
     with torch.no_grad():
         model(**batch, **features)
         for name, values in features.items():
@@ -409,7 +410,8 @@ def test_a_forward_pass_waits_for_the_device_only_to_count_placeholders_and_to_c
     with torch.no_grad():
         with _Waits() as theirs:
             model.model.get_audio_features(batch["input_features"], batch["feature_attention_mask"])
-            model.model.get_video_features(batch["pixel_values_videos"], batch["video_grid_thw"])
+            values = pixel_values(batch["video_patches"], batch["video_mean_std"])
+            model.model.get_video_features(values, batch["video_grid_thw"])
             model.model.language_model(
                 inputs_embeds=embeds,
                 attention_mask=layout["attention_mask"],
@@ -419,7 +421,7 @@ def test_a_forward_pass_waits_for_the_device_only_to_count_placeholders_and_to_c
         with _Waits() as ours:
             model(**layout, **batch, labels=torch.zeros(3))
     assert theirs.count > 0
-    assert ours.count == theirs.count + 3  # sound, pictures, scores
+    assert ours.count == theirs.count + 6  # sound, pictures, scores; and the longest windows, once for each kind
 
 
 def test_a_bundle_that_is_nowhere_is_named(tmp_path):

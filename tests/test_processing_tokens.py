@@ -11,7 +11,7 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAu
 
 from omnisent.media_omnisent import ClipMedia
 from omnisent.processing_omnisent import ClipError, OmniSentProcessor, check_modalities
-from omnisent.thinker_inputs_omnisent import audio_tokens, log_mel
+from omnisent.thinker_inputs_omnisent import audio_tokens, log_mel, pixel_values
 from properties import examples
 
 MEL_FRAMES = st.integers(1, 900)
@@ -99,7 +99,8 @@ def test_tokens_and_positions_are_those_of_the_library(processor, base, thinker,
 @given(GRIDS)
 def test_patches_hold_every_pixel_once_in_the_towers_order(processor, base, grid):
     frames = picture_of(grid)
-    values, sides = processor.layout.patches(frames)
+    patches, sides = processor.layout.patches(frames)
+    values = pixel_values(patches, processor.layout.mean_std)
     theirs = base.video_processor([frames], do_resize=False, do_sample_frames=False, return_tensors="pt")
     assert sides.tolist() == theirs["video_grid_thw"].tolist()
     assert values.shape == theirs["pixel_values_videos"].shape
@@ -179,8 +180,9 @@ def test_a_batch_contains_each_clip_unchanged_and_padding(processor, side):
     assert torch.equal(batch["input_features"][1, :, :70], alone[2]["input_features"])
     assert not batch["input_features"][1, :, 70:].any()
     assert batch["video_grid_thw"].tolist() == [[1, 2, 4], [2, 2, 2]]
-    both = torch.cat([alone[0]["pixel_values_videos"], alone[3]["pixel_values_videos"]])
-    assert torch.equal(batch["pixel_values_videos"], both)
+    both = torch.cat([alone[0]["video_patches"], alone[3]["video_patches"]])
+    assert torch.equal(batch["video_patches"], both)
+    assert torch.equal(batch["video_mean_std"], processor.layout.mean_std)
     for name in ("input_ids", "attention_mask", "position_ids", "feature_attention_mask"):
         assert batch[name].dtype == torch.long
     assert (
@@ -202,11 +204,11 @@ def test_precomputed_features_are_joined(processor):
     seen = [processor.assemble("good", ClipMedia(picture_of((1, 1, n)), 1.0, None, 1.0)) for n in (1, 2)]
     for value, clip in enumerate(seen):
         sides = clip.pop("video_grid_thw")
-        del clip["pixel_values_videos"]
+        del clip["video_patches"]
         clip["video_embeds"] = torch.full((int(sides.prod()) // 4, 4), float(value))
     batch = processor.pad(seen)
     assert batch["video_embeds"].tolist() == [[0.0] * 4] + [[1.0] * 4] * 2
-    assert not {"video_grid_thw", "pixel_values_videos"} & batch.keys()
+    assert not {"video_grid_thw", "video_patches", "video_mean_std"} & batch.keys()
 
 
 def test_one_clip_with_audio_is_a_batch(processor):

@@ -11,7 +11,7 @@ from omnisent.thinker_inputs_omnisent import InputLayout, official_settings
 from omnisent.thinker_omnisent import TOWERS, ThinkerWithLMHead, official_weights, thinker_config
 
 ROOT = Path(omnisent.__file__).parent
-FAMILY_FILES = {"thinker_omnisent.py", "thinker_inputs_omnisent.py"}
+FAMILY_FILES = {"thinker_omnisent.py", "thinker_inputs_omnisent.py", "towers_omnisent.py"}
 COMPARES_WITH_THE_OFFICIAL_PATH = {"benchmarks/preprocessing.py"}
 
 

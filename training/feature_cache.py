@@ -23,7 +23,8 @@ from tqdm.auto import tqdm
 
 from ..processing_omnisent import OmniSentProcessor
 from ..thinker_inputs_omnisent import TOWER_INPUTS
-from ..thinker_omnisent import TOWERS, Thinker, pinned_revision, thinker_config, tower_features
+from ..thinker_omnisent import TOWERS, Thinker, pinned_revision, thinker_config
+from ..towers_omnisent import tower_features
 from .arguments import ModelArguments, OmniSentTrainingArguments
 from .backbone import base_of, load_towers, lora_config
 from .bad_clips import warn_if_partial

@@ -13,6 +13,7 @@ from omnisent.readouts.answer_tree import AnswerTree
 from omnisent.readouts.generation_model import OmniForSentimentGeneration, next_positions
 from omnisent.readouts.generative import ExpectedReadout, GreedyReadout, MedianReadout
 from omnisent.readouts.generative_losses import GENERATIVE_LOSSES, IGNORED, NumberTokenLoss
+from omnisent.thinker_inputs_omnisent import pixel_values
 from omnisent.thinker_omnisent import load_thinker
 from omnisent.training.arguments import ModelArguments
 from omnisent.training.backbone import build_model, lora_config
@@ -40,7 +41,9 @@ def reference(tiny_backbone):
 
     def logits(batch, answer: list[int]) -> torch.Tensor:
         answer = torch.tensor([answer], dtype=torch.long)
-        media = {k: v for k, v in batch.items() if k not in ("input_ids", "attention_mask", "position_ids", "labels")}
+        media = {k: batch[k] for k in ("input_features", "feature_attention_mask", "video_grid_thw") if k in batch}
+        if "video_patches" in batch:
+            media["pixel_values_videos"] = pixel_values(batch["video_patches"], batch["video_mean_std"])
         with torch.no_grad():
             return thinker(
                 input_ids=torch.cat([batch["input_ids"], answer], 1),

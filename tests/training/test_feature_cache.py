@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from omnisent.cli import main as command_line
 from omnisent.losses_omnisent import LabelScale
-from omnisent.thinker_omnisent import embed_clips, tower_features
+from omnisent.thinker_omnisent import embed_clips
+from omnisent.towers_omnisent import tower_features
 from omnisent.train import main, run
 from omnisent.training.arguments import ModelArguments, OmniSentTrainingArguments, parse_arguments
 from omnisent.training.backbone import build_model, load_towers

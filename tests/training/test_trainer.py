@@ -58,8 +58,8 @@ def test_the_first_module_with_a_bad_value_is_named(model, processor, whole_clip
     with torch.no_grad():
         model.model.visual.blocks[0].attn.proj.bias[0] = torch.nan
     assert first_bad_value(model, inputs) == "first bad value: the output of model.visual.blocks.0.attn.proj"
-    inputs["pixel_values_videos"][0, 0] = torch.nan
-    assert first_bad_value(model, inputs) == "first bad value: the input pixel_values_videos"
+    inputs["input_features"][0, 0] = torch.nan
+    assert first_bad_value(model, inputs) == "first bad value: the input input_features"
     assert not any(module._forward_hooks for module in model.modules())
 
 
