@@ -18,8 +18,8 @@ from . import __version__
 from .cli_data import Private, RepoId, cache_app, data_app, warn
 from .cli_studies import A_CONFIG, FIELDS, Config, settings_of, studies
 from .command_line import as_train_has_them, one_flag_per_seed, without_debug
-from .scoring.options import REAL_MODEL, Engine, ScoreOptions, given_or_real
-from .training.choices import DTYPES, QUANTIZATIONS, SMALL, SMALL_WHEEL
+from .scoring.options import AUTO, REAL_MODEL, Engine, ScoreOptions, given_or_real
+from .training.choices import ATTENTION, DTYPES, QUANTIZATIONS, SMALL, SMALL_WHEEL
 from .training.error_line import error_line
 
 HELP = "Multimodal sentiment scores, read directly out of an omni-modal LLM's hidden state."
@@ -178,8 +178,19 @@ def score(
     device: Device = None,
     dtype: Dtype = None,
     quantize: Quantize = None,
-    batch_size: Annotated[int, typer.Option(help="clips per forward pass", min=1)] = 8,
-    workers: Annotated[int, typer.Option(help="processes that read media; 0: the main process", min=0)] = 0,
+    attn_implementation: Annotated[
+        str | None, typer.Option(help=f"attention: {', '.join(ATTENTION)}; by default transformers' choice")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="most clips of a forward pass", min=1)] = 8,
+    batch_tokens: Annotated[
+        int | None, typer.Option(help="most tokens of a forward pass, with padding; by default 16384", min=1)
+    ] = None,
+    workers: Annotated[
+        str, typer.Option(help="processes that read media; 0: the main process; auto: as the machine allows")
+    ] = AUTO,
+    stats: Annotated[
+        Path | None, typer.Option(help=".json file to write: clips per second, and how long the model waited for clips")
+    ] = None,
     engine: Annotated[
         Engine, typer.Option(help="local: this machine; ray: a Ray cluster (RAY_ADDRESS)")
     ] = Engine.LOCAL,
@@ -205,8 +216,11 @@ def score(
         device=device,
         dtype=dtype,
         quantize=quantize,
+        attn_implementation=attn_implementation,
         batch_size=batch_size,
+        batch_tokens=batch_tokens,
         workers=workers,
+        stats=stats,
         engine=engine,
     )
     options.check()
@@ -244,7 +258,7 @@ def serve_page(
     from transformers.utils import logging as transformers_logging
 
     from .scoring.app import serve
-    from .scoring.batch import Loading, load_pipeline
+    from .scoring.loading import Loading, load_pipeline
 
     transformers_logging.set_verbosity_error()  # the errors of this package say what matters
     pipeline = load_pipeline(Loading(bundle, device, dtype, quantize))

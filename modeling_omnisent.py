@@ -36,7 +36,7 @@ from .thinker_omnisent import (
     thinker_config,
 )
 
-PIPELINE_FILE = "pipeline_omnisent.py"
+PIPELINE_FILES = ("pipeline_omnisent.py", "feeding_omnisent.py")  # the others are copied with the model and the processor
 HEAD_FILE = "head.safetensors"
 BUNDLE_HUB_KEYWORDS = (*HUB_KEYWORDS, "revision", "force_download")
 AUTO_KEYWORDS = ("trust_remote_code", "code_revision", "adapter_kwargs", "_from_auto", "_from_pipeline")
@@ -281,9 +281,10 @@ class OmniForSentimentRegression(AdaptedThinker):
     def _copy_pipeline(self, folder: Path) -> None:
         """Copy the pipeline's code and name it in the configuration; the code is beside this file or in the loaded bundle."""
         for place in (Path(__file__).parent, self._bundle):
-            if place is not None and (place / PIPELINE_FILE).is_file():
+            if place is not None and all((place / name).is_file() for name in PIPELINE_FILES):
                 if place.resolve() != folder.resolve():
-                    shutil.copyfile(place / PIPELINE_FILE, folder / PIPELINE_FILE)
+                    for name in PIPELINE_FILES:
+                        shutil.copyfile(place / name, folder / name)
                 self.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
                 return
         self.config.custom_pipelines = {}

@@ -6,15 +6,18 @@ It only prepares clips and formats results; the processor reads and the model sc
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
-from transformers import Pipeline
+from torch.utils.data import Dataset
+from transformers import BatchFeature, Pipeline
 
 from .errors_omnisent import OmniSentError
+from .feeding_omnisent import MOST_TOKENS, Batching, Statistics, read_ahead, score_in_order
 from .losses_omnisent import level_bounds, nested_interval
 from .media_omnisent import read_header
 
@@ -49,7 +52,8 @@ class MultimodalSentimentPipeline(Pipeline):
         neutral_band: overrides the default, label units.
         interval: a level such as 0.9, to get `low` and `high` too: a prediction interval of that level, calibrated on the
             validation split; of several targets by name.
-        batch_size: clips per forward pass; a clip's score does not depend on it.
+        batch_size: most clips of a forward pass; a clip's score does not depend on it.
+        batch_tokens: most tokens of a forward pass, with padding.
         num_workers: processes that read media.
         stream: `True` for an iterator, whatever the input.
 
@@ -95,6 +99,7 @@ class MultimodalSentimentPipeline(Pipeline):
         *,
         num_workers: int | None = None,
         batch_size: int | None = None,
+        batch_tokens: int | None = None,
         stream: bool = False,
         **kwargs: Any,
     ):
@@ -107,38 +112,90 @@ class MultimodalSentimentPipeline(Pipeline):
         clips = [inputs] if single else inputs
         if not isinstance(clips, Iterable):
             raise TypeError(f"expected a path, a clip, or several of them, not {type(inputs).__name__}")
-        results = self._results(
+        found = self._results(
             clips,
             num_workers if num_workers is not None else self._num_workers or 0,
-            batch_size if batch_size is not None else self._batch_size or 1,
+            Batching(
+                batch_size if batch_size is not None else self._batch_size or 1,
+                batch_tokens if batch_tokens is not None else MOST_TOKENS,
+            ),
             preprocess_params,
             postprocess_params,
         )
         if single:
-            return next(results)
-        return list(results) if hasattr(clips, "__getitem__") and hasattr(clips, "__len__") and not stream else results
+            return next(found)
+        return list(found) if hasattr(clips, "__getitem__") and hasattr(clips, "__len__") and not stream else found
 
     def _results(
-        self, clips: Any, num_workers: int, batch_size: int, preprocess_params: dict, postprocess_params: dict
+        self, clips: Any, num_workers: int, batching: Batching, preprocess_params: dict, postprocess_params: dict
     ) -> Iterator[dict]:
         """Results one by one; media are read ahead, in the workers when there are any."""
-        encode = partial(encode_clip, self.processor, **preprocess_params)
-        is_sized = hasattr(clips, "__getitem__") and hasattr(clips, "__len__")
-        dataset = _Encoded(clips, encode) if is_sized else _EncodedStream(clips, encode)
-        workers = num_workers if is_sized else 0  # each worker would iterate over the whole stream
-        for batch in DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=list):
-            yield from self._scored(batch, preprocess_params.get("on_error", "raise"), postprocess_params)
+        encode = self.encoder(**preprocess_params)
+        on_error = preprocess_params.get("on_error", "raise")
+        if hasattr(clips, "__getitem__") and hasattr(clips, "__len__"):
+            encoded = read_ahead(_Encoded(clips, encode), num_workers, batching)
+            sizes, ahead = batching.windows(), num_workers > 0
+        else:  # each worker would iterate over the whole stream, which is read no further than results are asked for
+            encoded, sizes, ahead = map(encode, clips), repeat(batching.clips), False
+        scored = self._scored(encoded, sizes, batching, postprocess_params, ahead=ahead, on_error=on_error)
+        return (result for _, result in scored)
 
-    def score_encoded(self, batch: list[dict], *, on_error: str = "raise", **kwargs: Any) -> list[dict]:
-        """Results of clips from `encode_clip`, in one forward pass; keywords as in a call."""
-        return self._scored(batch, on_error, {**self._postprocess_params, **self._sanitize_parameters(**kwargs)[2]})
+    def encoder(self, **kwargs: Any) -> Callable[[Any], dict]:
+        """Encodes what `as_clip` takes, also in another process; keywords `modalities` and `on_error`, as in a call."""
+        return partial(encode_clip, self.processor, **{**self._preprocess_params, **kwargs})
 
-    def _scored(self, batch: list[dict], on_error: str, postprocess_params: dict) -> list[dict]:
-        results = [self.postprocess(scored, **postprocess_params) for scored in self.forward(batch)]
-        error = next((result["error"] for result in results if "error" in result), None)
-        if error is not None and on_error == "raise":
-            raise OmniSentError(error)
-        return results
+    def score_read(
+        self,
+        encoded: Iterable[dict],
+        sizes: Iterable[int],
+        batching: Batching,
+        *,
+        ahead: bool = False,
+        on_error: str = "raise",
+        statistics: Statistics | None = None,
+        **kwargs: Any,
+    ) -> Iterator[tuple[dict, dict]]:
+        """Each clip from `encode_clip` with its result, in order.
+
+        Args:
+            encoded: the clips.
+            sizes: of the windows of clips that are put together by length.
+            batching: of a forward pass.
+            ahead: prepare batches while the model runs.
+            on_error: as in a call.
+            statistics: to be counted.
+            **kwargs: `neutral_band` and `interval`, as in a call.
+
+        Raises:
+            OmniSentError: naming a clip that cannot be scored, unless `on_error` is `"return"`.
+        """
+        postprocess_params = {**self._postprocess_params, **self._sanitize_parameters(**kwargs)[2]}
+        return self._scored(
+            encoded, sizes, batching, postprocess_params, ahead=ahead, on_error=on_error, statistics=statistics
+        )
+
+    def score_encoded(self, batch: list[dict], *, batching: Batching | None = None, **kwargs: Any) -> list[dict]:
+        """Results of clips from `encode_clip`, by default in one forward pass; keywords as in `score_read`."""
+        batching = batching or Batching(max(1, len(batch)), sys.maxsize)
+        return [result for _, result in self.score_read(batch, [len(batch)], batching, **kwargs)]
+
+    def _scored(
+        self,
+        encoded: Iterable[dict],
+        sizes: Iterable[int],
+        batching: Batching,
+        postprocess_params: dict,
+        *,
+        on_error: str,
+        **options: Any,
+    ) -> Iterator[tuple[dict, dict]]:
+        pin = self.device.type == "cuda"
+        pairs = score_in_order(encoded, sizes, batching, self.processor.pad, self._scores, pin=pin, **options)
+        for clip, scored in pairs:
+            result = self.postprocess(scored, **postprocess_params)
+            if "error" in result and on_error == "raise":
+                raise OmniSentError(result["error"])
+            yield clip, result
 
     def preprocess(
         self, clip: Any, modalities: Sequence[str] | None = None, on_error: str = "raise"
@@ -146,27 +203,23 @@ class MultimodalSentimentPipeline(Pipeline):
         """One clip's inputs, unpadded, or `{"error": message}`."""
         return encode_clip(self.processor, clip, modalities, on_error)
 
-    def _forward(self, batch: list[dict]) -> list[dict]:
-        """Scores of the clips that could be read; clips with an error are passed through."""
-        readable = [clip for clip in batch if "error" not in clip]
-        if not readable:
-            return batch
-        scored = iter(self._scores(readable))
-        return [clip if "error" in clip else next(scored) for clip in batch]
+    def _forward(self, inputs: BatchFeature) -> Any:
+        """The model's output for a padded batch."""
+        return self.model(**inputs)
 
-    def _scores(self, clips: list[dict]) -> list[dict]:
-        """Score of each clip, with its warning if it has one; an error if the score is not finite."""
+    def _scores(self, clips: list[dict], inputs: BatchFeature) -> list[dict]:
+        """Score of each clip of a padded batch, with its warning if it has one; an error if the score is not finite."""
         reason, rows = "", None
         try:
-            output = self.model(**self.processor.pad(clips).to(self.device))
-            scores, rows = output.scores, output.distribution
+            output = self.forward(inputs.to(self.device, non_blocking=True))
+            scores, rows = output["scores"], output.get("distribution")
         except ValueError as error:
             if not _is_a(error, "NotFiniteError"):
                 raise
             not_finite: Any = error
             scores, reason = not_finite.values, not_finite.reason
         results = []
-        distributions = [None] * len(clips) if rows is None else rows.float().cpu()
+        distributions = [None] * len(clips) if rows is None else rows.float()
         for clip, own, distribution in zip(clips, scores.reshape(len(clips), -1).tolist(), distributions, strict=True):
             if all(map(math.isfinite, own)):
                 warning = {key: clip[key] for key in ("warning",) if key in clip}
@@ -293,11 +346,3 @@ class _Encoded(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         return self.encode(self.clips[index])
-
-
-class _EncodedStream(IterableDataset):
-    def __init__(self, clips: Iterable[Any], encode: Callable[[Any], dict]):
-        self.clips, self.encode = clips, encode
-
-    def __iter__(self) -> Iterator[dict]:
-        return map(self.encode, self.clips)

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniConfig, Qwen2_5OmniThinkerConfig
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
     Qwen2_5OmniThinkerForConditionalGeneration,
@@ -250,6 +250,17 @@ def fix_nf4_on_cpu(thinker: nn.Module) -> None:
     for module in modules:
         if getattr(module, "support_avx512bf16_for_cpu", False) and module.weight.device.type == "cpu":
             module.support_avx512bf16_for_cpu = False
+
+
+def nf4_config(dtype: torch.dtype, *, towers: bool = True) -> BitsAndBytesConfig:
+    """Weights in 4-bit NF4 with double quantisation, computation in `dtype`; `towers` says whether the towers are quantised too."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=None if towers else [*TOWERS, "lm_head"],
+    )
 
 
 def copy_loading_info(model: PreTrainedModel, thinker: PreTrainedModel) -> None:

@@ -139,7 +139,7 @@ def probe(folder: Path) -> dict[str, Any]:
 def intervals(bundle: str, dataset: str, root: str | None) -> dict[str, Any]:
     """90 % intervals of a bundle of texts with and without its distribution, calibrated on all validation clips and tested."""
     from omnisent.readouts.discriminative import DiscriminativeReadout
-    from omnisent.scoring.batch import Loading, load_pipeline
+    from omnisent.scoring.loading import Loading, load_pipeline
     from omnisent.training.outcome import calibrate, interval_figures
 
     pipeline, facts = load_pipeline(Loading(bundle, device="cpu", dtype="float32")), dataset_facts(dataset)
@@ -191,7 +191,7 @@ def plot_layers(found: dict[str, list[dict[str, float]]], path: Path) -> None:
 
 def scored_sentences(model: str) -> list[dict[str, Any]]:
     """The scores of a bundle for twenty plain sentences, none of them from a data set."""
-    from omnisent.scoring.batch import Loading, load_pipeline
+    from omnisent.scoring.loading import Loading, load_pipeline
 
     with SENTENCES.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""Scores clips on one machine, from a loaded bundle to rows: in order, in batches and with progress.
+"""Scores clips on one machine, from a loaded bundle to rows: in order, window by window, and with progress.
 
 The pipeline computes the scores.
 """
@@ -14,63 +14,18 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from ..configuration_omnisent import OmniSentConfig
 from ..data.clip import Clip
-from ..errors_omnisent import OmniSentError
-from ..media_omnisent import longest_seconds, read_header
-from ..modeling_omnisent import OmniForSentimentRegression, bundle_folder
+from ..feeding_omnisent import Batching, Statistics, read_ahead
+from ..modeling_omnisent import bundle_folder
 from ..pipeline_omnisent import MultimodalSentimentPipeline
-from ..processing_omnisent import OmniSentProcessor
-from ..training.arguments import ModelArguments
-from ..training.backbone import quantization_config
-from .clips import transcript_file, transcript_of
-from .options import check_number_formats
+from .clips import transcript_file
+from .loading import Loading
 from .processes import Process
+from .readers import ROW, ClipReader, with_text
 from .results import ResumableWriter, Source, score_cells
 from .transcribe import Transcriber
 
-ON_GPU, ON_CPU = "bfloat16", "float32"
-BATCHES_AT_ONCE = 32
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How a bundle is loaded.
-
-    Attributes:
-        model: Hub id or folder.
-        device: such as `"cuda:1"` or `"cpu"`; by default the process's own GPU, else the CPU.
-        dtype: bfloat16, float16 or float32; by default bfloat16 on a GPU, else float32.
-        quantize: `"nf4"` for 4-bit weights.
-    """
-
-    model: str
-    device: str | None = None
-    dtype: str | None = None
-    quantize: str | None = None
-
-    def resolved(self) -> "ResolvedLoading":
-        """The same, with a value for every field.
-
-        Raises:
-            ValueError: for a dtype or quantisation that is not one of those above.
-        """
-        check_number_formats(self.dtype, self.quantize)
-        gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        device = self.device or (gpu if torch.cuda.is_available() else "cpu")
-        return ResolvedLoading(
-            self.model, device, self.dtype or (ON_CPU if device == "cpu" else ON_GPU), self.quantize or "none"
-        )
-
-
-@dataclass(frozen=True)
-class ResolvedLoading:
-    """As `Loading`, with a value for every field; `quantize` is `"none"` for weights that are not quantised."""
-
-    model: str
-    device: str
-    dtype: str
-    quantize: str
+CLIPS_TRANSCRIBED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -83,52 +38,21 @@ class Summary:
     partial: int
 
 
-def read_config(model: str) -> OmniSentConfig:
-    """The configuration of a bundle, a folder or an id on the Hub.
-
-    Raises:
-        FileNotFoundError: for a folder that does not exist or holds no bundle.
-    """
-    folder = bundle_folder(model)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"--model {model}: no config.json in this folder; is it a run folder? Its bundle is model/"
-        )
-    return OmniSentConfig.from_pretrained(folder)
-
-
-def load_pipeline(loading: Loading) -> MultimodalSentimentPipeline:
-    """Load a bundle for scoring, with the code of this package; none of the bundle's code runs.
-
-    Raises:
-        FileNotFoundError: for a folder that does not exist or holds no bundle.
-        ValueError: for weights that do not fit.
-    """
-    resolved = loading.resolved()
-    config = read_config(resolved.model)
-    arguments = ModelArguments(dtype=resolved.dtype, quantization=resolved.quantize)
-    options: dict[str, Any] = {"dtype": getattr(torch, resolved.dtype), "device_map": {"": resolved.device}}
-    if resolved.quantize != "none":
-        options["quantization_config"] = quantization_config(arguments)
-    model = OmniForSentimentRegression.from_pretrained(resolved.model, config=config, **options).eval()
-    processor = OmniSentProcessor.from_pretrained(resolved.model)
-    return MultimodalSentimentPipeline(model=model, processor=processor)
-
-
-def settings_of(loading: Loading, clips: Sequence[Clip], batch_size: int, **others: Any) -> dict[str, Any]:
+def settings_of(loading: Loading, clips: Sequence[Clip], batching: Batching, **others: Any) -> dict[str, Any]:
     """The settings that all rows depend on; a command resumes only if they are the same. See `sources` for each row's own."""
     resolved = loading.resolved()
     return {
         **asdict(resolved),
         "device": torch.device(resolved.device).type,
-        "batch_size": batch_size,
+        "batch_size": batching.clips,
+        "batch_tokens": batching.tokens,
         **others,
         "clips": len(clips),
         "list of clips": _digest([clip.id for clip in clips]),
     }
 
 
-def sources(loading: Loading, batches: Sequence[Sequence[Clip]]) -> list[list[Source]]:
+def sources(loading: Loading, windows: Sequence[Sequence[Clip]]) -> list[list[Source]]:
     """What each clip's row depends on: its transcript, the size and time of its files, and the bundle. Opens no file."""
     bundle = _weights(loading.model)
 
@@ -136,38 +60,56 @@ def sources(loading: Loading, batches: Sequence[Sequence[Clip]]) -> list[list[So
         files = [path and (path, _stamp(path)) for path in (clip.video, clip.audio, transcript_file(clip))]
         return _digest([bundle, clip.text, [file and (str(file[0]), file[1]) for file in files]])
 
-    return [[Source(clip.id, digest(clip)) for clip in batch] for batch in batches]
+    return [[Source(clip.id, digest(clip)) for clip in window] for window in windows]
 
 
 def score_clips(
     pipeline: MultimodalSentimentPipeline,
-    clips: Sequence[Clip],
+    windows: Sequence[Sequence[Clip]],
     *,
-    batch_size: int = 8,
+    batching: Batching = Batching(),  # noqa: B008 (frozen)
     workers: int = 0,
     transcriber: Transcriber | None = None,
     interval: float | None = None,
+    statistics: Statistics | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One row per clip, in order: id, score and label or the score of each target, seconds, text, a warning if a file is only
     partly readable, an error if there is no score.
 
     Args:
         pipeline: its modalities and neutral band are used.
-        clips: with paths of media, transcripts or both; a transcript file beside a media file is used.
-        batch_size: clips per forward pass.
+        windows: the clips, as `windows_of` divides them, with paths of media, transcripts or both; a transcript file beside a
+            media file is used. Clips of a window are put together by length.
+        batching: of a forward pass.
         workers: processes that read media; 0: this process.
         transcriber: transcribes clips without a transcript.
         interval: a level such as 0.9, for `low` and `high` beside each score.
+        statistics: to be counted, without transcribing.
     """
-    for start in range(0, len(clips), batch_size * BATCHES_AT_ONCE):
-        some = clips[start : start + batch_size * BATCHES_AT_ONCE]
-        read = [with_text(clip, transcriber) for clip in some]
-        inputs = [None if error else clip.to_dict() for clip, error in read]
-        results = pipeline(
-            inputs, batch_size=batch_size, num_workers=workers, on_error="return", stream=True, interval=interval
+    for some in _transcribed(windows, transcriber) if transcriber else [windows]:
+        clips = [clip for window in some for clip in window]
+        reader = ClipReader(clips, pipeline.encoder(on_error="return"))
+        scored = pipeline.score_read(
+            read_ahead(reader, workers, batching),
+            [len(window) for window in some],
+            batching,
+            ahead=workers > 0,
+            on_error="return",
+            statistics=statistics,
+            interval=interval,
         )
-        for (clip, error), result in zip(read, results, strict=True):
-            yield as_row(clip, result, error)
+        for clip, result in scored:
+            yield {**clip[ROW], **score_cells(result)}
+
+
+def _transcribed(windows: Sequence[Sequence[Clip]], transcriber: Transcriber) -> Iterator[list[list[Clip]]]:
+    """The windows with their transcripts, as many at once as have CLIPS_TRANSCRIBED_AT_ONCE clips."""
+    some: list[list[Clip]] = []
+    for number, window in enumerate(windows, start=1):
+        some.append([with_text(clip, transcriber)[0] for clip in window])
+        if number == len(windows) or sum(map(len, some)) >= CLIPS_TRANSCRIBED_AT_ONCE:
+            yield some
+            some = []
 
 
 def write_rows(rows: Iterator[dict[str, Any]], writer: ResumableWriter) -> None:
@@ -181,10 +123,11 @@ def write_rows(rows: Iterator[dict[str, Any]], writer: ResumableWriter) -> None:
             progress.update(len(batch))
 
 
-def batches_of(clips: Sequence[Clip], batch_size: int, process: Process) -> list[list[Clip]]:
-    """The batches of one process: with world size W, rank r has the batches r, r + W, r + 2 W, ..."""
-    starts = range(process.rank * batch_size, len(clips), process.world_size * batch_size)
-    return [list(clips[start : start + batch_size]) for start in starts]
+def windows_of(clips: Sequence[Clip], batching: Batching, process: Process) -> list[list[Clip]]:
+    """The windows of one process; with world size W, rank r has the windows r, r + W, r + 2 W, ..."""
+    rest, sizes = iter(clips), batching.windows()
+    windows = list(iter(lambda: list(islice(rest, next(sizes))), []))
+    return windows[process.rank :: process.world_size]
 
 
 def summary(rows: Iterable[Mapping[str, Any]]) -> Summary:
@@ -196,31 +139,6 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> Summary:
         without_text += row.get("error") is None and not row.get("text")
         partial += row.get("warning") is not None
     return Summary(clips, failed, without_text, partial)
-
-
-def as_row(clip: Clip, result: Mapping[str, Any], error: str | None) -> dict[str, Any]:
-    """The row of a clip: the pipeline's result, or the error of reading its transcript."""
-    row = {"id": clip.id, **score_cells(result), "seconds": _seconds(clip), "text": clip.text}
-    return {**row, "error": error} if error else row
-
-
-def with_text(clip: Clip, transcriber: Transcriber | None) -> tuple[Clip, str | None]:
-    """The clip with its transcript, and an error if that cannot be read."""
-    try:
-        text = transcript_of(clip)
-    except (ValueError, OSError) as error:
-        return clip, str(error)
-    if not text and transcriber is not None:
-        text = transcriber(clip)
-    return Clip(**{**asdict(clip), "text": text}), None
-
-
-def _seconds(clip: Clip) -> float | None:
-    """The duration that the headers of a clip's files state."""
-    try:
-        return longest_seconds(read_header(path) for path in (clip.video, clip.audio) if path)
-    except OmniSentError:
-        return None
 
 
 def _weights(model: str) -> str:

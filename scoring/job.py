@@ -3,7 +3,9 @@
 `batch.py` and `ray_engine.py` compute the rows, `timeline.py` those of a long file.
 """
 
-from collections.abc import Callable
+import json
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,24 +14,15 @@ import pandas as pd
 from transformers.utils import logging
 
 from ..configuration_omnisent import OmniSentConfig
-from .batch import (
-    Loading,
-    Summary,
-    batches_of,
-    load_pipeline,
-    read_config,
-    score_clips,
-    settings_of,
-    sources,
-    summary,
-    write_rows,
-)
+from ..feeding_omnisent import MOST_TOKENS, Batching, Statistics
+from .batch import Summary, score_clips, settings_of, sources, summary, windows_of, write_rows
 from .clips import find_clips
+from .loading import Loading, load_pipeline, read_config
 from .options import Engine, ScoreOptions
-from .processes import current_process, wait_for_all
+from .processes import Process, current_process, wait_for_all
 from .ray_engine import score_on_ray
+from .readers import auto_workers
 from .results import ResumableWriter, row_columns
-from .timeline import write_timeline
 from .transcribe import Transcriber
 
 
@@ -64,7 +57,7 @@ def score(options: ScoreOptions, notify: Callable[[str], None] = print) -> Score
     """
     options.check()
     logging.set_verbosity_error()  # the errors of this package say what matters
-    loading = Loading(options.model, options.device, options.dtype, options.quantize)
+    loading = Loading(options.model, options.device, options.dtype, options.quantize, options.attn_implementation)
     return (
         _score_clips(options, loading, notify) if options.windows is None else _score_windows(options, loading, notify)
     )
@@ -77,34 +70,37 @@ def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str]
     process = current_process()
     if process.world_size > 1 and (options.out is None or options.engine is Engine.RAY):
         raise ValueError("several processes need --out, and --engine local")
-    batches, writer = batches_of(clips, options.batch_size, process), None
+    batching = Batching(options.batch_size, options.batch_tokens or MOST_TOKENS)
+    windows, writer = windows_of(clips, batching, process), None
     if options.out:
         own = {"transcribe": options.transcribe, "interval": options.interval}
         several = {"targets": config.targets} if len(config.targets) > 1 else {}
-        settings = settings_of(loading, clips, options.batch_size, **own, **several)
-        writer = ResumableWriter(options.out, settings, sources(loading, batches), columns, process)
+        settings = settings_of(loading, clips, batching, **own, **several)
+        writer = ResumableWriter(options.out, settings, sources(loading, windows), columns, process)
         if writer.changed:
             notify(f"{writer.changed} clips changed since they were scored, and are scored again")
     if process.rank == 0:
         _introduce(options.model, config, notify)
-    missing = writer.missing if writer else range(len(batches))
-    remaining = [clip for number in missing for clip in batches[number]]
-    common: dict[str, Any] = {
-        "batch_size": options.batch_size,
-        "workers": options.workers,
-        "interval": options.interval,
-    }
+    remaining = [windows[number] for number in writer.missing] if writer else windows
+    common: dict[str, Any] = {"batching": batching, "interval": options.interval}
+    statistics, workers = Statistics(), options.readers
     if options.engine is Engine.RAY:
-        rows = score_on_ray(loading, remaining, transcribe=options.transcribe, **common)
+        rows = score_on_ray(loading, remaining, workers=workers, transcribe=options.transcribe, **common)
+        rows = _timed(rows, statistics)
     else:
+        workers = auto_workers([clip for window in remaining for clip in window]) if workers is None else workers
         transcriber = Transcriber(options.transcribe, loading.resolved().device) if options.transcribe else None
-        rows = score_clips(load_pipeline(loading), remaining, transcriber=transcriber, **common)
+        common |= {"workers": workers, "transcriber": transcriber, "statistics": statistics}
+        rows = score_clips(load_pipeline(loading), remaining, **common)
     if writer is None:
         all_rows = list(rows)
         counts = summary(all_rows)
         message = _as_text(pd.DataFrame(all_rows, columns=list(columns)))
     else:
         write_rows(rows, writer)
+    if options.stats:
+        _write_stats(options.stats, process, {**statistics.to_dict(), "workers": workers})
+    if writer is not None:
         wait_for_all(process)
         if process.rank > 0:
             return None
@@ -114,7 +110,25 @@ def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str]
     return ScoreResult(message, _warnings(counts, options), counts.failed)
 
 
+def _timed(rows: Iterator[dict[str, Any]], statistics: Statistics) -> Iterator[dict[str, Any]]:
+    """The rows of a cluster, counted; how long its models wait is not known here."""
+    started, statistics.waiting_seconds = time.perf_counter(), None
+    for row in rows:
+        statistics.clips, statistics.seconds = statistics.clips + 1, time.perf_counter() - started
+        yield row
+
+
+def _write_stats(path: Path, process: Process, values: dict[str, Any]) -> None:
+    """Write the statistics of a process; of several processes, each has a file of its own, NAME-RANK.json."""
+    if process.world_size > 1:
+        path = path.with_stem(f"{path.stem}-{process.rank}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
 def _score_windows(options: ScoreOptions, loading: Loading, notify: Callable[[str], None]) -> ScoreResult:
+    from .timeline import write_timeline  # which imports matplotlib
+
     path = options.files[0]
     window, stride = options.window_and_stride()
     out = options.out or Path(f"{Path(path).stem}.timeline.csv")

@@ -9,9 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from ..data.table_options import FIELDS, TableOptions, parse_columns
-from ..training.choices import DTYPES, QUANTIZATIONS
+from ..training.choices import ATTENTION, DTYPES, QUANTIZATIONS
 from .windows import parse_seconds, windows_of
 
+AUTO = "auto"  # a number of workers
 REAL_MODEL = "runs/real/model"  # the bundle that `make real` makes
 
 
@@ -22,13 +23,18 @@ class Engine(StrEnum):
     RAY = "ray"
 
 
-def check_number_formats(dtype: str | None, quantize: str | None) -> None:
-    """Refuse a dtype or quantisation that does not exist; `None` stands for the default.
+def check_choices(dtype: str | None, quantize: str | None, attn_implementation: str | None = None) -> None:
+    """Refuse a dtype, quantisation or attention that does not exist; `None` stands for the default.
 
     Raises:
         ValueError: with the values that exist.
     """
-    for name, value, choices in (("dtype", dtype, DTYPES), ("quantize", quantize, QUANTIZATIONS)):
+    given = (
+        ("dtype", dtype, DTYPES),
+        ("quantize", quantize, QUANTIZATIONS),
+        ("attn-implementation", attn_implementation, ATTENTION),
+    )
+    for name, value, choices in given:
         if value is not None and value not in choices:
             raise ValueError(f"--{name} must be one of {', '.join(choices)}, not {value!r}")
 
@@ -60,9 +66,11 @@ class ScoreOptions:
         windows: length of a window, such as `8s`, to score one file over time.
         stride: time from one window's start to the next; half a window by default.
         interval: a level such as 0.9, for the columns low and high.
-        device, dtype, quantize: how the bundle is loaded, see `batch.Loading`.
-        batch_size: clips per forward pass.
-        workers: processes that read media.
+        device, dtype, quantize, attn_implementation: how the bundle is loaded, see `loading.Loading`.
+        batch_size: most clips of a forward pass.
+        batch_tokens: most tokens of a forward pass, with padding.
+        workers: how many processes read media, or `auto`: within the cores and the memory of this machine.
+        stats: a JSON file to write: clips, seconds, clips a second, and the fraction of the time that the model waited for clips.
         engine: where clips are scored.
     """
 
@@ -81,8 +89,11 @@ class ScoreOptions:
     device: str | None = None
     dtype: str | None = None
     quantize: str | None = None
+    attn_implementation: str | None = None
     batch_size: int = 8
-    workers: int = 0
+    batch_tokens: int | None = None
+    workers: str = AUTO
+    stats: Path | None = None
     engine: Engine = Engine.LOCAL
 
     def check(self) -> None:
@@ -91,11 +102,12 @@ class ScoreOptions:
         Raises:
             ValueError: naming the options, or an invalid duration.
         """
-        check_number_formats(self.dtype, self.quantize)
+        check_choices(self.dtype, self.quantize, self.attn_implementation)
+        _ = self.readers
         self._check_table()
         if self.windows is None:
             return
-        excluded = ("table", "text", "transcribe", "interval")
+        excluded = ("table", "text", "transcribe", "interval", "stats")
         if given := [f"--{name}" for name in excluded if getattr(self, name) is not None]:
             raise ValueError(
                 f"{', '.join(given)} cannot be combined with --windows, which takes the transcript from a .srt or .vtt file"
@@ -130,6 +142,19 @@ class ScoreOptions:
             return TableOptions((), used, encoding=self.encoding, decimal=self.decimal or ".")
         except ValueError as error:
             raise ValueError(f"--{error}") from None
+
+    @property
+    def readers(self) -> int | None:
+        """How many processes read media; `None` for as many as the machine allows.
+
+        Raises:
+            ValueError: for `workers` that are neither `auto` nor a number.
+        """
+        if self.workers == AUTO:
+            return None
+        if not self.workers.isdecimal():
+            raise ValueError(f"--workers must be {AUTO} or a number of processes, not {self.workers!r}")
+        return int(self.workers)
 
     def window_and_stride(self) -> tuple[float, float]:
         """Seconds of a window, and from one window's start to the next; for options with `windows`.

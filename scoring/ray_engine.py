@@ -7,64 +7,68 @@ that dies, leaves only its own rows without a score.
 import os
 import pickle
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from ..data.clip import Clip
+from ..feeding_omnisent import Batching
 from ..pipeline_omnisent import encode_clip
 from ..processing_omnisent import OmniSentProcessor
-from .batch import Loading, as_row, load_pipeline, with_text
+from .loading import Loading, load_pipeline
+from .readers import ROW, ClipReader, row_of, with_text
+from .results import score_cells
 from .transcribe import Transcriber
 
 DEATHS: dict[str, Any] = {
     "max_restarts": 20,
     "max_task_retries": 2,
-}  # limits for an actor, and for one batch
+}  # limits for an actor, and for one window
 DIED = "the process that read or scored it died; score it again alone"
 
 
 class _Reader:
-    """Reads and encodes the clips of a batch, on CPUs."""
+    """Reads and encodes the clips of a window, on CPUs."""
 
     def __init__(self, model: str, transcribe: str | None) -> None:
-        self.processor = OmniSentProcessor.from_pretrained(model)
+        self.encode = partial(encode_clip, OmniSentProcessor.from_pretrained(model), on_error="return")
         self.transcriber = Transcriber(transcribe, "cpu") if transcribe else None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        read = [with_text(clip, self.transcriber) for clip in pickle.loads(row["batch"])]
-        encoded = [
-            encode_clip(self.processor, None if error else clip.to_dict(), on_error="return") for clip, error in read
-        ]
-        return {"position": row["position"], "batch": pickle.dumps((read, encoded))}
+        clips = [with_text(clip, self.transcriber)[0] for clip in pickle.loads(row["window"])]
+        encoded = list(map(ClipReader(clips, self.encode).__getitem__, range(len(clips))))
+        return {"position": row["position"], "window": pickle.dumps(encoded)}
 
 
 class _Scorer:
-    """Scores an encoded batch, on a GPU if there is one."""
+    """Scores an encoded window, on a GPU if there is one."""
 
-    def __init__(self, loading: Loading, interval: float | None) -> None:
-        self.pipeline, self.interval = load_pipeline(loading), interval
+    def __init__(self, loading: Loading, batching: Batching, interval: float | None) -> None:
+        self.pipeline, self.batching, self.interval = load_pipeline(loading), batching, interval
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        read, encoded = pickle.loads(row["batch"])
-        results = self.pipeline.score_encoded(encoded, on_error="return", interval=self.interval)
-        rows = [as_row(clip, result, error) for (clip, error), result in zip(read, results, strict=True)]
-        return {"position": row["position"], "batch": pickle.dumps(rows)}
+        encoded = pickle.loads(row["window"])
+        results = self.pipeline.score_encoded(
+            encoded, batching=self.batching, on_error="return", interval=self.interval
+        )
+        rows = [{**clip[ROW], **score_cells(result)} for clip, result in zip(encoded, results, strict=True)]
+        return {"position": row["position"], "window": pickle.dumps(rows)}
 
 
 def score_on_ray(
     loading: Loading,
-    clips: Sequence[Clip],
+    windows: Sequence[Sequence[Clip]],
     *,
-    batch_size: int = 8,
-    workers: int = 0,
+    batching: Batching = Batching(),  # noqa: B008 (frozen)
+    workers: int | None = None,
     transcribe: str | None = None,
     interval: float | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One row per clip, in order, as from `score_clips`; the same batches, so the same scores.
+    """One row per clip, in order, as from `score_clips`; the same windows, so the same batches and scores.
 
     Args:
         loading: a bundle that every node can read.
-        clips: with paths that every node can read.
-        batch_size: clips per forward pass.
+        windows: clips with paths that every node can read, as `windows_of` divides them.
+        batching: of a forward pass.
         workers: actors that read media; by default one per CPU that no scorer needs.
         transcribe: a speech recognition model for clips without a transcript; it runs on the readers' CPUs.
         interval: a level such as 0.9, for `low` and `high`.
@@ -85,9 +89,8 @@ def score_on_ray(
     readers = workers or max(1, cpus - scorers)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
-    context.max_errored_blocks = -1  # missing batches are detected below, by their positions
-    batches = [clips[start : start + batch_size] for start in range(0, len(clips), batch_size)]
-    rows = [{"position": position, "batch": pickle.dumps(list(batch))} for position, batch in enumerate(batches)]
+    context.max_errored_blocks = -1  # missing windows are detected below, by their positions
+    rows = [{"position": position, "window": pickle.dumps(list(window))} for position, window in enumerate(windows)]
     blocks = min(len(rows), 4 * readers + len(rows) // 4)
     reader: Any = _Reader  # Ray's types know functions only
     scorer: Any = _Scorer
@@ -97,7 +100,7 @@ def score_on_ray(
         .map(reader, fn_constructor_args=(loading.model, transcribe), concurrency=readers, num_cpus=1, **DEATHS)
         .map(
             scorer,
-            fn_constructor_args=(loading, interval),
+            fn_constructor_args=(loading, batching, interval),
             concurrency=scorers,
             **device,
             **DEATHS,
@@ -105,12 +108,12 @@ def score_on_ray(
     )
     expected = 0
     for row in scored.iter_rows():
-        yield from _lost(batches[expected : row["position"]])
-        yield from pickle.loads(row["batch"])
+        yield from _lost(windows[expected : row["position"]])
+        yield from pickle.loads(row["window"])
         expected = row["position"] + 1
-    yield from _lost(batches[expected:])
+    yield from _lost(windows[expected:])
 
 
-def _lost(batches: Sequence[Sequence[Clip]]) -> Iterator[dict[str, Any]]:
-    for batch in batches:
-        yield from (as_row(clip, {}, DIED) for clip in batch)
+def _lost(windows: Sequence[Sequence[Clip]]) -> Iterator[dict[str, Any]]:
+    for window in windows:
+        yield from ({**row_of(clip), "error": DIED} for clip in window)

@@ -18,7 +18,7 @@ from ..data.catalog import LABEL
 from ..data.tables import check_ending, write_table
 from .processes import Process
 
-VERSION = 2  # raise when the format of lines changes
+VERSION = 3  # raise when the format of lines changes
 
 
 def row_columns(interval: float | None = None, targets: Sequence[str] = (LABEL,)) -> dict[str, type]:

@@ -19,7 +19,7 @@ LAYERS = (
         "evaluation",
     ),
     ("modeling_omnisent", "processing_omnisent", "data"),
-    ("readouts", "pipeline_omnisent"),
+    ("readouts", "pipeline_omnisent", "feeding_omnisent"),
     ("training", "hub", "scoring"),
     ("train",),
     ("experiments",),

@@ -19,7 +19,7 @@ from omnisent.experiments.probe import probe
 from omnisent.experiments.report import write_report
 from omnisent.hub.card import eval_results, model_card
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
-from omnisent.scoring.batch import Loading, load_pipeline
+from omnisent.scoring.loading import Loading, load_pipeline
 from omnisent.train import run
 from omnisent.training import run_folder
 from omnisent.training.arguments import parse_arguments

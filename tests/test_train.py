@@ -22,7 +22,7 @@ from omnisent.losses_omnisent import LabelScale
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.processing_omnisent import OmniSentProcessor
-from omnisent.scoring.batch import Loading, load_pipeline
+from omnisent.scoring.loading import Loading, load_pipeline
 from omnisent.train import main, run
 from omnisent.training.arguments import ModelArguments, parse_arguments
 from omnisent.training.backbone import build_model

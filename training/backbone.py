@@ -17,7 +17,7 @@ from ..losses_omnisent import LabelScale
 from ..modeling_omnisent import bundle_folder
 from ..readouts.base import ModelSource, Readout
 from ..readouts.catalog import READOUTS
-from ..thinker_omnisent import LANGUAGE_MODEL, LORA_TARGETS, TOWERS, has_untrained_towers, load_thinker
+from ..thinker_omnisent import LANGUAGE_MODEL, LORA_TARGETS, TOWERS, has_untrained_towers, load_thinker, nf4_config
 from .arguments import ModelArguments
 from .choices import BUILT_BASE_MODELS, SMALL
 from .small_backbone import make_small_backbone
@@ -57,13 +57,7 @@ def quantization_config(arguments: ModelArguments) -> BitsAndBytesConfig | None:
     """4-bit NF4 with double quantisation, or none."""
     if arguments.quantization == "none":
         return None
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, arguments.dtype),
-        llm_int8_skip_modules=None if arguments.quantize_towers else [*TOWERS, "lm_head"],
-    )
+    return nf4_config(getattr(torch, arguments.dtype), towers=arguments.quantize_towers)
 
 
 def build_readout(

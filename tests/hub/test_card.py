@@ -11,7 +11,7 @@ from omnisent.hub.card import Drift, _states, model_card
 from omnisent.hub.licence import UNSTATED
 from omnisent.hub.publish import PublishError, assemble, check_run
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
-from omnisent.scoring.batch import Loading, load_pipeline
+from omnisent.scoring.loading import Loading, load_pipeline
 from omnisent.thinker_omnisent import TEXT_MODEL
 from omnisent.train import run, summary
 from omnisent.training.arguments import parse_arguments

@@ -23,7 +23,7 @@ from gradio_client.exceptions import AppError
 from omnisent.data.planted import write_audio, write_video
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.app import FAULT, build_app, running, serve
-from omnisent.scoring.batch import Loading, load_pipeline
+from omnisent.scoring.loading import Loading, load_pipeline
 
 
 def free_port() -> int:

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from omnisent.cli import main
-from omnisent.scoring.batch import Loading, load_pipeline, score_clips, summary
+from omnisent.scoring.batch import score_clips, summary
 from omnisent.scoring.clips import find_clips
+from omnisent.scoring.loading import Loading, load_pipeline
 from omnisent.scoring.ray_engine import score_on_ray
 
 ray = pytest.importorskip("ray")
@@ -68,10 +69,12 @@ def test_rows_are_those_of_one_process_though_files_are_bad_and_a_reader_dies(cl
     killer = threading.Thread(target=_kill_a_reader, args=(30, seen), daemon=True)
     killer.start()
     loading = Loading(str(bundle), device="cpu")
-    for row in score_on_ray(loading, clips, batch_size=4):
+    batching = Batching(2)
+    windows = windows_of(clips, batching, Process())
+    for row in score_on_ray(loading, windows, batching=batching):
         seen.append(row)
     found = [row for row in seen if isinstance(row, dict)]
-    assert found == list(score_clips(load_pipeline(loading), clips, batch_size=4))
+    assert found == list(score_clips(load_pipeline(loading), windows, batching=batching))
     assert summary(iter(found)).failed == 6
     assert any(row[0] == "killed" and row[1] for row in seen if isinstance(row, tuple))
 

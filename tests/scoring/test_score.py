@@ -23,7 +23,7 @@ from transformers import (
 
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
-from omnisent.scoring.batch import Loading, load_pipeline
+from omnisent.scoring.loading import Loading, load_pipeline
 
 
 def _expected(bundle, clips: list[dict]) -> list[float]:

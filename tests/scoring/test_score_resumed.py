@@ -165,7 +165,7 @@ def test_a_part_file_of_other_settings_is_refused_by_name(score, folder, tmp_pat
 
 
 def _interrupted(score, monkeypatch, after: int, *arguments) -> None:
-    """A command that is stopped by Ctrl-C once so many batches of one clip are kept."""
+    """A command that is stopped by Ctrl-C once so many windows of one clip are kept."""
     add = ResumableWriter.add
 
     def stop(writer, number, rows):

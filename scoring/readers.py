@@ -1,0 +1,70 @@
+"""Reads clips for scoring, in worker processes: transcript, media and duration of each."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import psutil
+from torch.utils.data import Dataset
+
+from ..data.clip import Clip
+from ..errors_omnisent import OmniSentError
+from ..media_omnisent import longest_seconds, read_header
+from .clips import transcript_of
+from .transcribe import Transcriber
+
+ROW = "row"  # of an encoded clip: the cells of its row that do not depend on the model
+READER_BYTES, MOST_READERS, CLIPS_PER_READER = 1 << 30, 16, 4
+
+
+class ClipReader(Dataset):
+    """Encoded clips, each with the cells of its row; a clip that cannot be read has an `error` instead of inputs.
+
+    Args:
+        clips: a transcript file beside a media file is used.
+        encode: of a clip as a mapping, as `MultimodalSentimentPipeline.encoder` gives it.
+    """
+
+    def __init__(self, clips: Sequence[Clip], encode: Callable[[Any], dict]):
+        self.clips, self.encode = clips, encode
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        clip, error = with_text(self.clips[index], None)
+        encoded = {"error": error} if error else self.encode(clip.to_dict())
+        return {**encoded, ROW: row_of(clip)}
+
+
+def row_of(clip: Clip) -> dict[str, Any]:
+    """The cells of a clip's row that do not depend on the model: id, the duration that the headers of its files state, and text."""
+    return {"id": clip.id, "seconds": _seconds(clip), "text": clip.text}
+
+
+def with_text(clip: Clip, transcriber: Transcriber | None) -> tuple[Clip, str | None]:
+    """The clip with its transcript, and an error if that cannot be read."""
+    try:
+        text = transcript_of(clip)
+    except (ValueError, OSError) as error:
+        return clip, str(error)
+    if not text and transcriber is not None:
+        text = transcriber(clip)
+    return Clip(**{**asdict(clip), "text": text}), None
+
+
+def auto_workers(clips: Sequence[Clip]) -> int:
+    """How many processes should read these clips: within this process's share of the cores and of the free memory."""
+    with_media = sum(bool(clip.video or clip.audio) for clip in clips)
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = len(os.sched_getaffinity(0)) // beside
+    memory = psutil.virtual_memory().available // READER_BYTES // beside
+    return max(0, min(cores, memory, MOST_READERS, with_media // CLIPS_PER_READER))
+
+
+def _seconds(clip: Clip) -> float | None:
+    try:
+        return longest_seconds(read_header(path) for path in (clip.video, clip.audio) if path)
+    except OmniSentError:
+        return None
