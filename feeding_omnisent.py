@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader
 from transformers import BatchFeature
 
 MOST_TOKENS = 16_384
+# A clip may be padded by a quarter; by more only in a batch that is too small to keep a GPU busy.
+LEAST_FILLED, FEW_TOKENS = 0.75, 2_048
 WINDOW_BATCHES, MOST_IN_WINDOW = 4, 64
 PREPARED_AHEAD = 2
 
@@ -54,7 +56,9 @@ class Batching:
         batches: list[list[int]] = []
         for place in sorted(lengths, key=lambda place: -lengths[place]):
             batch = batches[-1] if batches else []
-            if batch and len(batch) < self.clips and lengths[batch[0]] * (len(batch) + 1) <= self.tokens:
+            longest = lengths[batch[0]] if batch else 0
+            fits = 0 < len(batch) < self.clips and longest * (len(batch) + 1) <= self.tokens
+            if fits and (lengths[place] >= LEAST_FILLED * longest or longest * len(batch) < FEW_TOKENS):
                 batch.append(place)
             else:
                 batches.append([place])

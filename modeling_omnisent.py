@@ -36,7 +36,10 @@ from .thinker_omnisent import (
     thinker_config,
 )
 
-PIPELINE_FILES = ("pipeline_omnisent.py", "feeding_omnisent.py")  # the others are copied with the model and the processor
+PIPELINE_FILES = (
+    "pipeline_omnisent.py",
+    "feeding_omnisent.py",
+)  # the others are copied with the model and the processor
 HEAD_FILE = "head.safetensors"
 BUNDLE_HUB_KEYWORDS = (*HUB_KEYWORDS, "revision", "force_download")
 AUTO_KEYWORDS = ("trust_remote_code", "code_revision", "adapter_kwargs", "_from_auto", "_from_pipeline")
