@@ -10,15 +10,16 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+from typing import TYPE_CHECKING, Any
 
 from .cells import Row
 from .clip import SPLIT_NAMES
 from .columns import SAMPLE, Table
 from .pinned_file import cache_folder
 from .table_options import TableOptions
+
+if TYPE_CHECKING:  # `datasets` takes half a second to import, which scoring files need not wait for
+    from datasets import Dataset
 
 HUB = "hf://"
 _ADDRESS = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?/?")
@@ -38,6 +39,8 @@ def saved_table(folder: Path, options: TableOptions) -> Table:
     Raises:
         ValueError: for a damaged folder, and for an encoding.
     """
+    from datasets import DatasetDict, load_from_disk
+
     _check_encoding(str(folder), options)
     try:
         saved = load_from_disk(str(folder))
@@ -60,6 +63,8 @@ def hub_table(address: str, options: TableOptions) -> Table:
         ValueError: for another address, and for an encoding.
         OSError: when it cannot be loaded.
     """
+    from datasets import load_dataset
+
     found = _ADDRESS.fullmatch(address)
     if found is None:
         raise ValueError(f"{address}: expected hf://datasets/OWNER/NAME")
@@ -107,7 +112,9 @@ def _check_encoding(name: str, options: TableOptions) -> None:
         raise ValueError(f"{name}: only a CSV has an encoding; leave out encoding: {options.encoding}")
 
 
-def _table(name: str, kind: str, root: Path, parts: Mapping[str | None, Dataset], options: TableOptions) -> Table:
+def _table(name: str, kind: str, root: Path, parts: Mapping[str | None, "Dataset"], options: TableOptions) -> Table:
+    from datasets import ClassLabel
+
     parts = {split: _plain(part) for split, part in parts.items()}
     header = tuple(dict.fromkeys(column for part in parts.values() for column in part.column_names))
     own_splits = {options.columns.get(ours, ours).strip().casefold() for ours in ("split", "mode")}
@@ -136,7 +143,7 @@ def _table(name: str, kind: str, root: Path, parts: Mapping[str | None, Dataset]
     return Table(name, kind, root, header, lambda: list(first.select(range(min(SAMPLE, len(first))))), rows)
 
 
-def _plain(part: Dataset) -> Dataset:
+def _plain(part: "Dataset") -> "Dataset":
     """The data set in Python's own types, with sounds and videos as `{"path", "bytes"}`."""
     part = part.with_format(None)
     for column, feature in part.features.items():

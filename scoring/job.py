@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from transformers.utils import logging
 
 from ..configuration_omnisent import OmniSentConfig
@@ -95,7 +94,7 @@ def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str]
     if writer is None:
         all_rows = list(rows)
         counts = summary(all_rows)
-        message = _as_text(pd.DataFrame(all_rows, columns=list(columns)))
+        message = _as_text(all_rows, list(columns))
     else:
         write_rows(rows, writer)
     if options.stats:
@@ -148,7 +147,10 @@ def _introduce(model: str, config: OmniSentConfig, notify: Callable[[str], None]
         notify(f"{model}: {config.about}")
 
 
-def _as_text(table: pd.DataFrame) -> str:
+def _as_text(rows: list[dict[str, Any]], columns: list[str]) -> str:
+    import pandas as pd
+
+    table = pd.DataFrame(rows, columns=columns)
     unused = [name for name in ("seconds", "warning", "error") if table[name].isna().all()]
     table = table.drop(columns=["text", *unused])
     return table.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3f}")
