@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -149,7 +150,7 @@ def main() -> None:
                 make_clip(path, height, width, seconds, seed=seconds)
                 paths[f"{name} {seconds} s"] = str(path)
         result = measure(paths, exact, fast, usual)
-        result["profile"] = profiled(list(paths.values()), exact)
+        result["profile"] = profiled(lambda: [exact.encode({"video": path}) for path in paths.values()])
         result["workers"] = over_workers(list(paths.values()), exact)
         if len(sys.argv) > 1:
             result["score_change_of_8_bit_resize"] = score_change(sys.argv[1], root)
@@ -194,12 +195,11 @@ def measure(paths: dict[str, str], exact: OmniSentProcessor, fast: OmniSentProce
     return {"cores_used": 1, "budget": BUDGET, "clips": clips, "ratios": ratios}
 
 
-def profiled(paths: list[str], processor: OmniSentProcessor, rows: int = 12) -> list[dict]:
-    """The functions with the largest own time while encoding."""
+def profiled(task: Callable[[], object], rows: int = 12) -> list[dict]:
+    """The functions with the largest own time in a task."""
     profiler = cProfile.Profile()
     profiler.enable()
-    for path in paths:
-        processor.encode({"video": path})
+    task()
     profiler.disable()
     functions = sorted(pstats.Stats(profiler).stats.items(), key=lambda item: -item[1][2])
     total = sum(values[2] for _, values in functions)
