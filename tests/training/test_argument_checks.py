@@ -13,7 +13,7 @@ import yaml
 
 from omnisent import cli, train
 from omnisent.processing_omnisent import ClipError
-from omnisent.training.argument_checks import ENVIRONMENT, ONLY, RANGES, SettingError
+from omnisent.training.argument_checks import ENVIRONMENT, ONLY, RANGES
 from omnisent.training.arguments import (
     ARGUMENTS,
     DataArguments,
