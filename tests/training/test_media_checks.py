@@ -4,6 +4,7 @@ import json
 import logging
 import multiprocessing
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,7 +142,10 @@ def test_a_changed_file_is_read_again(once_read, check, media):
 
 def test_what_is_missing_is_looked_for_again(check, media, tmp_path):
     clip = Clip("a", "Good.", str(tmp_path / "late.mp4"), split="train")
-    assert check([clip])
+    missing = check([clip])
+    (tmp_path / "late.mp4").mkdir()
+    assert check([clip])[0].reason != missing[0].reason
+    (tmp_path / "late.mp4").rmdir()
     (tmp_path / "late.mp4").write_bytes((media / "whole.mp4").read_bytes())
     assert not check([clip])
 
@@ -166,27 +170,46 @@ def test_an_interrupted_check_goes_on_where_it_stopped(media, check, tmp_path):
     for clip in clips:
         spoil(tmp_path / f"{clip.id}.mp4")
     assert [bad.id for bad in check(clips)] == ["3"]
-    assert [bad.id for bad in check(clips)] == ["3"]
+    assert json.loads(place.read_text().splitlines()[-1])["fault"]  # on a line of its own
 
 
-def _check_all(own: OmniSentProcessor, place, clips) -> None:
-    find_bad_clips(clips, MediaChecks(own, place, quiet=True))
+def many(media, folder, count) -> list[Clip]:
+    """Clips of as many files."""
+    for number in range(count):
+        os.link(media / "whole.mp4", folder / f"{number}.mp4")
+    return [Clip(str(number), "Good.", str(folder / f"{number}.mp4"), split="train") for number in range(count)]
 
 
-def test_several_processes_check_at_once(media, check, processor, tmp_path):
-    clips = []
-    for number in range(24):
-        os.link(media / "whole.mp4", tmp_path / f"{number}.mp4")
-        clips.append(Clip(str(number), "Good.", str(tmp_path / f"{number}.mp4"), split="train"))
-    place, start = tmp_path / "checks.jsonl", multiprocessing.get_context("fork").Process
-    running = [start(target=_check_all, args=(processor, place, clips)) for _ in range(2)]
-    for process in running:
-        process.start()
+def start(check, clips) -> multiprocessing.Process:
+    process = multiprocessing.get_context("fork").Process(target=check, args=(clips,))
+    process.start()
+    return process
+
+
+def keys_in(place) -> list[str]:
+    return [json.loads(line)["key"] for line in place.read_text().splitlines() if line]
+
+
+def test_a_check_that_is_killed_has_kept_what_it_found(media, check, tmp_path):
+    clips, place = many(media, tmp_path, 120), tmp_path / "checks.jsonl"
+    killed = start(check, clips)
+    while killed.is_alive() and not (place.exists() and place.read_bytes().count(b"\n") > 2):
+        time.sleep(0.01)
+    killed.kill()
+    killed.join()
+    kept = place.read_bytes().count(b"}\n")
+    assert 0 < kept < 120
+    assert not check(clips)
+    assert place.read_bytes().count(b"}\n") == 120
+
+
+def test_several_processes_check_at_once(media, check, tmp_path):
+    clips, place = many(media, tmp_path, 24), tmp_path / "checks.jsonl"
+    running = [start(check, clips) for _ in range(2)]
     for process in running:
         process.join()
         assert process.exitcode == 0
-    keys = [json.loads(line)["key"] for line in place.read_text().splitlines() if line]
-    assert len(set(keys)) == 24
+    assert len(set(keys_in(place))) == 24
 
 
 def test_a_place_that_cannot_be_written_is_replaced_by_the_cache(once_read, check, tmp_path, monkeypatch, caplog):
