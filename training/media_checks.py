@@ -115,15 +115,17 @@ class MediaChecks:
         return own, cache_folder() / "checks" / f"{name}.jsonl"
 
     def _stored(self) -> dict[str, MediaFacts]:
-        stored = {}
+        stored, lines = {}, []
         for path in self._places:
-            for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else ():
-                try:
-                    result = json.loads(line)
-                    key = result.pop("key")
-                    stored[key] = MediaFacts(**result)
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    continue  # empty, or an incomplete line of an interrupted check
+            with suppress(OSError):  # there is none, or another user's that cannot be read
+                lines += path.read_text(encoding="utf-8", errors="replace").split("\n")
+        for line in lines:
+            try:
+                result = json.loads(line)
+                key = result.pop("key")
+                stored[key] = MediaFacts(**result)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue  # empty, or an incomplete line of an interrupted check
         return stored
 
     @contextmanager
