@@ -239,6 +239,7 @@ class Objective:
             weights: (B,) of the clips; 1 for `None`.
         """
         total = torch.zeros((), device=outputs.device)
+        weights = None if weights is None else weights.to(outputs.device)
         columns = labels.to(outputs.device, torch.float32).reshape(len(labels), -1).unbind(1)
         for part, wanted, scale, weight in zip(
             self._parts(outputs), columns, self.scales, self.target_weights, strict=True

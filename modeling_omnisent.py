@@ -29,6 +29,7 @@ from .thinker_omnisent import (
     ThinkerConfig,
     copy_loading_info,
     embed_clips,
+    execution_device,
     fix_nf4_on_cpu,
     load_thinker,
     pinned_revision,
@@ -100,7 +101,7 @@ class OmniForSentimentRegression(AdaptedThinker):
         self.post_init()
         if thinker is not None:
             copy_loading_info(self, thinker)
-            self.score.to(thinker.language_model.norm.weight.device)
+            self.score.to(execution_device(thinker.language_model.norm))
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.LayerNorm):
@@ -176,7 +177,7 @@ class OmniForSentimentRegression(AdaptedThinker):
             video_grid_thw=video_grid_thw,
         )
         inputs = {"inputs_embeds": embeds, "attention_mask": attention_mask, "position_ids": position_ids}
-        hidden = self._read(inputs)  # (B, T, H)
+        hidden = self._read({name: value.to(embeds.device) for name, value in inputs.items()})  # (B, T, H)
         mask = attention_mask if self.config.pool_over == "all" else clip_mask
         if mask is None:
             raise ValueError(
@@ -196,7 +197,8 @@ class OmniForSentimentRegression(AdaptedThinker):
         """The states (B, T, H) of the layers that the head reads."""
         if self.score.reader.reads_last_alone:
             return self.model.language_model(**inputs, use_cache=False).last_hidden_state
-        return read_layers(self.model, self.score.reader, **inputs)
+        reader, device = self.score.reader, next(self.score.parameters()).device
+        return read_layers(self.model, lambda found, at, states: reader(found, at, states.to(device)), **inputs)
 
     @classmethod
     def from_thinker(

@@ -269,6 +269,11 @@ class OmniSentProcessor(ProcessorMixin):
             encoded["warning"] = media.warning
         return encoded
 
+    def prompt_tokens(self, clip: Mapping[str, Any], **has: bool) -> int:
+        """Tokens of a clip's prompt with one placeholder for its media, if it has `video` or `audio`; reads no media."""
+        text, before = self._texts(clip) if "text" in self.modalities else (None, None)
+        return len(self.tokenizer(self.prompt(text, before, clip.get("instruction"), **has))["input_ids"])
+
     def assemble(
         self, text: str | None, media: ClipMedia, *, before: str | None = None, instruction: str | None = None
     ) -> dict[str, torch.Tensor]:

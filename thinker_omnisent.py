@@ -136,7 +136,7 @@ def _fill(embeds: torch.Tensor, placeholders: torch.Tensor, features: torch.Tens
             " OmniSentProcessor of this model"
         )
     features = features.to(embeds.device, embeds.dtype)
-    return embeds.masked_scatter(placeholders.unsqueeze(-1).expand_as(embeds), features)
+    return embeds.masked_scatter(placeholders.to(embeds.device).unsqueeze(-1).expand_as(embeds), features)
 
 
 def load_thinker(
@@ -268,6 +268,12 @@ def copy_loading_info(model: PreTrainedModel, thinker: PreTrainedModel) -> None:
     for name in ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "hf_device_map"):
         if hasattr(thinker, name):
             setattr(model, name, getattr(thinker, name))
+
+
+def execution_device(module: nn.Module) -> torch.device:
+    """Where a module with weights computes; weights that accelerate offloads are elsewhere until then."""
+    device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    return next(module.parameters()).device if device is None else torch.device(device)
 
 
 def official_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

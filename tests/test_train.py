@@ -389,8 +389,9 @@ def test_labels_outside_the_range_are_refused_by_clip(settings, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_follow_the_loss_curve_of_one_and_score_each_clip_alike(settings, tmp_path):
-    still = {"lora_dropout": 0.0, "head_dropout": 0.0, "lr_scheduler_type": "constant"}
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_two_processes_follow_the_loss_curve_of_one_and_score_each_clip_alike(settings, tmp_path, quantization):
+    still = {"quantization": quantization, "lora_dropout": 0.0, "head_dropout": 0.0, "lr_scheduler_type": "constant"}
     still |= {"per_device_eval_batch_size": 3}  # the last batches of the 16 clips are uneven
     launch(settings(**still, per_device_train_batch_size=4), 1, tmp_path / "one")
     launch(settings(**still, per_device_train_batch_size=2), 2, tmp_path / "two")

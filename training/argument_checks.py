@@ -5,12 +5,14 @@ that contradict each other see argument_rules.py.
 """
 
 import json
+import logging
 import os
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from enum import Enum
+from functools import cache
 from inspect import signature
 from math import inf
 from pathlib import Path
@@ -18,6 +20,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from torch.utils.checkpoint import checkpoint
 from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.hf_argparser import string_to_bool
@@ -27,6 +30,8 @@ from ..data.table_options import parse_columns
 from ..losses_omnisent import FEWEST_BINS
 from .error_line import error_line
 from .field_names import unknown_name
+
+logger = logging.getLogger("omnisent.arguments")
 
 
 class SettingError(ValueError):
@@ -290,7 +295,7 @@ def check_environment() -> None:
         SettingError: naming an unsupported one.
     """
     for variable, name in ENVIRONMENT.items():
-        if os.environ.get(variable, "").lower() in ("true", "1", "yes"):
+        if parse_flag_from_env(variable):
             raise SettingError([name], f"{name} must be left out of `accelerate launch` and its config: {_NOT_YET}")
     if os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp8":
         raise SettingError(["mixed_precision"], "mixed_precision fp8 is not supported: use bf16 or fp16")
@@ -336,15 +341,17 @@ def try_out(args: TrainingArguments) -> None:
         )
 
 
-def check_devices(args: TrainingArguments) -> None:
-    """Check that this process uses one GPU.
-
-    Raises:
-        SettingError: for several GPUs, saying how to start.
-    """
+def use_one_gpu(args: TrainingArguments) -> None:
+    """Let a process that was started by itself use one of several GPUs; transformers would split each batch among them."""
     if args.n_gpu > 1:
-        raise SettingError(
-            ["n_gpu"],
-            f"n_gpu: one process sees {args.n_gpu} GPUs and would split batches among them; start it with"
-            f" `accelerate launch --multi_gpu --num_processes {args.n_gpu}` for all, or with CUDA_VISIBLE_DEVICES=0 for one",
-        )
+        _say_idle(args.n_gpu)
+        args._n_gpu = 1  # where transformers keeps their number
+
+
+@cache
+def _say_idle(gpus: int) -> None:
+    logger.warning(
+        "1 of %d GPUs is used, as one process uses one; `accelerate launch --multi_gpu --num_processes %d -m omnisent.train CONFIG`"
+        " uses all of them, each with a batch of its own",
+        *(gpus, gpus),
+    )

@@ -28,12 +28,12 @@ from ..thinker_omnisent import LORA_TARGETS
 from .argument_checks import (
     SettingError,
     as_setting_error,
-    check_devices,
     check_environment,
     check_supported,
     check_value,
     converted,
     try_out,
+    use_one_gpu,
 )
 from .argument_rules import check_together, lower_is_better
 from .choices import ATTENTION, DTYPES, QUANTIZATIONS
@@ -249,6 +249,9 @@ class OmniSentTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = _field(False, "must stay false: clips become model inputs in the DataLoader workers")
 
     def __post_init__(self):
+        for name in ("fsdp", "fsdp_config", "deepspeed", "parallelism_config"):
+            check_supported(name, getattr(self, name))
+        check_environment()
         self.label_names = ["labels"]
         self.activation_checkpointing_kwargs = {"use_reentrant": False, **(self.activation_checkpointing_kwargs or {})}
         if self.ddp_find_unused_parameters is None:
@@ -258,6 +261,7 @@ class OmniSentTrainingArguments(TrainingArguments):
         if not torch.cuda.is_available():
             self.dataloader_pin_memory = False  # only for GPUs; it warns without one
         super().__post_init__()
+        use_one_gpu(self)
 
     @property
     def folder(self) -> Path:
@@ -308,7 +312,6 @@ def parse_arguments(
     try:
         values = {name: check_value(name, value) for name, value in values.items()}
         check_together(values, on_this_machine=on_this_machine)
-        check_environment()
         with as_setting_error((), "these settings cannot be used"):
             model, data, training = (
                 _filled(ModelArguments, values),
@@ -317,7 +320,6 @@ def parse_arguments(
             )
         if on_this_machine:
             try_out(training)
-            check_devices(training)
     except SettingError as error:
         used = vars(namespace)
         if any(name in config and (config[name] is used[name] or config[name] == used[name]) for name in error.fields):

@@ -1,20 +1,21 @@
-"""Finds clips that cannot be used, by encoding each one before training, and clips that lack a modality.
+"""Finds clips that cannot be used, before training, and clips that lack a modality.
 
 Of a published data set, no test clip is left out, since results on fewer clips are not comparable: it keeps what can be read.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
-
 from ..data.clip import Clip
+from ..data.neighbours import preceding_texts
 from ..errors_omnisent import OmniSentError
 from ..media_omnisent import read_header
-from ..processing_omnisent import OmniSentProcessor
+from ..processing_omnisent import ClipError, OmniSentProcessor
+from .media_checks import MediaChecks, MediaFacts
+
+_MARKS = 2  # tokens around the audio of a video
 
 logger = logging.getLogger("omnisent.bad_clips")
 
@@ -35,46 +36,54 @@ class BadClip:
     kept: str = ""
 
 
-class _Check(Dataset):
-    def __init__(self, clips: Sequence[Clip], processor: OmniSentProcessor, keeps_tests: bool):
-        self.clips, self.processor, self.keeps_tests = clips, processor, keeps_tests
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, index: int) -> BadClip | None:
-        clip = self.clips[index]
-        reason = self._fault(clip)
-        if reason is None:
-            return None
-        bad = BadClip(clip.id, clip.split or "", reason)
-        if self.keeps_tests and clip.split == "test" and "text" in self.processor.modalities:
-            for kept in ("text, audio", "text"):
-                if self._fault(what_is_kept(clip, kept)) is None:
-                    return replace(bad, kept=kept)
-        return bad
-
-    def _fault(self, clip: Clip) -> str | None:
-        try:
-            warn_if_partial(self.processor.encode(clip.to_dict()))
-        except OmniSentError as error:
-            return str(error)
-        return None
-
-
-def find_bad_clips(
-    clips: Sequence[Clip], processor: OmniSentProcessor, *, workers: int = 0, keeps_tests: bool = False
-) -> list[BadClip]:
-    """The clips that cannot be encoded, in their order.
+def find_bad_clips(clips: Sequence[Clip], checks: MediaChecks, *, keeps_tests: bool = False) -> list[BadClip]:
+    """The clips that cannot be encoded, in their order. Warns of those that can only be read in part.
 
     Args:
         clips: all of them.
-        processor: of the run.
-        workers: processes that read.
+        checks: of their media, with the processor of the run.
         keeps_tests: whether a test clip with text keeps what can be read, if text is used.
     """
-    loader = DataLoader(_Check(clips, processor, keeps_tests), batch_size=None, num_workers=workers)
-    return [bad for bad in tqdm(loader, total=len(clips), desc="checking clips", unit="clip") if bad is not None]
+    context = preceding_texts(clips, checks.processor.context_clips)
+    bad = {clip.id: BadClip(clip.id, clip.split or "", reason) for clip, reason in _faults(clips, context, checks)}
+    if keeps_tests and "text" in checks.processor.modalities:
+        lost = [clip for clip in clips if clip.id in bad and clip.split == "test"]
+        for kept in ("text, audio", "text"):
+            still_lost = {clip.id for clip, _ in _faults([what_is_kept(clip, kept) for clip in lost], context, checks)}
+            bad |= {clip.id: replace(bad[clip.id], kept=kept) for clip in lost if clip.id not in still_lost}
+            lost = [clip for clip in lost if clip.id in still_lost]
+    return list(bad.values())
+
+
+def _faults(
+    clips: Sequence[Clip], context: Mapping[str, Sequence[str]], checks: MediaChecks
+) -> Iterator[tuple[Clip, str]]:
+    """Each clip that cannot be encoded, with the reason."""
+    for clip, media in zip(clips, checks.of(clips), strict=True):
+        reason = _fault({**clip.to_dict(), "context": context[clip.id]}, media, checks.processor)
+        if reason is not None:
+            yield clip, reason
+        elif media.warning:
+            warn_if_partial({"clip_id": clip.id, "warning": media.warning})
+
+
+def _fault(clip: Mapping[str, Any], media: MediaFacts, processor: OmniSentProcessor) -> str | None:
+    if media.fault is not None:
+        return str(ClipError(media.fault, clip["id"]))
+    try:
+        if not _surely_fits(clip, media, processor):
+            processor.encode(clip)
+    except OmniSentError as error:
+        return str(error)
+    return None
+
+
+def _surely_fits(clip: Mapping[str, Any], media: MediaFacts, processor: OmniSentProcessor) -> bool:
+    """Whether there is something to score, in few enough tokens; reads no media."""
+    has = {"video": media.video_tokens > 0, "audio": media.audio_tokens > 0}
+    has_text = "text" in processor.modalities and bool((clip["text"] or "").strip())
+    tokens = processor.prompt_tokens(clip, **has) + media.video_tokens + media.audio_tokens + _MARKS
+    return (has_text or any(has.values())) and tokens <= processor.tokenizer.model_max_length
 
 
 def what_is_kept(clip: Clip, kept: str) -> Clip:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import DistributedType
 from torch import nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
@@ -53,11 +52,6 @@ class SentimentTrainer(Trainer):
         self._step_clips: list[torch.Tensor] = []  # indices of the clips since the last optimizer step
         if self.args.early_stopping_patience:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
-        if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-            kind = self.accelerator.distributed_type.value.lower()
-            raise ValueError(
-                f"{kind} is not supported: adapter and head would be saved empty; use several processes without it"
-            )
 
     optimizer: torch.optim.Optimizer | None
 

@@ -13,7 +13,7 @@ import yaml
 
 from omnisent import cli, train
 from omnisent.processing_omnisent import ClipError
-from omnisent.training.argument_checks import ENVIRONMENT, ONLY, RANGES, SettingError, check_devices
+from omnisent.training.argument_checks import ENVIRONMENT, ONLY, RANGES
 from omnisent.training.arguments import (
     ARGUMENTS,
     DataArguments,
@@ -351,16 +351,6 @@ def test_the_mixed_precision_of_accelerate_counts(refused, monkeypatch):
     assert "fp16" in refused({"dtype": "float16"})
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
     assert refused(None).startswith("mixed_precision fp8 is not supported")
-
-
-def test_several_gpus_in_one_process_are_refused_with_the_command_that_uses_them():
-    training = OmniSentTrainingArguments(use_cpu=True)
-    check_devices(training)
-    training._n_gpu = 2  # where transformers keeps their count
-    with pytest.raises(
-        SettingError, match=r"2 GPUs .*`accelerate launch --multi_gpu --num_processes 2`.*CUDA_VISIBLE_DEVICES=0"
-    ):
-        check_devices(training)
 
 
 def test_early_stopping_without_evaluation_ends_in_one_line(tmp_path):
