@@ -24,7 +24,8 @@ def test_a_model_whose_weights_are_on_disk_gives_the_same_scores(model, tiny_bac
     offloaded = OmniForSentimentRegression.from_thinker(tiny_backbone, device_map=EVERYWHERE).eval()
     assert offloaded.model.language_model.norm.weight.device.type == "meta"
     with torch.no_grad():
-        assert torch.equal(offloaded(**batch).scores, model(**batch).scores)
+        # its patches are embedded by the convolution, to which the weights on disk are brought
+        assert torch.allclose(offloaded(**batch).scores, model(**batch).scores, atol=1e-6)
 
 
 def place(module: torch.nn.Module, device: str) -> None:
