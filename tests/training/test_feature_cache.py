@@ -189,6 +189,8 @@ def test_questions_about_a_clip_share_its_tower_outputs_and_so_do_prompts(
     found = opened([clip], other).load(clip)
     assert torch.equal(found["clip_mask"], other.encode(clip)["clip_mask"])
     assert cache_info(tmp_path / "cache").entries == {"token_layouts": 4, "tower_outputs": 1}
+    names = [name for shard in _shards(tmp_path) for name in load_file(shard)]
+    assert sum(name.endswith("video_embeds") for name in names) == 1
 
 
 def test_clips_without_files_and_without_sound_are_found_again(opened, planted_clips):
