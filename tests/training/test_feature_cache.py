@@ -187,17 +187,26 @@ def test_questions_about_a_clip_share_its_tower_outputs_and_so_do_prompts(
     other = type(processor).from_base(tiny_backbone, **SMALL_FRAMES, instruction="How good?", pool_over="clip")
     clip = whole_clips[0].to_dict()
     found = opened([clip], other).load(clip)
+    assert not opened([]).has(clip)
     assert torch.equal(found["clip_mask"], other.encode(clip)["clip_mask"])
     assert cache_info(tmp_path / "cache").entries == {"token_layouts": 4, "tower_outputs": 1}
     names = [name for shard in _shards(tmp_path) for name in load_file(shard)]
     assert sum(name.endswith("video_embeds") for name in names) == 1
 
 
-def test_clips_without_files_and_without_sound_are_found_again(opened, planted_clips):
+def test_clips_without_files_or_sound_and_with_the_same_text_have_entries_of_their_own(
+    opened, processor, planted_clips, whole_clips
+):
     clips = [clip.to_dict() for clip in planted_clips[:12]] + [{"text": "good"}, {"text": "bad"}]
+    clips += [{"text": "good", "video": whole_clips[0].video}, {"text": "good", "audio": whole_clips[0].video}]
     cache = opened(clips)
-    assert all(map(cache.has, clips))
-    assert cache.load(clips[-1]).keys() == {"input_ids", "position_ids"}
+    for clip in clips:
+        encoded, found = processor.encode(clip), cache.load(clip)
+        assert torch.equal(found["input_ids"], encoded["input_ids"])
+        assert ("audio_embeds" in found, "video_embeds" in found) == (
+            "input_features" in encoded,
+            "video_grid_thw" in encoded,
+        )
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_cached(opened, processor, whole_clips, tmp_path):

@@ -40,6 +40,7 @@ def test_entries_come_back_as_they_were_also_in_other_processes_copies_and_witho
     store.add("kind/empty", {})
     store.flush()
     assert len(list(folder.iterdir())) == 2
+    store.load("kind/0")
     for own in (store, FeatureStore(folder), pickle.loads(pickle.dumps(store))):
         assert all(_equal(own.load(f"kind/{key}"), _entry(key)) for key in range(3))
         assert own.load("kind/empty") == {}
