@@ -141,17 +141,15 @@ def data_publish(
 
 @cache_app.command("info")
 def cache_show(folder: CacheFolder) -> None:
-    """Show the number of entries and their size."""
-    from .training.feature_cache import cache_info
+    """Show what a cache holds, and its size."""
+    from .training.feature_store import cache_info
 
-    info = cache_info(folder)
-    typer.echo(f"{info.entries} entries, {info.size / 1e6:.1f} MB")
+    typer.echo(cache_info(folder).in_words)
 
 
 @cache_app.command("clear")
 def cache_empty(folder: CacheFolder) -> None:
-    """Remove all entries of a cache, and no other file."""
-    from .training.feature_cache import clear_cache
+    """Remove all files of a cache, and no other file."""
+    from .training.feature_store import clear_cache
 
-    info = clear_cache(folder)
-    typer.echo(f"removed {info.entries} entries, {info.size / 1e6:.1f} MB")
+    typer.echo(f"removed {clear_cache(folder).in_words}")

@@ -14,15 +14,20 @@ from omnisent.training.environment import code_versions
 RESULTS = Path(__file__).parent / "results"
 
 
-def in_turn(tasks: Mapping[str, Callable[[], object]], repeats: int = 5, warmups: int = 1) -> dict[str, list[float]]:
+def in_turn(
+    tasks: Mapping[str, Callable[[], object]],
+    repeats: int = 5,
+    warmups: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of each task in each repeat; tasks alternate, so that a slow phase of the machine affects all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for repeat in range(-warmups, repeats):
         for name, task in tasks.items():
-            started = time.perf_counter()
+            started = clock()
             task()
             if repeat >= 0:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 

@@ -44,6 +44,9 @@ def rows() -> Iterator[tuple]:
                 goal,
                 *epoch["times_faster"].values(),
             )
+    for size, points in results["feature_cache"]["reading"].items():
+        faster = points["times_faster_than"]["the towers"]
+        yield f"reading a cached clip, {size}: times faster than the towers", "at least 10", *faster.values()
     yield (
         "step, batches grouped by length: times random order",
         "",

@@ -1,7 +1,8 @@
 """A disk cache of tower outputs and token layout of clips, for runs whose towers are frozen.
 
-Every entry is a safetensors file whose name is a hash of what it depends on: the clip's files and text, the processor's settings,
-the base model and how it is loaded. Any change gives another name, so an entry is never stale, only unused.
+Entries are found by a hash of what they depend on: tower outputs by the clip's files, its token layout by its text and prompt too,
+and both by the settings of the processor, the base model and how it is loaded. Any change gives another hash, so an entry is never
+stale, only unused. Clips and questions of the same files share their tower outputs.
 """
 
 import hashlib
@@ -9,15 +10,12 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import inject_adapter_in_model
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -29,22 +27,21 @@ from .arguments import ModelArguments, OmniSentTrainingArguments
 from .backbone import base_of, load_towers, lora_config
 from .bad_clips import warn_if_partial
 from .environment import installed_version
+from .feature_store import FeatureStore
 
-VERSION = 2  # raise when the same clip and settings would give another entry
+VERSION = 3  # raise when the same clip and settings would give another entry
 # Packages that read files or compute tower outputs; another version may give another entry.
 PACKAGES = ("omnisent", "torch", "transformers", "bitsandbytes", "numpy", "av", "soxr", "qwen-omni-utils")
 LAYOUT = ("input_ids", "position_ids", "clip_mask")
-SUFFIX = ".safetensors"
+# Settings of a processor that change the token layout alone.
+PROMPT_SETTINGS = (
+    *("system_prompt", "instruction", "transcript_template", "context_template", "context_clips", "examples"),
+    *("text_case", "pool_over"),
+)
+Digests = dict[tuple[str, int, int], str]  # of files, by path, size and time
+_DIGESTS: Digests = {}
 
 logger = logging.getLogger("omnisent.feature_cache")
-
-
-@dataclass(frozen=True)
-class CacheInfo:
-    """Contents of a cache folder; `size` is in bytes."""
-
-    entries: int
-    size: int
 
 
 @dataclass(frozen=True)
@@ -52,17 +49,23 @@ class FeatureCache:
     """The entries for one backbone and processor.
 
     Args:
-        folder: of the entries; several runs, with any settings, may share it.
-        settings: what an entry depends on besides its clip, as JSON.
+        store: of tower outputs with the same settings.
+        prompt: digest of what the token layout depends on besides the clip.
+        digests: of the files that were read so far; a worker gets a copy, and does not read them again.
     """
 
-    folder: Path
-    settings: str
+    store: FeatureStore
+    prompt: str
+    digests: Digests = field(default_factory=lambda: _DIGESTS, repr=False)
 
-    def path(self, clip: Mapping[str, Any]) -> Path:
-        """The path of a clip's entry, whether it exists or not."""
-        name = hashlib.sha256(f"{self.settings}{json.dumps(clip_content(clip))}".encode()).hexdigest()
-        return self.folder / name[:2] / f"{name}{SUFFIX}"
+    def keys(self, clip: Mapping[str, Any]) -> tuple[str, str]:
+        """The keys of a clip's tower outputs and of its token layout.
+
+        Raises:
+            FileNotFoundError: when one of its files is missing.
+        """
+        texts, media = _texts(clip), _media(clip, self.digests)
+        return f"tower_outputs/{_digest(media)}", f"token_layouts/{_digest([self.prompt, texts, media])}"
 
     def load(self, clip: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """The entry of a clip: what `encode` gives, with `audio_embeds` and `video_embeds` in place of audio and video.
@@ -71,35 +74,12 @@ class FeatureCache:
             FileNotFoundError: when there is none.
             ValueError: when it is incomplete.
         """
-        path = self.path(clip)
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(
-                f"{path}: not a complete cache entry ({error}); start the run again to rebuild it"
-            ) from error
+        features, layout = self.keys(clip)
+        return self.store.load(layout) | self.store.load(features)
 
     def has(self, clip: Mapping[str, Any]) -> bool:
-        """Whether a clip has a complete entry; an incomplete one is removed."""
-        path = self.path(clip)
-        if not path.is_file():
-            return False
-        try:
-            with safe_open(path, "pt"):  # compares the header with the file's length
-                pass
-        except SafetensorError:
-            logger.warning("%s is incomplete and is computed again", path)
-            path.unlink(missing_ok=True)
-            return False
-        return True
-
-    def store(self, clip: Mapping[str, Any], entry: Mapping[str, torch.Tensor]) -> None:
-        """Write an entry atomically; two processes may write the same one."""
-        path = self.path(clip)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".part-{os.getpid()}")
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in entry.items()}, draft)
-        draft.replace(path)
+        """Whether a clip has a complete entry."""
+        return all(key in self.store for key in self.keys(clip))
 
 
 def open_cache(folder: str | Path, model_args: ModelArguments, processor: OmniSentProcessor) -> FeatureCache:
@@ -113,29 +93,39 @@ def open_cache(folder: str | Path, model_args: ModelArguments, processor: OmniSe
             "feature_cache: the adapter changes the audio and vision towers, so their outputs cannot be cached; train with"
             " lora_preset llm, or leave feature_cache out"
         )
-    return FeatureCache(Path(folder), json.dumps(input_settings(model_args, processor), sort_keys=True, default=str))
+    settings = input_settings(model_args, processor)
+    return FeatureCache(FeatureStore(Path(folder) / _digest(settings["towers"])), _digest(settings["prompt"]))
 
 
 def clip_content(clip: Mapping[str, Any]) -> dict[str, Any]:
     """What the inputs of a clip depend on: its texts, and the digests of its files."""
-    content = {name: clip.get(name) for name in ("text", "context")}
-    content |= {name: clip[name] for name in ("instruction",) if name in clip}
-    media = {name: clip.get(name) and _file_digest(clip[name], _stamp(clip[name])) for name in ("video", "audio")}
-    return content | media
+    return _texts(clip) | _media(clip, _DIGESTS)
 
 
 def input_settings(model_args: ModelArguments, processor: OmniSentProcessor) -> dict[str, Any]:
-    """What the inputs and the states of a frozen model depend on besides the clips."""
+    """What the inputs and the states of a frozen model depend on besides the clips: `towers` for the towers' outputs, and `prompt`
+    for the rest of the inputs.
+    """
+    settings = processor.to_dict()
+    prompt = {name: settings.pop(name) for name in PROMPT_SETTINGS}
+    with_text = "text" in settings["modalities"]
+    settings["modalities"] = [name for name in settings["modalities"] if name != "text"]
     return {
-        "version": VERSION,
-        "packages": {name: installed_version(name) for name in PACKAGES},
-        "processor": processor.to_dict(),
-        "chat_template": processor.chat_template,
-        "tokenizer": hashlib.sha256(processor.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
-        "base": _base(model_args),
-        **{
-            name: getattr(model_args, name)
-            for name in ("dtype", "quantization", "quantize_towers", "attn_implementation")
+        "towers": {
+            "version": VERSION,
+            "packages": {name: installed_version(name) for name in PACKAGES},
+            "processor": settings,
+            "base": _base(model_args),
+            **{
+                name: getattr(model_args, name)
+                for name in ("dtype", "quantization", "quantize_towers", "attn_implementation")
+            },
+        },
+        "prompt": {
+            **prompt,
+            "text": with_text,
+            "chat_template": processor.chat_template,
+            "tokenizer": hashlib.sha256(processor.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         },
     }
 
@@ -155,16 +145,27 @@ def fill_cache(
         clips: as the processor takes them.
         processor: with the run's settings.
         args: workers and processes.
+
+    Raises:
+        ValueError: naming the clip, when its tower outputs are not finite or its files change meanwhile.
+        OSError: when nothing can be written.
     """
     missing = [clip for clip in clips if not cache.has(clip)]
-    logger.info("feature cache %s: %d of %d clips found", cache.folder, len(clips) - len(missing), len(clips))
-    own = missing[args.process_index :: args.world_size]
+    logger.info("feature cache %s: %d of %d clips found", cache.store.folder, len(clips) - len(missing), len(clips))
+    own = [clip for clip in missing if _process_of(cache.keys(clip)[0], args.world_size) == args.process_index]
     if own:
-        _compute(cache, load_towers(model_args, args.device), own, processor, args)
+        with cache.store.writing():
+            _compute(cache, load_towers(model_args, args.device), own, processor, args)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
+        cache.store.refresh()
+
+
+def _process_of(key: str, processes: int) -> int:
+    """Which process computes an entry; the same for all questions about a clip, and whatever other runs have written meanwhile."""
+    return int(key[-8:], 16) % processes
 
 
 def _compute(
@@ -174,47 +175,25 @@ def _compute(
     processor: OmniSentProcessor,
     args: OmniSentTrainingArguments,
 ) -> None:
+    keys = [cache.keys(clip) for clip in clips]
     loader = DataLoader(_Encoded(clips, processor), batch_size=None, num_workers=args.dataloader_num_workers)
     progress = tqdm(loader, total=len(clips), desc="tower features", unit="clip", disable=args.disable_tqdm)
     device = next(thinker.parameters()).device
-    for clip, encoded in zip(clips, progress, strict=True):
-        with torch.no_grad():
-            features = tower_features(thinker, **{k: v.to(device) for k, v in _batch(processor, encoded).items()})
-        for name, values in features.items():
-            if not bool(values.isfinite().all()):
-                raise ValueError(
-                    f"clip {encoded['clip_id']}: {name} of the towers have NaN or infinite values; it is not cached"
-                )
-        warn_if_partial(encoded)
-        cache.store(clip, {**{name: encoded[name] for name in LAYOUT if name in encoded}, **features})
-
-
-def cache_info(folder: str | Path) -> CacheInfo:
-    """How many entries a cache holds, and how large they are.
-
-    Raises:
-        FileNotFoundError: when there is no such folder.
-    """
-    sizes = [path.stat().st_size for path in _entries(folder)]
-    return CacheInfo(len(sizes), sum(sizes))
-
-
-def clear_cache(folder: str | Path) -> CacheInfo:
-    """Remove every entry, and no other file; returns what was removed.
-
-    Raises:
-        FileNotFoundError: when there is no such folder.
-    """
-    info = cache_info(folder)
-    for path in _entries(folder):
-        path.unlink()
-    return info
-
-
-def _entries(folder: str | Path) -> list[Path]:
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"{folder}: no such cache folder")
-    return sorted(Path(folder).glob(f"[0-9a-f][0-9a-f]/{'[0-9a-f]' * 64}{SUFFIX}"))
+    for clip, (of_towers, of_layout), encoded in zip(clips, keys, progress, strict=True):
+        if cache.keys(clip) != (of_towers, of_layout):
+            raise ValueError(f"clip {encoded['clip_id']}: its files changed while they were read; start the run again")
+        if of_towers not in cache.store:
+            with torch.no_grad():
+                features = tower_features(thinker, **{k: v.to(device) for k, v in _batch(processor, encoded).items()})
+            for name, values in features.items():
+                if not bool(values.isfinite().all()):
+                    raise ValueError(
+                        f"clip {encoded['clip_id']}: {name} of the towers have NaN or infinite values; it is not cached"
+                    )
+            warn_if_partial(encoded)
+            cache.store.add(of_towers, features)
+        if of_layout not in cache.store:
+            cache.store.add(of_layout, {name: encoded[name] for name in LAYOUT if name in encoded})
 
 
 def _batch(processor: OmniSentProcessor, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -236,8 +215,17 @@ def _base(arguments: ModelArguments) -> str:
     base, revision = base_of(arguments)
     if not os.path.isdir(base):
         return f"{base}@{pinned_revision(base, revision)}"
-    weights = sorted(Path(base).glob(f"*{SUFFIX}"))
+    weights = sorted(Path(base).glob("*.safetensors"))
     return json.dumps([str(Path(base).resolve()), *[(path.name, *_stamp(path)) for path in weights]])
+
+
+def _texts(clip: Mapping[str, Any]) -> dict[str, Any]:
+    content = {name: clip.get(name) for name in ("text", "context")}
+    return content | {name: clip[name] for name in ("instruction",) if name in clip}
+
+
+def _media(clip: Mapping[str, Any], digests: Digests) -> dict[str, str | None]:
+    return {name: clip.get(name) and _file_digest(clip[name], digests) for name in ("video", "audio")}
 
 
 def _stamp(path: str | Path) -> tuple[int, int]:
@@ -245,11 +233,17 @@ def _stamp(path: str | Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-@cache
-def _file_digest(path: str, stamp: tuple[int, int]) -> str:
+def _file_digest(path: str, digests: Digests) -> str:
     """Digest of a file; it is read again when its size or time changes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
+    file_as_it_is = (path, *_stamp(path))
+    if file_as_it_is not in digests:
+        with open(path, "rb") as file:
+            digests[file_as_it_is] = hashlib.file_digest(file, "blake2b").hexdigest()
+    return digests[file_as_it_is]
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 class _Encoded(Dataset):

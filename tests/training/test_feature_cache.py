@@ -3,24 +3,35 @@
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
+from collections import Counter
+from multiprocessing import get_context
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
 
 from omnisent.cli import main as command_line
+from omnisent.data.clip import Clip
 from omnisent.losses_omnisent import LabelScale
+from omnisent.readouts.discriminative import DiscriminativeReadout
 from omnisent.thinker_omnisent import embed_clips
 from omnisent.towers_omnisent import tower_features
 from omnisent.train import main, run
+from omnisent.training import feature_store
 from omnisent.training.arguments import ModelArguments, OmniSentTrainingArguments, parse_arguments
 from omnisent.training.backbone import build_model, load_towers
-from omnisent.training.feature_cache import cache_info, clear_cache, fill_cache, open_cache
+from omnisent.training.collator import ClipDataset
+from omnisent.training.feature_cache import _batch, _process_of, fill_cache, open_cache
+from omnisent.training.feature_store import cache_info
 from omnisent.training.run_folder import read_predictions
+from runs import launch
 
 
 @pytest.fixture
@@ -41,16 +52,22 @@ def _losses(folder) -> list[float]:
     return [entry["loss"] for entry in history if "loss" in entry]
 
 
-@pytest.mark.parametrize("readout", ["discriminative", "generative"])
-def test_losses_and_scores_equal_those_without_the_cache(config, tmp_path, readout):
-    common = {"readout": readout, "decoding": "expected"}
+@pytest.mark.parametrize(
+    "common",
+    [
+        {},
+        {"layers": "mix", "pool_over": "clip", "pooling": "mean"},
+        {"readout": "generative", "decoding": "expected"},
+    ],
+)
+def test_losses_and_scores_equal_those_without_the_cache(config, tmp_path, common):
     run(*parse_arguments([config(**common, output_dir=str(tmp_path / "without"))]))
     cached = config(**common, feature_cache=str(tmp_path / "cache"), output_dir=str(tmp_path / "with"))
     run(*parse_arguments([cached]))
     assert _losses(tmp_path / "with") == pytest.approx(_losses(tmp_path / "without"), abs=1e-5)
     ours, theirs = (read_predictions(tmp_path / name)["score"].tolist() for name in ("with", "without"))
     assert ours == pytest.approx(theirs, abs=1e-5)
-    assert cache_info(tmp_path / "cache").entries == 64
+    assert cache_info(tmp_path / "cache").entries["token_layouts"] == 64
 
 
 def test_readouts_and_seeds_share_entries_and_read_no_media_again(config, tmp_path, planted_root):
@@ -88,13 +105,24 @@ def test_a_model_without_towers_gives_the_same_from_cached_outputs(
     assert {name.split(".")[1] for name in model.state_dict() if name.startswith("model.")} == {"language_model"}
 
 
+SMALL_FRAMES = {"min_pixels": 56 * 56, "max_pixels": 112 * 112}
+
+
+def _model_args(base, **changes) -> ModelArguments:
+    fields = {"base_model": str(base), "quantization": "none", "dtype": "float32", "lora_preset": "llm"}
+    return ModelArguments(**{**fields, **changes})
+
+
+def _shards(folder) -> list:
+    return sorted((folder / "cache").rglob("*.safetensors"))
+
+
 @pytest.fixture
 def opened(tiny_backbone, processor, tmp_path):
     """A filled cache for two clips, with what it was opened with."""
 
     def open_with(clips, processor=processor, **changes):
-        fields = {"base_model": str(tiny_backbone), "quantization": "none", "dtype": "float32", "lora_preset": "llm"}
-        model_args = ModelArguments(**{**fields, **changes})
+        model_args = _model_args(tiny_backbone, **changes)
         (tmp_path / "cache").mkdir(exist_ok=True)
         cache = open_cache(tmp_path / "cache", model_args, processor)
         args = OmniSentTrainingArguments(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
@@ -141,26 +169,110 @@ def test_tower_outputs_that_are_not_finite_are_not_cached(opened, whole_clips, t
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=f"clip {whole_clips[0].id}: video_embeds of the towers have NaN"):
         opened([whole_clips[0].to_dict()], base_model=str(base))
-    assert cache_info(tmp_path / "cache").entries == 0
+    assert cache_info(tmp_path / "cache").entries == {}
 
 
-def test_a_truncated_entry_is_detected_and_computed_again(opened, whole_clips, caplog):
-    clips = [clip.to_dict() for clip in whole_clips[:2]]
+def test_questions_about_a_clip_share_its_tower_outputs_and_so_do_prompts(
+    opened, processor, whole_clips, tiny_backbone, tmp_path
+):
+    asked = [{**whole_clips[0].to_dict(), "instruction": f"How {word}?"} for word in ("good", "calm", "strong")]
+    cache = opened(asked)
+    assert cache_info(tmp_path / "cache").entries == {"token_layouts": 3, "tower_outputs": 1}
+    encoded = [processor.encode(question) for question in asked]
+    features = tower_features(load_towers(_model_args(tiny_backbone), "cpu"), **_batch(processor, encoded[0]))
+    for question, inputs in zip(asked, encoded, strict=True):
+        found = cache.load(question)
+        assert found.keys() == {"input_ids", "position_ids", "audio_embeds", "video_embeds"}
+        assert all(torch.equal(found[name], inputs[name]) for name in ("input_ids", "position_ids"))
+        assert all(torch.equal(found[name], features[name]) for name in features)
+    other = type(processor).from_base(tiny_backbone, **SMALL_FRAMES, instruction="How good?", pool_over="clip")
+    clip = whole_clips[0].to_dict()
+    found = opened([clip], other).load(clip)
+    assert not opened([]).has(clip)
+    assert torch.equal(found["clip_mask"], other.encode(clip)["clip_mask"])
+    assert cache_info(tmp_path / "cache").entries == {"token_layouts": 4, "tower_outputs": 1}
+    names = [name for shard in _shards(tmp_path) for name in load_file(shard)]
+    assert sum(name.endswith("video_embeds") for name in names) == 1
+
+
+def test_clips_without_files_or_sound_and_with_the_same_text_have_entries_of_their_own(
+    opened, processor, planted_clips, whole_clips
+):
+    clips = [clip.to_dict() for clip in planted_clips[:12]] + [{"text": "good"}, {"text": "bad"}]
+    clips += [{"text": "good", "video": whole_clips[0].video}, {"text": "good", "audio": whole_clips[0].video}]
     cache = opened(clips)
-    whole = {name: tensor.clone() for name, tensor in cache.load(clips[0]).items()}
-    path = cache.path(clips[0])
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match=rf"{path}: not a complete cache entry .*start the run again"):
-        cache.load(clips[0])
+    for clip in clips:
+        encoded, found = processor.encode(clip), cache.load(clip)
+        assert torch.equal(found["input_ids"], encoded["input_ids"])
+        assert ("audio_embeds" in found, "video_embeds" in found) == (
+            "input_features" in encoded,
+            "video_grid_thw" in encoded,
+        )
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_cached(opened, processor, whole_clips, tmp_path):
+    video, other = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    for clip, path in zip(whole_clips, (video, other), strict=False):
+        shutil.copy(clip.video, path)
+
+    class Replacing(type(processor)):
+        def encode(self, clip, **options):
+            encoded = super().encode(clip, **options)
+            other.replace(video)
+            return encoded
+
+    clip = {"id": "a", "text": "I liked it", "video": str(video), "audio": None}
+    with pytest.raises(ValueError, match="clip a: its files changed while they were read; start the run again"):
+        opened([clip], Replacing.from_base(processor.tokenizer.name_or_path, **SMALL_FRAMES))
+    assert not opened([]).has(clip)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_each_clip_is_computed_by_one_process_with_all_questions_about_it(opened, planted_clips, processes):
+    cache = opened([])
+    parts = Counter(_process_of(cache.keys(clip.to_dict())[0], processes) for clip in planted_clips)
+    assert set(parts) == set(range(processes))
+    assert min(parts.values()) > len(planted_clips) / processes / 3
+    asked = [{**planted_clips[0].to_dict(), "instruction": word} for word in "abcdef"]
+    assert len({_process_of(cache.keys(question)[0], processes) for question in asked}) == 1
+
+
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_read_entries_and_do_not_read_the_clips_files_again(opened, processor, whole_clips, tmp_path, context):
+    video = tmp_path / "a.mp4"
+    shutil.copy(whole_clips[0].video, video)
+    clip = Clip("a", "I liked it", str(video), label=1.0)
+    cache = opened([clip.to_dict() | {"context": ()}])
+    dataset = ClipDataset([clip] * 4, processor, [DiscriminativeReadout((-3.0, 3.0))], cache)
+    before = dataset[0]
+    stamp = video.stat()
+    video.write_bytes(bytes(stamp.st_size))  # would have another digest
+    os.utime(video, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    for item in DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context=context):
+        assert all(torch.equal(item[name], before[name]) for name in ("input_ids", "video_embeds", "audio_embeds"))
+
+
+def test_a_killed_fill_loses_only_what_is_not_written_and_goes_on(opened, planted_clips, tmp_path, monkeypatch):
+    clips = [clip.to_dict() for clip in planted_clips]
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_store, "SHARD_BYTES", 1)
+        process = get_context("fork").Process(target=opened, args=(clips,))
+        process.start()
+    while len(shards := _shards(tmp_path)) < 4 and process.is_alive():
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert 4 <= len(shards) < 2 * len(clips)
+    before = {path: path.stat().st_mtime_ns for path in _shards(tmp_path)}
     cache = opened(clips)
-    assert f"{path} is incomplete and is computed again" in caplog.text
-    found = cache.load(clips[0])
-    assert found.keys() == whole.keys() == {"input_ids", "position_ids", "audio_embeds", "video_embeds"}
-    assert all(torch.equal(found[name], whole[name]) for name in whole)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(_shards(tmp_path)) == len(before) + 1
+    assert all(map(cache.has, clips))
+    assert sum(cache_info(tmp_path / "cache").entries.values()) == len({key for c in clips for key in cache.keys(c)})
 
 
 @pytest.mark.slow
-def test_two_processes_fill_the_cache_together(config, tmp_path):
+def test_two_runs_fill_the_cache_together(config, tmp_path):
     cache = str(tmp_path / "cache")
     configs = [
         config(feature_cache=cache, max_steps=1, eval_steps=1, save_steps=1, output_dir=str(tmp_path / n)) for n in "ab"
@@ -170,10 +282,21 @@ def test_two_processes_fill_the_cache_together(config, tmp_path):
     for process in both:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said[-2000:]
-    assert cache_info(cache).entries == 64
+    assert cache_info(cache).entries["token_layouts"] == 64
     assert not list((tmp_path / "cache").rglob("*.part*"))
     scores = [read_predictions(tmp_path / name)["score"].tolist() for name in "ab"]
     assert scores[0] == scores[1]
+
+
+@pytest.mark.slow
+def test_the_processes_of_a_run_fill_the_cache_together(config, tmp_path):
+    common = {"feature_cache": str(tmp_path / "cache"), "max_steps": 2, "per_device_train_batch_size": 2}
+    launch(config(**common), 2, tmp_path / "two")
+    shards = {path: path.stat().st_mtime_ns for path in _shards(tmp_path)}
+    assert len(shards) == 2
+    launch(config(**common), 1, tmp_path / "one")
+    assert {path: path.stat().st_mtime_ns for path in _shards(tmp_path)} == shards
+    assert cache_info(tmp_path / "cache").entries["token_layouts"] == 64
 
 
 def test_an_adapter_inside_the_towers_is_refused_with_the_reason(config, tmp_path):
@@ -184,12 +307,11 @@ def test_an_adapter_inside_the_towers_is_refused_with_the_reason(config, tmp_pat
 def test_the_cache_is_shown_and_cleared_from_the_command_line(opened, whole_clips, tmp_path, capsys, monkeypatch):
     opened([clip.to_dict() for clip in whole_clips[:3]])
     (tmp_path / "cache" / "notes.txt").write_text("mine")
-    for command, said in (("info", "3 entries, "), ("clear", "removed 3 entries, "), ("info", "0 entries, 0.0 MB")):
+    held = r"3 token layouts, 3 tower outputs, 0\.\d MB\n"
+    for command, said in (("info", held), ("clear", f"removed {held}"), ("info", r"no entries, 0\.0 MB\n")):
         monkeypatch.setattr(sys, "argv", ["omnisent", "cache", command, str(tmp_path / "cache")])
         with pytest.raises(SystemExit) as stopped:
             command_line()
         assert not stopped.value.code
-        assert capsys.readouterr().out.startswith(said)
-    assert (tmp_path / "cache" / "notes.txt").read_text() == "mine"
-    with pytest.raises(FileNotFoundError, match="no such cache folder"):
-        clear_cache(tmp_path / "nowhere")
+        assert re.fullmatch(said, capsys.readouterr().out)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["notes.txt"]

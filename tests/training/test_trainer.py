@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
@@ -155,11 +156,15 @@ def _poison(config: str) -> str:
     data = prepare_data(model_args, data_args, args)
     cache = open_cache(data_args.feature_cache, model_args, data.processor)
     readout = DiscriminativeReadout((-3.0, 3.0))
+    (shard,) = cache.store.folder.iterdir()
+    tensors = load_file(shard)
+    with safe_open(shard, "pt") as file:
+        metadata = file.metadata()
     for inputs in ClipDataset(data.splits["train"], data.processor, [readout]).inputs:
-        entry = load_file(cache.path(inputs))
-        if "video_embeds" in entry:
-            entry["video_embeds"][0, 0] = torch.nan
-            save_file(entry, cache.path(inputs))
+        name = f"{cache.keys(inputs)[0]}/video_embeds"
+        if name in tensors:
+            tensors[name][0, 0] = torch.nan
+            save_file(tensors, shard, metadata=metadata)
             return inputs["id"]
     raise AssertionError("no clip with a picture")
 
