@@ -37,10 +37,8 @@ from .thinker_omnisent import (
     thinker_config,
 )
 
-PIPELINE_FILES = (
-    "pipeline_omnisent.py",
-    "feeding_omnisent.py",
-)  # the others are copied with the model and the processor
+# Not among the files that the model's and the processor's code import, which are copied with them.
+PIPELINE_FILES = ("pipeline_omnisent.py", "feeding_omnisent.py")
 HEAD_FILE = "head.safetensors"
 BUNDLE_HUB_KEYWORDS = (*HUB_KEYWORDS, "revision", "force_download")
 AUTO_KEYWORDS = ("trust_remote_code", "code_revision", "adapter_kwargs", "_from_auto", "_from_pipeline")

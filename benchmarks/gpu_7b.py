@@ -9,6 +9,7 @@ the end.
 """
 
 import argparse
+import copy
 import gc
 import math
 import tempfile
@@ -30,7 +31,7 @@ from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.generation_model import OmniForSentimentGeneration
 from omnisent.readouts.generative import ExpectedReadout
-from omnisent.thinker_inputs_omnisent import TOWER_INPUTS
+from omnisent.thinker_inputs_omnisent import TOWER_INPUTS, pixel_values
 from omnisent.thinker_omnisent import (
     LORA_TARGETS,
     PUBLISHED_THINKERS,
@@ -43,7 +44,7 @@ from omnisent.training.tiny_backbone import make_tiny_backbone
 
 FRAMES, AUDIO_SECONDS = 16, 4.2
 FRAME_SIZE = {"7b": (336, 588), "tiny": (56, 84)}
-TRAIN_BATCHES, SCORE_BATCHES = (1, 2, 4, 8), (1, 8, 16)
+TRAIN_BATCHES, SCORE_BATCHES, TOWER_BATCHES = (1, 2, 4, 8), (1, 8, 16), (1, 4)
 ANSWER_TOKENS = 5
 REPEATS = 3
 
@@ -140,14 +141,19 @@ class Bench:
 
     def forward_operations(self, *, towers: bool) -> float:
         """Floating point operations of one clip's forward pass, in linear layers and attention scores: two per multiplication."""
-        text, vision, audio = self.config.text_config, self.config.vision_config, self.config.audio_config
+        text, audio = self.config.text_config, self.config.audio_config
         tokens = len(self.clip["input_ids"])
         total = _stack(tokens, text.num_hidden_layers, text.hidden_size, text.intermediate_size, 3, text)
         if towers:
-            patches, audio_frames = len(self.clip["video_patches"]), math.ceil(AUDIO_SECONDS * 50)
-            total += _stack(patches, vision.depth, vision.hidden_size, vision.intermediate_size, 3)
+            audio_frames = math.ceil(AUDIO_SECONDS * 50)
+            total += self.vision_operations()
             total += _stack(audio_frames, audio.encoder_layers, audio.d_model, audio.encoder_ffn_dim, 2)
         return total
+
+    def vision_operations(self) -> float:
+        """Likewise, of the vision tower alone."""
+        vision = self.config.vision_config
+        return _stack(len(self.clip["video_patches"]), vision.depth, vision.hidden_size, vision.intermediate_size, 3)
 
 
 def _stack(tokens: int, layers: int, hidden: int, intermediate: int, mlp: int, text=None) -> float:
@@ -206,6 +212,27 @@ def training(bench: Bench) -> Iterator[dict]:
                 what = {"what": f"train {preset}{', cached' * cached}", "checkpointing": checkpointing, "clips": clips}
                 yield {**what, **measured, **_rate(bench, measured, operations)}
         del model, optimizer, thinker
+
+
+def towers(bench: Bench) -> Iterator[dict]:
+    """The vision tower as transformers runs it, and as omnisent does."""
+    thinker = bench.thinker(nf4=False).model
+    before = copy.deepcopy(thinker.visual)
+    for clips in TOWER_BATCHES:
+        batch = bench.batch(clips)
+        video = {name: batch[name] for name in TOWER_INPUTS[2:]}
+        values = pixel_values(video["video_patches"], bench.processor.layout.mean_std.to(bench.device)).to(bench.dtype)
+        ways = {
+            "transformers": lambda values=values, grid=video["video_grid_thw"], tower=before: tower(
+                values, grid_thw=grid
+            ),
+            "omnisent": lambda video=video: tower_features(thinker, **video),
+        }
+        for way, task in ways.items():
+            with torch.inference_mode():
+                measured = bench.measure(task)
+            operations = clips * bench.vision_operations()
+            yield {"what": f"vision tower, {way}", "clips": clips, **measured, **_rate(bench, measured, operations)}
 
 
 def scoring(bench: Bench) -> Iterator[dict]:
@@ -276,7 +303,7 @@ def main(argv: list[str] | None = None) -> dict:
         "tokens_a_clip": len(bench.clip["input_ids"]),
         "rows": rows,
     }
-    for part in (training, scoring):
+    for part in (towers, training, scoring):
         for row in part(bench):
             rows.append(row)
             save(name, result)  # now, so that a run that is stopped keeps its rows

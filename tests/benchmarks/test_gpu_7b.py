@@ -34,7 +34,8 @@ def test_it_runs_completely_at_tiny_size(gpu_7b, tmp_path, capsys):
     what = {row["what"] for row in found["rows"]}
     assert {"train paper", "train llm", "train llm, cached"} <= what
     assert {"discriminative, float32", "discriminative, NF4, cached", "generative, expected, NF4"} <= what
-    assert len(found["rows"]) == 3 * 2 * 2 + 2 * 1 * 2 * 3
+    assert {"vision tower, transformers", "vision tower, omnisent"} <= what
+    assert len(found["rows"]) == 2 * 2 + 3 * 2 * 2 + 2 * 1 * 2 * 3
     assert all(row["seconds"]["median"] > 0 and row["share_of_matmul_rate"] > 0 for row in found["rows"])
     assert {"processor", "commit", "versions"} <= found["machine"].keys()
     assert capsys.readouterr().out.strip().splitlines()[-2].split()[-1].replace(".", "").isdigit()
