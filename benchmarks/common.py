@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,15 +15,26 @@ from omnisent.training.environment import code_versions
 RESULTS = Path(__file__).parent / "results"
 
 
-def in_turn(tasks: Mapping[str, Callable[[], object]], repeats: int = 5, warmups: int = 1) -> dict[str, list[float]]:
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of the programs that it ran."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def in_turn(
+    tasks: Mapping[str, Callable[[], object]],
+    repeats: int = 5,
+    warmups: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of each task in each repeat; tasks alternate, so that a slow phase of the machine affects all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for repeat in range(-warmups, repeats):
         for name, task in tasks.items():
-            started = time.perf_counter()
+            started = clock()
             task()
             if repeat >= 0:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 
