@@ -164,8 +164,7 @@ class AudioBuffer:
         self._waiting.append(samples)
         self._waiting_samples += samples.shape[1]
         self.taken += samples.shape[1]
-        may_be_full = self.taken * self.kept_rate >= self.limit * frame.sample_rate
-        if may_be_full or self._waiting_samples >= _SAMPLES_AT_ONCE:
+        if self._waiting_samples >= _SAMPLES_AT_ONCE:
             self._convert()
 
     def finish(self) -> np.ndarray | None:
