@@ -21,6 +21,7 @@ SAMPLE_RATES = (1000, 1_000_000)
 MAX_SAMPLE = 100.0  # of float audio, where full scale is 1; nothing is recorded at 40 dB above it
 
 _SAMPLE_FORMATS = {"u8", "s16", "s32", "flt", "dbl"}
+_SAMPLES_AT_ONCE = 16_384  # converted and resampled together
 _CLOCK_SECONDS = 0.01  # shorter gaps are rounding: some containers have coarse timestamps
 
 
@@ -122,7 +123,10 @@ class AudioDecoder:
 
 
 class AudioBuffer:
-    """Gathers decoded audio frames as mono float32, at most `max_seconds` of them, at SAMPLE_RATE, or at the file's own rate."""
+    """Gathers decoded audio frames as mono float32, at most `max_seconds` of them, at SAMPLE_RATE, or at the file's own rate.
+
+    Frames are converted many at a time; the result does not depend on how many.
+    """
 
     def __init__(self, path: str, max_seconds: float, *, own_rate: bool = False) -> None:
         self.path, self.max_seconds, self.own_rate = path, max_seconds, own_rate
@@ -131,6 +135,8 @@ class AudioBuffer:
         self.resampler: Any = None
         self.taken = self.lost = self.kept = 0
         self.chunks: list[np.ndarray] = []
+        self._waiting: list[np.ndarray] = []  # (channels, samples) each, all of one type
+        self._waiting_samples = 0
 
     @property
     def is_full(self) -> bool:
@@ -148,12 +154,18 @@ class AudioBuffer:
             self._set_rate(frame.sample_rate)
         if isinstance(frame, Silence):
             most = math.ceil((self.limit - self.kept) * (frame.sample_rate / self.kept_rate)) + frame.sample_rate
-            samples = np.zeros(min(len(range(frame.samples)[part]), most), np.float32)
-            self.lost += len(samples)
+            samples = np.zeros((1, min(len(range(frame.samples)[part]), most)), np.float32)
+            self.lost += samples.shape[1]
         else:
-            samples = _mono(self.path, frame)[part]
-        self.taken += len(samples)
-        self._keep(samples if self.resampler is None else self.resampler.resample_chunk(samples))
+            samples = _channels(self.path, frame)[:, part]
+        before = self._waiting[0] if self._waiting else samples
+        if (before.dtype, len(before)) != (samples.dtype, len(samples)):
+            self._convert()
+        self._waiting.append(samples)
+        self._waiting_samples += samples.shape[1]
+        self.taken += samples.shape[1]
+        if self._waiting_samples >= _SAMPLES_AT_ONCE:
+            self._convert()
 
     def finish(self) -> np.ndarray | None:
         """The kept audio, (samples,) float32, as long as librosa's: ceil(taken * kept_rate / rate); None without samples.
@@ -170,12 +182,20 @@ class AudioBuffer:
                 " may be missing; export it again",
                 MediaFault.DAMAGED,
             )
+        self._convert()
         if self.resampler is not None and not self.is_full:
             self._keep(self.resampler.resample_chunk(np.empty(0, np.float32), last=True))
         count = min(math.ceil(self.taken * (float(self.kept_rate) / self.rate)), self.limit)
         samples = np.concatenate(self.chunks)[:count]
         _check_samples(self.path, samples)
         return np.pad(samples, (0, count - len(samples)))
+
+    def _convert(self) -> None:
+        """Keep the waiting samples, as mono and resampled."""
+        if self._waiting:
+            samples = _mono(self.path, np.concatenate(self._waiting, axis=1))
+            self._waiting, self._waiting_samples = [], 0
+            self._keep(samples if self.resampler is None else self.resampler.resample_chunk(samples))
 
     def _keep(self, samples: np.ndarray) -> None:
         self.chunks.append(samples)
@@ -209,8 +229,8 @@ def as_percent(fraction: float) -> str:
     return f"{fraction:.0%}".replace("%", " %") if fraction >= 0.005 else "less than 1 %"
 
 
-def _mono(path: str, frame: av.AudioFrame) -> np.ndarray:
-    """One decoded audio frame as (samples,) float32, full scale [-1, 1], the mean over its channels."""
+def _channels(path: str, frame: av.AudioFrame) -> np.ndarray:
+    """One decoded audio frame as (channels, samples), in the type of its format."""
     if frame.format.name.removesuffix("p") not in _SAMPLE_FORMATS:
         raise MediaError(
             path,
@@ -220,8 +240,11 @@ def _mono(path: str, frame: av.AudioFrame) -> np.ndarray:
     if frame.format.is_planar and frame.layout.nb_channels >= 8:
         frame = _interleaved(path, frame)
     samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    return samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
+
+
+def _mono(path: str, samples: np.ndarray) -> np.ndarray:
+    """Decoded (channels, samples) as (samples,) float32, full scale [-1, 1], the mean over the channels."""
     if samples.dtype == np.uint8:
         samples = samples.astype(np.float32) / 128 - 1
     elif samples.dtype.kind == "i":

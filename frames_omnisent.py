@@ -70,6 +70,8 @@ class SampledFrames:
 
     Attributes:
         indices: of the sampled frames, in display order.
+        rows: position of each index in `indices`.
+        decoded: indices of the frames that were kept.
         faults: positions (in decode order) at which FFmpeg reports damage.
         lost: positions of packets that gave no frame.
         positions: packet position by presentation time; None if frames are identified by number.
@@ -86,13 +88,14 @@ class SampledFrames:
         by_number: bool = False,
     ) -> None:
         self.file, self.sampling, self.packets, self.indices = file, sampling, packets, indices
-        self.size: tuple[int, int] | None = None
-        self.frames: dict[int, torch.Tensor] = {}
+        self.rows = {index: row for row, index in enumerate(indices)}
+        self.decoded: set[int] = set()
         self.faults: set[int] = set()
         self.lost: set[int] = set()
         self.positions = None if by_number else packets.positions()
         self.times = packets.shown_pts()
         self.index_of = {} if self.positions is None else {self.times[index]: index for index in indices}
+        self._floats: torch.Tensor | None = None
 
     @property
     def missing(self) -> list[int]:
@@ -124,16 +127,34 @@ class SampledFrames:
                 MediaFault.DAMAGED,
             )
         good = [index for index in self.indices if index not in missing]
-        frames = [self.frames[min(good, key=lambda other: abs(other - index))] for index in self.indices]
-        return torch.stack(frames if count > 1 else frames * 2)
+        for index in missing:
+            nearest = min(good, key=lambda other: abs(other - index))
+            self._pixels[self.rows[index]] = self._pixels[self.rows[nearest]]
+        return self._pixels if count > 1 else self._pixels.repeat(2, 1, 1, 1)
 
     def keep(self, index: int, frame: av.VideoFrame) -> None:
         """Store a frame that is not known to be damaged."""
         self.file.check_frame_size(frame.width, frame.height)
         pixels = upright_rgb(frame)  # (3, H, W)
-        if self.size is None:
-            self.size = self._target_size(*pixels.shape[1:])
-        self.frames[index] = _resize(pixels, self.size, self.sampling.exact_resize)
+        if not self.decoded:
+            size = self._target_size(*pixels.shape[1:])
+            self._pixels = torch.empty(len(self.indices), 3, *size, dtype=torch.uint8)  # (F, 3, h, w)
+        self._resize(pixels, self._pixels[self.rows[index]])
+        self.decoded.add(index)
+
+    def _resize(self, pixels: torch.Tensor, out: torch.Tensor) -> None:
+        """Antialiased bicubic of (3, H, W) uint8 into `out` (3, h, w); torchvision's float kernel when exact."""
+        size = tuple(out.shape[1:])
+        if pixels.shape == out.shape:
+            out.copy_(pixels)
+        elif not self.sampling.exact_resize:
+            out.copy_(functional.interpolate(pixels[None], size, mode="bicubic", antialias=True)[0])
+        else:
+            if self._floats is None or self._floats.shape != pixels.shape:
+                self._floats = torch.empty(pixels.shape)  # kept, since memory that is new to the process is slow
+            floats = self._floats.copy_(pixels)[None]
+            values = functional.interpolate(floats, size, mode="bicubic", antialias=True)[0].clamp_(0, 255).round_()
+            np.copyto(out.numpy(), values.numpy(), casting="unsafe")  # faster than torch's conversion
 
     def _position(self, index: int) -> int | None:
         return index if self.positions is None else self.positions.get(self.times[index])
@@ -143,7 +164,7 @@ class SampledFrames:
         return (set(), set()) if position is None else self.packets.sources(position, self.positions is not None)
 
     def _is_missing(self, index: int) -> bool:
-        if index not in self.frames:
+        if index not in self.decoded:
             return True
         if not self.faults:
             return False
@@ -228,7 +249,7 @@ def decode_by_time(sampled: SampledFrames) -> bool:
                 return False
     except av.FFmpegError:
         return False
-    return bool(sampled.faults or packets.lost) or len(sampled.frames) == len(sampled.indices)
+    return bool(sampled.faults or packets.lost) or len(sampled.decoded) == len(sampled.indices)
 
 
 def _decode_range(sampled: SampledFrames, positions: dict[Any, int], first: int, last: int) -> bool:
@@ -316,12 +337,3 @@ def upright_rgb(frame: av.VideoFrame) -> torch.Tensor:
     pixels = frame.to_ndarray(format="rgb24", threads=1)  # (H, W, 3)
     turns = round(frame.rotation / 90) % 4
     return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, turns))).permute(2, 0, 1)
-
-
-def _resize(pixels: torch.Tensor, size: tuple[int, int], exact: bool) -> torch.Tensor:
-    """(3, H, W) uint8 -> (3, *size) uint8 by antialiased bicubic; torchvision's float kernel when exact."""
-    if tuple(pixels.shape[1:]) == size:
-        return pixels.contiguous()
-    batch = pixels[None].float() if exact else pixels[None]
-    batch = functional.interpolate(batch, size, mode="bicubic", antialias=True)
-    return (batch.clamp_(0, 255).round_().to(torch.uint8) if exact else batch)[0].contiguous()

@@ -106,9 +106,9 @@ class InputLayout:
             return _replace(ids, video, [video] * of_video)
         per_chunk = self.position_id_per_seconds * self.seconds_per_chunk
         steps = torch.arange(int(grid[0, 0])) * torch.tensor(pair_seconds).float() * self.position_id_per_seconds
-        times = np.repeat(steps.long().numpy(), of_video // len(steps))
+        times = np.repeat(steps.long().numpy(), of_video // len(steps)).tolist()
         chunks: Any = OfficialProcessor.get_chunked_index
-        runs = [[end - start for start, end in chunks(None, i, per_chunk)] for i in (times, np.arange(of_audio))]
+        runs = [[end - start for start, end in chunks(None, i, per_chunk)] for i in (times, range(of_audio))]
         inner = [tokenizer.audio_bos_token_id]
         for chunk in range(max(map(len, runs))):
             for token, lengths in zip((video, audio), runs, strict=True):

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,12 @@ import numpy as np
 from omnisent.training.environment import code_versions
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of the programs that it ran."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def in_turn(

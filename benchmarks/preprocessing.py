@@ -1,19 +1,22 @@
-"""From a file to model inputs: this package compared with the usual path and with decoding alone, on one core.
+"""From a file to model inputs: this package compared with the usual path and with decoding alone, in CPU seconds on one core.
 
-    python benchmarks/preprocessing.py [BUNDLE]
+    python benchmarks/preprocessing.py [BUNDLE] [--clips FILE ...]
 
 Usual path: `qwen_omni_utils.process_mm_info` and `Qwen2_5OmniProcessor` with the same frames and pixel budget, its video reader
 replaced by one that decodes every frame with PyAV (its own readers have no wheels), and an `ffmpeg` program for the audio. Lower
-bound (`floor` in the results): only decoding all frames and the audio with PyAV. With a trained bundle, such as the demo's, it
-also measures how much the 8-bit resize changes scores of planted clips.
+bound (`floor` in the results): only decoding all frames and the audio with PyAV, in one thread. With a trained bundle, such as the
+demo's, it also measures how much the 8-bit resize changes scores of planted clips. `--clips` adds video files of your own, and
+compares them with decoding alone.
 """
 
+import argparse
 import cProfile
 import os
 import pstats
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +26,7 @@ import imageio_ffmpeg
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import in_turn, ratio, save, spread, table
+from common import cpu_seconds, in_turn, ratio, save, spread, table
 from qwen_omni_utils import process_mm_info
 from qwen_omni_utils.v2_5 import vision_process
 from torch.utils.data import DataLoader, Dataset
@@ -69,6 +72,8 @@ def make_clip(path: Path, height: int, width: int, seconds: float, seed: int) ->
 def decode_alone(path: str) -> None:
     """The lower bound."""
     with av.open(path) as container:
+        for stream in (*container.streams.video, *container.streams.audio):
+            stream.codec_context.thread_count = 1
         for packet in container.demux():
             packet.decode()
 
@@ -133,6 +138,10 @@ class Clips(Dataset):
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", nargs="?", help="a trained bundle")
+    parser.add_argument("--clips", nargs="+", default=[], help="video files of your own")
+    options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -150,35 +159,41 @@ def main() -> None:
                 make_clip(path, height, width, seconds, seed=seconds)
                 paths[f"{name} {seconds} s"] = str(path)
         result = measure(paths, exact, fast, usual)
-        result["profile"] = profiled(lambda: [exact.encode({"video": path}) for path in paths.values()])
+        if options.clips:
+            result["own_clips"] = measure({Path(path).name: path for path in options.clips}, exact, fast)
+        result["profile"] = profiled(lambda: [exact.encode({"video": path}) for path in paths.values()], len(paths))
         result["workers"] = over_workers(list(paths.values()), exact)
-        if len(sys.argv) > 1:
-            result["score_change_of_8_bit_resize"] = score_change(sys.argv[1], root)
+        if options.bundle:
+            result["score_change_of_8_bit_resize"] = score_change(options.bundle, root)
     print(f"results in {save('preprocessing', result)}")
 
 
-def measure(paths: dict[str, str], exact: OmniSentProcessor, fast: OmniSentProcessor, usual: UsualPath) -> dict:
-    """Seconds per clip of each path on one core, and ratios over all clips."""
+def measure(
+    paths: dict[str, str], exact: OmniSentProcessor, fast: OmniSentProcessor, usual: UsualPath | None = None
+) -> dict:
+    """CPU seconds per clip of each path on one core, and ratios over all clips."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     clips, totals = {}, {}
     for name, path in paths.items():
         tasks = {
             "floor": lambda path=path: decode_alone(path),
-            "usual": lambda path=path: usual(path),
             "ours": lambda path=path: exact.encode({"video": path}),
             "ours, 8-bit resize": lambda path=path: fast.encode({"video": path}),
         }
-        seconds = in_turn(tasks)
-        theirs, here, quick = usual(path), exact.encode({"video": path}), fast.encode({"video": path})
-        mean_std = exact.layout.mean_std
-        difference = (theirs["pixel_values_videos"] - pixel_values(here["video_patches"], mean_std)).abs().max().item()
+        if usual is not None:
+            tasks["usual"] = lambda path=path: usual(path)
+        seconds = in_turn(tasks, clock=cpu_seconds)
+        here, quick = tasks["ours"](), tasks["ours, 8-bit resize"]()
         moved = (quick["video_patches"].float() - here["video_patches"].float()).abs().mean().item()
         clips[name] = {
-            "seconds": {task: spread(values) for task, values in seconds.items()},
-            "largest_patch_difference_to_usual": difference,
+            "cpu_seconds": {task: spread(values) for task, values in seconds.items()},
             "mean_change_of_a_level_by_8_bit_resize": moved,
         }
+        if usual is not None:
+            values = pixel_values(here["video_patches"], exact.layout.mean_std)
+            difference = usual(path)["pixel_values_videos"] - values
+            clips[name]["largest_patch_difference_to_usual"] = difference.abs().max().item()
         for task, values in seconds.items():
             totals[task] = np.add(totals.get(task, 0), values)
         print(
@@ -186,28 +201,34 @@ def measure(paths: dict[str, str], exact: OmniSentProcessor, fast: OmniSentProce
         )
     os.sched_setaffinity(0, cores)
     ratios = {
-        "ours: times faster than usual": ratio(totals["usual"], totals["ours"]),
         "ours: times the floor": ratio(totals["ours"], totals["floor"]),
-        "8-bit resize: times faster than usual": ratio(totals["usual"], totals["ours, 8-bit resize"]),
         "8-bit resize: times the floor": ratio(totals["ours, 8-bit resize"], totals["floor"]),
     }
+    if usual is not None:
+        ratios["ours: times faster than usual"] = ratio(totals["usual"], totals["ours"])
+        ratios["8-bit resize: times faster than usual"] = ratio(totals["usual"], totals["ours, 8-bit resize"])
     print(table([("over all clips", "median", "min", "max"), *((name, *r.values()) for name, r in ratios.items())]))
     return {"cores_used": 1, "budget": BUDGET, "clips": clips, "ratios": ratios}
 
 
-def profiled(task: Callable[[], object], rows: int = 12) -> list[dict]:
-    """The functions with the largest own time in a task."""
-    profiler = cProfile.Profile()
+def profiled(task: Callable[[], object], clips: int, rows: int = 16) -> list[dict]:
+    """The functions with the largest own CPU time in a task for so many clips."""
+    profiler = cProfile.Profile(time.process_time)
     profiler.enable()
     task()
     profiler.disable()
     functions = sorted(pstats.Stats(profiler).stats.items(), key=lambda item: -item[1][2])
     total = sum(values[2] for _, values in functions)
     table_rows = [
-        {"function": f"{Path(file).name} {name}".removeprefix("~ "), "calls": values[1], "share": values[2] / total}
+        {
+            "function": f"{Path(file).name} {name}".removeprefix("~ "),
+            "calls_per_clip": values[1] / clips,
+            "cpu_seconds_per_clip": values[2] / clips,
+            "share": values[2] / total,
+        }
         for (file, _, name), values in functions[:rows]
     ]
-    print(table([("function", "calls", "share"), *(row.values() for row in table_rows)]))
+    print(table([tuple(table_rows[0]), *(row.values() for row in table_rows)]))
     return table_rows
 
 
@@ -229,12 +250,16 @@ def score_change(bundle: str, root: Path) -> dict[str, float]:
 
 
 def over_workers(paths: list[str], processor: OmniSentProcessor) -> dict:
-    """Clips per second with one and two DataLoader workers, without their start."""
-    rates = {}
-    for workers in (1, 2):
-        loader = DataLoader(Clips(paths * 2, processor), batch_size=None, num_workers=workers, persistent_workers=True)
-        seconds = in_turn({"all": lambda loader=loader: list(loader)}, repeats=5)["all"]
-        rates[str(workers)] = spread([len(loader) / value for value in seconds])
+    """Clips per second with one and two DataLoader workers, without their start.
+
+    DataLoader deals clips to its workers in turn; each clip comes twice, so that both have the same clips.
+    """
+    twice = Clips([path for path in paths for _ in range(2)], processor)
+    options = {"batch_size": None, "persistent_workers": True}
+    loaders = {str(workers): DataLoader(twice, num_workers=workers, **options) for workers in (1, 2)}
+    seconds = in_turn({workers: lambda loader=loader: list(loader) for workers, loader in loaders.items()})
+    rates = {workers: spread([len(twice) / value for value in values]) for workers, values in seconds.items()}
+    rates["two: times one"] = ratio(seconds["1"], seconds["2"])
     print(table([("workers", "clips/s", "min", "max"), *((name, *rate.values()) for name, rate in rates.items())]))
     return rates
 

@@ -10,16 +10,14 @@ import copy
 import csv
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import ratio, save, spread, table
+from common import cpu_seconds, in_turn, ratio, save, spread, table
 from preprocessing import BUDGET, HEIGHTS, decode_alone, make_clip, profiled
 
 from omnisent.data.clip import Clip
@@ -35,18 +33,6 @@ SECONDS = (2, 5, 9)
 MANY, FEW = 300, 12
 TEXT = "so the story was good"
 OMNISENT = (sys.executable, "-c", "from omnisent.cli import main; main()")
-
-
-def cpu_seconds(tasks: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, list[float]]:
-    """CPU seconds of each task in each repeat, alternating, after one warm-up."""
-    spent: dict[str, list[float]] = {name: [] for name in tasks}
-    for repeat in range(-1, repeats):
-        for name, task in tasks.items():
-            started = time.process_time()
-            task()
-            if repeat >= 0:
-                spent[name].append(time.process_time() - started)
-    return spent
 
 
 def score(pipeline: MultimodalSentimentPipeline, clips: list[Clip], workers: int = 0) -> Statistics:
@@ -74,8 +60,8 @@ def beside_decoding(pipeline: MultimodalSentimentPipeline, clips: list[Clip]) ->
         "scoring": lambda: score(pipeline, clips),
         "scoring, 8-bit resize": with_8_bit_resize,
     }
-    spent = cpu_seconds(tasks)
-    padded = cpu_seconds({"pad": lambda: pipeline.processor.pad(encoded[:8])})["pad"]
+    spent = in_turn(tasks, clock=time.process_time)
+    padded = in_turn({"pad": lambda: pipeline.processor.pad(encoded[:8])}, clock=time.process_time)["pad"]
     return {
         "times_decoding": {
             name: ratio(spent[name], spent["decoding alone"]) for name in tasks if name != "decoding alone"
@@ -84,7 +70,7 @@ def beside_decoding(pipeline: MultimodalSentimentPipeline, clips: list[Clip]) ->
             name: spread([value / len(clips) for value in values]) for name, values in spent.items()
         },
         "pad_milliseconds_a_clip": spread([1000 * value / 8 for value in padded]),
-        "profile": profiled(lambda: score(pipeline, clips)),
+        "profile": profiled(lambda: score(pipeline, clips), len(clips)),
     }
 
 
@@ -92,14 +78,9 @@ def start(bundle: str, clip: Clip) -> dict:
     """CPU seconds of the command for one clip, and of `import torch`."""
     command = [*OMNISENT, "score", str(clip.video), "--text", TEXT, "--model", bundle]
     commands = {"import torch": [sys.executable, "-c", "import torch"], "one clip": command}
-    spent: dict[str, list[float]] = {name: [] for name in commands}
-    for repeat in range(4):
-        for name, one in commands.items():
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run(one, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            if repeat:
-                spent[name].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    tasks = {name: lambda one=one: subprocess.run(one, **quiet) for name, one in commands.items()}
+    spent = in_turn(tasks, repeats=3, clock=cpu_seconds)
     return {
         "cpu_seconds": {name: spread(values) for name, values in spent.items()},
         "times_import_torch": ratio(spent["one clip"], spent["import torch"]),

@@ -6,7 +6,7 @@ distribution, from one quantile of it to another, each moved outwards by the sam
 et al., 2019), and so narrower where the clip is clear. This does not hold for a single clip, or for other data.
 
 Clips of one video are alike, so that n of them say less than n independent ones; the rank that gives the half-width is raised by
-their design effect (Kish, 1965). `benchmarks/coverage.py` has the coverage that this gives.
+their design effect (Kish, 1965). `benchmarks/interval_coverage.py` has the coverage that this gives.
 """
 
 import math

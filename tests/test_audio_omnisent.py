@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from media_files import fault, hiss, marks_of_damage, ruin, tone, write_clip, write_ordinary_clip
+from omnisent import audio_omnisent
 from omnisent.media_omnisent import read_media
 
 
@@ -65,6 +66,20 @@ def test_the_audio_of_a_video_is_its_decoded_samples_resampled(clip):
     got = read_media(clip, video=False).audio
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("m4a", "aac"), ("wav", "pcm_u8"), ("wav", "pcm_f64le"), ("flac", "flac")]
+)
+def test_audio_does_not_depend_on_how_many_frames_are_converted_together(tmp_path, monkeypatch, suffix, codec):
+    path = write_clip(tmp_path / f"a.{suffix}", 0, wave=hiss(2.3, 44_100, 2), rate=44_100, audio_codec=codec)
+    for limit in (300.0, 1.5):
+        usual = read_media(path, video=False, max_sound_seconds=limit).audio
+        for samples in (1, 3000, 1_000_000):
+            monkeypatch.setattr(audio_omnisent, "_SAMPLES_AT_ONCE", samples)
+            other = read_media(path, video=False, max_sound_seconds=limit).audio
+            np.testing.assert_array_equal(other, usual)
+        monkeypatch.undo()
 
 
 def test_opposite_channels_cancel_and_one_sided_audio_halves(tmp_path):

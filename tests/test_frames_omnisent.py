@@ -175,6 +175,18 @@ def test_odd_sizes_are_read(tmp_path):
     assert read_barcodes(media.frames) == [0, 2, 5, 7]
 
 
+def test_frames_whose_size_changes_have_the_size_of_the_first(tmp_path):
+    options = {"codec_options": {"bf": "0"}}
+    wide = write_clip(tmp_path / "a.ts", 10, size=(96, 128), ticks=list(range(0, 400, 40)), **options)
+    tall = write_clip(tmp_path / "b.ts", 10, size=(192, 160), ticks=list(range(400, 800, 40)), **options)
+    both = tmp_path / "both.ts"
+    both.write_bytes(wide.read_bytes() + tall.read_bytes())
+    for exact in (True, False):
+        media = read_media(both, sampling=VideoSampling(fps=100, max_frames=60, exact_resize=exact))
+        assert read_barcodes(media.frames[:8]) == [*range(8)]  # FFmpeg reports damage where the files were joined
+        assert read_barcodes(media.frames[10:]) == [*range(10)]
+
+
 def test_a_portrait_phone_video_is_rotated(tmp_path):
     def bright_top_left(index, height, width):
         image = np.zeros((height, width, 3), np.uint8)

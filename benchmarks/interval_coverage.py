@@ -1,6 +1,6 @@
 """How often a 90 % interval holds the label of a new clip, over simulated calibrations on CMU-MOSI's validation split.
 
-    python benchmarks/coverage.py [--calibrations 500]
+    python benchmarks/interval_coverage.py [--calibrations 500]
 
 The errors of a clip are luck in its video and in the clip. Several checkpoints have the same true error, and the one with the
 lowest MAE on the validation split is kept. Three calibrations: its own residuals, as of independent clips; `cross_fitted`
