@@ -1,64 +1,102 @@
-"""Prints measured ratios and goals, from benchmarks/results/: the table of docs/PERFORMANCE.md.
+"""Prints each measured figure beside its goal and its limit, from benchmarks/results/: the table of docs/PERFORMANCE.md.
 
 python benchmarks/summary.py
 """
 
 import json
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from common import RESULTS, table
 
-ROWS = (
-    (
-        "preprocessing, frames bit-equal: times faster than usual",
-        "at least 2.5",
-        "preprocessing",
-        "ours: times faster than usual",
+
+class Figure(NamedTuple):
+    """A figure and where it is.
+
+    Attributes:
+        name: what it is.
+        goal: the value to reach.
+        limit: what the decoder or the matrix products alone would give.
+        keys: the name of the result file, and the keys in it.
+    """
+
+    name: str
+    goal: str
+    limit: str
+    keys: tuple[str, ...]
+
+
+FASTER, FLOOR = "times faster than usual", "times the floor"
+FIGURES = (
+    Figure(
+        "encoding, bit-equal: times decoding alone", "at most 1.5", "1", ("preprocessing", "ratios", f"ours: {FLOOR}")
     ),
-    ("preprocessing, frames bit-equal: times decoding alone", "at most 1.5", "preprocessing", "ours: times the floor"),
-    (
-        "preprocessing, 8-bit resize: times faster than usual",
-        "at least 3.5",
-        "preprocessing",
-        "8-bit resize: times faster than usual",
-    ),
-    (
-        "preprocessing, 8-bit resize: times decoding alone",
+    Figure(
+        "encoding, 8-bit resize: times decoding alone",
         "at most 1.15",
-        "preprocessing",
-        "8-bit resize: times the floor",
+        "",
+        ("preprocessing", "ratios", f"8-bit resize: {FLOOR}"),
+    ),
+    Figure(f"encoding, bit-equal: {FASTER}", "at least 2.5", "", ("preprocessing", "ratios", f"ours: {FASTER}")),
+    Figure(
+        f"encoding, 8-bit resize: {FASTER}", "at least 3.5", "", ("preprocessing", "ratios", f"8-bit resize: {FASTER}")
+    ),
+    Figure("two readers: times one", "at least 1.8", "2", ("preprocessing", "workers", "two: times one")),
+    Figure("scoring, tiny model: times decoding alone", "at most 2.6", "1", ("scoring", "times_decoding", "scoring")),
+    Figure(
+        "scoring, 8-bit resize: times decoding alone",
+        "at most 2",
+        "",
+        ("scoring", "times_decoding", "scoring, 8-bit resize"),
+    ),
+    Figure("padding, ms a clip", "at most 2", "", ("scoring", "pad_milliseconds_a_clip")),
+    Figure("start to first score, CPU s", "at most 8", "", ("scoring", "start", "cpu_seconds", "one clip")),
+    Figure("start to first score: times `import torch`", "", "1", ("scoring", "start", "times_import_torch")),
+    Figure(
+        "waiting share, one block as wide as the 7B's",
+        "at most 0.1",
+        "0",
+        ("scoring", "one_block_as_wide_as_the_7b", "waiting_share"),
+    ),
+    Figure("vision tower, float32: times faster", "at least 3", "", ("towers", "float32", "times_faster")),
+    Figure("vision tower, float32: times its matrix products", "", "1", ("towers", "float32", "times_matrix_products")),
+    Figure(
+        "vision tower, bfloat16: times faster than float32 was",
+        "",
+        "",
+        ("towers", "bfloat16_times_faster_than_float32_before"),
+    ),
+    Figure(
+        "reading a cached clip: times faster than tiny towers",
+        "at least 10",
+        "",
+        ("feature_cache", "reading", "tiny", "times_faster_than", "the towers"),
+    ),
+    Figure(
+        "step, batches grouped by length: times random order", "", "", ("step", "times_random", "grouped by length")
     ),
 )
-CACHE = (("planted", "at least 5"), ("720p", ""))
+
+
+def value_of(figure: Figure) -> Any:
+    """The measured figure: median, min and max, or a number; `None` if it was not measured."""
+    file = RESULTS / f"{figure.keys[0]}.json"
+    value = json.loads(file.read_text()) if file.is_file() else None
+    for key in figure.keys[1:]:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def rows() -> Iterator[tuple]:
-    """Name, goal, median, smallest and largest of each ratio."""
-    results = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
-    for name, goal, file, key in ROWS:
-        yield name, goal, *results[file]["ratios"][key].values()
-    for clips, goal in CACHE:
-        for workers, epoch in results["feature_cache"][clips]["epochs"].items():
-            yield (
-                f"epoch with cached features, {clips} clips, {workers}: times faster",
-                goal,
-                *epoch["times_faster"].values(),
-            )
-    for size, points in results["feature_cache"]["reading"].items():
-        faster = points["times_faster_than"]["the towers"]
-        yield f"reading a cached clip, {size}: times faster than the towers", "at least 10", *faster.values()
-    yield (
-        "step, batches grouped by length: times random order",
-        "",
-        *results["step"]["times_random"]["grouped by length"].values(),
-    )
-    yield "step, eager attention: times sdpa", "", *results["step"]["times_random"]["random, eager attention"].values()
-    for readout, cost in results["readouts"]["model_alone"].items():
-        yield f"{readout}, model alone: times discriminative", "", *cost["times_discriminative"].values()
+    """Name, goal, limit, median, smallest and largest of each figure."""
+    for figure in FIGURES:
+        value = value_of(figure)
+        values = list(value.values()) if isinstance(value, dict) else [value, "", ""]
+        yield figure.name, figure.goal, figure.limit, *("not measured" if one is None else one for one in values)
 
 
 def main() -> None:
-    print(table([("ratio", "goal", "median", "smallest", "largest"), *rows()]))
+    print(table([("figure", "goal", "limit", "median", "smallest", "largest"), *rows()]))
 
 
 if __name__ == "__main__":
