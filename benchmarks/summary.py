@@ -75,6 +75,25 @@ FIGURES = (
     Figure(
         "step, batches grouped by length: times random order", "", "", ("step", "times_random", "grouped by length")
     ),
+    *(
+        Figure(
+            f"epoch with cached features, {clips} clips, {workers}: times faster",
+            goal,
+            "",
+            ("feature_cache", clips, "epochs", workers, "times_faster"),
+        )
+        for clips, goal in (("planted", "at least 5"), ("720p", ""))
+        for workers in ("0 workers", "1 workers")
+    ),
+    *(
+        Figure(
+            f"{readout}, model alone: times discriminative",
+            "",
+            "",
+            ("readouts", "model_alone", readout, "times_discriminative"),
+        )
+        for readout in ("generative, greedy, 8 tokens", "generative, expected")
+    ),
 )
 
 
