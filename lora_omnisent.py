@@ -1,9 +1,9 @@
-"""LoRA layers and gated MLPs that keep less for the backward pass, and compute the same.
+"""LoRA layers, gated MLPs and RMS norms that keep less for the backward pass, and compute the same.
 
-PEFT's layer keeps, in each of the seven projections, its input after dropout in float32, and the mask. Here the input itself is kept,
-once for all projections that read it, and the mask is drawn again from its seed. Of a gated MLP, gate and up are kept, and what is
-computed from them element by element is computed again. Without gradients, and under `torch.compile`, which decides itself what to
-keep, the layers are PEFT's and transformers' own.
+PEFT's layer keeps, in each of the seven projections, its input after dropout in float32, and the mask. Here the input itself is
+kept, once for all projections that read it, and the mask is drawn again from its seed. Of a gated MLP, gate and up are kept, and
+what is computed from them element by element is computed again; of a norm, its input instead of a float32 copy. Without gradients,
+and under `torch.compile`, which decides itself what to keep, the layers are PEFT's and transformers' own.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from .thinker_omnisent import GATED_MLPS
+from .thinker_omnisent import GATED_MLPS, RMS_NORMS
 
 
 class Recipe(NamedTuple):
@@ -27,12 +27,14 @@ class Recipe(NamedTuple):
 
 
 def keep_less(model: nn.Module) -> None:
-    """Let the LoRA layers of a model, and its gated MLPs, keep less for the backward pass; their parameters and names stay."""
+    """Let the LoRA layers, gated MLPs and norms of a model keep less for the backward pass; their parameters and names stay."""
     for module in model.modules():
         if isinstance(module, lora.LoraLayer) and isinstance(module.get_base_layer(), nn.Linear):
             module.__class__ = _with(_LoraLinear, type(module))
         elif isinstance(module, GATED_MLPS):
             module.__class__ = _with(_GatedMLP, type(module))
+        elif isinstance(module, RMS_NORMS):
+            module.__class__ = _with(_RMSNorm, type(module))
 
 
 def new_seed() -> int:
@@ -40,13 +42,17 @@ def new_seed() -> int:
     return int(torch.randint(2**62, ()))
 
 
-def dropped(x: torch.Tensor, probability: float, seed: int) -> torch.Tensor:
-    """Dropout of a tensor of any shape, with the mask of a seed; a probability in [0, 1)."""
-    if not probability:
-        return x
+def kept_mask(x: torch.Tensor, probability: float, seed: int) -> torch.Tensor:
+    """The mask of a seed, true where x is kept; of 16 random bits a value, several times faster on a CPU than `bernoulli_`."""
     generator = torch.Generator(x.device).manual_seed(seed)
-    kept = torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - probability, generator=generator)
-    return (x * kept).mul_(1 / (1 - probability))
+    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
+    bits = draws.random_(-(2**63), None, generator=generator).view(torch.int16)[: x.numel()]
+    return (bits >= round(probability * 2**16) - 2**15).view(x.shape)
+
+
+def dropped(x: torch.Tensor, probability: float, mask: torch.Tensor | None) -> torch.Tensor:
+    """Dropout of a tensor of any shape with a mask; unchanged without one."""
+    return x if mask is None else (x * mask).mul_(1 / (1 - probability))
 
 
 class _LoraLinear:
@@ -73,14 +79,14 @@ class _LoraLinear:
         """Whether this forward pass is one of a single plain adapter with gradients."""
         names = self.active_adapters
         return (
-            torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
+            _with_autograd()
             and not self.disable_adapters
             and not self.merged
             and len(names) == 1
             and names[0] in self.lora_A
             and names[0] not in self.lora_variant
             and not self.lora_bias[names[0]]
+            and isinstance(self.lora_dropout[names[0]], (nn.Dropout, nn.Identity))
         )
 
 
@@ -88,12 +94,21 @@ class _GatedMLP:
     """In front of an MLP `down(act(gate(x)) * up(x))`."""
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if not _with_autograd():
             return super().forward(x)  # type: ignore[misc]
         gate, up = self.gate_proj(x), self.up_proj(x)
         product = _GatedProduct.apply(self.act_fn, gate, up)
         recipe = Recipe(partial(_gated, self.act_fn), (gate.detach(), up.detach()))
         return self.down_proj(product, **({"recipe": recipe} if isinstance(self.down_proj, _LoraLinear) else {}))
+
+
+class _RMSNorm:
+    """In front of an RMS norm that computes in float32, `weight * (x / rms).to(x.dtype)`."""
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        if not _with_autograd() or self.weight.requires_grad:
+            return super().forward(x)  # type: ignore[misc]
+        return self.weight * _Normalised.apply(x, self.variance_epsilon)
 
 
 class _Update(torch.autograd.Function):
@@ -104,7 +119,8 @@ class _Update(torch.autograd.Function):
         ctx.seed = new_seed() if probability else 0
         ctx.settings = scaling, probability, dtype, make
         with torch.autocast(x.device.type, enabled=False):
-            low = functional.linear(dropped(x.to(down.dtype), probability, ctx.seed).to(dtype), down.to(dtype))
+            mask = kept_mask(x, probability, ctx.seed) if probability else None
+            low = functional.linear(dropped(x.to(down.dtype), probability, mask).to(dtype), down.to(dtype))
             ctx.save_for_backward(down, up, low, *parts)
             return functional.linear(low, up.to(dtype)) * scaling
 
@@ -120,12 +136,13 @@ class _Update(torch.autograd.Function):
             del gradient
             x = make(*parts)
             shape, x_dtype = x.shape, x.dtype
-            x = dropped(x.to(down.dtype), probability, ctx.seed).to(dtype)
+            mask = kept_mask(x, probability, ctx.seed) if probability else None
+            x = dropped(x.to(down.dtype), probability, mask).to(dtype)
             of_down = of_low.T @ x.flatten(0, -2)
             del x
             of_x = None
             if ctx.needs_input_grad[0]:
-                of_x = dropped((of_low @ down.to(dtype)).to(down.dtype).view(shape), probability, ctx.seed).to(x_dtype)
+                of_x = dropped((of_low @ down.to(dtype)).to(down.dtype).view(shape), probability, mask).to(x_dtype)
         return of_x, of_down.to(down.dtype), of_up.to(up.dtype), None, None, None, None, *(None for _ in parts)
 
 
@@ -147,6 +164,29 @@ class _GatedProduct(torch.autograd.Function):
             activated = ctx.act(gate)
             (of_gate,) = torch.autograd.grad(activated, gate, gradient * up)
         return None, of_gate, gradient * activated.detach()
+
+
+class _Normalised(torch.autograd.Function):
+    """`x / rms(x)` of x (..., H), computed in float32; keeps x and 1 / rms."""
+
+    @staticmethod
+    def forward(ctx, x, epsilon):
+        of_float = x.float()
+        inverse = torch.rsqrt(of_float.pow(2).mean(-1, keepdim=True) + epsilon)
+        ctx.save_for_backward(x, inverse)
+        return (of_float * inverse).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        x, inverse = ctx.saved_tensors
+        gradient, normalised = gradient.float(), x.float() * inverse
+        of_x = gradient - normalised * (gradient * normalised).mean(-1, keepdim=True)
+        return of_x.mul_(inverse).to(x.dtype), None
+
+
+def _with_autograd() -> bool:
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _gated(act: Callable[[torch.Tensor], torch.Tensor], gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniConfig, Qwen2_5OmniThinkerConfig
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
     Qwen2_5OmniMLP,
+    Qwen2_5OmniRMSNorm,
     Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2_5OmniThinkerModel,
     Qwen2MLP,
@@ -31,7 +32,8 @@ ThinkerWithLMHead: TypeAlias = Qwen2_5OmniThinkerForConditionalGeneration
 
 TOWERS = ("audio_tower", "visual")
 LANGUAGE_MODEL = "language_model"
-GATED_MLPS = (Qwen2MLP, Qwen2_5OmniMLP)  # of the language model and the vision tower
+# Of the language model and the vision tower.
+GATED_MLPS, RMS_NORMS = (Qwen2MLP, Qwen2_5OmniMLP), (Qwen2_5OmniRMSNorm,)
 LORA_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # By preset: suffixes of module names in the whole Thinker, or a pattern for its language model.
 LORA_TARGETS: dict[str, list[str] | str] = {

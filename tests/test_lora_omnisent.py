@@ -9,7 +9,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import BitsAndBytesConfig
 
-from omnisent.lora_omnisent import dropped, keep_less, new_seed
+from omnisent.lora_omnisent import dropped, keep_less, kept_mask, new_seed
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.thinker_omnisent import LORA_TARGETS
 
@@ -22,7 +22,7 @@ class SeededDropout(nn.Module):
         self.probability = probability
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return dropped(x, self.probability, new_seed())
+        return dropped(x, self.probability, kept_mask(x, self.probability, new_seed()))
 
 
 def _with_pefts_layers(base, *, dropout=0.0, nf4=False, dtype=torch.float32) -> OmniForSentimentRegression:
@@ -137,7 +137,7 @@ def test_checkpointing_draws_the_same_masks_again(tiny_backbone, batch):
 def test_masks_drop_the_given_fraction_and_differ_between_modules_and_steps():
     torch.manual_seed(0)
     ones = torch.ones(400, 100)
-    one, other = (dropped(ones, 0.25, new_seed()) for _ in range(2))
+    one, other = (dropped(ones, 0.25, kept_mask(ones, 0.25, new_seed())) for _ in range(2))
     assert one.unique().tolist() == pytest.approx([0, 4 / 3])
     for mask in (one, other):
         assert float((mask == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
