@@ -38,13 +38,13 @@ SIZES = {
 # size, clips, dtype, checkpointing, layers
 SETTINGS = [
     *(
-        ("small Thinker", 16, dtype, False, layers)
+        ("small Thinker", 8, dtype, False, layers)
         for dtype in ("float32", "bfloat16")
         for layers in ("peft", "omnisent")
     ),
     *(
         (size, clips, dtype, checkpointing, "omnisent")
-        for size, clips in (("256", 16), ("small Thinker", 4), ("1024", 8))
+        for size, clips in (("256", 32), ("small Thinker", 4), ("1024", 8))
         for dtype in ("float32", "bfloat16")
         for checkpointing in (False, True)
     ),

@@ -41,6 +41,9 @@ CPU_CORE = 50e9
 class Plan:
     """Counts are parameters, sizes are bytes; `trainable_percent` is in percent, over Thinker with lm_head plus LoRA.
 
+    `kept_bytes` are kept by a step for its backward pass; as they go, the gradients come, so `activation_bytes` are the larger of
+    both, and what comes and goes within a layer.
+
     `expected_hours` of a training with its evaluations, by device, are rough; `None` if the number of clips is not known.
     """
 
@@ -55,6 +58,7 @@ class Plan:
     trainable_percent: float
     weight_bytes: int
     optimizer_bytes: int
+    kept_bytes: int
     activation_bytes: int
     expected_peak_bytes: int
     tokens_per_clip: int
@@ -99,6 +103,7 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
         trainable_percent=100 * lora / total,
         weight_bytes=weights,
         optimizer_bytes=optimizer,
+        kept_bytes=kept,
         activation_bytes=activations,
         expected_peak_bytes=weights + optimizer + activations - 4 * (lora + head),
         tokens_per_clip=tokens,

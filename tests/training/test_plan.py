@@ -8,6 +8,7 @@ import torch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
 
+from kept_memory import kept_bytes
 from omnisent.cli import main
 from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.modeling_omnisent import OmniForSentimentRegression
@@ -80,6 +81,28 @@ def test_the_plan_counts_the_parameters_that_training_trains(tiny_backbone):
     assert trained == found.lora_parameters + found.head_parameters
     generative = Qwen2_5OmniThinkerForConditionalGeneration(model.config.thinker_config)
     assert found.thinker_parameters == sum(p.numel() for p in generative.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_step_keeps_what_the_plan_says(tiny_backbone, checkpointing, dtype):
+    arguments = ModelArguments(base_model=str(tiny_backbone), lora_preset="llm", quantization="none", dtype=dtype)
+    training = OmniSentTrainingArguments(
+        use_cpu=True, per_device_train_batch_size=8, activation_checkpointing=checkpointing
+    )
+    found = plan(arguments, DataArguments(modalities=["text"]), training)
+    model = OmniForSentimentRegression.from_thinker(tiny_backbone, dtype=getattr(torch, dtype)).train()
+    model.add_lora(lora_config(arguments))
+    if checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    tokens = found.tokens_per_clip
+    mask = torch.ones(8, tokens, dtype=torch.long)
+    mask[0, :4] = 0
+    inputs = {"input_ids": torch.full((8, tokens), 7), "position_ids": torch.arange(tokens).expand(3, 8, tokens)}
+    kept = kept_bytes(model, {**inputs, "attention_mask": mask, "labels": torch.zeros(8)})
+    of_the_rest = 8 * tokens * (3 * 4 * 128)  # the final norm, and rotary positions of all layers
+    assert found.kept_bytes < kept + 0.1 * kept
+    assert kept < 1.1 * found.kept_bytes + of_the_rest
 
 
 def test_the_generative_readout_keeps_the_lm_head_and_has_no_other():
