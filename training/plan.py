@@ -88,7 +88,9 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
     if READOUTS[model.readout].uses_lm_head:  # which is not quantised; there is no head
         weights += lm_head * torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
         head = 0
-    optimizer = (lora + head) * (4 + 4 + 8)  # float32 weights, gradients, two moments
+    optimizer = (lora + head) * (
+        4 + 4 + (2 if "8bit" in training.optim else 8)
+    )  # float32 weights, gradients, two moments
     kept, transient, tokens = _activation_bytes(config, model, data, training)
     activations = max(kept, 4 * (lora + head)) + transient
     return Plan(

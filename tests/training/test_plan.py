@@ -58,6 +58,16 @@ def test_quantised_weights_take_half_a_byte_and_their_scales():
     assert nf4.expected_peak_bytes == nf4.weight_bytes + nf4.optimizer_bytes - gradients + nf4.activation_bytes
 
 
+def test_an_8_bit_optimizer_keeps_its_two_moments_in_a_byte_each():
+    plans = [
+        plan(ModelArguments(), DataArguments(), OmniSentTrainingArguments(use_cpu=True, optim=optim))
+        for optim in ("adamw_torch_fused", "paged_adamw_8bit")
+    ]
+    assert plans[0].optimizer_bytes - plans[1].optimizer_bytes == 6 * (
+        plans[0].lora_parameters + plans[0].head_parameters
+    )
+
+
 def test_with_cached_features_the_towers_take_no_memory():
     model, training = ModelArguments(lora_preset="llm"), OmniSentTrainingArguments(use_cpu=True)
     whole, cached = (plan(model, DataArguments(feature_cache=folder), training) for folder in (None, "cache"))
