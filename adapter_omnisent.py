@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from .lora_omnisent import keep_less
+
 ADAPTER_DIR = "adapter"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -110,6 +112,7 @@ class AdaptedThinker(PreTrainedModel):
 
     def _inject(self, lora: LoraConfig) -> None:
         inject_adapter_in_model(lora, self)
+        keep_less(self)
         self._hf_peft_config_loaded = True
 
 

@@ -16,8 +16,11 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniConfig, Qwen2_5OmniThinkerConfig
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
+    Qwen2_5OmniMLP,
+    Qwen2_5OmniRMSNorm,
     Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2_5OmniThinkerModel,
+    Qwen2MLP,
 )
 
 from .thinker_inputs_omnisent import quiet_loading
@@ -29,6 +32,8 @@ ThinkerWithLMHead: TypeAlias = Qwen2_5OmniThinkerForConditionalGeneration
 
 TOWERS = ("audio_tower", "visual")
 LANGUAGE_MODEL = "language_model"
+# Of the language model and the vision tower.
+GATED_MLPS, RMS_NORMS = (Qwen2MLP, Qwen2_5OmniMLP), (Qwen2_5OmniRMSNorm,)
 LORA_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # By preset: suffixes of module names in the whole Thinker, or a pattern for its language model.
 LORA_TARGETS: dict[str, list[str] | str] = {

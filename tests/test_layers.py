@@ -16,6 +16,7 @@ LAYERS = (
         "heads_omnisent",
         "losses_omnisent",
         "adapter_omnisent",
+        "lora_omnisent",
         "evaluation",
     ),
     ("modeling_omnisent", "processing_omnisent", "data"),

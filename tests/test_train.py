@@ -274,11 +274,12 @@ def test_a_run_that_was_stopped_after_training_is_finished_from_its_last_checkpo
 
 
 @pytest.mark.parametrize(
-    ("quantization", "order"), [("none", "random"), ("nf4", "random"), ("none", "group_by_length")]
+    "changes",
+    [{}, {"quantization": "nf4"}, {"train_sampling_strategy": "group_by_length"}, {"optim": "paged_adamw_8bit"}],
+    ids=["plain", "nf4", "group_by_length", "paged_adamw_8bit"],
 )
-def test_resuming_half_way_gives_bit_equal_weights(settings, tmp_path, quantization, order):
-    common = {"quantization": quantization, "load_best_model_at_end": False, "save_total_limit": 5}
-    common["train_sampling_strategy"] = order
+def test_resuming_half_way_gives_bit_equal_weights(settings, tmp_path, changes):
+    common = {"quantization": "none", "load_best_model_at_end": False, "save_total_limit": 5, **changes}
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     run(*parse_arguments([settings(**common, output_dir=str(whole))]))
     config = settings(**common, output_dir=str(halves))

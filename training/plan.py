@@ -41,6 +41,9 @@ CPU_CORE = 50e9
 class Plan:
     """Counts are parameters, sizes are bytes; `trainable_percent` is in percent, over Thinker with lm_head plus LoRA.
 
+    `kept_bytes` are kept by a step for its backward pass; as they go, the gradients come, so `activation_bytes` are the larger of
+    both, and what comes and goes within a layer.
+
     `expected_hours` of a training with its evaluations, by device, are rough; `None` if the number of clips is not known.
     """
 
@@ -55,6 +58,7 @@ class Plan:
     trainable_percent: float
     weight_bytes: int
     optimizer_bytes: int
+    kept_bytes: int
     activation_bytes: int
     expected_peak_bytes: int
     tokens_per_clip: int
@@ -84,8 +88,11 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
     if READOUTS[model.readout].uses_lm_head:  # which is not quantised; there is no head
         weights += lm_head * torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
         head = 0
-    optimizer = (lora + head) * (4 + 4 + 8)  # float32 weights, gradients, two moments
-    tokens, activations = _activation_bytes(config, model, data, training)
+    optimizer = (lora + head) * (
+        4 + 4 + (2 if "8bit" in training.optim else 8)
+    )  # float32 weights, gradients, two moments
+    kept, transient, tokens = _activation_bytes(config, model, data, training)
+    activations = max(kept, 4 * (lora + head)) + transient
     return Plan(
         base_model=model.base_model,
         lora_preset=model.lora_preset,
@@ -98,8 +105,9 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
         trainable_percent=100 * lora / total,
         weight_bytes=weights,
         optimizer_bytes=optimizer,
+        kept_bytes=kept,
         activation_bytes=activations,
-        expected_peak_bytes=weights + optimizer + activations,
+        expected_peak_bytes=weights + optimizer + activations - 4 * (lora + head),
         tokens_per_clip=tokens,
         expected_hours=_expected_hours(config, data, training, tokens),
     )
@@ -168,13 +176,14 @@ def _weight_bytes(thinker: nn.Module, model: ModelArguments, *, towers: bool) ->
 
 def _activation_bytes(
     config: ThinkerConfig, model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments
-) -> tuple[int, int]:
-    """Tokens of a clip at the frame and pixel caps with ten seconds of audio, and bytes of activations that a step keeps.
+) -> tuple[int, int, int]:
+    """Bytes that a step keeps for its backward pass, bytes of what comes and goes in it, and the tokens of a clip at the frame and
+    pixel caps with ten seconds of audio.
 
-    With activation checkpointing: the input of every layer, plus the activations within one layer (queries, keys, values,
-    attention output, three MLP tensors, and inputs of LoRA), plus the largest weight, dequantised. Without: the
-    activations within every layer. Reading other layers than the last adds two float32 tensors of the size of one layer's
-    output, however many layers are mixed.
+    Of a layer of the language model, by token: inputs of two norms, inputs of the projections, queries, keys, values and output of
+    attention with its mask, outputs of LoRA's A in float32, gate and up. A block of the vision tower, with preset paper, keeps the
+    same but for the inputs of its attention. With activation checkpointing only the input of every layer, and the rest of one layer
+    for as long as it lasts. Float copies of an MLP's product come and go.
     """
     width = torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
     text, vision = config.text_config, config.vision_config
@@ -182,21 +191,28 @@ def _activation_bytes(
     of_video = layout.most_video_tokens(data.max_frames, data.max_pixels) if "video" in data.modalities else 0
     of_audio = audio_tokens(AUDIO_SECONDS * MEL_FRAMES_PER_SECOND) if "audio" in data.modalities else 0
     tokens = PROMPT_TOKENS + of_video + of_audio
-
-    def stack(rows: int, layers: int, hidden: int, intermediate: int) -> int:
-        within = rows * (6 * hidden + 4 * intermediate) * width
-        if training.activation_checkpointing:
-            return layers * rows * hidden * width + within
-        return layers * within
-
     batch = training.per_device_train_batch_size
-    total = stack(batch * tokens, text.num_hidden_layers, text.hidden_size, text.intermediate_size)
+    norms = inputs = 2 * text.hidden_size
+    attention = (
+        4 * text.num_attention_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+    )
+    of_layer = (norms + inputs + attention + tokens + 2 * text.intermediate_size) * width + 7 * 4 * model.lora_r
+    stacks = [(batch * tokens, text.num_hidden_layers, text.hidden_size, text.intermediate_size, of_layer)]
     if model.lora_preset == "paper" and of_video:
-        total += stack(
-            batch * of_video * layout.merge_size**2, vision.depth, vision.hidden_size, vision.intermediate_size
-        )
+        of_block = (7 * vision.hidden_size + 2 * vision.intermediate_size) * width + 3 * 4 * model.lora_r
+        rows = batch * of_video * layout.merge_size**2
+        stacks.append((rows, vision.depth, vision.hidden_size, vision.intermediate_size, of_block))
+    kept, transient = 0, 0
+    for rows, layers, hidden, intermediate, within in stacks:
+        passing = rows * intermediate * 4 * 4
+        if training.activation_checkpointing:
+            kept += layers * rows * hidden * width
+            passing += rows * within
+        else:
+            kept += layers * rows * within
+        transient = max(transient, passing)
     if model.layers != "last":
-        total += 2 * 4 * batch * tokens * text.hidden_size
-    if model.quantization == "nf4":
-        total += text.hidden_size * text.intermediate_size * width
-    return tokens, total
+        kept += 2 * 4 * batch * tokens * text.hidden_size
+    if model.quantization == "nf4":  # the largest weight, dequantised
+        transient += text.hidden_size * text.intermediate_size * width
+    return kept, transient, tokens

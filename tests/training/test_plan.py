@@ -8,6 +8,7 @@ import torch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
 
+from kept_memory import kept_bytes
 from omnisent.cli import main
 from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.modeling_omnisent import OmniForSentimentRegression
@@ -53,7 +54,18 @@ def test_quantised_weights_take_half_a_byte_and_their_scales():
     assert bf16.weight_bytes == 2 * headless
     assert 0.51 * headless < nf4.weight_bytes < 0.75 * headless  # the token embedding stays in bfloat16
     assert _plan(quantization="nf4", quantize_towers=False).weight_bytes > nf4.weight_bytes + 1e9
-    assert nf4.expected_peak_bytes == nf4.weight_bytes + nf4.optimizer_bytes + nf4.activation_bytes
+    gradients = 4 * (nf4.lora_parameters + nf4.head_parameters)  # which come while what was kept goes
+    assert nf4.expected_peak_bytes == nf4.weight_bytes + nf4.optimizer_bytes - gradients + nf4.activation_bytes
+
+
+def test_an_8_bit_optimizer_keeps_its_two_moments_in_a_byte_each():
+    plans = [
+        plan(ModelArguments(), DataArguments(), OmniSentTrainingArguments(use_cpu=True, optim=optim))
+        for optim in ("adamw_torch_fused", "paged_adamw_8bit")
+    ]
+    assert plans[0].optimizer_bytes - plans[1].optimizer_bytes == 6 * (
+        plans[0].lora_parameters + plans[0].head_parameters
+    )
 
 
 def test_with_cached_features_the_towers_take_no_memory():
@@ -79,6 +91,28 @@ def test_the_plan_counts_the_parameters_that_training_trains(tiny_backbone):
     assert trained == found.lora_parameters + found.head_parameters
     generative = Qwen2_5OmniThinkerForConditionalGeneration(model.config.thinker_config)
     assert found.thinker_parameters == sum(p.numel() for p in generative.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_step_keeps_what_the_plan_says(tiny_backbone, checkpointing, dtype):
+    arguments = ModelArguments(base_model=str(tiny_backbone), lora_preset="llm", quantization="none", dtype=dtype)
+    training = OmniSentTrainingArguments(
+        use_cpu=True, per_device_train_batch_size=8, activation_checkpointing=checkpointing
+    )
+    found = plan(arguments, DataArguments(modalities=["text"]), training)
+    model = OmniForSentimentRegression.from_thinker(tiny_backbone, dtype=getattr(torch, dtype)).train()
+    model.add_lora(lora_config(arguments))
+    if checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    tokens = found.tokens_per_clip
+    mask = torch.ones(8, tokens, dtype=torch.long)
+    mask[0, :4] = 0
+    inputs = {"input_ids": torch.full((8, tokens), 7), "position_ids": torch.arange(tokens).expand(3, 8, tokens)}
+    kept = kept_bytes(model, {**inputs, "attention_mask": mask, "labels": torch.zeros(8)})
+    of_the_rest = 8 * tokens * (3 * 4 * 128)  # the final norm, and rotary positions of all layers
+    assert found.kept_bytes < kept + 0.1 * kept
+    assert kept < 1.1 * found.kept_bytes + of_the_rest
 
 
 def test_the_generative_readout_keeps_the_lm_head_and_has_no_other():
