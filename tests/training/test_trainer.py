@@ -177,7 +177,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_clips_and_place(setti
     run(*parse_arguments([config]))
     checkpoint = weights_of(tmp_path / "run" / "checkpoint-4")
     poisoned = _poison(config)
-    more = ["--resume_from_checkpoint", "true", "--max_steps", "40", "--gradient_accumulation_steps", str(steps)]
+    more = ["--resume_from_checkpoint", "true", "--max_steps", "40", "--save_total_limit", "9"]
+    more += ["--gradient_accumulation_steps", str(steps)]
     with pytest.raises(SystemExit) as stopped:
         main([config, *more])
     assert re.match(rf"train\.py: step \d+: the loss is nan on clips .*{poisoned}", stopped.value.code)
