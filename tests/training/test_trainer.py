@@ -172,7 +172,10 @@ def _poison(config: str) -> str:
 @pytest.mark.parametrize(("batch", "steps"), [(2, 2)])
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_clips_and_place(settings, tmp_path, batch, steps):
     config = settings(
-        **cached_settings(tmp_path), train_sampling_strategy="sequential", per_device_train_batch_size=batch
+        **cached_settings(tmp_path),
+        train_sampling_strategy="sequential",
+        per_device_train_batch_size=batch,
+        save_total_limit=20,
     )
     run(*parse_arguments([config]))
     checkpoint = weights_of(tmp_path / "run" / "checkpoint-4")
