@@ -6,8 +6,9 @@ Clips are put together within windows, so that results can come in the order of 
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -42,10 +43,15 @@ class Batching:
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
 
-    def windows(self) -> Iterator[int]:
-        """The sizes of windows of clips that are put together by length: small at first, so that the model starts early."""
+    def windows(self, most: int | None = None) -> Iterator[int]:
+        """The sizes of windows of clips that are put together by length: small at first, so that the model starts early.
+
+        Args:
+            most: clips of a window of more than one batch.
+        """
         batches = WINDOW_BATCHES if self.clips > 1 else 1  # single clips have no padding to save
-        size, most = self.clips, max(self.clips, min(batches * self.clips, MOST_IN_WINDOW))
+        most = MOST_IN_WINDOW if most is None else min(most, MOST_IN_WINDOW)
+        size, most = self.clips, max(self.clips, min(batches * self.clips, most))
         while True:
             yield size
             size = min(2 * size, most)
@@ -67,8 +73,8 @@ class Batching:
 
 @dataclass
 class Statistics:
-    """What scoring took: clips, seconds since the first was asked for, and in how many of these the model waited for clips, if
-    known.
+    """What scoring took: clips, seconds since the first was asked for, without the start of readers, and in how many of these the
+    model waited for clips, if known.
     """
 
     clips: int = 0
@@ -115,7 +121,7 @@ def score_in_order(
     ahead: bool = False,
     pin: bool = False,
     statistics: Statistics | None = None,
-) -> Iterator[tuple[dict, dict]]:
+) -> Generator[tuple[dict, dict], None, None]:
     """Each encoded clip with its result, in order; a clip with an `error` is its own result.
 
     Args:
@@ -133,23 +139,25 @@ def score_in_order(
     started, waited = asked - counted.seconds, counted.waiting_seconds or 0.0
     prepared = _prepare(iter(clips), iter(sizes), batching, pad, pin)
     scored: dict[int, dict] = {}
-    for batch in _ahead(prepared) if ahead else prepared:
-        waited += time.perf_counter() - asked
-        if batch.inputs is not None:
-            own = score([batch.window[place] for place in batch.places], batch.inputs)
-            scored.update(zip(batch.places, own, strict=True))
-        counted.seconds, counted.waiting_seconds = time.perf_counter() - started, waited
-        if batch.is_last:
-            counted.clips += len(batch.window)
-            for place, clip in enumerate(batch.window):
-                yield clip, {"error": clip["error"]} if "error" in clip else scored[place]
-            scored = {}
-        asked = time.perf_counter()
+    batches = _ahead(prepared) if ahead else prepared
+    with closing(batches):
+        for batch in batches:
+            waited += time.perf_counter() - asked
+            if batch.inputs is not None:
+                own = score([batch.window[place] for place in batch.places], batch.inputs)
+                scored.update(zip(batch.places, own, strict=True))
+            counted.seconds, counted.waiting_seconds = time.perf_counter() - started, waited
+            if batch.is_last:
+                counted.clips += len(batch.window)
+                for place, clip in enumerate(batch.window):
+                    yield clip, {"error": clip["error"]} if "error" in clip else scored[place]
+                scored = {}
+            asked = time.perf_counter()
 
 
 def _prepare(
     clips: Iterator[dict], sizes: Iterator[int], batching: Batching, pad: Callable[..., BatchFeature], pin: bool
-) -> Iterator[_Prepared]:
+) -> Generator[_Prepared, None, None]:
     for size in sizes:
         window = list(islice(clips, size))
         if not window:
@@ -164,7 +172,7 @@ def _prepare(
             yield _Prepared(window, [], None, True)
 
 
-def _ahead(items: Iterator[Any]) -> Iterator[Any]:
+def _ahead(items: Iterator[Any]) -> Generator[Any, None, None]:
     """The items, PREPARED_AHEAD of them computed in a thread before they are asked for."""
     thread, end = ThreadPoolExecutor(1), object()
     try:

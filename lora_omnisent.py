@@ -18,6 +18,8 @@ from torch.nn import functional
 
 from .thinker_omnisent import GATED_MLPS, RMS_NORMS
 
+_CLASSES: dict[tuple[type, type], type] = {}
+
 
 class Recipe(NamedTuple):
     """How a tensor is computed again, from others that are kept in any case."""
@@ -198,4 +200,9 @@ def _itself(x: torch.Tensor) -> torch.Tensor:
 
 
 def _with(mixin: type, base: type) -> type:
-    return base if issubclass(base, mixin) else type(base.__name__, (mixin, base), {"__module__": base.__module__})
+    """The class in front of another one; the same for all modules of a class."""
+    if issubclass(base, mixin):
+        return base
+    if (mixin, base) not in _CLASSES:
+        _CLASSES[mixin, base] = type(base.__name__, (mixin, base), {"__module__": base.__module__})
+    return _CLASSES[mixin, base]

@@ -7,7 +7,8 @@ It only prepares clips and formats results; the processor reads and the model sc
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -154,7 +155,7 @@ class MultimodalSentimentPipeline(Pipeline):
         on_error: str = "raise",
         statistics: Statistics | None = None,
         **kwargs: Any,
-    ) -> Iterator[tuple[dict, dict]]:
+    ) -> Generator[tuple[dict, dict], None, None]:
         """Each clip from `encode_clip` with its result, in order.
 
         Args:
@@ -188,14 +189,15 @@ class MultimodalSentimentPipeline(Pipeline):
         *,
         on_error: str,
         **options: Any,
-    ) -> Iterator[tuple[dict, dict]]:
+    ) -> Generator[tuple[dict, dict], None, None]:
         pin = self.device.type == "cuda"
         pairs = score_in_order(encoded, sizes, batching, self.processor.pad, self._scores, pin=pin, **options)
-        for clip, scored in pairs:
-            result = self.postprocess(scored, **postprocess_params)
-            if "error" in result and on_error == "raise":
-                raise OmniSentError(result["error"])
-            yield clip, result
+        with closing(pairs):
+            for clip, scored in pairs:
+                result = self.postprocess(scored, **postprocess_params)
+                if "error" in result and on_error == "raise":
+                    raise OmniSentError(result["error"])
+                yield clip, result
 
     def preprocess(
         self, clip: Any, modalities: Sequence[str] | None = None, on_error: str = "raise"

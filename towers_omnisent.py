@@ -75,8 +75,8 @@ def speed_up(tower: nn.Module) -> None:
         for module in modules:
             if getattr(module, "config", None) is config:
                 module.config = own
-    patch_embed = getattr(tower, "patch_embed", None)
-    if type(patch_embed) is Qwen2_5_VisionPatchEmbed:
+    patch_embed: Any = getattr(tower, "patch_embed", None)
+    if type(patch_embed) is Qwen2_5_VisionPatchEmbed and type(patch_embed.proj) is nn.Conv3d:  # without an adapter
         patch_embed.__class__ = PatchProduct  # the same weights under the same names
 
 

@@ -16,7 +16,7 @@ from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentT
 from omnisent.training.backbone import check_adapter
 from omnisent.training.build import build_trainer
 from omnisent.training.collator import ClipDataset
-from omnisent.training.data import prepare_data, splits_of_run
+from omnisent.training.data import prepare_data
 from omnisent.training.environment import leave_cores_to_workers
 from omnisent.training.error_line import error_line
 from omnisent.training.outcome import (
@@ -38,7 +38,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: OmniSentTrai
     folder, resumed = args.folder, run_folder.checkpoint_to_resume(args)
     leave_cores_to_workers(args)
     check_adapter(model_args, targets_of(data_args), training=not args.evaluate_only)
-    data = prepare_data(model_args, data_args, args, used=splits_of_run(args))
+    data = prepare_data(model_args, data_args, args)
     if resumed is not None:
         run_folder.check_same_targets(folder, model_args, data_args, args)
         run_folder.check_unchanged(folder, data.clips, with_media=data.with_media)

@@ -268,7 +268,10 @@ def _ways(bench: Bench, whole: ThinkerWithLMHead) -> dict[str, Callable[[dict], 
 
 
 def _regression(bench: Bench, thinker) -> OmniForSentimentRegression:
-    return OmniForSentimentRegression(OmniSentConfig(thinker_config=bench.config), thinker)
+    config = OmniSentConfig(
+        thinker_config=copy.deepcopy(bench.config)
+    )  # which resets the attention of what it is given
+    return OmniForSentimentRegression(config, thinker)
 
 
 def _features(bench: Bench, thinker) -> dict[str, torch.Tensor]:

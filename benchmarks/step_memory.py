@@ -8,6 +8,7 @@ its own, in which freed memory goes back to the system at once. Text only, rando
 """
 
 import argparse
+import copy
 import gc
 import json
 import os
@@ -82,16 +83,13 @@ def measure(setting: dict) -> dict:
         thinker.visual = thinker.audio_tower = None  # as with a feature cache
         for module in thinker.modules():
             module._is_hf_initialized = True
-        model = OmniForSentimentRegression(OmniSentConfig(thinker_config=config), thinker)
+        model = OmniForSentimentRegression(OmniSentConfig(thinker_config=copy.deepcopy(config)), thinker)
         lora = LoraConfig(r=32, lora_alpha=32, lora_dropout=0.1, target_modules=LORA_TARGETS["llm"])
         if setting["layers"] == "peft":
             inject_adapter_in_model(lora, model)
             model.freeze_all_but_trained()
         else:
             model.add_lora(lora)
-        for module in thinker.language_model.modules():
-            if hasattr(module, "config"):
-                module.config._attn_implementation = "sdpa"
         if setting["checkpointing"]:
             model.activation_checkpointing_enable({"use_reentrant": False})
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)

@@ -6,7 +6,8 @@ The pipeline computes the scores.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -72,7 +73,7 @@ def score_clips(
     transcriber: Transcriber | None = None,
     interval: float | None = None,
     statistics: Statistics | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """One row per clip, in order: id, score and label or the score of each target, seconds, text, a warning if a file is only
     partly readable, an error if there is no score.
 
@@ -98,8 +99,9 @@ def score_clips(
             statistics=statistics,
             interval=interval,
         )
-        for clip, result in scored:
-            yield {**clip[ROW], **score_cells(result)}
+        with closing(scored):
+            for clip, result in scored:
+                yield {**clip[ROW], **score_cells(result)}
 
 
 def _transcribed(windows: Sequence[Sequence[Clip]], transcriber: Transcriber) -> Iterator[list[list[Clip]]]:
@@ -124,8 +126,11 @@ def write_rows(rows: Iterator[dict[str, Any]], writer: ResumableWriter) -> None:
 
 
 def windows_of(clips: Sequence[Clip], batching: Batching, process: Process) -> list[list[Clip]]:
-    """The windows of one process; with world size W, rank r has the windows r, r + W, r + 2 W, ..."""
-    rest, sizes = iter(clips), batching.windows()
+    """The windows of one process; with world size W, rank r has the windows r, r + W, r + 2 W, ..., at least four if there are as
+    many batches.
+    """
+    most = len(clips) // (4 * process.world_size) if process.world_size > 1 else None
+    rest, sizes = iter(clips), batching.windows(most)
     windows = list(iter(lambda: list(islice(rest, next(sizes))), []))
     return windows[process.rank :: process.world_size]
 

@@ -5,7 +5,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from .loading import Loading, load_pipeline, read_config
 from .options import Engine, ScoreOptions
 from .processes import Process, current_process, wait_for_all
 from .ray_engine import score_on_ray
-from .readers import auto_workers
+from .readers import allow_open_files, auto_workers
 from .results import ResumableWriter, row_columns
 from .transcribe import Transcriber
 
@@ -55,6 +56,7 @@ def score(options: ScoreOptions, notify: Callable[[str], None] = print) -> Score
         FileNotFoundError, FileExistsError: for a bundle or table that does not exist; for an output that already exists.
     """
     options.check()
+    allow_open_files()
     logging.set_verbosity_error()  # the errors of this package say what matters
     loading = Loading(options.model, options.device, options.dtype, options.quantize, options.attn_implementation)
     return (
@@ -96,7 +98,8 @@ def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str]
         counts = summary(all_rows)
         message = _as_text(all_rows, list(columns))
     else:
-        write_rows(rows, writer)
+        with closing(rows):  # ends the readers
+            write_rows(rows, writer)
     if options.stats:
         _write_stats(options.stats, process, {**statistics.to_dict(), "workers": workers})
     if writer is not None:
@@ -109,7 +112,7 @@ def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str]
     return ScoreResult(message, _warnings(counts, options), counts.failed)
 
 
-def _timed(rows: Iterator[dict[str, Any]], statistics: Statistics) -> Iterator[dict[str, Any]]:
+def _timed(rows: Iterable[dict[str, Any]], statistics: Statistics) -> Generator[dict[str, Any], None, None]:
     """The rows of a cluster, counted; how long its models wait is not known here."""
     started, statistics.waiting_seconds = time.perf_counter(), None
     for row in rows:

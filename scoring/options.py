@@ -107,8 +107,8 @@ class ScoreOptions:
         self._check_table()
         if self.windows is None:
             return
-        excluded = ("table", "text", "transcribe", "interval", "stats")
-        if given := [f"--{name}" for name in excluded if getattr(self, name) is not None]:
+        excluded = ("table", "text", "transcribe", "interval", "batch_tokens", "stats")
+        if given := [f"--{name.replace('_', '-')}" for name in excluded if getattr(self, name) is not None]:
             raise ValueError(
                 f"{', '.join(given)} cannot be combined with --windows, which takes the transcript from a .srt or .vtt file"
             )

@@ -1,7 +1,7 @@
 """Scores clips on a Ray cluster: actors that read media feed actors that hold the model; rows come back in order.
 
-Needs `pip install 'omnisent[scale]'` on every node, and paths that every node can read. A file that cannot be read, or a process
-that dies, leaves only its own rows without a score.
+Needs `pip install 'omnisent[scale]'` on every node, and paths that every node can read. A file that cannot be read
+leaves only its own row without a score, and a process that dies repeatedly those of its window of clips.
 """
 
 import os

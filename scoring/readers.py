@@ -1,21 +1,22 @@
 """Reads clips for scoring, in worker processes: transcript, media and duration of each."""
 
 import os
+import resource
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import psutil
 from torch.utils.data import Dataset
 
 from ..data.clip import Clip
+from ..data.reader_count import possible_readers
 from ..errors_omnisent import OmniSentError
 from ..media_omnisent import longest_seconds, read_header
 from .clips import transcript_of
 from .transcribe import Transcriber
 
 ROW = "row"  # of an encoded clip: the cells of its row that do not depend on the model
-READER_BYTES, MOST_READERS, CLIPS_PER_READER = 1 << 30, 16, 4
+CLIPS_PER_READER = 4
 
 
 class ClipReader(Dataset):
@@ -58,9 +59,13 @@ def auto_workers(clips: Sequence[Clip]) -> int:
     """How many processes should read these clips: within this process's share of the cores and of the free memory."""
     with_media = sum(bool(clip.video or clip.audio) for clip in clips)
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    cores = len(os.sched_getaffinity(0)) // beside
-    memory = psutil.virtual_memory().available // READER_BYTES // beside
-    return max(0, min(cores, memory, MOST_READERS, with_media // CLIPS_PER_READER))
+    return min(possible_readers(beside, hands_over=True), with_media // CLIPS_PER_READER)
+
+
+def allow_open_files() -> None:
+    """Allow as many open files as the system lets this process have: readers hand over each tensor as one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _seconds(clip: Clip) -> float | None:

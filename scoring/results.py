@@ -1,5 +1,7 @@
 """Writes rows of scores so that an interrupted command resumes: appended to NAME.part, and converted to a table at the end.
 
+What is appended at once is a batch of rows: those of a window of clips, which may take several forward passes.
+
 NAME.part has one line per batch, with a digest of what each row depends on. An interrupted command resumes from it, even after a
 power cut: only batches that are missing, or that have a changed clip, are scored. Each of several processes writes its own file,
 NAME.part-RANK.

@@ -1,5 +1,6 @@
 """Every clip is in one batch, no batch is too large, and results come in the order of the clips."""
 
+import threading
 import time
 from itertools import islice
 
@@ -49,6 +50,11 @@ def test_clips_of_other_lengths_share_a_batch_only_if_it_is_small():
     lengths = [3000, 2900, 2200, 900, 120, 60, 10]
     batches = Batching(8).batches([clip_of(length) for length in lengths])
     assert [[lengths[place] for place in batch] for batch in batches] == [[3000, 2900], [2200], [900, 120, 60], [10]]
+
+
+def test_windows_can_be_smaller_but_hold_a_batch():
+    assert list(islice(Batching(8).windows(20), 4)) == [8, 16, 20, 20]
+    assert list(islice(Batching(8).windows(3), 2)) == [8, 8]
 
 
 @pytest.mark.parametrize("field", ["clips", "tokens"])
@@ -117,6 +123,14 @@ def test_the_share_of_waiting_is_that_of_reading(reading, scoring, low, high):
     values = statistics.to_dict()
     assert low <= values["waiting_share"] <= high
     assert values["clips_per_second"] == values["clips"] / values["seconds"] == 10 / values["seconds"]
+
+
+def test_a_generator_that_is_closed_ends_its_thread():
+    scored = score_in_order(map(clip_of, [3] * 9), [1] * 9, Batching(1), pad, score, ahead=True)
+    next(scored)
+    assert any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+    scored.close()
+    assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
 
 
 def test_batches_are_prepared_while_the_model_runs():

@@ -1,7 +1,7 @@
 """The clips of a run, checked and split, and the processor that turns them into inputs."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,14 +113,11 @@ def prepare_data(
     model_args: ModelArguments,
     data_args: DataArguments,
     args: OmniSentTrainingArguments,
-    *,
-    used: Collection[str] = SPLITS,
 ) -> PreparedData:
     """Read, check and split the clips that the arguments name.
 
     Args:
         model_args, data_args, args: of the run.
-        used: the splits that are read; with `on_bad_clip: skip`, only their clips are checked.
 
     Raises:
         ValueError: for labels outside the range, a split without a usable clip, or media that the towers cannot read.
@@ -155,7 +152,7 @@ def prepare_data(
             grid = AnswerGrid(*facts.score_range, model_args.answer_step)
             processor.examples = few_shot_examples(clips, data_args.shots, grid)
         published = facts.name in DATASETS and not facts.synthetic
-        clips, bad = drop_bad_clips(clips, processor, data_args, args, used=used, keeps_tests=published)
+        clips, bad = drop_bad_clips(clips, processor, data_args, args, keeps_tests=published)
     if data_args.complete_clips:
         complete = [clip for clip in clips if is_complete(clip)]
         logger.info("%d of %d clips have text, audio and video", len(complete), len(clips))
@@ -172,11 +169,6 @@ def prepare_data(
                 raise ValueError(f"{data_args.dataset}: no clip in the {name} split has a label for {target.name}")
     denoise = record.denoise if record else "none"
     return PreparedData(facts, targets, denoise, processor, splits, bad, uses_media(data_args))
-
-
-def splits_of_run(args: OmniSentTrainingArguments) -> tuple[str, ...]:
-    """The splits of a training run. That of training counts where nothing is trained, too: it has the scale of the labels."""
-    return tuple(name for name in SPLITS if name != "test" or args.evaluate == "test")
 
 
 def uses_media(data_args: DataArguments) -> bool:
@@ -272,12 +264,11 @@ def drop_bad_clips(
     data_args: DataArguments,
     args: OmniSentTrainingArguments,
     *,
-    used: Collection[str],
     keeps_tests: bool,
 ) -> tuple[list[Clip], list[BadClip]]:
     """With `on_bad_clip: skip`, the usable clips, and those that cannot be used as they are; the main process checks for all.
 
-    Clips of other splits than those `used` are not checked. With `keeps_tests`, test clips keep what can be read of them.
+    With `keeps_tests`, test clips keep what can be read of them.
     """
     folder = args.folder
     clips = [clip for clip in clips if clip.split in SPLITS]
@@ -285,7 +276,7 @@ def drop_bad_clips(
         return clips, []
     if args.process_index == 0:
         checks = MediaChecks(processor, place_of_checks(data_args.dataset, data_args.root), quiet=args.disable_tqdm)
-        found = find_bad_clips([clip for clip in clips if clip.split in used], checks, keeps_tests=keeps_tests)
+        found = find_bad_clips(clips, checks, keeps_tests=keeps_tests)
         run_folder.write_bad_clips(folder, found)
     bad = run_folder.read_bad_clips(folder)
     left_out = sum(not clip.kept for clip in bad)

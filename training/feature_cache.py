@@ -19,7 +19,7 @@ from peft import inject_adapter_in_model
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..processing_omnisent import OmniSentProcessor
+from ..processing_omnisent import SETTINGS, OmniSentProcessor
 from ..thinker_inputs_omnisent import TOWER_INPUTS
 from ..thinker_omnisent import TOWERS, Thinker, pinned_revision, thinker_config
 from ..towers_omnisent import tower_features
@@ -106,7 +106,9 @@ def input_settings(model_args: ModelArguments, processor: OmniSentProcessor) -> 
     """What the inputs and the states of a frozen model depend on besides the clips: `towers` for the towers' outputs, and `prompt`
     for the rest of the inputs.
     """
-    settings = processor.to_dict()
+    settings = {name: getattr(processor, name) for name in SETTINGS}
+    settings["feature_extractor"] = processor.feature_extractor.to_dict()
+    settings["feature_extractor"].pop("auto_map", None)  # it is there once the processor has been saved
     prompt = {name: settings.pop(name) for name in PROMPT_SETTINGS}
     with_text = "text" in settings["modalities"]
     settings["modalities"] = [name for name in settings["modalities"] if name != "text"]

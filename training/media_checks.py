@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from ..data.catalog import DATASETS
 from ..data.clip import Clip
 from ..data.pinned_file import cache_folder
+from ..data.reader_count import possible_readers
 from ..data.saved_sets import HUB
 from ..data.sources import PLANTED_ROOT
 from ..errors_omnisent import OmniSentError
@@ -72,8 +73,11 @@ class MediaChecks:
     def of(self, clips: Sequence[Clip]) -> list[MediaFacts]:
         """What is found in the media of each clip: kept from before, or read now on all cores that this process may use."""
         settings, modalities = self._settings(), self.processor.modalities
-        stamps = [[_stamp(path) for path in files_read(clip, modalities)] for clip in clips]
-        keys = [json.dumps([settings, *of_clip]) for of_clip in stamps]
+        stamps = [[_stamp(path) for path in files_read(clip, modalities).values()] for clip in clips]
+        roles = [
+            list(files_read(clip, modalities)) for clip in clips
+        ]  # a file may be read for frames, for sound, or for both
+        keys = [json.dumps([settings, *of_clip]) for of_clip in zip(roles, stamps, strict=True)]
         with_media = {key: place for place, key in enumerate(keys) if stamps[place]}
         stored = self._stored() if with_media else {}
         known = {key: stored[key] for key in with_media if key in stored}
@@ -82,13 +86,13 @@ class MediaChecks:
             bar = tqdm(
                 total=len(with_media), initial=len(known), desc="checking clips", unit="clip", disable=self.quiet
             )
-            workers = min(len(os.sched_getaffinity(0)), len(unread))
+            workers = min(possible_readers(), len(unread))
             reading = _Reading([clips[place] for place in unread.values()], self.processor)
             loader = DataLoader(reading, batch_size=None, num_workers=workers if workers > 1 else 0)
             with bar, self._kept() as keep:
-                for (key, place), facts in zip(unread.items(), loader, strict=True):
+                for key, facts in zip(unread, loader, strict=True):
                     known[key] = facts
-                    if all(len(stamp) > 1 for stamp in stamps[place]):
+                    if facts.fault is None:  # a fault may be the machine's, and pass
                         keep({"key": key, **asdict(facts)})
                     bar.update()
         return [known.get(key, MediaFacts()) for key in keys]
@@ -183,11 +187,11 @@ def _for_check(processor: OmniSentProcessor) -> VideoSampling:
     return replace(processor.video_sampling, exact_resize=False)
 
 
-def files_read(clip: Clip, modalities: Sequence[str]) -> list[str]:
-    """The paths of the files that a clip is read from."""
+def files_read(clip: Clip, modalities: Sequence[str]) -> dict[str, str]:
+    """The paths of the files that a clip is read from: its video, with or without its own sound, and its audio."""
     reads_video = "video" in modalities or ("audio" in modalities and clip.audio is None)
-    paths = [clip.video if reads_video else None, clip.audio if "audio" in modalities else None]
-    return [path for path in paths if path is not None]
+    paths = {"video": clip.video if reads_video else None, "audio": clip.audio if "audio" in modalities else None}
+    return {role: path for role, path in paths.items() if path is not None}
 
 
 def place_of_checks(dataset: str, root: str | None) -> Path:

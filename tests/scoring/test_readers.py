@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from omnisent.data import reader_count
 from omnisent.data.clip import Clip
-from omnisent.scoring import readers
 from omnisent.scoring.options import ScoreOptions
 from omnisent.scoring.readers import ROW, ClipReader, auto_workers
 
@@ -16,13 +16,16 @@ MEDIA = [Clip(f"{number}", "so", video=f"{number}.mp4") for number in range(100)
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine with so many cores, and so many GiB of free memory."""
+    """A machine with so many cores, and so many GiB of free memory and of shared memory."""
 
-    def of(cores: int, gigabytes: float, processes: int = 1) -> None:
-        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
-        monkeypatch.setattr(
-            readers.psutil, "virtual_memory", lambda: SimpleNamespace(available=int(gigabytes * (1 << 30)))
+    def of(cores: int, gigabytes: float, processes: int = 1, shared: float = 500) -> None:
+        free, of_shared = (
+            SimpleNamespace(available=int(gigabytes * (1 << 30))),
+            SimpleNamespace(free=int(shared * (1 << 30))),
         )
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+        monkeypatch.setattr(reader_count.psutil, "virtual_memory", lambda: free)
+        monkeypatch.setattr(reader_count.shutil, "disk_usage", lambda path: of_shared)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
 
     return of
@@ -35,6 +38,12 @@ def machine(monkeypatch):
 def test_readers_are_as_many_as_cores_and_memory_allow(machine, cores, gigabytes, processes, expected):
     machine(cores, gigabytes, processes)
     assert auto_workers(MEDIA) == expected
+
+
+def test_a_container_with_little_shared_memory_reads_in_one_process(machine):
+    machine(8, 20, shared=0.0625)
+    assert auto_workers(MEDIA) == 0
+    assert reader_count.possible_readers() == 8  # that hand nothing over
 
 
 def test_few_clips_or_texts_need_no_reader(machine):

@@ -35,19 +35,6 @@ def test_bad_clips_are_an_error_by_name_or_are_listed_and_left_out(settings, tmp
     assert "6 validation clips are too few for intervals of level 0.9" in caplog.text
 
 
-def test_only_splits_that_the_run_reads_are_checked(settings, tmp_path):
-    root = tmp_path / "damaged"
-    clips = make_planted_clips(root, n_train=12, n_valid=6, n_test=6, seed=8)
-    broken = next(clip for clip in clips if clip.video and clip.split == "test")
-    with open(broken.video, "r+b") as file:
-        file.truncate(os.path.getsize(broken.video) // 3)
-    run(*parse_arguments([settings(dataset=str(root), on_bad_clip="skip", evaluate="valid", max_steps=2)]))
-    with (tmp_path / "run" / "bad_clips.csv").open(newline="") as file:
-        assert list(csv.DictReader(file)) == []
-    checked = [line for line in (root / "media.checks.jsonl").read_text().splitlines() if line]
-    assert len(checked) == sum(bool(clip.video or clip.audio) for clip in clips if clip.split != "test")
-
-
 def test_corrupt_audio_among_the_training_clips_is_refused_or_left_out(settings, tmp_path):
     generator, rows = np.random.default_rng(0), ["id,audio,label,split"]
     for number in range(30):

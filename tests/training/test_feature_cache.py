@@ -210,6 +210,16 @@ def test_clips_without_files_or_sound_and_with_the_same_text_have_entries_of_the
         )
 
 
+def test_entries_are_found_again_once_the_processor_has_been_saved(
+    opened, tiny_backbone, processor, whole_clips, tmp_path
+):
+    saved = type(processor).from_base(tiny_backbone, **SMALL_FRAMES)
+    clip = whole_clips[0].to_dict()
+    opened([clip], saved)
+    saved.save_pretrained(tmp_path / "processor")
+    assert opened([], saved).has(clip)
+
+
 def test_a_file_that_changes_while_it_is_read_is_not_cached(opened, processor, whole_clips, tmp_path):
     video, other = tmp_path / "a.mp4", tmp_path / "b.mp4"
     for clip, path in zip(whole_clips, (video, other), strict=False):

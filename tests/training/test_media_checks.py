@@ -150,6 +150,26 @@ def test_what_is_missing_is_looked_for_again(check, media, tmp_path):
     assert not check([clip])
 
 
+def test_a_file_is_read_for_its_frames_and_for_its_sound_alone(check, half_read, tmp_path):
+    """Its sound can be read, though it has no frames."""
+    clip = Clip("a", "Good.", half_read, split="test")
+    assert [bad.kept for bad in check([clip], keeps_tests=True)] == ["text, audio"]
+    assert [bad.id for bad in check([clip])] == ["a"]
+    assert not check([replace(clip, video=None, audio=half_read)])
+    assert [bad.id for bad in check([clip])] == ["a"]
+
+
+def test_a_fault_is_not_kept_since_it_may_pass(check, media, tmp_path):
+    path = tmp_path / "clip.mp4"
+    whole = (media / "whole.mp4").read_bytes()
+    path.write_bytes(b"x" * len(whole))
+    clip, before = Clip("a", "Good.", str(path), split="train"), os.stat(path)
+    assert [bad.id for bad in check([clip])] == ["a"]
+    path.write_bytes(whole)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not check([clip])
+
+
 def test_a_warning_is_given_for_a_kept_result_too(check, half_read, caplog):
     for _ in ("read", "kept"):
         caplog.clear()
@@ -170,7 +190,9 @@ def test_an_interrupted_check_goes_on_where_it_stopped(media, check, tmp_path):
     for clip in clips:
         spoil(tmp_path / f"{clip.id}.mp4")
     assert [bad.id for bad in check(clips)] == ["3"]
-    assert json.loads(place.read_text().splitlines()[-1])["fault"]  # on a line of its own
+    Path(clips[3].video).write_bytes((media / "whole.mp4").read_bytes())
+    assert not check(clips)
+    assert json.loads(place.read_text().splitlines()[-1])["fault"] is None  # on a line of its own
 
 
 def many(media, folder, count) -> list[Clip]:
