@@ -73,11 +73,10 @@ class MediaChecks:
     def of(self, clips: Sequence[Clip]) -> list[MediaFacts]:
         """What is found in the media of each clip: kept from before, or read now on all cores that this process may use."""
         settings, modalities = self._settings(), self.processor.modalities
-        stamps = [[_stamp(path) for path in files_read(clip, modalities).values()] for clip in clips]
-        roles = [
-            list(files_read(clip, modalities)) for clip in clips
-        ]  # a file may be read for frames, for sound, or for both
-        keys = [json.dumps([settings, *of_clip]) for of_clip in zip(roles, stamps, strict=True)]
+        files = [files_read(clip, modalities) for clip in clips]
+        stamps = [[_stamp(path) for path in own.values()] for own in files]
+        # With the roles of the files, since one may be read for its frames, for its sound, or for both.
+        keys = [json.dumps([settings, list(own), stamp]) for own, stamp in zip(files, stamps, strict=True)]
         with_media = {key: place for place, key in enumerate(keys) if stamps[place]}
         stored = self._stored() if with_media else {}
         known = {key: stored[key] for key in with_media if key in stored}
