@@ -4,13 +4,16 @@ Clips are put together within windows, so that results can come in the order of 
 """
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from threading import Thread
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -21,6 +24,7 @@ MOST_TOKENS = 16_384
 LEAST_FILLED, FEW_TOKENS = 0.75, 2_048
 WINDOW_BATCHES, MOST_IN_WINDOW = 4, 64
 PREPARED_AHEAD = 2
+WATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,16 @@ def read_ahead(dataset: Any, workers: int, batching: Batching) -> Iterator[dict]
         return map(dataset.__getitem__, range(len(dataset)))
     window = WINDOW_BATCHES * batching.clips
     ahead = max(2, math.ceil(min(window, MOST_IN_WINDOW) / workers))
-    return iter(DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=ahead, collate_fn=_as_it_is))
+    return iter(
+        DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=ahead,
+            collate_fn=_as_it_is,
+            worker_init_fn=partial(_end_with, os.getpid()),
+        )
+    )
 
 
 def score_in_order(
@@ -182,6 +195,17 @@ def _ahead(items: Iterator[Any]) -> Generator[Any, None, None]:
             yield item
     finally:
         thread.shutdown(cancel_futures=True)
+
+
+def _end_with(parent: int, _: int) -> None:
+    """End this worker soon after its parent, however that ended; a worker with unread results would wait forever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _as_it_is(item: Any) -> Any:

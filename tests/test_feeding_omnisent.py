@@ -1,9 +1,12 @@
 """Every clip is in one batch, no batch is too large, and results come in the order of the clips."""
 
+import multiprocessing
+import os
 import threading
 import time
 from itertools import islice
 
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -160,3 +163,37 @@ class Numbers:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_items_are_read_in_order(workers):
     assert [int(clip["input_ids"][0]) for clip in read_ahead(Numbers(), workers, Batching())] == list(range(20))
+
+
+class Large(Numbers):
+    """Items that fill the pipe to a parent that does not read them."""
+
+    def __len__(self) -> int:
+        return 10_000
+
+    def __getitem__(self, index: int) -> dict:
+        return {"input_ids": torch.zeros(2), "words": "so " * 50_000, "process": os.getpid()}
+
+
+def test_readers_end_when_their_parent_is_killed():
+    ours, theirs = multiprocessing.Pipe()
+
+    def parent() -> None:
+        reading = read_ahead(Large(), 2, Batching())
+        theirs.send([next(reading)["process"], next(reading)["process"]])
+        time.sleep(60)
+
+    process = multiprocessing.get_context("fork").Process(target=parent)
+    process.start()
+    readers = ours.recv()
+    assert len(set(readers)) == 2
+    time.sleep(0.5)  # both wait for the pipe
+    process.kill()
+    process.join()
+    end = time.monotonic() + 20
+    while any(map(psutil.pid_exists, readers)) and time.monotonic() < end:
+        time.sleep(0.1)
+    left = [reader for reader in readers if psutil.pid_exists(reader)]
+    for reader in left:
+        psutil.Process(reader).kill()
+    assert left == []

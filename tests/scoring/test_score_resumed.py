@@ -108,7 +108,7 @@ def test_a_killed_run_whose_clips_change_gives_the_file_of_a_new_run(many, bundl
 @pytest.mark.slow
 def test_twenty_kills_with_changing_clips_give_the_file_of_a_new_run(many, bundle, tmp_path, meddle):
     place = many(1000, 50)
-    fresh, killed = _killed_and_fresh(place, bundle, tmp_path, 20, "jsonl", pause=2.0, change=lambda: meddle(place))
+    fresh, killed = _killed_and_fresh(place, bundle, tmp_path, 20, "jsonl", pause=0.5, change=lambda: meddle(place))
     assert killed.read_bytes() == fresh.read_bytes()
     rows = [json.loads(line) for line in fresh.read_text().splitlines()]
     assert len({row["id"] for row in rows}) == len(rows) == 1000
