@@ -4,6 +4,7 @@ Clips are put together within windows, so that results can come in the order of 
 """
 
 import math
+import multiprocessing
 import os
 import time
 from collections import deque
@@ -11,7 +12,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from threading import Thread
 from typing import Any
@@ -24,7 +24,6 @@ MOST_TOKENS = 16_384
 LEAST_FILLED, FEW_TOKENS = 0.75, 2_048
 WINDOW_BATCHES, MOST_IN_WINDOW = 4, 64
 PREPARED_AHEAD = 2
-WATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def read_ahead(dataset: Any, workers: int, batching: Batching) -> Iterator[dict]
             num_workers=workers,
             prefetch_factor=ahead,
             collate_fn=_as_it_is,
-            worker_init_fn=partial(_end_with, os.getpid()),
+            worker_init_fn=_end_with_parent,
         )
     )
 
@@ -197,15 +196,16 @@ def _ahead(items: Iterator[Any]) -> Generator[Any, None, None]:
         thread.shutdown(cancel_futures=True)
 
 
-def _end_with(parent: int, _: int) -> None:
-    """End this worker soon after its parent, however that ended; a worker with unread results would wait forever."""
+def _end_with_parent(_: int) -> None:
+    """End this worker with the process that started it, however that ends; with unread results, it would wait forever."""
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCH_SECONDS)
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
         os._exit(1)
 
-    Thread(target=watch, daemon=True).start()
+    Thread(target=wait, daemon=True).start()
 
 
 def _as_it_is(item: Any) -> Any:

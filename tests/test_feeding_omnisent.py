@@ -1,7 +1,7 @@
 """Every clip is in one batch, no batch is too large, and results come in the order of the clips."""
 
-import multiprocessing
-import os
+import subprocess
+import sys
 import threading
 import time
 from itertools import islice
@@ -165,35 +165,37 @@ def test_items_are_read_in_order(workers):
     assert [int(clip["input_ids"][0]) for clip in read_ahead(Numbers(), workers, Batching())] == list(range(20))
 
 
-class Large(Numbers):
-    """Items that fill the pipe to a parent that does not read them."""
+READING = """
+import multiprocessing, os, sys, time
+import torch
+from omnisent.feeding_omnisent import Batching, read_ahead
 
-    def __len__(self) -> int:
+class Large:  # items that fill the pipe to a parent that does not read them
+    def __len__(self):
         return 10_000
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index):
         return {"input_ids": torch.zeros(2), "words": "so " * 50_000, "process": os.getpid()}
 
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    reading = read_ahead(Large(), 2, Batching())
+    print(next(reading)["process"], next(reading)["process"], flush=True)
+    time.sleep(300)
+"""
 
-def test_readers_end_when_their_parent_is_killed():
-    ours, theirs = multiprocessing.Pipe()
 
-    def parent() -> None:
-        reading = read_ahead(Large(), 2, Batching())
-        theirs.send([next(reading)["process"], next(reading)["process"]])
-        time.sleep(60)
-
-    process = multiprocessing.get_context("fork").Process(target=parent)
-    process.start()
-    readers = ours.recv()
-    assert len(set(readers)) == 2
-    time.sleep(0.5)  # both wait for the pipe
-    process.kill()
-    process.join()
-    end = time.monotonic() + 20
-    while any(map(psutil.pid_exists, readers)) and time.monotonic() < end:
-        time.sleep(0.1)
-    left = [reader for reader in readers if psutil.pid_exists(reader)]
-    for reader in left:
-        psutil.Process(reader).kill()
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_readers_end_when_their_parent_is_killed(method, tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(READING)
+    with subprocess.Popen([sys.executable, str(script), method], stdout=subprocess.PIPE, text=True) as parent:
+        readers = [psutil.Process(int(number)) for number in parent.stdout.readline().split()]
+        assert len(set(readers)) == 2
+        assert all(map(psutil.Process.is_running, readers))
+        time.sleep(0.5)  # both wait for the pipe
+        parent.kill()
+        _, left = psutil.wait_procs(readers, timeout=20)
+        for reader in left:
+            reader.kill()
     assert left == []
