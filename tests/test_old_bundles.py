@@ -1,4 +1,5 @@
-"""Bundles that an earlier version of this code made load and score the same: with today's code, and with the code inside them.
+"""Bundles that an earlier version of this code made load and score the same: to the bit with the code inside them, and to 1e-5
+with today's code, whose vision tower embeds patches by one matrix product, which adds up in another order.
 
 The bundle is made here, by the code of an earlier commit in processes of its own, so that no old file has to be kept.
 """
@@ -127,6 +128,7 @@ def test_a_bundle_of_an_earlier_commit_scores_the_same(
     torch.set_num_threads(1)  # as in the processes above: more of them may add up in another order
     try:
         with torch.no_grad():
-            assert [model(**processor([clip])).scores.item() for clip in clips] == old["scores"]
+            scores = [model(**processor([clip])).scores.item() for clip in clips]
+        assert scores == pytest.approx(old["scores"], rel=0, abs=1e-5)
     finally:
         torch.set_num_threads(threads)
