@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from .families_omnisent import family_of
 from .lora_omnisent import keep_less
 
 ADAPTER_DIR = "adapter"
@@ -112,7 +113,7 @@ class AdaptedThinker(PreTrainedModel):
 
     def _inject(self, lora: LoraConfig) -> None:
         inject_adapter_in_model(lora, self)
-        keep_less(self)
+        keep_less(self, family_of(self.model.config))
         self._hf_peft_config_loaded = True
 
 

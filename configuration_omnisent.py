@@ -50,9 +50,10 @@ check_versions(REQUIRES)
 
 from transformers import PreTrainedConfig  # noqa: E402
 
+from .families_omnisent import DEFAULT_FAMILY, family_of_type  # noqa: E402
+from .family_omnisent import ThinkerConfig  # noqa: E402
 from .heads_omnisent import HEADS, LAYERS, POOL_OVER, POOLINGS  # noqa: E402
 from .losses_omnisent import FEWEST_BINS, LOSSES, LabelScale, Objective  # noqa: E402
-from .thinker_omnisent import ThinkerConfig  # noqa: E402
 
 SCALE_FIELDS = ("label_mean", "label_std", "score_min", "score_max")
 AUTO_MAP = {
@@ -73,7 +74,7 @@ class OmniSentConfig(PreTrainedConfig):
     """Configuration of [`OmniForSentimentRegression`].
 
     Args:
-        thinker_config: the Qwen2.5-Omni Thinker's own configuration.
+        thinker_config: the Thinker's own configuration; its `model_type` says of which family, by default Qwen2.5-Omni.
         base_model: Hub id or folder of the model that the adapter belongs to; `None` if the repository has all weights.
         base_revision: revision of `base_model` that the adapter was trained on.
         derived_from: of a merged repository, `base_model` and `base_revision` that its weights come from; else `None`.
@@ -108,9 +109,9 @@ class OmniSentConfig(PreTrainedConfig):
 
     model_type = "omnisent"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["distribution", "spread", "pooled"]
-    sub_configs_defaults: ClassVar[dict] = {"thinker_config": ThinkerConfig}
+    sub_configs_defaults: ClassVar[dict] = {"thinker_config": DEFAULT_FAMILY.config_class}
 
-    thinker_config: dict | ThinkerConfig | None = None
+    thinker_config: dict | PreTrainedConfig | None = None
     base_model: str | None = None
     base_revision: str | None = None
     derived_from: dict | None = None
@@ -134,6 +135,9 @@ class OmniSentConfig(PreTrainedConfig):
     requires: dict | None = None
 
     def __post_init__(self, **kwargs):
+        if not isinstance(self.thinker_config, PreTrainedConfig):
+            fields = self.thinker_config or {}
+            self.thinker_config = family_of_type(fields.get("model_type")).config_class(**fields)
         if self.id2label is None:  # transformers would assume two classes
             self.id2label = {0: "label"}
         self.problem_type = "regression"

@@ -16,9 +16,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from .thinker_omnisent import GATED_MLPS, RMS_NORMS
-
-_CLASSES: dict[tuple[type, type], type] = {}
+from .family_omnisent import ThinkerFamily
+from .towers_omnisent import with_mixin
 
 
 class Recipe(NamedTuple):
@@ -28,15 +27,15 @@ class Recipe(NamedTuple):
     parts: tuple[torch.Tensor, ...]
 
 
-def keep_less(model: nn.Module) -> None:
-    """Let the LoRA layers, gated MLPs and norms of a model keep less for the backward pass; their parameters and names stay."""
+def keep_less(model: nn.Module, family: ThinkerFamily) -> None:
+    """Let LoRA layers, gated MLPs and norms of a family's model keep less for the backward pass; parameters and names stay."""
     for module in model.modules():
         if isinstance(module, lora.LoraLayer) and isinstance(module.get_base_layer(), nn.Linear):
-            module.__class__ = _with(_LoraLinear, type(module))
-        elif isinstance(module, GATED_MLPS):
-            module.__class__ = _with(_GatedMLP, type(module))
-        elif isinstance(module, RMS_NORMS):
-            module.__class__ = _with(_RMSNorm, type(module))
+            module.__class__ = with_mixin(_LoraLinear, type(module))
+        elif isinstance(module, family.gated_mlps):
+            module.__class__ = with_mixin(_GatedMLP, type(module))
+        elif isinstance(module, family.rms_norms):
+            module.__class__ = with_mixin(_RMSNorm, type(module))
 
 
 def new_seed() -> int:
@@ -197,12 +196,3 @@ def _gated(act: Callable[[torch.Tensor], torch.Tensor], gate: torch.Tensor, up: 
 
 def _itself(x: torch.Tensor) -> torch.Tensor:
     return x
-
-
-def _with(mixin: type, base: type) -> type:
-    """The class in front of another one; the same for all modules of a class."""
-    if issubclass(base, mixin):
-        return base
-    if (mixin, base) not in _CLASSES:
-        _CLASSES[mixin, base] = type(base.__name__, (mixin, base), {"__module__": base.__module__})
-    return _CLASSES[mixin, base]

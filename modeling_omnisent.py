@@ -1,4 +1,4 @@
-"""OmniForSentimentRegression: the Qwen2.5-Omni Thinker with a regression head on its last non-padding token.
+"""OmniForSentimentRegression: the Thinker of an omni-modal model with a regression head on its last non-padding token.
 
 One forward pass gives one score per clip. `from_pretrained` loads three forms: base + `adapter/` + `head.safetensors` (what
 training writes), the same from the Hub, and a merged checkpoint. Media are read by processing_omnisent.py.
@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -22,15 +22,15 @@ from transformers.utils import ModelOutput
 
 from .adapter_omnisent import ADAPTER_DIR, AdaptedThinker, check_keys, check_weight_file, check_weights, read_weights
 from .configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES, REQUIRES, OmniSentConfig
+from .families_omnisent import family_of
+from .family_omnisent import Thinker, ThinkerConfig
 from .heads_omnisent import RegressionHead, check_finite
 from .thinker_omnisent import (
     HUB_KEYWORDS,
-    Thinker,
-    ThinkerConfig,
     copy_loading_info,
-    embed_clips,
     execution_device,
     fix_nf4_on_cpu,
+    language_inputs,
     load_thinker,
     pinned_revision,
     read_layers,
@@ -92,8 +92,9 @@ class OmniForSentimentRegression(AdaptedThinker):
 
     def __init__(self, config: OmniSentConfig, thinker: Thinker | None = None):
         super().__init__(config)
-        self.model = Thinker(config.thinker_config) if thinker is None else thinker
-        text_config = cast(ThinkerConfig, config.thinker_config).text_config
+        of_thinker: ThinkerConfig = config.thinker_config
+        self.model: Thinker = family_of(of_thinker).thinker_class(of_thinker) if thinker is None else thinker
+        text_config = of_thinker.text_config
         sizes = (text_config.hidden_size, text_config.num_hidden_layers)
         self.score = RegressionHead.from_settings(config, *sizes, targets=len(config.targets))
         self.post_init()
@@ -142,14 +143,14 @@ class OmniForSentimentRegression(AdaptedThinker):
         Args:
             input_ids: (B, T).
             attention_mask: (B, T), 0 for padding, on either side.
-            position_ids: (3, B, T), time, height and width, computed per clip.
+            position_ids: (3, B, T), time, height and width, computed per clip; of Qwen3-Omni float32, else integers.
             input_features: (A, mel bins, M) log-mel of the A clips that have audio.
             feature_attention_mask: (A, M).
             video_patches: (P, patch values) uint8.
             video_mean_std: (2, channels), with which they are normalised.
             video_grid_thw: (V, 3).
             audio_embeds: (audio tokens, H), precomputed output of the audio tower, instead of `input_features`.
-            video_embeds: (video tokens, H), likewise, of the vision tower.
+            video_embeds: (video tokens, H, or more), likewise, of the vision tower; see `language_inputs`.
             clip_mask: (B, T), 1 for the tokens of transcript, audio and video; needed with `pool_over="clip"`.
             labels: (B,), or (B, K) for K targets, label units; nan where one is missing.
             sample_weight: (B,) of the clips in the loss; 1 by default.
@@ -163,7 +164,7 @@ class OmniForSentimentRegression(AdaptedThinker):
             raise ValueError(
                 "position_ids are missing: prepare the inputs with OmniSentProcessor, which computes them per clip"
             )
-        embeds = embed_clips(
+        read = language_inputs(
             self.model,
             input_ids,
             audio_embeds=audio_embeds,
@@ -174,8 +175,9 @@ class OmniForSentimentRegression(AdaptedThinker):
             video_mean_std=video_mean_std,
             video_grid_thw=video_grid_thw,
         )
-        inputs = {"inputs_embeds": embeds, "attention_mask": attention_mask, "position_ids": position_ids}
-        hidden = self._read({name: value.to(embeds.device) for name, value in inputs.items()})  # (B, T, H)
+        device = read["inputs_embeds"].device
+        read |= {"attention_mask": attention_mask.to(device), "position_ids": position_ids.to(device)}
+        hidden = self._read(read)  # (B, T, H)
         mask = attention_mask if self.config.pool_over == "all" else clip_mask
         if mask is None:
             raise ValueError(
@@ -191,7 +193,7 @@ class OmniForSentimentRegression(AdaptedThinker):
         output = OmniSentOutput(loss, logits, scores, distribution, spread, pooled)
         return output if return_dict in (None, True) else output.to_tuple()
 
-    def _read(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _read(self, inputs: dict[str, Any]) -> torch.Tensor:
         """The states (B, T, H) of the layers that the head reads."""
         if self.score.reader.reads_last_alone:
             return self.model.language_model(**inputs, use_cache=False).last_hidden_state

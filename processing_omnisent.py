@@ -17,12 +17,14 @@ from transformers.utils import cached_file, logging
 
 from .audio_omnisent import SAMPLE_RATE
 from .errors_omnisent import OmniSentError
+from .families_omnisent import DEFAULT_FAMILY, family_of_type
 from .frames_omnisent import VideoSampling
 from .heads_omnisent import POOL_OVER
 from .long_media_omnisent import LongMedia, read_clip
 from .media_omnisent import ClipMedia
 from .text_omnisent import CONTEXT, INSTRUCTION, SYSTEM_PROMPT, TEXT_CASES, TRANSCRIPT, plain_text
-from .thinker_inputs_omnisent import MODEL_INPUTS, InputLayout, audio_tokens, log_mel, official_settings, quiet_loading
+from .thinker_inputs_omnisent import MODEL_INPUTS, InputLayout, quiet_loading
+from .thinker_omnisent import family_of_checkpoint
 
 logger = logging.get_logger(__name__)
 
@@ -70,10 +72,9 @@ class OmniSentProcessor(ProcessorMixin):
         patch_size: of the vision tower, in pixels.
         merge_size: of the vision tower, in patches.
         temporal_patch_size: of the vision tower, in frames.
-        image_mean: of the vision tower, per channel, for pixels in [0, 1].
-        image_std: of the vision tower, per channel, for pixels in [0, 1].
-        position_id_per_seconds: of the Thinker.
-        seconds_per_chunk: of the Thinker, for interleaving audio and video.
+        image_mean, image_std: of the vision tower, per channel, for pixels in [0, 1].
+        position_id_per_seconds, seconds_per_chunk: of the Thinker, for its positions and for interleaving audio and video.
+        family: the base model's `model_type`; it says how audio and video become tokens and positions.
 
     Example:
         >>> processor = AutoProcessor.from_pretrained("org/omnisent", trust_remote_code=True)
@@ -110,8 +111,9 @@ class OmniSentProcessor(ProcessorMixin):
         temporal_patch_size: int = InputLayout.temporal_patch_size,
         image_mean: Sequence[float] = InputLayout.image_mean,
         image_std: Sequence[float] = InputLayout.image_std,
-        position_id_per_seconds: int = InputLayout.position_id_per_seconds,
+        position_id_per_seconds: float = InputLayout.position_id_per_seconds,
         seconds_per_chunk: int = InputLayout.seconds_per_chunk,
+        family: str = DEFAULT_FAMILY.model_type,
     ):
         given = locals()
         for name in SETTINGS:
@@ -140,7 +142,7 @@ class OmniSentProcessor(ProcessorMixin):
             raise ValueError(f"pool_over must be one of {', '.join(POOL_OVER)}, not {self.pool_over!r}")
         if not 0 < self.max_sound_seconds < math.inf:
             raise ValueError(f"max_sound_seconds must be above 0, not {self.max_sound_seconds}")
-        _ = self.video_sampling  # checks its own fields
+        _ = self.video_sampling  # checks its own fields, and the family
 
     @classmethod
     def from_base(
@@ -153,7 +155,8 @@ class OmniSentProcessor(ProcessorMixin):
             revision: branch, tag or commit.
             **settings: any other argument of the class, e.g. `max_frames=8`.
         """
-        return cls(**official_settings(base_model, revision=revision), **settings)
+        family = family_of_checkpoint(base_model, revision=revision)
+        return cls(**family.official_settings(base_model, revision=revision), **settings)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "OmniSentProcessor":
@@ -194,7 +197,8 @@ class OmniSentProcessor(ProcessorMixin):
     @property
     def layout(self) -> InputLayout:
         """How video and audio become tokens and positions, as the Thinker expects it."""
-        return InputLayout(**{field.name: getattr(self, field.name) for field in fields(InputLayout)})
+        own = {field.name: getattr(self, field.name) for field in fields(InputLayout)}
+        return family_of_type(self.family).layout_class(**own)
 
     @property
     def model_input_names(self) -> list[str]:
@@ -225,8 +229,8 @@ class OmniSentProcessor(ProcessorMixin):
         """
         if return_tensors != "pt":
             raise ValueError(f"return_tensors must be 'pt', not {return_tensors!r}")
-        clips = [clips] if isinstance(clips, Mapping) else list(clips)
-        encoded = [self.encode(clip, modalities=modalities) for clip in clips]
+        listed = [clips] if isinstance(clips, Mapping) else clips
+        encoded = [self.encode(clip, modalities=modalities) for clip in listed]
         for clip in encoded:
             if "warning" in clip:
                 logger.warning("clip %s: %s", clip["clip_id"], clip["warning"])
@@ -288,8 +292,8 @@ class OmniSentProcessor(ProcessorMixin):
         encoded: dict[str, torch.Tensor] = {}
         layout, mel_frames, grid = self.layout, 0, None
         if media.audio is not None:
-            features = log_mel(self.feature_extractor, media.audio, SAMPLE_RATE)  # (mel bins, M)
-            if audio_tokens(features.shape[1]) > 0:
+            features = layout.log_mel(self.feature_extractor, media.audio, SAMPLE_RATE)  # (mel bins, M)
+            if layout.audio_tokens(features.shape[1]) > 0:
                 encoded["input_features"] = features
                 mel_frames = features.shape[1]
         if media.frames is not None:

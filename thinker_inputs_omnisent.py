@@ -1,25 +1,21 @@
-"""Inputs of the Qwen2.5-Omni Thinker: patches, log-mel, placeholders and position ids of a clip, and batches.
+"""Inputs of a Thinker: patches, log-mel, placeholders and position ids of a clip, and batches.
 
-They equal those of the official processor for the same frames and samples. Only this file, thinker_omnisent.py and
-towers_omnisent.py know the model family. It works on the CPU, reads no file, and knows no weights.
+They equal those of the official processor for the same frames and samples. What differs between families of models is in
+subclasses of `InputLayout`. It works on the CPU, reads no file, and knows no weights.
 """
 
-import math
-import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
-from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import Qwen2_5OmniProcessor
 from transformers.utils import logging
 
-OfficialProcessor: TypeAlias = Qwen2_5OmniProcessor
 MEL_FRAMES_PER_SECOND = 100
 TOWER_INPUTS = ("input_features", "feature_attention_mask", "video_patches", "video_mean_std", "video_grid_thw")
 MODEL_INPUTS = (
@@ -34,8 +30,8 @@ MODEL_INPUTS = (
 
 
 @dataclass(frozen=True)
-class InputLayout:
-    """How video and audio become tokens and positions.
+class InputLayout(ABC):
+    """How video and audio become tokens and positions. The defaults are those of Qwen2.5-Omni.
 
     Attributes:
         patch_size: of the vision tower, in pixels.
@@ -52,8 +48,10 @@ class InputLayout:
     temporal_patch_size: int = 2
     image_mean: Sequence[float] = tuple(OPENAI_CLIP_MEAN)
     image_std: Sequence[float] = tuple(OPENAI_CLIP_STD)
-    position_id_per_seconds: int = 25
+    position_id_per_seconds: float = 25
     seconds_per_chunk: int = 2
+
+    position_dtype: ClassVar[torch.dtype] = torch.long
 
     @property
     def token_size(self) -> int:
@@ -97,23 +95,17 @@ class InputLayout:
         Raises:
             ValueError: when the prompt does not have exactly one placeholder.
         """
-        of_audio = audio_tokens(mel_frames)
+        of_audio = self.audio_tokens(mel_frames)
         audio, video = tokenizer.audio_token_id, tokenizer.video_token_id
-        if grid is None:
+        if grid is None or pair_seconds is None:
             return _replace(ids, audio, [audio] * of_audio) if of_audio else ids
         of_video = self.video_tokens(grid)
         if not of_audio:
             return _replace(ids, video, [video] * of_video)
-        per_chunk = self.position_id_per_seconds * self.seconds_per_chunk
-        steps = torch.arange(int(grid[0, 0])) * torch.tensor(pair_seconds).float() * self.position_id_per_seconds
-        times = np.repeat(steps.long().numpy(), of_video // len(steps)).tolist()
-        chunks: Any = OfficialProcessor.get_chunked_index
-        runs = [[end - start for start, end in chunks(None, i, per_chunk)] for i in (times, range(of_audio))]
-        inner = [tokenizer.audio_bos_token_id]
-        for chunk in range(max(map(len, runs))):
-            for token, lengths in zip((video, audio), runs, strict=True):
-                inner += [token] * (lengths[chunk] if chunk < len(lengths) else 0)
-        return _replace(ids, video, [*inner, tokenizer.audio_eos_token_id])
+        pairs = int(grid[0, 0])
+        is_video = self.order(pairs, of_video // pairs, of_audio, pair_seconds)
+        inner = np.where(is_video, video, audio).tolist()
+        return _replace(ids, video, [tokenizer.audio_bos_token_id, *inner, tokenizer.audio_eos_token_id])
 
     def position_ids(
         self,
@@ -124,38 +116,64 @@ class InputLayout:
         pair_seconds: float | None,
     ) -> torch.Tensor:
         """Time, height and width positions (3, T) of one clip with token ids (T,), by the Thinker's own rules; see `expand`."""
-        if grid is None:
-            return torch.arange(len(input_ids)).expand(3, -1)
-        rules = SimpleNamespace(
-            config=SimpleNamespace(
-                image_token_id=tokenizer.image_token_id,
-                video_token_id=tokenizer.video_token_id,
-                audio_token_id=tokenizer.audio_token_id,
-                vision_start_token_id=tokenizer.vision_bos_token_id,
-                audio_start_token_id=tokenizer.audio_bos_token_id,
-                position_id_per_seconds=self.position_id_per_seconds,
-                seconds_per_chunk=self.seconds_per_chunk,
-            ),
-            spatial_merge_size=self.merge_size,
+        if grid is None or pair_seconds is None:
+            return torch.arange(len(input_ids), dtype=self.position_dtype).expand(3, -1)
+        return self.media_position_ids(input_ids, tokenizer, mel_frames, grid, pair_seconds)
+
+    @abstractmethod
+    def mel_frames(self, samples: int, hop: int) -> int:
+        """Number of log-mel frames of so many samples, `hop` samples apart."""
+
+    @abstractmethod
+    def log_mel(self, extractor: Any, samples: np.ndarray, sample_rate: int) -> torch.Tensor:
+        """Log-mel (mel bins, M) of mono samples (samples,), bit-equal to the official path's for one clip."""
+
+    @abstractmethod
+    def audio_tokens(self, mel_frames: int) -> int:
+        """Number of audio tokens for a number of log-mel frames."""
+
+    @abstractmethod
+    def order(self, pairs: int, tokens_per_pair: int, audio: int, pair_seconds: float) -> np.ndarray:
+        """Which of the tokens of a video with sound are video, in their order (tokens,).
+
+        Args:
+            pairs: of frames.
+            tokens_per_pair: of video.
+            audio: tokens.
+            pair_seconds: from one pair to the next.
+        """
+
+    @abstractmethod
+    def media_position_ids(
+        self, input_ids: torch.Tensor, tokenizer: Any, mel_frames: int, grid: torch.Tensor, pair_seconds: float
+    ) -> torch.Tensor:
+        """As `position_ids`, of a clip with video."""
+
+    def position_config(self, tokenizer: Any, **others: Any) -> SimpleNamespace:
+        """What a Thinker's rules of positions read of its configuration."""
+        return SimpleNamespace(
+            image_token_id=tokenizer.image_token_id,
+            video_token_id=tokenizer.video_token_id,
+            audio_token_id=tokenizer.audio_token_id,
+            vision_start_token_id=tokenizer.vision_bos_token_id,
+            audio_start_token_id=tokenizer.audio_bos_token_id,
+            position_id_per_seconds=self.position_id_per_seconds,
+            seconds_per_chunk=self.seconds_per_chunk,
+            **others,
         )
-        thinker: Any = Qwen2_5OmniThinkerModel  # its rules are methods that take what they need from `rules`
-        rules.get_llm_pos_ids_for_vision = thinker.get_llm_pos_ids_for_vision.__get__(rules)
-        rules.get_chunked_index = lambda indices, per_chunk, start: thinker.get_chunked_index(
-            rules,
-            indices.tolist(),
-            per_chunk,
-            int(start),  # it iterates over the tokens, which is slow in a tensor
-        )
-        positions, _ = thinker.get_rope_index(
-            rules,
-            input_ids[None],
-            video_grid_thw=grid,
-            attention_mask=torch.ones(1, len(input_ids)),
-            use_audio_in_video=mel_frames > 0,
-            audio_seqlens=torch.tensor([mel_frames]) if mel_frames else None,
-            second_per_grids=torch.tensor([pair_seconds]),
-        )
-        return positions[:, 0].long()
+
+    def position_inputs(
+        self, input_ids: torch.Tensor, mel_frames: int, grid: torch.Tensor, pair_seconds: float
+    ) -> dict[str, Any]:
+        """One clip as arguments of `get_rope_index`, the Thinker's rules of positions."""
+        return {
+            "input_ids": input_ids[None],
+            "video_grid_thw": grid,
+            "attention_mask": torch.ones(1, len(input_ids)),
+            "use_audio_in_video": mel_frames > 0,
+            "audio_seqlens": torch.tensor([mel_frames]) if mel_frames else None,
+            "second_per_grids": torch.tensor([pair_seconds]),
+        }
 
     def pad(
         self, encoded: Sequence[Mapping[str, Any]], tokenizer: Any, *, padding_side: str = "left"
@@ -171,7 +189,7 @@ class InputLayout:
         rows, columns = len(encoded), max(lengths)
         input_ids = torch.full((rows, columns), tokenizer.pad_token_id)  # (B, T)
         attention_mask = torch.zeros(rows, columns, dtype=torch.long)
-        position_ids = torch.ones(3, rows, columns, dtype=torch.long)
+        position_ids = torch.ones(3, rows, columns, dtype=self.position_dtype)
         for row, (clip, length) in enumerate(zip(encoded, lengths, strict=True)):
             span = slice(0, length) if padding_side == "right" else slice(columns - length, columns)
             input_ids[row, span] = clip["input_ids"]
@@ -208,7 +226,7 @@ class InputLayout:
         """
         of_audio = clip["audio_embeds"].shape[0] if "audio_embeds" in clip else 0
         if "input_features" in clip:
-            of_audio = audio_tokens(clip["input_features"].shape[1])
+            of_audio = self.audio_tokens(clip["input_features"].shape[1])
         of_video = clip["video_embeds"].shape[0] if "video_embeds" in clip else 0
         if "video_grid_thw" in clip:
             of_video = self.video_tokens(clip["video_grid_thw"])
@@ -236,47 +254,6 @@ def pixel_values(patches: torch.Tensor, mean_std: torch.Tensor) -> torch.Tensor:
 def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """As `torch.cat`; numpy's memory is in huge pages, which makes joining patches three times as fast."""
     return torch.from_numpy(np.concatenate([part.numpy() for part in parts]))
-
-
-def audio_tokens(mel_frames: int) -> int:
-    """Number of audio tokens for a number of log-mel frames: about one per 40 ms."""
-    return max(0, ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1)
-
-
-def log_mel(extractor: Any, samples: np.ndarray, sample_rate: int) -> torch.Tensor:
-    """Log-mel (mel bins, M) of mono samples (samples,), M = ceil(samples / hop), bit-equal to the official path's.
-
-    The official path pads to 300 s. Padding with three hops would give the same values; sixteen avoid the kernel that some CPUs use
-    for matrix products with few columns, which rounds differently.
-    """
-    hop = extractor.hop_length
-    frames = math.ceil(len(samples) / hop)
-    features = extractor(
-        samples,
-        sampling_rate=sample_rate,
-        padding="max_length",
-        max_length=(frames + 16) * hop,
-        truncation=False,
-        return_tensors="pt",
-    )["input_features"]
-    return features[0, :, :frames]
-
-
-def official_settings(base_model: str | os.PathLike, *, revision: str | None = None) -> dict[str, Any]:
-    """Parts and settings of an official checkpoint's processor, as arguments of `OmniSentProcessor`."""
-    with quiet_loading():  # it warns about the talker, which is not used
-        base = OfficialProcessor.from_pretrained(base_model, revision=revision)
-    vision = base.video_processor
-    return {
-        "feature_extractor": base.feature_extractor,
-        "tokenizer": base.tokenizer,
-        "chat_template": base.chat_template,
-        "patch_size": vision.patch_size,
-        "merge_size": vision.merge_size,
-        "temporal_patch_size": vision.temporal_patch_size,
-        "image_mean": vision.image_mean,
-        "image_std": vision.image_std,
-    }
 
 
 @contextmanager

@@ -1,93 +1,73 @@
-"""The Qwen2.5-Omni Thinker: its classes, checkpoint layout and loading, and the layers that LoRA adapts.
+"""The Thinker: its checkpoint layout and loading, its inputs from clips, and its layers' states. For every family of models.
 
-Only this file, towers_omnisent.py and thinker_inputs_omnisent.py know the model family. Knows no head and no score.
+Knows no head and no score.
 """
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
-from transformers import BitsAndBytesConfig, PreTrainedModel
-from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniConfig, Qwen2_5OmniThinkerConfig
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
-    Qwen2_5OmniMLP,
-    Qwen2_5OmniRMSNorm,
-    Qwen2_5OmniThinkerForConditionalGeneration,
-    Qwen2_5OmniThinkerModel,
-    Qwen2MLP,
-)
+from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
+from .families_omnisent import FAMILIES, family_of, family_of_type
+from .family_omnisent import TOWERS, Thinker, ThinkerConfig, ThinkerFamily
 from .thinker_inputs_omnisent import quiet_loading
 from .towers_omnisent import tower_features
 
-ThinkerConfig: TypeAlias = Qwen2_5OmniThinkerConfig
-Thinker: TypeAlias = Qwen2_5OmniThinkerModel  # headless: towers and language model
-ThinkerWithLMHead: TypeAlias = Qwen2_5OmniThinkerForConditionalGeneration
-
-TOWERS = ("audio_tower", "visual")
-LANGUAGE_MODEL = "language_model"
-# Of the language model and the vision tower.
-GATED_MLPS, RMS_NORMS = (Qwen2MLP, Qwen2_5OmniMLP), (Qwen2_5OmniRMSNorm,)
-LORA_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# By preset: suffixes of module names in the whole Thinker, or a pattern for its language model.
-LORA_TARGETS: dict[str, list[str] | str] = {
-    "paper": list(LORA_NAMES),
-    "llm": rf".*{LANGUAGE_MODEL}\.layers\.\d+\.(self_attn|mlp)\.({'|'.join(LORA_NAMES)})",
-}
 # Entries in config.json of a base model that is made from a text model: that its towers are random, and the text model's name.
 UNTRAINED_TOWERS, TEXT_MODEL = "untrained_towers", "text_model"
 HUB_KEYWORDS = ("token", "cache_dir", "local_files_only")  # also passed on to the base model
-_VISION_TOWER = {"hidden_size": 1280, "intermediate_size": 3420}
-PUBLISHED_THINKERS: dict[str, dict[str, Any]] = {  # where they differ from the defaults of ThinkerConfig
-    "Qwen/Qwen2.5-Omni-7B": {"vision_config": {**_VISION_TOWER, "out_hidden_size": 3584}},
-    "Qwen/Qwen2.5-Omni-3B": {
-        "text_config": {
-            "vocab_size": 151936,
-            "hidden_size": 2048,
-            "intermediate_size": 11008,
-            "num_hidden_layers": 36,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 2,
-        },
-        "vision_config": {**_VISION_TOWER, "out_hidden_size": 2048},
-        "audio_config": {"output_dim": 2048},
-    },
-}
 
 
-def embed_clips(
+def language_inputs(
     thinker: Thinker,
     input_ids: torch.Tensor,
     *,
     audio_embeds: torch.Tensor | None = None,
     video_embeds: torch.Tensor | None = None,
     **media: torch.Tensor | None,
-) -> torch.Tensor:
-    """Token embeddings (B, T, H) with the towers' outputs in place of the placeholder tokens.
+) -> dict[str, Any]:
+    """What the language model reads: token embeddings with the towers' outputs in place of the placeholder tokens.
 
     Args:
         thinker: the headless Thinker.
         input_ids: (B, T), with placeholders.
         audio_embeds: (audio tokens, H), precomputed output of the audio tower.
-        video_embeds: (video tokens, H), likewise, of the vision tower.
+        video_embeds: (video tokens, H), likewise, of the vision tower; (video tokens, (1 + D) * H) of a family whose vision tower
+            also adds to the outputs of the first D layers.
         **media: otherwise the towers' inputs, as `tower_features` takes them.
+
+    Returns:
+        `inputs_embeds` (B, T, H); with D layers as above also `visual_pos_masks` (B, T) and `deepstack_visual_embeds`, for each of
+        them (video tokens, H).
     """
     embeds = thinker.get_input_embeddings()(input_ids)  # (B, T, H)
     given = {"audio_embeds": audio_embeds, "video_embeds": video_embeds}
     features = {name: value for name, value in given.items() if value is not None} | tower_features(thinker, **media)
-    for name, token in (
-        ("audio_embeds", thinker.config.audio_token_id),
-        ("video_embeds", thinker.config.video_token_id),
-    ):
-        if name in features:
-            embeds = _fill(embeds, input_ids == token, features[name])
-    return embeds
+    inputs: dict[str, Any] = {}
+    if "audio_embeds" in features:
+        embeds = _fill(embeds, input_ids == thinker.config.audio_token_id, features["audio_embeds"])
+    if "video_embeds" in features:
+        places = input_ids == thinker.config.video_token_id
+        own, *added = features["video_embeds"].split(embeds.shape[-1], dim=-1)
+        embeds = _fill(embeds, places, own)
+        if added:
+            inputs = {"visual_pos_masks": places.to(embeds.device), "deepstack_visual_embeds": added}
+    return {"inputs_embeds": embeds, **inputs}
+
+
+def followed_by(inputs: dict[str, Any], embeds: torch.Tensor) -> dict[str, Any]:
+    """What `language_inputs` returned, with the embeddings (B, A, H) of further text after each clip."""
+    longer = inputs | {"inputs_embeds": torch.cat([inputs["inputs_embeds"], embeds], dim=1)}
+    if "visual_pos_masks" in inputs:
+        longer["visual_pos_masks"] = nn.functional.pad(inputs["visual_pos_masks"], (0, embeds.shape[1]))
+    return longer
 
 
 def read_layers(
@@ -149,7 +129,7 @@ def load_thinker(
     *,
     revision: str | None = None,
     config: ThinkerConfig | None = None,
-    thinker_class: type[PreTrainedModel] = Thinker,
+    lm_head: bool = False,
     without: Sequence[str] = (),
     **kwargs,
 ) -> PreTrainedModel:
@@ -159,7 +139,7 @@ def load_thinker(
         base_model: Hub id or folder in the layout of Qwen/Qwen2.5-Omni-7B.
         revision: branch, tag or commit of a Hub id.
         config: the Thinker's configuration; read from the checkpoint when not given.
-        thinker_class: another class of the Thinker, e.g. the one with its lm_head.
+        lm_head: load the Thinker with its lm_head.
         without: parts that are not loaded and become `None`: any of audio_tower, visual and language_model.
         **kwargs: for its `from_pretrained`: dtype, quantization_config, device_map, attn_implementation, ...
 
@@ -170,6 +150,8 @@ def load_thinker(
     _check_folder(base_model)
     hub = {key: kwargs[key] for key in HUB_KEYWORDS if key in kwargs}
     config = copy.deepcopy(config) if config is not None else thinker_config(base_model, revision=revision, **hub)
+    family = family_of(config)
+    thinker_class = family.with_lm_head_class if lm_head else family.thinker_class
     with quiet_loading():  # its report lists the skipped lm_head
         thinker, info = _leaving_out(without, thinker_class).from_pretrained(
             base_model,
@@ -182,7 +164,7 @@ def load_thinker(
     if info["missing_keys"] or info["mismatched_keys"]:
         wrong = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
         raise ValueError(
-            f"{base_model} is not a Qwen2.5-Omni checkpoint that fits its configuration: {len(wrong)} Thinker weights are"
+            f"{base_model} is not a {family.title} checkpoint that fits its configuration: {len(wrong)} Thinker weights are"
             f" missing or of another shape, first {wrong[0]}; download it again or correct base_model"
         )
     fix_nf4_on_cpu(thinker)
@@ -211,9 +193,32 @@ def thinker_config(base_model: str | os.PathLike, *, revision: str | None = None
     config = _full_config(base_model, revision=revision, **hub)
     if "thinker_config" not in config:
         raise ValueError(
-            f"{base_model}: its config.json has no thinker_config; expected a checkpoint in the layout of Qwen/Qwen2.5-Omni-7B"
+            f"{base_model}: its config.json has no thinker_config; expected a checkpoint in the layout of"
+            f" {' or '.join(name for family in FAMILIES.values() for name in list(family.published)[:1])}"
         )
-    return ThinkerConfig(**config["thinker_config"])
+    return read_thinker_config(config["thinker_config"])
+
+
+def read_thinker_config(fields: dict[str, Any]) -> ThinkerConfig:
+    """A Thinker's configuration from its fields.
+
+    Raises:
+        ValueError: when its `model_type` is of no family in `FAMILIES`.
+    """
+    return family_of_type(fields.get("model_type")).config_class(**fields)
+
+
+def family_of_checkpoint(base_model: str | os.PathLike, *, revision: str | None = None) -> ThinkerFamily:
+    """The family of a full checkpoint; reads its configuration, no weights."""
+    return family_of(thinker_config(base_model, revision=revision))
+
+
+def published_config(base_model: str) -> ThinkerConfig | None:
+    """The configuration of the Thinker of a published checkpoint, without a download; `None` for any other."""
+    for family in FAMILIES.values():
+        if base_model in family.published:
+            return family.config_class(**family.published[base_model])
+    return None
 
 
 def has_untrained_towers(base_model: str | os.PathLike, *, revision: str | None = None) -> bool:
@@ -229,7 +234,7 @@ def text_model_of(base_model: str | os.PathLike, *, revision: str | None = None)
 def _full_config(base_model: str | os.PathLike, **hub: Any) -> dict[str, Any]:
     """The entries of a checkpoint's config.json."""
     _check_folder(base_model)
-    config, _ = Qwen2_5OmniConfig.get_config_dict(base_model, **hub)
+    config, _ = PreTrainedConfig.get_config_dict(base_model, **hub)
     return config
 
 
@@ -279,19 +284,3 @@ def execution_device(module: nn.Module) -> torch.device:
     """Where a module with weights computes; weights that accelerate offloads are elsewhere until then."""
     device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
     return next(module.parameters()).device if device is None else torch.device(device)
-
-
-def official_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights of a `ThinkerWithLMHead` under the names that they have in a published full checkpoint."""
-    official = {}
-    for name, value in weights.items():
-        name = name.replace(f"model.{LANGUAGE_MODEL}.", "model.", 1)
-        for tower in TOWERS:
-            name = name.replace(f"model.{tower}.", f"{tower}.", 1)
-        official[f"thinker.{name}"] = value.contiguous()
-    return official
-
-
-def official_config(config: ThinkerConfig) -> dict[str, Any]:
-    """The config.json of a full checkpoint with this Thinker, as a published one has it."""
-    return {"model_type": "qwen2_5_omni", "enable_audio_output": False, "thinker_config": config.to_dict()}

@@ -1,6 +1,6 @@
 """Runs the Thinker's audio and vision towers fast: windows of one length in one attention call, patches as a matrix product.
 
-Results equal those of transformers' own forward. Knows the model family, no head and no score.
+Results equal those of transformers' own forward. Knows no head and no score.
 """
 
 import copy
@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5_VisionPatchEmbed
 
+from .families_omnisent import family_of
+from .family_omnisent import ThinkerFamily
 from .thinker_inputs_omnisent import pixel_values
 
 # The towers hand the bounds of their windows only to an attention whose name contains "flash".
@@ -24,6 +25,7 @@ MOST_PATCHES = 32_768  # of one forward pass of a frozen vision tower: four clip
 
 # By the bounds of windows, which all blocks of a forward pass share: see `_groups`.
 _GROUPS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+_CLASSES: dict[tuple[type, type], type] = {}
 
 
 def tower_features(
@@ -45,27 +47,27 @@ def tower_features(
         video_grid_thw: (V, 3), patches in time, height and width of each of the V videos.
 
     Returns:
-        `audio_embeds` (audio tokens, H) and `video_embeds` (video tokens, H), clip after clip; each only if there is any.
+        `audio_embeds` (audio tokens, H) and `video_embeds` (video tokens, H, or more: see `ThinkerFamily.video_features`), clip
+        after clip; each only if there is any.
     """
-    features = {}
+    features, family = {}, family_of(thinker.config)
     if input_features is not None:
-        speed_up(thinker.audio_tower)
+        speed_up(thinker.audio_tower, family)
         with _frozen(thinker.audio_tower):
-            audio = thinker.get_audio_features(input_features, feature_attention_mask)
-        features["audio_embeds"] = audio.last_hidden_state
+            features["audio_embeds"] = family.audio_features(thinker, input_features, feature_attention_mask)
     if video_patches is not None and video_mean_std is not None and video_grid_thw is not None:
-        speed_up(thinker.visual)
+        speed_up(thinker.visual, family)
         most = None if _is_trained(thinker.visual) else MOST_PATCHES
         outputs: list[torch.Tensor] = []
         with _frozen(thinker.visual):
             for videos, patches in _parts(video_grid_thw, most):
                 values = pixel_values(video_patches[patches], video_mean_std)
-                outputs += thinker.get_video_features(values, video_grid_thw[videos]).pooler_output
+                outputs.append(family.video_features(thinker, values, video_grid_thw[videos]))
         features["video_embeds"] = torch.cat(outputs)
     return features
 
 
-def speed_up(tower: nn.Module) -> None:
+def speed_up(tower: nn.Module, family: ThinkerFamily) -> None:
     """Let a tower that attends by sdpa attend to windows of one length at once, and embed patches by a matrix product."""
     config: Any = tower.config
     if config._attn_implementation == "sdpa":
@@ -76,17 +78,17 @@ def speed_up(tower: nn.Module) -> None:
             if getattr(module, "config", None) is config:
                 module.config = own
     patch_embed: Any = getattr(tower, "patch_embed", None)
-    if type(patch_embed) is Qwen2_5_VisionPatchEmbed and type(patch_embed.proj) is nn.Conv3d:  # without an adapter
-        patch_embed.__class__ = PatchProduct  # the same weights under the same names
+    if type(patch_embed) is family.patch_embed_class and type(patch_embed.proj) is nn.Conv3d:  # without an adapter
+        patch_embed.__class__ = with_mixin(PatchProduct, type(patch_embed))  # the same weights under the same names
 
 
-class PatchProduct(Qwen2_5_VisionPatchEmbed):
-    """The patch embedding as one matrix product; its convolution's kernel is as large as a patch."""
+class PatchProduct:
+    """A patch embedding as one matrix product; its convolution's kernel is as large as a patch."""
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def forward(self: Any, hidden_states: torch.Tensor) -> torch.Tensor:
         """Embeddings (P, hidden size) of patches (P, patch values)."""
         weight = self.proj.weight.flatten(1)  # (hidden size, patch values)
-        return functional.linear(hidden_states.to(weight.dtype), weight)
+        return functional.linear(hidden_states.to(weight.dtype), weight, self.proj.bias)
 
 
 def attend_in_windows(
@@ -173,3 +175,12 @@ def _is_trained(tower: nn.Module) -> bool:
 def _frozen(tower: nn.Module) -> AbstractContextManager[None]:
     """Without autograd, unless one of the tower's parameters is trained."""
     return nullcontext() if _is_trained(tower) else torch.no_grad()
+
+
+def with_mixin(mixin: type, base: type) -> type:
+    """A class in front of another one, under its name; the same for all modules of a class."""
+    if issubclass(base, mixin):
+        return base
+    if (mixin, base) not in _CLASSES:
+        _CLASSES[mixin, base] = type(base.__name__, (mixin, base), {"__module__": base.__module__})
+    return _CLASSES[mixin, base]

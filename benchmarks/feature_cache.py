@@ -25,12 +25,13 @@ from torch.utils.data import DataLoader
 
 from omnisent.data.clip import Clip
 from omnisent.data.planted import make_planted_clips
+from omnisent.families_omnisent import DEFAULT_FAMILY
+from omnisent.family_omnisent import Thinker
 from omnisent.losses_omnisent import LabelScale
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.discriminative import DiscriminativeReadout
 from omnisent.thinker_inputs_omnisent import TOWER_INPUTS
-from omnisent.thinker_omnisent import PUBLISHED_THINKERS, Thinker, ThinkerConfig
 from omnisent.towers_omnisent import tower_features
 from omnisent.training.arguments import ModelArguments, OmniSentTrainingArguments
 from omnisent.training.backbone import build_model, load_towers
@@ -200,14 +201,14 @@ def true_reading(root: Path, base: Path) -> dict:
 
 def true_towers(blocks: int) -> Thinker:
     """Towers with the 7B's widths, random weights and few blocks, beside a small language model."""
-    widths = PUBLISHED_THINKERS["Qwen/Qwen2.5-Omni-7B"]["vision_config"]
+    widths = DEFAULT_FAMILY.published["Qwen/Qwen2.5-Omni-7B"]["vision_config"]
     torch.manual_seed(0)
-    config = ThinkerConfig(
+    config = DEFAULT_FAMILY.config_class(
         vision_config={**widths, "depth": blocks},
         audio_config={"encoder_layers": blocks},
         text_config={"num_hidden_layers": 1, "vocab_size": 8, "intermediate_size": 8},
     )
-    return Thinker(config).eval().requires_grad_(requires_grad=False)
+    return DEFAULT_FAMILY.thinker_class(config).eval().requires_grad_(requires_grad=False)
 
 
 def reading(

@@ -26,19 +26,15 @@ from torch import nn
 
 from omnisent.audio_omnisent import SAMPLE_RATE
 from omnisent.configuration_omnisent import OmniSentConfig
+from omnisent.families_omnisent import DEFAULT_FAMILY
+from omnisent.family_omnisent import LORA_PRESETS, ThinkerConfig, ThinkerWithLMHead
 from omnisent.media_omnisent import ClipMedia
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.generation_model import OmniForSentimentGeneration
 from omnisent.readouts.generative import ExpectedReadout
 from omnisent.thinker_inputs_omnisent import TOWER_INPUTS, pixel_values
-from omnisent.thinker_omnisent import (
-    LORA_TARGETS,
-    PUBLISHED_THINKERS,
-    ThinkerConfig,
-    ThinkerWithLMHead,
-    thinker_config,
-)
+from omnisent.thinker_omnisent import published_config, thinker_config
 from omnisent.towers_omnisent import tower_features
 from omnisent.training.tiny_backbone import make_tiny_backbone
 
@@ -72,7 +68,7 @@ class Bench:
         if self.size == "tiny":
             return tiny
         names = ("audio_token_id", "image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-        config = ThinkerConfig(**PUBLISHED_THINKERS["Qwen/Qwen2.5-Omni-7B"])
+        config = published_config("Qwen/Qwen2.5-Omni-7B")
         for name in (*names, "audio_start_token_id", "audio_end_token_id"):
             setattr(config, name, getattr(tiny, name))
         return config
@@ -91,7 +87,7 @@ class Bench:
         torch.set_default_dtype(self.dtype)
         try:
             with self.device:
-                thinker = ThinkerWithLMHead(self.config)
+                thinker = DEFAULT_FAMILY.with_lm_head_class(self.config)
         finally:
             torch.set_default_dtype(before)
         if nf4:
@@ -189,7 +185,7 @@ def training(bench: Bench) -> Iterator[dict]:
         if cached:
             thinker.visual = thinker.audio_tower = None
         model = _regression(bench, thinker)
-        model.add_lora(LoraConfig(r=32, lora_alpha=32, lora_dropout=0.1, target_modules=LORA_TARGETS[preset]))
+        model.add_lora(LoraConfig(r=32, lora_alpha=32, lora_dropout=0.1, target_modules=LORA_PRESETS[preset]))
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
         model.train()
         for checkpointing in (True, False):

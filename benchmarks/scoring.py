@@ -27,7 +27,7 @@ from omnisent.scoring.batch import score_clips, windows_of
 from omnisent.scoring.loading import Loading, load_pipeline
 from omnisent.scoring.processes import Process
 from omnisent.scoring.readers import auto_workers
-from omnisent.thinker_omnisent import PUBLISHED_THINKERS, ThinkerConfig
+from omnisent.thinker_omnisent import published_config
 
 SECONDS = (2, 5, 9)
 MANY, FEW = 300, 12
@@ -108,7 +108,7 @@ def with_a_wide_tower(pipeline: MultimodalSentimentPipeline, clips: list[Clip]) 
     """What scoring takes with one of the 32 blocks of the 7B's vision tower, and the workers that the command would choose."""
     tower = pipeline.model.model.visual
     wide = copy.deepcopy(pipeline.model.config.thinker_config.vision_config)
-    published = ThinkerConfig(**PUBLISHED_THINKERS["Qwen/Qwen2.5-Omni-7B"]).vision_config
+    published = published_config("Qwen/Qwen2.5-Omni-7B").vision_config
     for name in ("hidden_size", "intermediate_size", "num_heads"):
         setattr(wide, name, getattr(published, name))
     wide.depth, wide.fullatt_block_indexes = 1, []

@@ -21,7 +21,7 @@ from omnisent.media_omnisent import ClipMedia
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.thinker_inputs_omnisent import TOWER_INPUTS
-from omnisent.thinker_omnisent import embed_clips
+from omnisent.thinker_omnisent import language_inputs
 from omnisent.towers_omnisent import tower_features
 from omnisent.training.arguments import ModelArguments
 from omnisent.training.backbone import build_model
@@ -118,7 +118,7 @@ def parts(model: OmniForSentimentRegression, processor: OmniSentProcessor, clips
     features = tower_features(model.model, **audio, **video)
 
     def language_model() -> torch.Tensor:
-        embeds = embed_clips(model.model, batch["input_ids"], **features)
+        embeds = language_inputs(model.model, batch["input_ids"], **features)
         return model.model.language_model(
             inputs_embeds=embeds,
             attention_mask=batch["attention_mask"],

@@ -68,8 +68,10 @@ def measure(setting: dict) -> dict:
     from peft import LoraConfig, inject_adapter_in_model
 
     from omnisent.configuration_omnisent import OmniSentConfig
+    from omnisent.families_omnisent import DEFAULT_FAMILY
+    from omnisent.family_omnisent import LORA_PRESETS
     from omnisent.modeling_omnisent import OmniForSentimentRegression
-    from omnisent.thinker_omnisent import LORA_TARGETS, Thinker, thinker_config
+    from omnisent.thinker_omnisent import thinker_config
     from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
     from omnisent.training.plan import plan
 
@@ -78,13 +80,13 @@ def measure(setting: dict) -> dict:
         config = thinker_config(folder)
         config.text_config.num_hidden_layers = layers or config.text_config.num_hidden_layers
         torch.set_default_dtype(getattr(torch, setting["dtype"]))
-        thinker = Thinker(config)
+        thinker = DEFAULT_FAMILY.thinker_class(config)
         torch.set_default_dtype(torch.float32)
         thinker.visual = thinker.audio_tower = None  # as with a feature cache
         for module in thinker.modules():
             module._is_hf_initialized = True
         model = OmniForSentimentRegression(OmniSentConfig(thinker_config=copy.deepcopy(config)), thinker)
-        lora = LoraConfig(r=32, lora_alpha=32, lora_dropout=0.1, target_modules=LORA_TARGETS["llm"])
+        lora = LoraConfig(r=32, lora_alpha=32, lora_dropout=0.1, target_modules=LORA_PRESETS["llm"])
         if setting["layers"] == "peft":
             inject_adapter_in_model(lora, model)
             model.freeze_all_but_trained()
@@ -179,7 +181,8 @@ def _kept(model):
 
 def write_configs(folder: Path) -> dict[str, str]:
     """Folders with the config.json of Thinkers of several sizes; there are no weights."""
-    from omnisent.thinker_omnisent import official_config, thinker_config
+    from omnisent.families_omnisent import DEFAULT_FAMILY
+    from omnisent.thinker_omnisent import thinker_config
     from omnisent.training.tiny_backbone import make_tiny_backbone
 
     folders = {}
@@ -191,7 +194,7 @@ def write_configs(folder: Path) -> dict[str, str]:
         config.text_config.head_dim = 64
         config.text_config.rope_parameters = {**config.text_config.rope_parameters, "mrope_section": [8, 12, 12]}
         (folder / name).mkdir()
-        (folder / name / "config.json").write_text(json.dumps(official_config(config)), encoding="utf-8")
+        (folder / name / "config.json").write_text(json.dumps(DEFAULT_FAMILY.official_config(config)), encoding="utf-8")
         folders[name] = str(folder / name)
     return folders
 

@@ -13,8 +13,9 @@ from common import in_turn, ratio, save, spread, table
 from torch import nn
 from torch.nn import functional
 
-from omnisent.thinker_inputs_omnisent import InputLayout, pixel_values
-from omnisent.thinker_omnisent import PUBLISHED_THINKERS, Thinker, ThinkerConfig
+from omnisent.families_omnisent import DEFAULT_FAMILY
+from omnisent.thinker_inputs_omnisent import pixel_values
+from omnisent.thinker_omnisent import published_config
 from omnisent.towers_omnisent import speed_up
 
 FRAMES, HEIGHT, WIDTH = 16, 336, 588
@@ -23,15 +24,15 @@ BLOCKS = 2
 
 def towers(dtype: torch.dtype) -> dict[str, nn.Module]:
     """The same tower twice."""
-    config = ThinkerConfig(**PUBLISHED_THINKERS["Qwen/Qwen2.5-Omni-7B"])
+    config = published_config("Qwen/Qwen2.5-Omni-7B")
     config.vision_config.depth, config.vision_config.fullatt_block_indexes = BLOCKS, [1]
     config.text_config.num_hidden_layers, config.audio_config.encoder_layers = 1, 1
     with torch.device("meta"):
-        meta = Thinker(config).visual
+        meta = DEFAULT_FAMILY.thinker_class(config).visual
     torch.manual_seed(0)
     theirs = type(meta)._from_config(config.vision_config, attn_implementation="sdpa").eval().to(dtype)
     ours = copy.deepcopy(theirs)
-    speed_up(ours)
+    speed_up(ours, DEFAULT_FAMILY)
     return {"transformers": theirs, "omnisent": ours}
 
 
@@ -48,7 +49,7 @@ def matrix_products(tower: nn.Module, patches: torch.Tensor) -> None:
 
 def measure(dtype: torch.dtype) -> dict:
     """Seconds and ratios of forward passes, and of the patch embedding alone."""
-    layout = InputLayout()
+    layout = DEFAULT_FAMILY.layout_class()
     frames = torch.randint(0, 256, (FRAMES, 3, HEIGHT, WIDTH), dtype=torch.uint8)
     patches, grid = layout.patches(frames)
     values = pixel_values(patches, layout.mean_std).to(dtype)

@@ -16,7 +16,7 @@ from ..evaluation.power import TARGET, Noise, videos_needed
 from ..evaluation.statistics import ALPHA
 from ..training import run_folder
 from ..training.about import named_genres
-from ..training.choices import TINY
+from ..training.choices import is_tiny
 from .tables import markdown_table, p_text, seeds_in_words, short
 
 BUILT_IN = "No verdict: on clips that are made, or with random weights, the ranking is built in."
@@ -120,7 +120,7 @@ def _what_it_would_take(comparison: Comparison, test: ArmTest) -> str:
 
 def _ranking_is_built_in(comparison: Comparison) -> bool:
     facts = DATASETS.get(comparison.dataset)
-    return comparison.settings["base_model"] == TINY or (facts is not None and facts.synthetic)
+    return is_tiny(comparison.settings["base_model"]) or (facts is not None and facts.synthetic)
 
 
 def metric_table(comparison: Comparison) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from ..evaluation.metrics import METRICS
 from ..evaluation.statistics import defined, t_test, variance_of_mean
 from ..training import run_folder
 from ..training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
-from ..training.choices import BUILT_BASE_MODELS
+from ..training.choices import is_made_here
 from ..training.field_names import CONFIGS
 from ..training.plan import Plan, plan
 from .ablation import SUBSETS, ablate, planned_rows
@@ -369,7 +369,7 @@ def _arguments(job: Reproduction) -> tuple[ModelArguments, DataArguments, OmniSe
 
 def _is_there(base_model: str) -> bool:
     return (
-        base_model in BUILT_BASE_MODELS
+        is_made_here(base_model)
         or os.path.isdir(base_model)
         or isinstance(try_to_load_from_cache(base_model, "config.json"), str)
     )

@@ -15,7 +15,7 @@ from ..data.clip import Clip
 from ..heads_omnisent import pool_last_token
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.discriminative import DiscriminativeReadout
-from ..thinker_omnisent import embed_clips
+from ..thinker_omnisent import language_inputs
 from ..training.arguments import OmniSentTrainingArguments
 from ..training.collator import ClipCollator, ClipDataset
 
@@ -60,7 +60,7 @@ def layer_states(
         own = inputs.pop("clip_mask", mask)
         with torch.no_grad():
             output = model.model.language_model(
-                inputs_embeds=embed_clips(model.model, **inputs),
+                **language_inputs(model.model, **inputs),
                 attention_mask=mask,
                 position_ids=positions,
                 use_cache=False,

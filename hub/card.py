@@ -31,7 +31,7 @@ from ..processing_omnisent import SETTINGS
 from ..thinker_omnisent import text_model_of
 from ..training import run_folder
 from ..training.about import joined, named_genres, says_nothing
-from ..training.choices import TINY
+from ..training.choices import is_tiny
 from ..training.targets import targets_of
 from .licence import UNSTATED, Licence, data_terms, notice, pipeline_tag
 
@@ -104,7 +104,7 @@ def model_card(
         "base": _base(base_model or bundle["base_model"], base_revision or bundle.get("base_revision"), text_model),
         "drift": drift,
         "licence": licence.title,
-        "may_have_seen": config["base_model"] != TINY and not facts.synthetic,
+        "may_have_seen": not is_tiny(config["base_model"]) and not facts.synthetic,
         "quantization_words": "4-bit NF4 with double quantisation"
         if config["quantization"] == "nf4"
         else "not quantised",

@@ -6,7 +6,7 @@ This is no legal advice: the publisher decides.
 from dataclasses import dataclass
 
 from ..data.catalog import DatasetFacts
-from ..training.choices import SMALL, TINY
+from ..training.choices import SMALL, is_tiny
 from .upload import PublishError
 
 
@@ -32,7 +32,6 @@ BASES = {
         "other", "qwen-research", "https://huggingface.co/Qwen/Qwen2.5-Omni-3B/blob/main/LICENSE"
     ),
     SMALL: APACHE,
-    TINY: APACHE,
 }
 
 
@@ -48,7 +47,7 @@ def licence_of(base_model: str, facts: DatasetFacts, given: str | None) -> Licen
         PublishError: when nothing is given, and the base is not known here or the data are for research alone; or when something
             else is given for a base whose own licence covers what is derived from it.
     """
-    base = BASES.get(base_model)
+    base = APACHE if is_tiny(base_model) else BASES.get(base_model)
     if base is not None and base.id == "other":
         if given not in (None, base.id, base.name):
             raise PublishError(f"license: what is derived from {base_model} is under {base.title}, not {given}")
@@ -85,7 +84,7 @@ def notice(licence: Licence, *, base: str, base_model: str, facts: DatasetFacts,
     return (
         "\n\n".join(
             (
-                "The code (*_omnisent.py) is part of omnisent and under the Apache License 2.0, whose text is in LICENSE.",
+                "The code (all *.py) is part of omnisent and under the Apache License 2.0, whose text is in LICENSE.",
                 f"{weights} and head are published under: {licence.title}.",
                 f"Base model: {base}, under {terms}.",
                 f"Trained on {facts.title}. {data_terms(facts)}".strip(),

@@ -41,8 +41,9 @@ PROCESSOR_FILES = (
     *("processor_config.json", "preprocessor_config.json", "chat_template.jinja", "tokenizer.json"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
 )
+CODE_FILES = ("*_omnisent.py", "thinker_*.py")
 BUNDLE_FILES = (
-    *("README.md", ".gitattributes", "config.json", "*_omnisent.py", *PROCESSOR_FILES),
+    *("README.md", ".gitattributes", "config.json", *CODE_FILES, *PROCESSOR_FILES),
     *("head.safetensors", f"{ADAPTER_DIR}/adapter_config.json", f"{ADAPTER_DIR}/adapter_model.safetensors"),
     *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
     *(".eval_results/*.yaml", "training_config.yaml", "LICENSE", "NOTICE"),
@@ -131,8 +132,9 @@ def assemble(run: Path, draft: Path, repo_id: str, *, licence: Licence, merged: 
             for file in bundle.glob(pattern):
                 _copy(file, draft / file.relative_to(bundle))
     code = PACKAGE if merged else bundle  # this package writes a merged checkpoint and checks its scores
-    for file in (*code.glob("*_omnisent.py"), *(file for name in PROCESSOR_FILES for file in bundle.glob(name))):
-        _copy(file, draft / file.name)
+    for place, patterns in ((code, CODE_FILES), (bundle, PROCESSOR_FILES)):
+        for file in (file for pattern in patterns for file in place.glob(pattern)):
+            _copy(file, draft / file.name)
     if merged:
         drift = measure_drift(run, draft)
     config = OmniSentConfig.from_pretrained(draft)

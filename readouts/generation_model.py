@@ -9,15 +9,9 @@ from transformers import DynamicCache
 from transformers.utils import ModelOutput
 
 from ..adapter_omnisent import AdaptedThinker
+from ..family_omnisent import ThinkerWithLMHead
 from ..heads_omnisent import check_finite
-from ..thinker_omnisent import (
-    ThinkerConfig,
-    ThinkerWithLMHead,
-    copy_loading_info,
-    embed_clips,
-    load_thinker,
-    pinned_revision,
-)
+from ..thinker_omnisent import copy_loading_info, followed_by, language_inputs, load_thinker, pinned_revision
 from .answer_tree import AnswerTree
 from .generative_losses import IGNORED, CrossEntropy, GenerativeLoss
 
@@ -25,7 +19,7 @@ from .generative_losses import IGNORED, CrossEntropy, GenerativeLoss
 class OmniForSentimentGeneration(AdaptedThinker):
     """The Thinker with its lm_head; its inputs are those of [`OmniSentProcessor`].
 
-    `model` and `lm_head` are those of a [`ThinkerWithLMHead`], under the same names. Prompts are padded on
+    `model` and `lm_head` are those of the family's Thinker with its lm_head, under the same names. Prompts are padded on
     the left, so that each is directly followed by its answer.
 
     Args:
@@ -36,8 +30,6 @@ class OmniForSentimentGeneration(AdaptedThinker):
     Attributes:
         objective: the loss of each clip in `forward`.
     """
-
-    config_class = ThinkerConfig
 
     def __init__(
         self,
@@ -66,7 +58,7 @@ class OmniForSentimentGeneration(AdaptedThinker):
         Raises:
             ValueError: when the checkpoint lacks weights of the Thinker.
         """
-        thinker = load_thinker(base_model, revision=revision, thinker_class=ThinkerWithLMHead, **options)
+        thinker = load_thinker(base_model, revision=revision, lm_head=True, **options)
         return cls(thinker, base_model, pinned_revision(base_model, revision)).eval()
 
     def save_pretrained(self, save_directory: str | os.PathLike, *, is_main_process: bool = True, **kwargs) -> None:
@@ -97,7 +89,7 @@ class OmniForSentimentGeneration(AdaptedThinker):
             answer_ids: (B, A), padded with -100 on the right.
             labels: (B,), label units.
             sample_weight: (B,) of the clips in the loss; 1 by default.
-            **media: inputs of the towers, as for `embed_clips`.
+            **media: inputs of the towers, as for `language_inputs`.
         """
         prompts = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids, **media}
         losses = self.objective(self, answer_ids, labels, **prompts)  # (B,)
@@ -115,12 +107,10 @@ class OmniForSentimentGeneration(AdaptedThinker):
         """Logits (B, A, vocabulary), float32, of each token of B answers (B, A) from the prompt and the tokens before it."""
         given = answer_ids != IGNORED  # (B, A)
         answers = answer_ids.clamp(min=0)
-        embeds = torch.cat(
-            [embed_clips(self.model, input_ids, **media), self.get_input_embeddings()(answers[:, :-1])], dim=1
-        )
+        prompts = language_inputs(self.model, input_ids, **media)
         steps = answers.shape[1]
         hidden = self.model.language_model(
-            inputs_embeds=embeds,
+            **followed_by(prompts, self.get_input_embeddings()(answers[:, :-1])),
             attention_mask=torch.cat([attention_mask, given[:, :-1].long()], dim=1),
             position_ids=torch.cat([position_ids, next_positions(position_ids, steps - 1)], dim=2),
             use_cache=False,
@@ -134,7 +124,7 @@ class OmniForSentimentGeneration(AdaptedThinker):
         _check_padding(attention_mask)
         cache = DynamicCache(config=self.config.text_config)
         hidden = self.model.language_model(
-            inputs_embeds=embed_clips(self.model, input_ids, **media),
+            **language_inputs(self.model, input_ids, **media),
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=cache,
@@ -195,15 +185,16 @@ class OmniForSentimentGeneration(AdaptedThinker):
         if "flash" in (self.config._attn_implementation or ""):
             raise ValueError("the probabilities of answers need attn_implementation sdpa or eager, not flash attention")
         tree = tree.to(attention_mask.device)
-        prompts = embed_clips(self.model, input_ids, **media)  # (B, T, H)
-        nodes = self.get_input_embeddings()(tree.tokens).expand(len(prompts), -1, -1)  # (B, N, H)
+        prompts = language_inputs(self.model, input_ids, **media)
+        rows, length, _ = prompts["inputs_embeds"].shape
+        nodes = self.get_input_embeddings()(tree.tokens).expand(rows, -1, -1)  # (B, N, H)
         hidden = self.model.language_model(
-            inputs_embeds=torch.cat([prompts, nodes], dim=1),
-            attention_mask=tree.mask(attention_mask, prompts.dtype),
+            **followed_by(prompts, nodes),
+            attention_mask=tree.mask(attention_mask, nodes.dtype),
             position_ids=torch.cat([position_ids, last_position(position_ids) + tree.depths], dim=2),
             use_cache=False,
         ).last_hidden_state  # (B, T + N, H)
-        logits = self.lm_head(hidden[:, prompts.shape[1] - 1 :]).float()  # (B, 1 + N, vocabulary)
+        logits = self.lm_head(hidden[:, length - 1 :]).float()  # (B, 1 + N, vocabulary)
         found = tree.log_probabilities(logits)
         return found if self.training else check_finite(found)
 

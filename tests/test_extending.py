@@ -26,6 +26,7 @@ from omnisent.evaluation.metrics import METRICS, Metric, msa_metrics
 from omnisent.experiments.baseline_run import run_baseline
 from omnisent.experiments.baselines import BASELINES, Baseline
 from omnisent.experiments.report import STUDIES, write_report
+from omnisent.families_omnisent import DEFAULT_FAMILY
 from omnisent.heads_omnisent import HEADS, POOLINGS
 from omnisent.losses_omnisent import LOSSES, BinnedLoss, LabelScale, PointLoss
 from omnisent.modeling_omnisent import OmniForSentimentRegression
@@ -36,7 +37,6 @@ from omnisent.readouts.generative import DECODINGS, DistributionReadout
 from omnisent.readouts.generative_losses import GENERATIVE_LOSSES, GenerativeLoss
 from omnisent.scoring.job import score
 from omnisent.scoring.options import ScoreOptions
-from omnisent.thinker_omnisent import PUBLISHED_THINKERS
 from omnisent.train import run
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.plan import plan
@@ -282,6 +282,6 @@ def test_add_size_of_the_Thinker(monkeypatch, settings):
     sizes = {
         "text_config": {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
     }
-    monkeypatch.setitem(PUBLISHED_THINKERS, "org/small-omni", sizes)
+    monkeypatch.setitem(DEFAULT_FAMILY.published, "org/small-omni", sizes)
     planned = plan(*parse_arguments([settings(base_model="org/small-omni", lora_preset="llm")]))
     assert planned.lora_layers == 3 * 7

@@ -10,9 +10,10 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 
 from kept_memory import kept_bytes
+from omnisent.families_omnisent import DEFAULT_FAMILY
+from omnisent.family_omnisent import LORA_PRESETS
 from omnisent.lora_omnisent import dropped, keep_less, kept_mask, new_seed
 from omnisent.modeling_omnisent import OmniForSentimentRegression
-from omnisent.thinker_omnisent import LORA_TARGETS
 
 
 class SeededDropout(nn.Module):
@@ -35,7 +36,7 @@ def _with_pefts_layers(base, *, dropout=0.0, nf4=False, dtype=torch.float32) -> 
     model = OmniForSentimentRegression.from_thinker(
         base, dtype=dtype, **({"quantization_config": quantization} if nf4 else {})
     )
-    inject_adapter_in_model(LoraConfig(r=4, lora_alpha=8, target_modules=LORA_TARGETS["paper"]), model)
+    inject_adapter_in_model(LoraConfig(r=4, lora_alpha=8, target_modules=LORA_PRESETS["paper"]), model)
     model._hf_peft_config_loaded = True
     model.freeze_all_but_trained()
     for name, parameter in model.named_parameters():
@@ -54,7 +55,7 @@ def _set_dropout(model: nn.Module, dropout: nn.Module) -> None:
 def _keeping_less(model: OmniForSentimentRegression, dropout: float = 0.0) -> OmniForSentimentRegression:
     """A copy with the same weights."""
     other = copy.deepcopy(model)
-    keep_less(other)
+    keep_less(other, DEFAULT_FAMILY)
     other.set_lora_dropout(dropout)
     return other
 

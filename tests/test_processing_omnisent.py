@@ -15,7 +15,7 @@ from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5O
 from omnisent.data.planted import write_video
 from omnisent.media_omnisent import read_media
 from omnisent.processing_omnisent import ClipError, OmniSentProcessor
-from omnisent.thinker_inputs_omnisent import log_mel, pixel_values
+from omnisent.thinker_inputs_omnisent import pixel_values
 
 TEXT = "I liked it, but the end was slow."
 
@@ -127,7 +127,7 @@ def test_log_mel_is_bit_equal_with_the_padded_reference(processor, samples):
         sound, sampling_rate=16000, padding="max_length", return_attention_mask=True, return_tensors="pt"
     )
     frames = int(whole["attention_mask"].sum())
-    ours = log_mel(processor.feature_extractor, sound, 16_000)
+    ours = processor.layout.log_mel(processor.feature_extractor, sound, 16_000)
     assert ours.shape == (128, frames)
     assert torch.equal(ours, whole["input_features"][0, :, :frames])
 
@@ -177,7 +177,7 @@ def test_context_clips_puts_preceding_transcripts_before_the_clips_own(processor
 def test_a_separate_audio_file_replaces_the_videos_own_audio(processor, tmp_path):
     silent, sounding = _clip(tmp_path / "a.mp4", 1.0, sound=False), _clip(tmp_path / "b.mp4", 2.0)
     inputs = processor({"video": silent, "audio": sounding})
-    heard = log_mel(processor.feature_extractor, read_media(sounding, video=False).audio, 16_000)
+    heard = processor.layout.log_mel(processor.feature_extractor, read_media(sounding, video=False).audio, 16_000)
     assert torch.equal(inputs["input_features"][0], heard)
 
 

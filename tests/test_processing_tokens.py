@@ -9,9 +9,10 @@ from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalG
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAudioEncoder
 
+from omnisent.families_omnisent import DEFAULT_FAMILY
 from omnisent.media_omnisent import ClipMedia
 from omnisent.processing_omnisent import ClipError, OmniSentProcessor, check_modalities
-from omnisent.thinker_inputs_omnisent import audio_tokens, log_mel, pixel_values
+from omnisent.thinker_inputs_omnisent import pixel_values
 from properties import examples
 
 MEL_FRAMES = st.integers(1, 900)
@@ -52,8 +53,18 @@ def picture_of(grid: tuple[int, int, int], side: int = 28) -> torch.Tensor:
 def test_audio_has_as_many_tokens_as_the_tower_outputs():
     lengths = torch.arange(1, 3000)
     _, theirs = Qwen2_5OmniAudioEncoder._get_feat_extract_output_lengths(None, lengths)
-    assert [audio_tokens(int(length)) for length in lengths] == theirs.clamp(min=0).tolist()
-    assert [audio_tokens(frames) for frames in (0, 1, 2, 3, 4, 100, 3000)] == [0, 0, 0, 1, 1, 25, 750]
+    assert [DEFAULT_FAMILY.layout_class().audio_tokens(int(length)) for length in lengths] == theirs.clamp(
+        min=0
+    ).tolist()
+    assert [DEFAULT_FAMILY.layout_class().audio_tokens(frames) for frames in (0, 1, 2, 3, 4, 100, 3000)] == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        25,
+        750,
+    ]
 
 
 @examples(40)
@@ -64,7 +75,7 @@ def test_audio_has_as_many_tokens_as_the_tower_outputs():
 def test_tokens_and_positions_are_those_of_the_library(processor, base, thinker, mel_frames, grid, seconds, what):
     frames = None if what == "audio" else picture_of(grid)
     sound = None if what == "video" else sound_of(mel_frames)
-    heard = audio_tokens(mel_frames) if sound is not None else 0
+    heard = DEFAULT_FAMILY.layout_class().audio_tokens(mel_frames) if sound is not None else 0
     encoded = processor.assemble("good", ClipMedia(frames, seconds, sound, 9.0))
     sides = torch.tensor([[grid[0], 2 * grid[1], 2 * grid[2]]])
     videos = {"video_grid_thw": sides, "video_second_per_grid": [torch.tensor(seconds).float().item()]}
@@ -110,7 +121,7 @@ def test_patches_hold_every_pixel_once_in_the_towers_order(processor, base, grid
 @pytest.mark.parametrize("samples", [1, 159, 160, 161, 30_001])
 def test_log_mel_has_a_frame_for_every_started_hop(processor, samples):
     sound = sound_of(250)[:samples]
-    features = log_mel(processor.feature_extractor, sound, 16_000)
+    features = processor.layout.log_mel(processor.feature_extractor, sound, 16_000)
     assert features.shape == (128, -(-samples // 160))
     whole = processor.feature_extractor(sound, sampling_rate=16000, padding="max_length", return_tensors="pt")
     assert torch.equal(features, whole["input_features"][0, :, : features.shape[1]])
@@ -196,7 +207,7 @@ def test_precomputed_features_are_joined(processor):
     alone = [processor.assemble(None, ClipMedia(None, None, sound_of(frames), 1.0)) for frames in (8, 12)]
     known = []
     for value, clip in enumerate(alone):
-        tokens = audio_tokens(clip.pop("input_features").shape[1])
+        tokens = DEFAULT_FAMILY.layout_class().audio_tokens(clip.pop("input_features").shape[1])
         known.append({**clip, "audio_embeds": torch.full((tokens, 4), float(value))})
     batch = processor.pad(known)
     assert batch["audio_embeds"].tolist() == [[0.0] * 4] * 2 + [[1.0] * 4] * 3

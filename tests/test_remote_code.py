@@ -13,9 +13,10 @@ from transformers.dynamic_module_utils import get_imports, get_relative_import_f
 import omnisent
 from loopback_hub import LoopbackHub
 from omnisent.configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES
+from omnisent.hub.publish import CODE_FILES
 
 ROOT = Path(omnisent.__file__).parent
-FILES = sorted(path.name for path in ROOT.glob("*_omnisent.py"))
+FILES = sorted({path.name for pattern in CODE_FILES for path in ROOT.glob(pattern)})
 ALLOWED = {
     "torch",
     "torchvision",

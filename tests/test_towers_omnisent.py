@@ -8,8 +8,10 @@ from torch.profiler import profile
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAudioEncoder, Qwen2_5OmniVisionEncoder
 
 from omnisent import towers_omnisent
-from omnisent.thinker_inputs_omnisent import TOWER_INPUTS, InputLayout, pixel_values
-from omnisent.thinker_omnisent import PUBLISHED_THINKERS, Thinker, ThinkerConfig, thinker_config
+from omnisent.families_omnisent import DEFAULT_FAMILY
+from omnisent.family_omnisent import Thinker, ThinkerConfig
+from omnisent.thinker_inputs_omnisent import TOWER_INPUTS, pixel_values
+from omnisent.thinker_omnisent import published_config, thinker_config
 from omnisent.towers_omnisent import WINDOW_ATTENTION, PatchProduct, speed_up, tower_features
 
 GRIDS = torch.tensor([[2, 6, 10], [1, 8, 8], [3, 12, 4]])  # windows of several lengths
@@ -17,7 +19,7 @@ GRIDS = torch.tensor([[2, 6, 10], [1, 8, 8], [3, 12, 4]])  # windows of several 
 
 @pytest.fixture(scope="module")
 def config() -> ThinkerConfig:
-    config = ThinkerConfig(**PUBLISHED_THINKERS["Qwen/Qwen2.5-Omni-7B"])
+    config = published_config("Qwen/Qwen2.5-Omni-7B")
     config.vision_config.depth, config.vision_config.fullatt_block_indexes = 2, [1]
     config.audio_config.encoder_layers = 1
     return config
@@ -28,7 +30,7 @@ def two(tower_class, config, attention="sdpa"):
     torch.manual_seed(0)
     ours = tower_class._from_config(copy.deepcopy(config), attn_implementation=attention).eval()
     theirs = copy.deepcopy(ours)
-    speed_up(ours)
+    speed_up(ours, DEFAULT_FAMILY)
     return ours, theirs
 
 
@@ -66,7 +68,7 @@ def test_windows_of_the_audio_tower_give_the_librarys_outputs_and_gradients(conf
 
 def test_the_patch_embedding_is_the_convolution(config):
     ours, theirs = two(Qwen2_5OmniVisionEncoder, config.vision_config)
-    assert type(ours.patch_embed) is PatchProduct
+    assert isinstance(ours.patch_embed, PatchProduct)
     assert ours.state_dict().keys() == theirs.state_dict().keys()
     patches = torch.randn(24, 1176)
     assert torch.allclose(ours.patch_embed(patches), theirs.patch_embed(patches), atol=2e-5)
@@ -93,12 +95,12 @@ def test_another_attention_is_left_as_it_is(config):
 @pytest.fixture(scope="module")
 def thinker(tiny_backbone) -> Thinker:
     torch.manual_seed(0)
-    return Thinker(thinker_config(tiny_backbone)).eval().requires_grad_(False)
+    return DEFAULT_FAMILY.thinker_class(thinker_config(tiny_backbone)).eval().requires_grad_(False)
 
 
 def videos(count: int) -> dict[str, torch.Tensor]:
     """The vision tower's inputs of videos of different lengths."""
-    layout = InputLayout()
+    layout = DEFAULT_FAMILY.layout_class()
     frames = [torch.randint(0, 256, (2 * (1 + video % 3), 3, 56, 84), dtype=torch.uint8) for video in range(count)]
     patches, grids = zip(*map(layout.patches, frames), strict=True)
     mean_std = layout.mean_std
@@ -117,7 +119,7 @@ def test_a_frozen_tower_reads_so_many_patches_at_once(thinker, monkeypatch):
 
 
 def test_patches_are_normalised_per_channel():
-    layout = InputLayout(image_mean=(0.1, 0.2, 0.3), image_std=(0.5, 0.6, 0.7))
+    layout = DEFAULT_FAMILY.layout_class(image_mean=(0.1, 0.2, 0.3), image_std=(0.5, 0.6, 0.7))
     frames = torch.randint(0, 256, (2, 3, 28, 28), dtype=torch.uint8)
     patches, _ = layout.patches(frames)
     values = pixel_values(patches, layout.mean_std).view(4, 3, 2, 14, 14)  # 2 x 2 patches of two frames
@@ -130,7 +132,7 @@ def test_patches_are_normalised_per_channel():
 
 def test_a_thinker_can_be_built_again_from_the_configuration_of_a_sped_up_one(thinker):
     tower_features(thinker, **videos(1))
-    again = Thinker(copy.deepcopy(thinker.config)).eval().requires_grad_(False)
+    again = DEFAULT_FAMILY.thinker_class(copy.deepcopy(thinker.config)).eval().requires_grad_(False)
     again.load_state_dict(thinker.state_dict())
     inputs = videos(2)
     assert torch.equal(

@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 
 from ..data.catalog import DatasetFacts
+from ..families_omnisent import family_of
+from ..family_omnisent import LANGUAGE_MODEL, ThinkerConfig
 from ..processing_omnisent import check_modalities
-from ..thinker_omnisent import LANGUAGE_MODEL, Thinker, ThinkerConfig, text_model_of, thinker_config
+from ..thinker_omnisent import text_model_of, thinker_config
 from .arguments import DataArguments, ModelArguments
 from .backbone import base_of
-from .choices import TINY
+from .choices import is_tiny
 
 UNITS = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -38,7 +40,7 @@ def about_bundle(arguments: ModelArguments, facts: DatasetFacts, data: DataArgum
 
 def says_nothing(facts: DatasetFacts, base_model: str) -> bool:
     """Whether scores mean nothing: the clips are synthetic, or the base model is random."""
-    return facts.synthetic or base_model == TINY
+    return facts.synthetic or is_tiny(base_model)
 
 
 def joined(names: Sequence[str]) -> str:
@@ -54,7 +56,7 @@ def named_genres(genres: Sequence[str] | None) -> str:
 def _base_model(arguments: ModelArguments) -> str:
     base, revision = base_of(arguments)
     text_model = text_model_of(base, revision=revision)
-    if arguments.base_model == TINY:
+    if is_tiny(arguments.base_model):
         return "random base model"
     if text_model is None:
         return f"base model {Path(base).name if os.path.isdir(base) else base}"
@@ -64,7 +66,7 @@ def _base_model(arguments: ModelArguments) -> str:
 
 def _language_parameters(config: ThinkerConfig) -> int:
     with torch.device("meta"):
-        thinker = Thinker(config)
+        thinker = family_of(config).thinker_class(config)
     return sum(parameter.numel() for parameter in getattr(thinker, LANGUAGE_MODEL).parameters())
 
 

@@ -23,7 +23,7 @@ from ..heads_omnisent import LAYERS
 from ..processing_omnisent import MODALITIES
 from ..readouts.base import Predictions
 from ..readouts.catalog import READOUTS
-from .choices import BUILT_BASE_MODELS
+from .choices import is_made_here
 from .rule import Rule
 from .target_rules import TARGET_RULES
 from .targets import targets_of
@@ -154,7 +154,7 @@ RULES = (
     ),
     Rule(
         ("base_revision", "base_model"),
-        lambda v: v.base_revision is not None and (v.base_model in BUILT_BASE_MODELS or os.path.isdir(v.base_model)),
+        lambda v: v.base_revision is not None and (is_made_here(v.base_model) or os.path.isdir(v.base_model)),
         "only a Hub id has revisions; leave base_revision out",
     ),
     Rule(

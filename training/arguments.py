@@ -17,6 +17,7 @@ from ..data.catalog import DATASETS, LABEL
 from ..data.saved_sets import HUB
 from ..data.tables import readable_endings
 from ..evaluation.metrics import CONVENTIONS
+from ..family_omnisent import LORA_PRESETS
 from ..heads_omnisent import HEADS, POOL_OVER, POOLINGS
 from ..losses_omnisent import LOSSES
 from ..processing_omnisent import MODALITIES, SETTINGS
@@ -24,7 +25,6 @@ from ..readouts.catalog import READOUTS
 from ..readouts.generative import DECODINGS
 from ..readouts.generative_losses import GENERATIVE_LOSSES
 from ..text_omnisent import TEXT_CASES
-from ..thinker_omnisent import LORA_TARGETS
 from .argument_checks import (
     SettingError,
     as_setting_error,
@@ -106,7 +106,7 @@ class ModelArguments:
     dtype: str = _one_of(DTYPES, "bfloat16", "number format of unquantised weights and of the computation")
     attn_implementation: str | None = _one_of(ATTENTION, None, "attention kernel; chosen by transformers if unset")
     lora_preset: str = _one_of(
-        LORA_TARGETS,
+        LORA_PRESETS,
         "paper",
         "paper: the seven projections in the whole Thinker; llm: in its language model only",
     )

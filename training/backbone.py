@@ -13,24 +13,32 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 from ..adapter_omnisent import ADAPTER_CONFIG_FILE, ADAPTER_DIR, AdaptedThinker
 from ..configuration_omnisent import OmniSentConfig
 from ..data.catalog import LABEL, Target
+from ..families_omnisent import DEFAULT_FAMILY, FAMILIES, family_of
+from ..family_omnisent import LANGUAGE_MODEL, LORA_PRESETS, TOWERS, ThinkerFamily
 from ..losses_omnisent import LabelScale
 from ..modeling_omnisent import bundle_folder
 from ..readouts.base import ModelSource, Readout
 from ..readouts.catalog import READOUTS
-from ..thinker_omnisent import LANGUAGE_MODEL, LORA_TARGETS, TOWERS, has_untrained_towers, load_thinker, nf4_config
+from ..thinker_omnisent import has_untrained_towers, load_thinker, nf4_config
 from .arguments import ModelArguments
-from .choices import BUILT_BASE_MODELS, SMALL
+from .choices import SMALL, is_made_here
 from .small_backbone import make_small_backbone
 from .tiny_backbone import make_tiny_backbone
 
-# Base models that this package writes itself, each into runs/NAME-backbone.
-BUILDERS: tuple[Callable[[Path], Path], ...] = (make_tiny_backbone, partial(make_small_backbone, SMALL))
-BUILT = dict(zip(BUILT_BASE_MODELS, BUILDERS, strict=True))
-
 
 def base_model_path(name: str) -> str:
-    """A Hub id or folder unchanged; for a name in `BUILT`, the folder of that base model, created if missing."""
-    return str(BUILT[name](Path(f"runs/{name}-backbone"))) if name in BUILT else name
+    """A Hub id or folder unchanged; for a base model that is made here, its folder runs/NAME-backbone, created if missing.
+
+    Raises:
+        ValueError: for a random base model of no family.
+    """
+    if not is_made_here(name):
+        return name
+    builders: dict[str, Callable[[Path], Path]] = {SMALL: partial(make_small_backbone, SMALL)}
+    builders |= {family.tiny: partial(make_tiny_backbone, family=family) for family in FAMILIES.values()}
+    if name not in builders:
+        raise ValueError(f"base_model {name}: expected {', '.join(builders)}, a folder or a Hub id")
+    return str(builders[name](Path(f"runs/{name}-backbone")))
 
 
 def base_of(arguments: ModelArguments) -> tuple[str, str | None]:
@@ -41,15 +49,15 @@ def base_of(arguments: ModelArguments) -> tuple[str, str | None]:
     return base_model_path(arguments.base_model), arguments.base_revision
 
 
-def lora_config(arguments: ModelArguments) -> LoraConfig:
-    """The configuration of the bundle's adapter, or of a new one from the preset."""
+def lora_config(arguments: ModelArguments, family: ThinkerFamily = DEFAULT_FAMILY) -> LoraConfig:
+    """The configuration of the bundle's adapter, or of a new one from the preset for a family of models."""
     if arguments.adapter:
         return LoraConfig.from_pretrained(bundle_folder(arguments.adapter) / ADAPTER_DIR)
     return LoraConfig(
         r=arguments.lora_r,
         lora_alpha=arguments.lora_alpha,
         lora_dropout=arguments.lora_dropout,
-        target_modules=LORA_TARGETS[arguments.lora_preset],
+        **family.lora_targets(arguments.lora_preset),
     )
 
 
@@ -107,7 +115,7 @@ def build_model(
     )
     model = readout.build_model(source)
     if not model.has_adapter:  # a new adapter changes nothing until it is trained
-        model.add_lora(lora_config(arguments))
+        model.add_lora(lora_config(arguments, family_of(model.model.config)))
     elif arguments.adapter:
         model.set_lora_dropout(arguments.lora_dropout)
     model.freeze_all_but_trained()
@@ -150,7 +158,7 @@ def check_adapter(arguments: ModelArguments, targets: Sequence[Target], *, train
         )
     lora = LoraConfig.from_pretrained(folder / ADAPTER_DIR)
     check_same_base(arguments, lora.base_model_name_or_path)
-    presets = [name for name, targets in LORA_TARGETS.items() if _as_set(targets) == _as_set(lora.target_modules)]
+    presets = [name for name, targets in LORA_PRESETS.items() if _as_set(targets) == _as_set(lora.target_modules)]
     of_bundle = {"lora_r": lora.r, "lora_alpha": lora.lora_alpha, "lora_preset": presets[0] if presets else "another"}
     of_bundle |= READOUTS[arguments.readout].settings_of_bundle(folder)
     names = [target.name for target in targets]

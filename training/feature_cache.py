@@ -19,9 +19,11 @@ from peft import inject_adapter_in_model
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from ..families_omnisent import family_of
+from ..family_omnisent import TOWERS, Thinker
 from ..processing_omnisent import SETTINGS, OmniSentProcessor
 from ..thinker_inputs_omnisent import TOWER_INPUTS
-from ..thinker_omnisent import TOWERS, Thinker, pinned_revision, thinker_config
+from ..thinker_omnisent import pinned_revision, thinker_config
 from ..towers_omnisent import tower_features
 from .arguments import ModelArguments, OmniSentTrainingArguments
 from .backbone import base_of, load_towers, lora_config
@@ -207,8 +209,9 @@ def _batch(processor: OmniSentProcessor, encoded: Mapping[str, torch.Tensor]) ->
 def _changes_towers(arguments: ModelArguments) -> bool:
     base, revision = base_of(arguments)
     with torch.device("meta"):
-        thinker = Thinker(thinker_config(base, revision=revision))
-        inject_adapter_in_model(lora_config(arguments), thinker, low_cpu_mem_usage=True)
+        config = thinker_config(base, revision=revision)
+        thinker = family_of(config).thinker_class(config)
+        inject_adapter_in_model(lora_config(arguments, family_of(config)), thinker, low_cpu_mem_usage=True)
     return any("lora_" in name and name.startswith(TOWERS) for name, _ in thinker.named_parameters())
 
 

@@ -8,7 +8,6 @@ and only grows; an interrupted check goes on where it stopped, and several proce
 import hashlib
 import json
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,7 +29,6 @@ from ..errors_omnisent import OmniSentError
 from ..frames_omnisent import VideoSampling
 from ..long_media_omnisent import read_clip
 from ..processing_omnisent import OmniSentProcessor
-from ..thinker_inputs_omnisent import audio_tokens
 from .environment import installed_version
 
 VERSION = 1  # raise when the same files and settings would give another result
@@ -177,7 +175,8 @@ def read_facts(clip: Clip, processor: OmniSentProcessor) -> MediaFacts:
         count, _, height, width = media.frames.shape
         of_video = count // layout.temporal_patch_size * (height // layout.token_size) * (width // layout.token_size)
     if media.audio is not None:
-        of_audio = audio_tokens(math.ceil(len(media.audio) / processor.feature_extractor.hop_length))
+        frames = layout.mel_frames(len(media.audio), processor.feature_extractor.hop_length)
+        of_audio = layout.audio_tokens(frames)
     return MediaFacts(None, media.warning, of_video, of_audio)
 
 

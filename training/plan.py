@@ -15,17 +15,12 @@ from peft import inject_adapter_in_model
 from torch import nn
 
 from ..data.catalog import dataset_facts
+from ..families_omnisent import family_of
+from ..family_omnisent import LANGUAGE_MODEL, TOWERS, ThinkerConfig, ThinkerWithLMHead
 from ..heads_omnisent import RegressionHead
 from ..readouts.catalog import READOUTS
-from ..thinker_inputs_omnisent import MEL_FRAMES_PER_SECOND, InputLayout, audio_tokens
-from ..thinker_omnisent import (
-    LANGUAGE_MODEL,
-    PUBLISHED_THINKERS,
-    TOWERS,
-    ThinkerConfig,
-    ThinkerWithLMHead,
-    thinker_config,
-)
+from ..thinker_inputs_omnisent import MEL_FRAMES_PER_SECOND
+from ..thinker_omnisent import published_config, thinker_config
 from .arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from .backbone import base_model_path, lora_config
 
@@ -127,9 +122,9 @@ def _expected_hours(
     scored = (trained / train) * valid + valid + test
     text, vision = config.text_config, config.vision_config
     layer = 2 * text.hidden_size**2 * (1 + text.num_key_value_heads / text.num_attention_heads)
-    of_text = text.num_hidden_layers * (layer + 3 * text.hidden_size * text.intermediate_size)
+    of_text = text.num_hidden_layers * (layer + 3 * text.hidden_size * family_of(config).mlp_width(text))
     of_vision = vision.depth * (4 * vision.hidden_size**2 + 3 * vision.hidden_size * vision.intermediate_size)
-    layout = InputLayout()
+    layout = family_of(config).layout_class()
     patches = layout.most_video_tokens(data.max_frames, data.max_pixels) * layout.merge_size**2
     forward = 2 * (of_text * tokens + (of_vision * patches if "video" in data.modalities else 0))
     operations = forward * (3 * trained + scored)
@@ -140,9 +135,8 @@ def _expected_hours(
 
 def read_thinker_config(model: ModelArguments) -> ThinkerConfig:
     """The Thinker's configuration: built in for the published sizes, else read from config.json in the folder or on the Hub."""
-    if model.base_model in PUBLISHED_THINKERS and not os.path.isdir(model.base_model):
-        return ThinkerConfig(**PUBLISHED_THINKERS[model.base_model])
-    return thinker_config(base_model_path(model.base_model), revision=model.base_revision)
+    published = None if os.path.isdir(model.base_model) else published_config(model.base_model)
+    return published or thinker_config(base_model_path(model.base_model), revision=model.base_revision)
 
 
 def adapter_parameters(config: ThinkerConfig, model: ModelArguments) -> tuple[int, float]:
@@ -153,8 +147,8 @@ def adapter_parameters(config: ThinkerConfig, model: ModelArguments) -> tuple[in
 
 def _build_on_meta(config: ThinkerConfig, model: ModelArguments) -> tuple[ThinkerWithLMHead, int, int]:
     with torch.device("meta"):
-        thinker = ThinkerWithLMHead(config)
-        inject_adapter_in_model(lora_config(model), thinker, low_cpu_mem_usage=True)
+        thinker = family_of(config).with_lm_head_class(config)
+        inject_adapter_in_model(lora_config(model, family_of(config)), thinker, low_cpu_mem_usage=True)
     adapters = [(name, p) for name, p in thinker.named_parameters() if "lora_" in name]
     return thinker, sum(p.numel() for _, p in adapters), sum("lora_A" in name for name, _ in adapters)
 
@@ -188,17 +182,18 @@ def _activation_bytes(
     """
     width = torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
     text, vision = config.text_config, config.vision_config
-    layout = InputLayout()
+    family = family_of(config)
+    layout, mlp_width = family.layout_class(), family.mlp_width(text)
     of_video = layout.most_video_tokens(data.max_frames, data.max_pixels) if "video" in data.modalities else 0
-    of_audio = audio_tokens(AUDIO_SECONDS * MEL_FRAMES_PER_SECOND) if "audio" in data.modalities else 0
+    of_audio = layout.audio_tokens(AUDIO_SECONDS * MEL_FRAMES_PER_SECOND) if "audio" in data.modalities else 0
     tokens = PROMPT_TOKENS + of_video + of_audio
     batch = training.per_device_train_batch_size
     norms = inputs = 2 * text.hidden_size
     attention = (
         4 * text.num_attention_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
     )
-    of_layer = (norms + inputs + attention + tokens + 2 * text.intermediate_size) * width + 7 * 4 * model.lora_r
-    stacks = [(batch * tokens, text.num_hidden_layers, text.hidden_size, text.intermediate_size, of_layer)]
+    of_layer = (norms + inputs + attention + tokens + 2 * mlp_width) * width + 7 * 4 * model.lora_r
+    stacks = [(batch * tokens, text.num_hidden_layers, text.hidden_size, mlp_width, of_layer)]
     if model.lora_preset == "paper" and of_video:
         of_block = (7 * vision.hidden_size + 2 * vision.intermediate_size) * width + 3 * 4 * model.lora_r
         rows = batch * of_video * layout.merge_size**2
@@ -215,5 +210,5 @@ def _activation_bytes(
     if model.layers != "last":
         kept += 2 * 4 * batch * tokens * text.hidden_size
     if model.quantization == "nf4":  # the largest weight, dequantised
-        transient += text.hidden_size * text.intermediate_size * width
+        transient += text.hidden_size * mlp_width * width
     return kept, transient, tokens

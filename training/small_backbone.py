@@ -25,8 +25,10 @@ from transformers import (
     set_seed,
 )
 
-from ..thinker_omnisent import TEXT_MODEL, UNTRAINED_TOWERS, ThinkerConfig, ThinkerWithLMHead
-from .backbone_files import MEDIA_TOKENS, thinker_config_around, write_backbone
+from ..families_omnisent import DEFAULT_FAMILY
+from ..family_omnisent import ThinkerConfig
+from ..thinker_omnisent import TEXT_MODEL, UNTRAINED_TOWERS
+from .backbone_files import write_backbone
 from .choices import SMALL, SMALL_WHEEL
 
 SMALL_MODEL = "SmolLM2-135M-Instruct"
@@ -138,7 +140,7 @@ def _with_media_tokens(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenize
         eos_token=end,
         pad_token=padding,
         additional_special_tokens=[start],
-        extra_special_tokens=MEDIA_TOKENS,
+        extra_special_tokens=DEFAULT_FAMILY.media_tokens,
         model_max_length=min(tokenizer.model_max_length, 32768),
     )
 
@@ -159,16 +161,16 @@ def _thinker_config(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast
         "tie_word_embeddings": False,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    return thinker_config_around(text, tokenizer, dtype=str(text_model.dtype).removeprefix("torch."))
+    return DEFAULT_FAMILY.config_around(text, tokenizer, dtype=str(text_model.dtype).removeprefix("torch."))
 
 
 def _weights(
     text: Mapping[str, torch.Tensor], config: ThinkerConfig, new_tokens: Sequence[int]
 ) -> dict[str, torch.Tensor]:
-    """The state dict of a `ThinkerWithLMHead`: the text model's weights, zero biases where it has none, random towers."""
+    """The state dict of the Thinker with its lm_head: the text model's weights, zero biases where it has none, random towers."""
     with torch.random.fork_rng():
         set_seed(0)
-        weights = ThinkerWithLMHead(config).state_dict()
+        weights = DEFAULT_FAMILY.with_lm_head_class(config).state_dict()
     dtype = text["model.embed_tokens.weight"].dtype
     known = {name.replace("model.", "model.language_model.", 1): value for name, value in text.items()}
     known.setdefault("lm_head.weight", text["model.embed_tokens.weight"])

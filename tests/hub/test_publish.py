@@ -18,7 +18,16 @@ from elsewhere import WITHOUT_PACKAGE
 from loopback_hub import OWNER, TOKEN, LoopbackHub, Repository
 from omnisent.configuration_omnisent import REQUIRES
 from omnisent.hub.licence import UNSTATED
-from omnisent.hub.publish import PublishError, assemble, check_bundle, check_run, measure_drift, merge, publish_run
+from omnisent.hub.publish import (
+    CODE_FILES,
+    PublishError,
+    assemble,
+    check_bundle,
+    check_run,
+    measure_drift,
+    merge,
+    publish_run,
+)
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.thinker_omnisent import load_thinker
@@ -206,7 +215,7 @@ def test_the_repository_contains_only_the_bundle(hub, files):
             f".eval_results/{_dataset(files)}.yaml",
         ),
         *("adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
-        *(path.name for path in Path(sys.modules["omnisent"].__file__).parent.glob("*_omnisent.py")),
+        *(path.name for pattern in CODE_FILES for path in Path(sys.modules["omnisent"].__file__).parent.glob(pattern)),
         *("processor_config.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"),
     }
     front = yaml.safe_load(files["README.md"].decode().split("---\n")[1])
@@ -225,7 +234,7 @@ def test_the_repository_contains_only_the_bundle(hub, files):
     assert config["requires"] == {package: list(bounds) for package, bounds in REQUIRES.items()}
     root = Path(sys.modules["omnisent"].__file__).parent
     for name in files:
-        if name.endswith("_omnisent.py"):
+        if name.endswith(".py"):
             assert files[name] == (root / name).read_bytes()
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnisent.losses_omnisent import LabelScale
 from omnisent.readouts.answer_tree import AnswerTree
@@ -37,7 +36,7 @@ def mixed_clips(planted_clips):
 @pytest.fixture
 def reference(tiny_backbone):
     """Next-token logits (T, vocabulary) of one encoded clip and an answer, by the library's own class and forward."""
-    thinker = load_thinker(tiny_backbone, thinker_class=Qwen2_5OmniThinkerForConditionalGeneration).eval()
+    thinker = load_thinker(tiny_backbone, lm_head=True).eval()
 
     def logits(batch, answer: list[int]) -> torch.Tensor:
         answer = torch.tensor([answer], dtype=torch.long)

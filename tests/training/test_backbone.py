@@ -13,7 +13,7 @@ from omnisent.data.catalog import Target
 from omnisent.losses_omnisent import LabelScale
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.readouts.generation_model import OmniForSentimentGeneration
-from omnisent.thinker_omnisent import ThinkerWithLMHead, load_thinker
+from omnisent.thinker_omnisent import load_thinker
 from omnisent.training.arguments import ModelArguments
 from omnisent.training.backbone import build_model, check_adapter, lora_config
 
@@ -144,7 +144,7 @@ def test_weights_are_loaded_on_the_device_of_the_run_even_if_there_is_a_gpu(argu
 
 
 def test_the_tiny_backbone_can_put_nearly_all_probability_on_digits(tiny_backbone, processor):
-    rows = load_thinker(tiny_backbone, thinker_class=ThinkerWithLMHead).lm_head.weight.detach()
+    rows = load_thinker(tiny_backbone, lm_head=True).lm_head.weight.detach()
     digits = processor.tokenizer.convert_tokens_to_ids(list("0123456789"))
     shared = rows[digits].mean(0)
     state = shared / shared.norm() * len(shared) ** 0.5  # as large as the final norm leaves it

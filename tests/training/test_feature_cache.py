@@ -21,7 +21,7 @@ from omnisent.cli import main as command_line
 from omnisent.data.clip import Clip
 from omnisent.losses_omnisent import LabelScale
 from omnisent.readouts.discriminative import DiscriminativeReadout
-from omnisent.thinker_omnisent import embed_clips
+from omnisent.thinker_omnisent import language_inputs
 from omnisent.towers_omnisent import tower_features
 from omnisent.train import main, run
 from omnisent.training import feature_store
@@ -95,7 +95,7 @@ def test_a_model_without_towers_gives_the_same_from_cached_outputs(
     for inputs, towers in ((batch, True), (tower_features(load_towers(args, "cpu"), **batch), False)):
         torch.manual_seed(0)
         model = build_model(args, scales=[LabelScale(0.0, 1.0, -3.0, 3.0)], towers=towers).eval()
-        embeds = embed_clips(model.model, layout["input_ids"], **inputs)
+        embeds = language_inputs(model.model, layout["input_ids"], **inputs)
         states.append(
             model.model.language_model(
                 inputs_embeds=embeds, attention_mask=layout["attention_mask"], position_ids=layout["position_ids"]

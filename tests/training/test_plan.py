@@ -6,13 +6,13 @@ import sys
 import pytest
 import torch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
-from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
 
 from kept_memory import kept_bytes
 from omnisent.cli import main
 from omnisent.configuration_omnisent import OmniSentConfig
+from omnisent.family_omnisent import LORA_NAMES
 from omnisent.modeling_omnisent import OmniForSentimentRegression
-from omnisent.thinker_omnisent import LORA_NAMES, PUBLISHED_THINKERS
+from omnisent.thinker_omnisent import published_config
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments
 from omnisent.training.backbone import lora_config
 from omnisent.training.plan import plan
@@ -35,7 +35,7 @@ def test_trainable_parameters_of_the_7b_are_the_papers(preset, trainable, percen
 
 
 def test_every_lora_name_matches_layers_of_the_full_size_model():
-    config = Qwen2_5OmniThinkerConfig(**PUBLISHED_THINKERS["Qwen/Qwen2.5-Omni-7B"])
+    config = published_config("Qwen/Qwen2.5-Omni-7B")
     with torch.device("meta"):
         model = OmniForSentimentRegression(OmniSentConfig(thinker_config=config))
         model.add_lora(lora_config(ModelArguments(lora_preset="paper")))

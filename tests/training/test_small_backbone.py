@@ -21,12 +21,12 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from omnisent.families_omnisent import DEFAULT_FAMILY
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
-from omnisent.thinker_omnisent import ThinkerWithLMHead, has_untrained_towers, load_thinker
+from omnisent.thinker_omnisent import has_untrained_towers, load_thinker
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.backbone import check_towers
-from omnisent.training.backbone_files import MEDIA_TOKENS
 from omnisent.training.choices import SMALL_WHEEL
 from omnisent.training.small_backbone import SMALL_MEMBER, make_small_backbone
 
@@ -77,7 +77,7 @@ def test_logits_equal_those_of_the_text_models_own_class(shape, changes, tmp_pat
     model = text_model(tmp_path / "text", shape, **changes)
     assert shape == "llama" or model.model.layers[0].self_attn.q_proj.bias.abs().min() > 0
     base = make_small_backbone(str(tmp_path / "text"), tmp_path / "base")
-    thinker = load_thinker(base, thinker_class=ThinkerWithLMHead, dtype=torch.float32).eval()
+    thinker = load_thinker(base, lm_head=True, dtype=torch.float32).eval()
     tokenizer = OmniSentProcessor.from_base(base, modalities=["text"]).tokenizer
     batch = tokenizer(TEXTS[1:], return_tensors="pt")
     with torch.no_grad():
@@ -95,8 +95,8 @@ def test_new_tokens_get_the_mean_embedding_and_ids_that_are_free(tmp_path):
         tokenizer = OmniSentProcessor.from_base(base).tokenizer
         rows = load_thinker(base, dtype=torch.float32).get_input_embeddings().weight
         own = model.get_input_embeddings().weight
-        ids = [tokenizer.convert_tokens_to_ids(token) for token in MEDIA_TOKENS.values()]
-        assert len({*ids, tokenizer.pad_token_id, tokenizer.eos_token_id}) == len(MEDIA_TOKENS) + 2
+        ids = [tokenizer.convert_tokens_to_ids(token) for token in DEFAULT_FAMILY.media_tokens.values()]
+        assert len({*ids, tokenizer.pad_token_id, tokenizer.eos_token_id}) == len(DEFAULT_FAMILY.media_tokens) + 2
         assert tokenizer.eos_token == "<|im_end|>"
         torch.testing.assert_close(rows[ids], own.mean(0).expand(len(ids), -1))
 
@@ -159,7 +159,7 @@ def test_the_real_weights_fill_the_thinker_and_it_speaks(tmp_path):
     own = AutoModelForCausalLM.from_pretrained(
         os.path.dirname(gguf), gguf_file=os.path.basename(gguf), dtype=torch.float32
     )
-    thinker = load_thinker(base, thinker_class=ThinkerWithLMHead, dtype=torch.float32).eval()
+    thinker = load_thinker(base, lm_head=True, dtype=torch.float32).eval()
     tokenizer = OmniSentProcessor.from_base(base, modalities=["text"]).tokenizer
     question = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
     ids = tokenizer(question, return_tensors="pt")["input_ids"]
