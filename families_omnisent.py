@@ -4,8 +4,15 @@ from typing import Any
 
 from .family_omnisent import ThinkerFamily
 from .thinker_qwen2_5_omni import Qwen2_5Omni
+from .thinker_qwen3_omni import Qwen3Omni
 
-FAMILIES: dict[str, ThinkerFamily] = {family.model_type: family for family in (Qwen2_5Omni(),)}
+FAMILIES: dict[str, ThinkerFamily] = {
+    family.model_type: family
+    for family in (
+        Qwen2_5Omni(),
+        Qwen3Omni(),
+    )
+}
 DEFAULT_FAMILY = FAMILIES[Qwen2_5Omni.model_type]  # of bundles that do not say
 
 

@@ -13,7 +13,7 @@ from omnisent.family_omnisent import TOWERS
 from omnisent.thinker_omnisent import thinker_config
 
 ROOT = Path(omnisent.__file__).parent
-FAMILY_FILES = {"families_omnisent.py", "thinker_qwen2_5_omni.py"}
+FAMILY_FILES = {"families_omnisent.py", "thinker_qwen2_5_omni.py", "thinker_qwen3_omni.py"}
 COMPARES_WITH_THE_OFFICIAL_PATH = {"benchmarks/preprocessing.py"}
 
 
