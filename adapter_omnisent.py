@@ -7,10 +7,11 @@ import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, ParamWrapper
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -57,11 +58,15 @@ class AdaptedThinker(PreTrainedModel):
                 parameter.data = parameter.data.float()
 
     def set_lora_dropout(self, dropout: float) -> None:
-        """Change the dropout of the adapter; a probability in [0, 1)."""
-        self.peft_config["default"].lora_dropout = dropout
+        """Change the dropout of the adapter; a probability in [0, 1).
+
+        There is none on the weights of fused experts, which PEFT adapts without; it then refuses to read a configuration with any.
+        """
         for module in self.modules():
-            if isinstance(module, LoraLayer):
+            if isinstance(module, LoraLayer) and not isinstance(module, ParamWrapper):
                 module.lora_dropout["default"] = nn.Dropout(dropout) if dropout else nn.Identity()
+        config = self.peft_config["default"]
+        config.lora_dropout = 0.0 if config.target_parameters else dropout
 
     def save_lora(self, folder: str | os.PathLike, base_model: str, base_revision: str | None) -> None:
         """Write the adapter to `adapter/` in a folder, with the name of its base model.
@@ -104,17 +109,40 @@ class AdaptedThinker(PreTrainedModel):
 
     def merge_lora(self) -> None:
         """Merge the adapter into the Thinker's weights, which must not be quantised, and remove it."""
-        for name, layer in list(self.named_modules()):
-            if isinstance(layer, LoraLayer):
-                layer.merge()
-                parent, _, child = name.rpartition(".")
+        layers = [(name, layer) for name, layer in self.named_modules() if isinstance(layer, LoraLayer)]
+        for _, layer in layers:
+            layer.merge()
+        for name, layer in layers:
+            parent, _, child = name.rpartition(".")
+            if child != "base_layer":  # else inside another one, of another weight of the same experts
                 setattr(self.get_submodule(parent), child, layer.get_base_layer())
         self._hf_peft_config_loaded = False
 
     def _inject(self, lora: LoraConfig) -> None:
-        inject_adapter_in_model(lora, self)
+        self.peft_config = {"default": inject_lora(self.model, lora)}
+        self.set_lora_dropout(lora.lora_dropout)
         keep_less(self, family_of(self.model.config))
         self._hf_peft_config_loaded = True
+
+
+def inject_lora(thinker: nn.Module, lora: LoraConfig, **options: Any) -> LoraConfig:
+    """Add LoRA layers to a Thinker as it stands, and return the configuration that they were made with.
+
+    PEFT rewrites the targets of some architectures when it is given a model of transformers, so it is given a plain module. Weights
+    of fused experts it adapts without dropout alone.
+
+    Args:
+        thinker: with or without its lm_head.
+        lora: the adapter.
+        **options: of `inject_adapter_in_model`.
+    """
+    lora = copy.copy(lora)
+    if lora.target_parameters:
+        lora.lora_dropout = 0.0
+    holder = nn.Module()
+    holder.model = thinker
+    inject_adapter_in_model(lora, holder, **options)
+    return lora
 
 
 def check_weights(file: str | os.PathLike, weights: Mapping[str, torch.Tensor]) -> None:

@@ -9,6 +9,7 @@ from transformers import DynamicCache
 from transformers.utils import ModelOutput
 
 from ..adapter_omnisent import AdaptedThinker
+from ..configuration_omnisent import OmniSentConfig
 from ..family_omnisent import ThinkerWithLMHead
 from ..heads_omnisent import check_finite
 from ..thinker_omnisent import copy_loading_info, followed_by, language_inputs, load_thinker, pinned_revision
@@ -31,13 +32,15 @@ class OmniForSentimentGeneration(AdaptedThinker):
         objective: the loss of each clip in `forward`.
     """
 
+    config_class = OmniSentConfig
+
     def __init__(
         self,
         thinker: ThinkerWithLMHead,
         base_name: str | os.PathLike,
         base_revision: str | None = None,
     ):
-        super().__init__(thinker.config)
+        super().__init__(OmniSentConfig(thinker_config=thinker.config))
         self.model, self.lm_head = thinker.model, thinker.lm_head
         self.base_name, self.base_revision = str(base_name), base_revision
         self.objective: GenerativeLoss = CrossEntropy()
@@ -122,7 +125,7 @@ class OmniForSentimentGeneration(AdaptedThinker):
     ) -> tuple[torch.Tensor, DynamicCache]:
         """One pass over B prompts: logits (B, vocabulary) of the first answer token, and the cache to continue from."""
         _check_padding(attention_mask)
-        cache = DynamicCache(config=self.config.text_config)
+        cache = DynamicCache(config=self.model.config.text_config)
         hidden = self.model.language_model(
             **language_inputs(self.model, input_ids, **media),
             attention_mask=attention_mask,
@@ -182,7 +185,7 @@ class OmniForSentimentGeneration(AdaptedThinker):
             NotFiniteError: in evaluation mode, when a clip's log-probabilities are not finite.
         """
         _check_padding(attention_mask)
-        if "flash" in (self.config._attn_implementation or ""):
+        if "flash" in (self.model.config._attn_implementation or ""):
             raise ValueError("the probabilities of answers need attn_implementation sdpa or eager, not flash attention")
         tree = tree.to(attention_mask.device)
         prompts = language_inputs(self.model, input_ids, **media)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import inject_adapter_in_model
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from ..adapter_omnisent import inject_lora
 from ..families_omnisent import family_of
 from ..family_omnisent import TOWERS, Thinker
 from ..processing_omnisent import SETTINGS, OmniSentProcessor
@@ -211,7 +211,7 @@ def _changes_towers(arguments: ModelArguments) -> bool:
     with torch.device("meta"):
         config = thinker_config(base, revision=revision)
         thinker = family_of(config).thinker_class(config)
-        inject_adapter_in_model(lora_config(arguments, family_of(config)), thinker, low_cpu_mem_usage=True)
+        inject_lora(thinker, lora_config(arguments, family_of(config)), low_cpu_mem_usage=True)
     return any("lora_" in name and name.startswith(TOWERS) for name, _ in thinker.named_parameters())
 
 

@@ -11,9 +11,9 @@ import os
 from dataclasses import asdict, dataclass
 
 import torch
-from peft import inject_adapter_in_model
 from torch import nn
 
+from ..adapter_omnisent import inject_lora
 from ..data.catalog import dataset_facts
 from ..families_omnisent import family_of
 from ..family_omnisent import LANGUAGE_MODEL, TOWERS, ThinkerConfig, ThinkerWithLMHead
@@ -148,7 +148,7 @@ def adapter_parameters(config: ThinkerConfig, model: ModelArguments) -> tuple[in
 def _build_on_meta(config: ThinkerConfig, model: ModelArguments) -> tuple[ThinkerWithLMHead, int, int]:
     with torch.device("meta"):
         thinker = family_of(config).with_lm_head_class(config)
-        inject_adapter_in_model(lora_config(model, family_of(config)), thinker, low_cpu_mem_usage=True)
+        inject_lora(thinker, lora_config(model, family_of(config)), low_cpu_mem_usage=True)
     adapters = [(name, p) for name, p in thinker.named_parameters() if "lora_" in name]
     return thinker, sum(p.numel() for _, p in adapters), sum("lora_A" in name for name, _ in adapters)
 
