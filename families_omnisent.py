@@ -22,13 +22,7 @@ def family_of(config: Any) -> ThinkerFamily:
     Raises:
         ValueError: for one of no family in `FAMILIES`.
     """
-    for family in FAMILIES.values():
-        if isinstance(config, family.config_class):
-            return family
-    raise ValueError(
-        f"thinker_config of type {getattr(config, 'model_type', type(config).__name__)}: expected that of"
-        f" {' or '.join(family.title for family in FAMILIES.values())}"
-    )
+    return family_of_type(config.model_type)
 
 
 def family_of_type(model_type: str | None) -> ThinkerFamily:

@@ -23,10 +23,12 @@ ThinkerWithLMHead: TypeAlias = Any
 TOWERS = ("audio_tower", "visual")
 LANGUAGE_MODEL = "language_model"
 LORA_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ATTENTION = "attention"
 # By preset: suffixes of module names in the whole Thinker, or a pattern for its language model.
 LORA_PRESETS: dict[str, list[str] | str] = {
     "paper": list(LORA_NAMES),
     "llm": rf".*{LANGUAGE_MODEL}\.layers\.\d+\.(self_attn|mlp)\.({'|'.join(LORA_NAMES)})",
+    ATTENTION: rf".*{LANGUAGE_MODEL}\.layers\.\d+\.self_attn\.({'|'.join(LORA_NAMES[:4])})",
 }
 
 
@@ -106,7 +108,7 @@ class ThinkerFamily(ABC):
 
     def lora_targets(self, preset: str) -> dict[str, Any]:
         """What a preset of `LORA_PRESETS` adapts, as arguments of `LoraConfig`."""
-        names = [f"mlp.experts.{name}" for name in self.experts]
+        names = [f"mlp.experts.{name}" for name in self.experts if preset != ATTENTION]
         return {"target_modules": LORA_PRESETS[preset], **({"target_parameters": names} if names else {})}
 
     def mlp_width(self, text_config: Any) -> int:
@@ -141,15 +143,15 @@ class ThinkerFamily(ABC):
             text_config=dict(text),
             vision_config={**self.tiny_parts["vision"], "out_hidden_size": width},
             audio_config={**self.tiny_parts["audio"], "output_dim": width},
-            **self.token_fields(tokenizer),
+            **self.config_fields(tokenizer),
             user_token_id=tokenizer.convert_tokens_to_ids("user"),
             initializer_range=0.1,
             **settings,
         )
 
     @abstractmethod
-    def token_fields(self, tokenizer: Any) -> dict[str, int]:
-        """The fields of the configuration with the ids of the media tokens."""
+    def config_fields(self, tokenizer: Any) -> dict[str, int]:
+        """Further fields of a configuration that is made here, as published ones have them: the ids of the media tokens, ..."""
 
     @abstractmethod
     def new_processor(self, tokenizer: PreTrainedTokenizerBase, chat_template: str) -> ProcessorMixin:

@@ -137,7 +137,7 @@ class Qwen2_5Omni(ThinkerFamily):
         },
     }
 
-    def token_fields(self, tokenizer: Any) -> dict[str, int]:
+    def config_fields(self, tokenizer: Any) -> dict[str, int]:
         return {
             "audio_token_index": tokenizer.audio_token_id,
             "image_token_index": tokenizer.image_token_id,

@@ -28,6 +28,7 @@ from .thinker_inputs_omnisent import InputLayout
 
 N_WINDOW = 50  # of the audio tower: it reads chunks of twice as many mel frames
 CHUNK, TOKENS_PER_CHUNK = 2 * N_WINDOW, 13
+POSITIONS_PER_SECOND = 13
 _HALF = (0.5, 0.5, 0.5)
 _VISION_SETTINGS = {"patch_size": 16, "image_mean": list(_HALF), "image_std": list(_HALF)}
 
@@ -39,7 +40,7 @@ class Qwen3OmniLayout(InputLayout):
     patch_size: int = 16
     image_mean: tuple[float, ...] = _HALF
     image_std: tuple[float, ...] = _HALF
-    position_id_per_seconds: float = 13.0
+    position_id_per_seconds: float = float(POSITIONS_PER_SECOND)
     position_dtype: ClassVar[torch.dtype] = torch.float32
 
     def mel_frames(self, samples: int, hop: int) -> int:
@@ -88,6 +89,7 @@ class Qwen3Omni(ThinkerFamily):
     experts = ("gate_up_proj", "down_proj")
     published: ClassVar[dict[str, dict[str, Any]]] = {
         "Qwen/Qwen3-Omni-30B-A3B-Instruct": {
+            "position_id_per_seconds": POSITIONS_PER_SECOND,
             "text_config": {
                 "vocab_size": 152064,
                 "hidden_size": 2048,
@@ -170,8 +172,9 @@ class Qwen3Omni(ThinkerFamily):
     def mlp_width(self, text_config: Any) -> int:
         return text_config.moe_intermediate_size * text_config.num_experts_per_tok
 
-    def token_fields(self, tokenizer: Any) -> dict[str, int]:
+    def config_fields(self, tokenizer: Any) -> dict[str, int]:
         return {
+            "position_id_per_seconds": POSITIONS_PER_SECOND,
             "audio_token_id": tokenizer.audio_token_id,
             "image_token_id": tokenizer.image_token_id,
             "video_token_id": tokenizer.video_token_id,

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniThinkerConfig
 
 import omnisent
 from omnisent.data import tables
@@ -26,10 +27,11 @@ from omnisent.evaluation.metrics import METRICS, Metric, msa_metrics
 from omnisent.experiments.baseline_run import run_baseline
 from omnisent.experiments.baselines import BASELINES, Baseline
 from omnisent.experiments.report import STUDIES, write_report
-from omnisent.families_omnisent import DEFAULT_FAMILY
+from omnisent.families_omnisent import DEFAULT_FAMILY, FAMILIES
 from omnisent.heads_omnisent import HEADS, POOLINGS
 from omnisent.losses_omnisent import LOSSES, BinnedLoss, LabelScale, PointLoss
 from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.readouts.answer_tree import Answers
 from omnisent.readouts.catalog import READOUTS
 from omnisent.readouts.discriminative import DiscriminativeReadout
@@ -37,6 +39,7 @@ from omnisent.readouts.generative import DECODINGS, DistributionReadout
 from omnisent.readouts.generative_losses import GENERATIVE_LOSSES, GenerativeLoss
 from omnisent.scoring.job import score
 from omnisent.scoring.options import ScoreOptions
+from omnisent.thinker_qwen2_5_omni import Qwen2_5Omni, Qwen2_5OmniLayout
 from omnisent.train import run
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.plan import plan
@@ -278,10 +281,37 @@ def test_add_study(monkeypatch, tmp_path):
     assert "data:image/png;base64,UE5H" in page
 
 
-def test_add_size_of_the_Thinker(monkeypatch, settings):
+def test_add_size_of_a_Thinker(monkeypatch, settings):
     sizes = {
         "text_config": {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
     }
     monkeypatch.setitem(DEFAULT_FAMILY.published, "org/small-omni", sizes)
     planned = plan(*parse_arguments([settings(base_model="org/small-omni", lora_preset="llm")]))
     assert planned.lora_layers == 3 * 7
+
+
+class OtherConfig(Qwen2_5OmniThinkerConfig):
+    model_type = "other_omni_thinker"
+
+
+class OtherLayout(Qwen2_5OmniLayout):
+    pass
+
+
+class OtherOmni(Qwen2_5Omni):
+    title, model_type, tiny = "Other-Omni", "other_omni", "tiny-other"
+    config_class = OtherConfig
+    layout_class = OtherLayout
+
+
+def test_add_family_of_models(monkeypatch, settings, tmp_path):
+    monkeypatch.setitem(FAMILIES, "other_omni", OtherOmni())
+    monkeypatch.chdir(tmp_path)
+    metrics = run(*parse_arguments([settings(base_model="tiny-other", max_steps=1, eval_steps=1, save_steps=1)]))
+    assert metrics["mae"] > 0
+    model = OmniForSentimentRegression.from_pretrained(tmp_path / "run" / "model")
+    assert type(model.model.config) is OtherConfig
+    assert type(OmniSentProcessor.from_pretrained(tmp_path / "run" / "model").layout) is OtherLayout
+    monkeypatch.delitem(FAMILIES, "other_omni")
+    with pytest.raises(ValueError, match="model_type other_omni_thinker: expected qwen2_5_omni or qwen3_omni_moe"):
+        OmniForSentimentRegression.from_pretrained(tmp_path / "run" / "model")

@@ -1,5 +1,6 @@
 """Builds the model that a run trains: base Thinker, quantisation, LoRA, head; or one from a published bundle."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,6 +25,8 @@ from .arguments import ModelArguments
 from .choices import SMALL, is_made_here
 from .small_backbone import make_small_backbone
 from .tiny_backbone import make_tiny_backbone
+
+logger = logging.getLogger(__name__)
 
 
 def base_model_path(name: str) -> str:
@@ -114,12 +117,22 @@ def build_model(
         loading=_loading(arguments, device) | {"without": () if towers else TOWERS},
     )
     model = readout.build_model(source)
+    if arguments.quantization == "nf4":
+        _say_what_is_not_quantised(model, family_of(model.model.config))
     if not model.has_adapter:  # a new adapter changes nothing until it is trained
         model.add_lora(lora_config(arguments, family_of(model.model.config)))
     elif arguments.adapter:
         model.set_lora_dropout(arguments.lora_dropout)
     model.freeze_all_but_trained()
     return model
+
+
+def _say_what_is_not_quantised(model: AdaptedThinker, family: ThinkerFamily) -> None:
+    """Warn of the weights of fused experts, which NF4 leaves as they are."""
+    experts = [weight for name, weight in model.named_parameters() if ".experts." in name and "lora_" not in name]
+    if family.experts and experts:
+        size = sum(weight.numel() * weight.element_size() for weight in experts)
+        logger.warning("nf4: the experts of %s are not quantised: %.1f GB stay as they are", family.title, size / 1e9)
 
 
 def check_towers(arguments: ModelArguments, modalities: Sequence[str]) -> None:

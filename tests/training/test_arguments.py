@@ -42,7 +42,7 @@ def test_a_wrong_file_is_named(tmp_path, text, message):
 def test_a_choice_in_the_file_is_checked_as_on_the_command_line(tmp_path):
     config = tmp_path / "run.yaml"
     config.write_text("lora_preset: both\n")
-    with pytest.raises(ValueError, match=r"run\.yaml: lora_preset must be one of paper, llm, not 'both'"):
+    with pytest.raises(ValueError, match=r"run\.yaml: lora_preset must be one of paper, llm, attention, not 'both'"):
         parse_arguments([str(config)])
 
 
