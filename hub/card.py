@@ -26,6 +26,8 @@ from ..data.planted import VERSION as PLANTED_VERSION
 from ..evaluation.comparison_result import Comparison, comparison_folders, read_comparison
 from ..evaluation.intervals import LEVEL
 from ..evaluation.metrics import METRICS, Metric
+from ..families_omnisent import family_of_type
+from ..family_omnisent import ThinkerFamily
 from ..pipeline_omnisent import default_neutral_band, has_two_sides
 from ..processing_omnisent import SETTINGS
 from ..thinker_omnisent import text_model_of
@@ -36,7 +38,6 @@ from ..training.targets import targets_of
 from .licence import UNSTATED, Licence, data_terms, notice, pipeline_tag
 
 TEMPLATE = Path(__file__).parent.parent / "model_card.md"
-THINKER = "the Qwen2.5-Omni Thinker"
 TEXT = "I did not expect to like it."
 LENGTHS = (0, 2, 5, 10, math.inf)  # seconds; edges of the groups of clips by length
 
@@ -77,6 +78,8 @@ def model_card(
     bundle = run_folder.read_json(run / "model" / "config.json")
     text_model = text_model_of(bundle["base_model"], revision=bundle.get("base_revision"))
     modalities = metrics["modalities"]
+    family = _family(bundle)
+    thinker = f"the {family.title} Thinker"
     values = {
         "front_matter": _front_matter(
             *(repo_id, facts, licence, bundle, metrics),
@@ -99,15 +102,15 @@ def model_card(
         ],
         "example": json.dumps(_example(modalities)),
         "states": _states(config),
-        "thinker": f"{text_model}, a text model in the layout of {THINKER}" if text_model else THINKER,
+        "thinker": f"{text_model}, a text model in the layout of {thinker}" if text_model else thinker,
         "base_model": base_model,
-        "base": _base(base_model or bundle["base_model"], base_revision or bundle.get("base_revision"), text_model),
+        "base": _base(
+            base_model or bundle["base_model"], base_revision or bundle.get("base_revision"), text_model, thinker
+        ),
         "drift": drift,
         "licence": licence.title,
         "may_have_seen": not is_tiny(config["base_model"]) and not facts.synthetic,
-        "quantization_words": "4-bit NF4 with double quantisation"
-        if config["quantization"] == "nf4"
-        else "not quantised",
+        "quantization_words": _quantization(config["quantization"], family),
         "dataset": name,
         "genres": named_genres(config["genres"]),
         "paper": facts.published_results,
@@ -219,9 +222,19 @@ def _example(modalities: Sequence[str]) -> dict[str, str]:
     return clip | ({"text": TEXT} if "text" in modalities else {})
 
 
-def _base(base_model: str, revision: str | None, text_model: str | None) -> str:
+def _family(bundle: dict) -> ThinkerFamily:
+    return family_of_type(bundle["thinker_config"].get("model_type"))
+
+
+def _quantization(quantization: str, family: ThinkerFamily) -> str:
+    if quantization == "none":
+        return "not quantised"
+    return f"4-bit NF4 with double quantisation{', but for the experts' if family.experts else ''}"
+
+
+def _base(base_model: str, revision: str | None, text_model: str | None, thinker: str) -> str:
     """The base model in words: a link for a Hub id, the name alone of a folder, and the text model that it is made from."""
-    names = [f"{text_model} in the layout of {THINKER}"] if text_model else []
+    names = [f"{text_model} in the layout of {thinker}"] if text_model else []
     if not (os.path.isabs(base_model) or os.path.isdir(base_model)):
         link = f"[{base_model}](https://huggingface.co/{base_model})"
         names.insert(0, f"{link} at revision {revision}" if revision else link)
@@ -238,7 +251,7 @@ def notice_of(run: Path, licence: Licence, *, merged: bool) -> str:
     config, bundle = run_folder.read_config(run), run_folder.read_json(run / "model" / "config.json")
     revision = bundle.get("base_revision")
     text_model = text_model_of(bundle["base_model"], revision=revision)
-    base = _base(bundle["base_model"], revision, text_model)
+    base = _base(bundle["base_model"], revision, text_model, f"the {_family(bundle).title} Thinker")
     return notice(
         licence, base=base, base_model=config["base_model"], facts=dataset_facts(config["dataset"]), merged=merged
     )

@@ -58,8 +58,8 @@ class ModelArguments:
 
     base_model: str = _field(
         "Qwen/Qwen2.5-Omni-7B",
-        "Hub id or folder of a full Qwen2.5-Omni checkpoint; `tiny` builds a small random one, `small` one with"
-        " SmolLM2-135M-Instruct as its language model, for text",
+        "Hub id or folder of a full checkpoint of Qwen2.5-Omni or Qwen3-Omni; `tiny` and `tiny-qwen3-omni` build small random"
+        " ones, `small` one with SmolLM2-135M-Instruct as its language model, for text",
     )
     allow_untrained_towers: bool = _field(False, "use audio and video although the base model's towers are random")
     base_revision: str | None = _field(None, "branch, tag or commit of the base model")
