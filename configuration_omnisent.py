@@ -4,6 +4,7 @@ It has no weights and no training settings; those are in the bundle's training_c
 runs, so it also checks the versions of the packages that the bundle needs, before anything else is imported.
 """
 
+import copy
 import importlib.metadata
 import math
 import re
@@ -135,7 +136,10 @@ class OmniSentConfig(PreTrainedConfig):
     requires: dict | None = None
 
     def __post_init__(self, **kwargs):
-        if not isinstance(self.thinker_config, PreTrainedConfig):
+        if isinstance(self.thinker_config, PreTrainedConfig):
+            # Setting the attention here sets it there too, and would leave a model that is loaded with it without its mask.
+            self.thinker_config = copy.deepcopy(self.thinker_config)
+        else:
             fields = self.thinker_config or {}
             self.thinker_config = family_of_type(fields.get("model_type")).config_class(**fields)
         if self.id2label is None:  # transformers would assume two classes

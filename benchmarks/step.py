@@ -118,9 +118,9 @@ def parts(model: OmniForSentimentRegression, processor: OmniSentProcessor, clips
     features = tower_features(model.model, **audio, **video)
 
     def language_model() -> torch.Tensor:
-        embeds = language_inputs(model.model, batch["input_ids"], **features)
+        read = language_inputs(model.model, batch["input_ids"], **features)
         return model.model.language_model(
-            inputs_embeds=embeds,
+            **read,
             attention_mask=batch["attention_mask"],
             position_ids=batch["position_ids"],
             use_cache=False,

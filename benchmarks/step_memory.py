@@ -8,7 +8,6 @@ its own, in which freed memory goes back to the system at once. Text only, rando
 """
 
 import argparse
-import copy
 import gc
 import json
 import os
@@ -85,7 +84,7 @@ def measure(setting: dict) -> dict:
         thinker.visual = thinker.audio_tower = None  # as with a feature cache
         for module in thinker.modules():
             module._is_hf_initialized = True
-        model = OmniForSentimentRegression(OmniSentConfig(thinker_config=copy.deepcopy(config)), thinker)
+        model = OmniForSentimentRegression(OmniSentConfig(thinker_config=config), thinker)
         lora = LoraConfig(r=32, lora_alpha=32, lora_dropout=0.1, target_modules=LORA_PRESETS["llm"])
         if setting["layers"] == "peft":
             inject_adapter_in_model(lora, model)

@@ -12,6 +12,8 @@ import pytest
 
 from omnisent import configuration_omnisent
 from omnisent.configuration_omnisent import REQUIRES, OmniSentConfig, check_versions
+from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.thinker_omnisent import load_thinker
 
 GOOD = {"clips": 20, "half_widths": {"0.5": 0.4, "0.9": 1.1}}
 
@@ -115,3 +117,10 @@ def test_a_bundle_needs_the_versions_that_the_package_asks_for():
     assert {name: asked[name] for name in REQUIRES} == {
         name: f"{low},<{high}" for name, (low, high) in REQUIRES.items()
     }
+
+
+def test_a_loaded_thinkers_configuration_is_left_as_it_is(tiny_backbone):
+    thinker = load_thinker(tiny_backbone, attn_implementation="eager")
+    OmniForSentimentRegression(OmniSentConfig(thinker_config=thinker.config), thinker)
+    assert thinker.config._attn_implementation == "eager"
+    assert thinker.config.text_config._attn_implementation == "eager"

@@ -95,10 +95,10 @@ def test_a_model_without_towers_gives_the_same_from_cached_outputs(
     for inputs, towers in ((batch, True), (tower_features(load_towers(args, "cpu"), **batch), False)):
         torch.manual_seed(0)
         model = build_model(args, scales=[LabelScale(0.0, 1.0, -3.0, 3.0)], towers=towers).eval()
-        embeds = language_inputs(model.model, layout["input_ids"], **inputs)
+        read = language_inputs(model.model, layout["input_ids"], **inputs)
         states.append(
             model.model.language_model(
-                inputs_embeds=embeds, attention_mask=layout["attention_mask"], position_ids=layout["position_ids"]
+                **read, attention_mask=layout["attention_mask"], position_ids=layout["position_ids"]
             ).last_hidden_state
         )
     assert torch.equal(*states)
