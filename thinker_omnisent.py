@@ -292,6 +292,17 @@ def official_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
     return official
 
 
+def own_module(name: str) -> str | None:
+    """The path in the headless Thinker of a module, from its name in a class of transformers.
+
+    That is the whole model, its Thinker with lm_head, or the headless one, also with the names of versions before 5.21. `None` for
+    what is not part of the language model's layers or of a tower.
+    """
+    name = name.removeprefix("thinker.").removeprefix("model.")
+    name = f"{LANGUAGE_MODEL}.{name}" if name.startswith("layers.") else name
+    return name if name.startswith((f"{LANGUAGE_MODEL}.layers.", *(f"{tower}." for tower in TOWERS))) else None
+
+
 def official_config(config: ThinkerConfig) -> dict[str, Any]:
     """The config.json of a full checkpoint with this Thinker, as a published one has it."""
     return {"model_type": "qwen2_5_omni", "enable_audio_output": False, "thinker_config": config.to_dict()}

@@ -6,9 +6,10 @@ Which of them a folder or Hub id is, its config.json says, before any weights ar
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers.utils import cached_file
@@ -175,16 +176,9 @@ def _modalities(base_model: str) -> Sequence[str]:
 def _config_file(place: str) -> Path:
     """The config.json of a folder or Hub id; of an id, nothing else is fetched."""
     if not os.path.isdir(place):
-        fetched = cached_file(
-            place,
-            "config.json",
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        if fetched is not None:
-            return Path(fetched)
-    file = bundle_folder(place) / "config.json"  # which says why an id is not available
+        with suppress(OSError):  # the next line says why it is not available
+            return Path(cast(str, cached_file(place, "config.json")))
+    file = bundle_folder(place) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(
             f"--model {place}: no config.json in this folder; expected a bundle or a base model. Is it a run folder? Its bundle is"
