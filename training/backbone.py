@@ -186,8 +186,8 @@ def check_adapter(arguments: ModelArguments, targets: Sequence[Target], *, train
     rated, ranges = of_bundle.pop("targets", names), of_bundle.pop("score_ranges", None)
     if len(rated) != len(names) or (len(rated) > 1 and list(rated) != names):
         raise ValueError(
-            f"targets: those of the bundle of `adapter` are {', '.join(rated)}, and of this run {', '.join(names)}; give the same in"
-            " the same order"
+            f"targets: those of the bundle of `adapter` are {', '.join(rated)}, and of this run {', '.join(names)}; give the same"
+            " in the same order"
         )
     for (low, high), target in zip(ranges or [target.score_range for target in targets], targets, strict=True):
         if not training and (low, high) != target.score_range:
