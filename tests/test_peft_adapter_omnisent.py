@@ -159,7 +159,7 @@ def test_what_it_adapts_is_a_preset_if_there_is_one_for_it(official, arguments, 
         return
     check_adapter(replace(wanted, lora_preset=preset), [Target()], training=True)
     other = "llm" if preset == "paper" else "paper"
-    with pytest.raises(ValueError, match=rf"^lora_preset is '{other}', but '{preset}' in the bundle of `adapter`"):
+    with pytest.raises(ValueError, match=rf"^lora_preset is '{other}', but '{preset}' in the checkpoint of `adapter`"):
         check_adapter(replace(wanted, lora_preset=other), [Target()], training=True)
     model = build_model(wanted, scales=[SCALE])
     saved = model.peft_config["default"].target_modules
@@ -170,7 +170,7 @@ def test_what_it_adapts_is_a_preset_if_there_is_one_for_it(official, arguments, 
 def test_a_field_that_contradicts_it_is_named(official, arguments, field, value, tmp_path):
     trained(official, tmp_path / "c", "factory, two")
     wanted = replace(arguments, adapter=str(tmp_path / "c"), **{field: value})
-    with pytest.raises(ValueError, match=rf"^{field} is {value}, but {getattr(arguments, field)} in the bundle"):
+    with pytest.raises(ValueError, match=rf"^{field} is {value}, but {getattr(arguments, field)} in the checkpoint"):
         check_adapter(wanted, [Target()], training=True)
 
 

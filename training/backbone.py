@@ -195,10 +195,11 @@ def check_adapter(arguments: ModelArguments, targets: Sequence[Target], *, train
                 f"adapter: {arguments.adapter} scores from {low:g} to {high:g}, but the labels of this data set lie in"
                 f" {list(target.score_range)}, so metrics would be meaningless; train on it first"
             )
+    kind = "checkpoint" if other else "bundle"
     for field, value in of_bundle.items():
         if getattr(arguments, field) != value:
             raise ValueError(
-                f"{field} is {getattr(arguments, field)!r}, but {value!r} in the bundle of `adapter`; give {value!r}"
+                f"{field} is {getattr(arguments, field)!r}, but {value!r} in the {kind} of `adapter`; give {value!r}"
             )
 
 
