@@ -19,7 +19,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .families_omnisent import family_of
+from .family_omnisent import LORA_PRESETS
 from .lora_omnisent import keep_less
+from .peft_adapter_omnisent import PeftAdapter, preset_of
 
 ADAPTER_DIR = "adapter"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -85,13 +87,14 @@ class AdaptedThinker(PreTrainedModel):
         save_file(weights, adapter / ADAPTER_FILE)
 
     def load_lora(self, folder: str | os.PathLike) -> None:
-        """Load `adapter/` of a bundle or checkpoint folder, strictly; a model without an adapter gets one, in float32.
+        """Load `adapter/` of a bundle or checkpoint folder, or another tool's LoRA checkpoint, strictly; a model without an
+        adapter gets one, in float32.
 
         Raises:
             FileNotFoundError: when a file of the adapter is missing.
             ValueError: when a weight is missing, unexpected, not finite or of another shape, naming it.
         """
-        adapter = Path(folder) / ADAPTER_DIR
+        adapter, other = adapter_folder(folder), peft_adapter(folder)
         file = adapter / ADAPTER_FILE
         for path in (adapter / ADAPTER_CONFIG_FILE, file):
             if not path.is_file():
@@ -99,11 +102,16 @@ class AdaptedThinker(PreTrainedModel):
                     f"{path} is missing, so there is no adapter to load: take another bundle or checkpoint"
                 )
         if not self.has_adapter:
-            self._inject(LoraConfig.from_pretrained(adapter))
+            lora = read_lora_config(folder)
+            if other and (preset := preset_of(other.modules, self.model)):
+                lora.target_modules = LORA_PRESETS[preset]
+            self._inject(lora)
             for name, parameter in self.named_parameters():
                 if "lora_" in name:  # as in training, whatever the dtype of the backbone
                     parameter.data = parameter.data.float()
         weights = read_weights(file)
+        if other:
+            weights = {other.names[name]: weight for name, weight in weights.items()}
         check_keys(file, weights, get_peft_model_state_dict(self))
         set_peft_model_state_dict(self, weights)
 
@@ -143,6 +151,27 @@ def inject_lora(thinker: nn.Module, lora: LoraConfig, **options: Any) -> LoraCon
     holder.model = thinker
     inject_adapter_in_model(lora, holder, **options)
     return lora
+
+
+def adapter_folder(folder: str | os.PathLike) -> Path:
+    """The folder with the adapter's files: that of another tool's LoRA checkpoint itself, else `adapter/` in it."""
+    return Path(folder) if peft_adapter(folder) else Path(folder) / ADAPTER_DIR
+
+
+def peft_adapter(folder: str | os.PathLike) -> PeftAdapter | None:
+    """The LoRA checkpoint of another tool in a folder; `None` if it has no adapter_config.json in its root, as no bundle has."""
+    config = Path(folder) / ADAPTER_CONFIG_FILE
+    return PeftAdapter(config, config.with_name(ADAPTER_FILE)) if config.is_file() else None
+
+
+def read_lora_config(folder: str | os.PathLike) -> LoraConfig:
+    """The configuration of the adapter of a bundle, a checkpoint folder or another tool's LoRA checkpoint.
+
+    Raises:
+        ValueError: naming what our models do not support of another tool's.
+    """
+    other = peft_adapter(folder)
+    return other.lora_config() if other else LoraConfig.from_pretrained(adapter_folder(folder))
 
 
 def check_weights(file: str | os.PathLike, weights: Mapping[str, torch.Tensor]) -> None:

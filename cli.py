@@ -31,7 +31,10 @@ app = typer.Typer(
 app.add_typer(data_app, name="data", rich_help_panel=None)
 app.add_typer(cache_app, name="cache")
 
-Model = Annotated[str, typer.Option(help="folder or Hub id of a bundle (a trained model)")]
+Model = Annotated[
+    str,
+    typer.Option(help="folder or Hub id of a bundle (a trained model), or of a base model, small or tiny: zero-shot"),
+]
 Device = Annotated[str | None, typer.Option(help="such as cuda, cuda:1 or cpu; by default the first GPU, else the CPU")]
 Dtype = Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}; by default bfloat16 on a GPU, else float32")]
 Quantize = Annotated[str | None, typer.Option(help=f"{' or '.join(QUANTIZATIONS)}; nf4 is 4-bit")]
@@ -175,6 +178,12 @@ def score(
     interval: Annotated[
         float | None, typer.Option(help="level of a prediction interval, e.g. 0.9; adds columns with its ends")
     ] = None,
+    score_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            help="of a base model's answers, e.g. 1 9; by default -3 3", metavar="LOW HIGH", show_default=False
+        ),
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
     quantize: Quantize = None,
@@ -198,7 +207,7 @@ def score(
     """Score clips.
 
     Gives one row per clip. A failed clip gets an error, and the exit code is then 1. With --out, an interrupted
-    command resumes when started again.
+    command resumes when started again. A base model, such as Qwen/Qwen2.5-Omni-7B, scores zero-shot, without training.
     """
     options = ScoreOptions(
         model=model,
@@ -213,6 +222,7 @@ def score(
         windows=windows,
         stride=stride,
         interval=interval,
+        score_range=score_range,
         device=device,
         dtype=dtype,
         quantize=quantize,
@@ -240,7 +250,8 @@ def score(
 @app.command("app")
 def serve_page(
     model: Annotated[
-        str | None, typer.Option(help=f"folder or Hub id of a bundle; by default {REAL_MODEL}, if there is one")
+        str | None,
+        typer.Option(help=f"folder or Hub id of a bundle or a base model; by default {REAL_MODEL}, if it is there"),
     ] = None,
     host: Annotated[str, typer.Option(help="address to listen on; there is no password")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on")] = 7860,

@@ -201,22 +201,23 @@ class RegressionHead(nn.Module):
             return pooled, self.layers(pooled.float())
 
 
+NOT_FINITE = (
+    "no score: the model computes NaN or infinity; its weights or the clip's inputs are damaged, or the number format overflows"
+    " (try float32)"
+)
+
+
 class NotFiniteError(OmniSentError):
     """Clips of a batch for which the model computes NaN or infinity instead of a score.
 
     Attributes:
         rows: their indices in the batch.
         values: (B, ...) of all clips; the other rows are valid.
-        reason: possible causes, and what to do.
     """
 
     def __init__(self, rows: Sequence[int], values: torch.Tensor):
         self.rows, self.values = list(rows), values
-        self.reason = (
-            "no score: the model computes NaN or infinity; its weights or the clip's inputs are damaged, or the number format"
-            " overflows (try float32)"
-        )
-        super().__init__(f"row {', '.join(map(str, self.rows))} of {len(values)}: {self.reason}")
+        super().__init__(f"row {', '.join(map(str, self.rows))} of {len(values)}: {NOT_FINITE}")
 
 
 def check_finite(values: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing
 from functools import partial
 from itertools import repeat
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import Dataset
@@ -19,10 +19,12 @@ from transformers import BatchFeature, Pipeline
 
 from .errors_omnisent import OmniSentError
 from .feeding_omnisent import MOST_TOKENS, Batching, Statistics, read_ahead, score_in_order
+from .heads_omnisent import NOT_FINITE
 from .losses_omnisent import level_bounds, nested_interval
 from .media_omnisent import read_header
 
 LABELS = ("negative", "neutral", "positive")
+NOTES = ("warning", "legal_mass")  # of a result, beside its score
 ON_ERROR = ("raise", "return")
 
 
@@ -45,7 +47,8 @@ class MultimodalSentimentPipeline(Pipeline):
     A result is `{"score": float, "label": str}`: the score in label units, and the label `"neutral"` within `neutral_band` of 0,
     else `"positive"` or `"negative"`. The band is 0.5 for scores in [-3, 3], where such a score rounds to 0, and 0.1 for scores
     in [-1, 1], as CH-SIMS has it. On a scale without two sides, such as 1 to 9, the label is the name of what is rated. With
-    several targets a result has `{"scores": {name: float}}`. `warning` is there if part of the clip's files could not be read.
+    several targets a result has `{"scores": {name: float}}`. `warning` is there if part of the clip's files could not be read,
+    and `legal_mass` if the model says how much probability all of its answers have.
 
     Args, of the pipeline or of a call:
         modalities: which of text, audio and video are used; the processor's own by default.
@@ -211,23 +214,23 @@ class MultimodalSentimentPipeline(Pipeline):
 
     def _scores(self, clips: list[dict], inputs: BatchFeature) -> list[dict]:
         """Score of each clip of a padded batch, with its warning if it has one; an error if the score is not finite."""
-        reason, rows = "", None
+        rows = masses = None
         try:
             output = self.forward(inputs.to(self.device, non_blocking=True))
-            scores, rows = output["scores"], output.get("distribution")
+            scores, rows, masses = output["scores"], output.get("distribution"), output.get("legal_mass")
         except ValueError as error:
             if not _is_a(error, "NotFiniteError"):
                 raise
-            not_finite: Any = error
-            scores, reason = not_finite.values, not_finite.reason
+            scores = cast(Any, error).values
+        found = scores.reshape(len(clips), -1).tolist()
         results = []
-        distributions = [None] * len(clips) if rows is None else rows.float()
-        for clip, own, distribution in zip(clips, scores.reshape(len(clips), -1).tolist(), distributions, strict=True):
+        for place, (clip, own) in enumerate(zip(clips, found, strict=True)):
             if all(map(math.isfinite, own)):
-                warning = {key: clip[key] for key in ("warning",) if key in clip}
-                results.append({"scores": own, **warning, "distribution": distribution})
+                notes = {"warning": clip.get("warning"), "legal_mass": None if masses is None else masses[place].item()}
+                distribution = None if rows is None else rows[place].float()
+                results.append({"scores": own, **_given(notes), "distribution": distribution})
             else:
-                results.append({"error": f"clip {clip['clip_id']}: {reason}"})
+                results.append({"error": f"clip {clip['clip_id']}: {NOT_FINITE}"})
         return results
 
     def _interval(self, level: float) -> list[tuple[float, dict[float, float]]]:
@@ -262,7 +265,7 @@ class MultimodalSentimentPipeline(Pipeline):
             return scored
         config = self.model.config
         scores, distribution = scored["scores"], scored.get("distribution")
-        result: dict[str, Any] = {name: value for name, value in scored.items() if name == "warning"}
+        result: dict[str, Any] = {name: value for name, value in scored.items() if name in NOTES}
         if len(scores) == 1:
             result = {"score": scores[0], **result, "label": self._label(scores[0], neutral_band)}
         else:

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from .families_omnisent import FAMILIES, family_of, family_of_type
-from .family_omnisent import TOWERS, Thinker, ThinkerConfig, ThinkerFamily
+from .family_omnisent import LANGUAGE_MODEL, TOWERS, Thinker, ThinkerConfig, ThinkerFamily
 from .thinker_inputs_omnisent import quiet_loading
 from .towers_omnisent import tower_features
 
@@ -284,3 +284,14 @@ def execution_device(module: nn.Module) -> torch.device:
     """Where a module with weights computes; weights that accelerate offloads are elsewhere until then."""
     device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
     return next(module.parameters()).device if device is None else torch.device(device)
+
+
+def own_module(name: str) -> str | None:
+    """The path in the headless Thinker of a module, from its name in a class of transformers.
+
+    That is the whole model, its Thinker with lm_head, or the headless one, also with the names of versions before 5.21. `None` for
+    what is not part of the language model's layers or of a tower.
+    """
+    name = name.removeprefix("thinker.").removeprefix("model.")
+    name = f"{LANGUAGE_MODEL}.{name}" if name.startswith("layers.") else name
+    return name if name.startswith((f"{LANGUAGE_MODEL}.layers.", *(f"{tower}." for tower in TOWERS))) else None

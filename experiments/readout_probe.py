@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from tqdm.auto import tqdm
 
-from ..adapter_omnisent import ADAPTER_DIR
+from ..adapter_omnisent import adapter_folder
 from ..losses_omnisent import LOSSES
 from ..modeling_omnisent import bundle_folder
 from ..training import run_folder
@@ -88,7 +88,7 @@ def probe_readouts(
     if encoder and model_args.adapter:
         raise ValueError("encoder, adapter: an encoder has no adapter of ours; give one of the two")
     if model_args.adapter:
-        check_same_base(model_args, str(lora_config(model_args).base_model_name_or_path))
+        check_same_base(model_args, lora_config(model_args).base_model_name_or_path)
     check_one_target(data_args, "a probe")
     leave_cores_to_workers(args)
     data = prepare_data(model_args, data_args, args)
@@ -101,7 +101,7 @@ def probe_readouts(
         source = {"encoder": encoder, "files": file_digests(Path(encoder)), "text_case": data_args.text_case}
     else:
         model = build_model(model_args, **data.model_fields, device=args.device)
-        adapter = bundle_folder(model_args.adapter) / ADAPTER_DIR if model_args.adapter else None
+        adapter = adapter_folder(bundle_folder(model_args.adapter)) if model_args.adapter else None
         source = {**input_settings(model_args, data.processor), "adapter": file_digests(adapter)}
         states_of = partial(layer_states, model, processor=data.processor, args=args)
     states = frozen_states(out / "states", source, data.splits, states_of, context_clips=data.processor.context_clips)

@@ -37,7 +37,8 @@ class ModelSource:
     Attributes:
         base_model: Hub id or folder.
         revision: branch, tag or commit of a Hub id.
-        bundle: Hub id or folder of a bundle whose adapter, and head, are used; without it they are new.
+        bundle: Hub id or folder of a bundle whose adapter, and head, are used, or of another tool's LoRA checkpoint, whose adapter
+            is; without it they are new.
         targets: the names of what is rated.
         scales: of the labels of each target.
         target_weights: of the targets in the loss; `None` if they count the same.

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from ..adapter_omnisent import peft_adapter
 from ..configuration_omnisent import SCALE_FIELDS, OmniSentConfig
 from ..evaluation.intervals import LEVELS
 from ..losses_omnisent import LOSSES, LabelScale, level_bounds
-from ..modeling_omnisent import OmniForSentimentRegression
+from ..modeling_omnisent import OmniForSentimentRegression, bundle_folder
 from .base import ModelSource, Predictions, Readout
 
 logger = logging.getLogger("omnisent.readouts")
@@ -33,7 +34,8 @@ class DiscriminativeReadout(Readout):
 
     @classmethod
     def build_model(cls, source: ModelSource) -> OmniForSentimentRegression:
-        """A new head on the base model; or a bundle's model, with the loss and head dropout of the settings.
+        """A new head on the base model, with another tool's adapter if there is one; or a bundle's model, with the loss and head
+        dropout of the settings.
 
         If the bundle has another score range, its z-scores are kept and mapped to the new scales.
         """
@@ -43,10 +45,14 @@ class DiscriminativeReadout(Readout):
             values = [getattr(scale, name) for scale in source.scales]
             label_fields[field] = values[0] if len(values) == 1 else values
         label_fields["target_weights"] = None if weights is None else list(weights)
-        if source.bundle is None:
-            return OmniForSentimentRegression.from_thinker(
+        folder = None if source.bundle is None else bundle_folder(source.bundle)
+        if source.bundle is None or (folder and peft_adapter(folder)):
+            model = OmniForSentimentRegression.from_thinker(
                 source.base_model, revision=source.revision, **label_fields, **settings, **loading
             )
+            if folder:
+                model.load_lora(folder)
+            return model
         model = OmniForSentimentRegression.from_pretrained(source.bundle, **loading)
         config = model.config
         if LOSSES[settings["loss"]].outputs(config.bins) != LOSSES[config.loss].outputs(config.bins):
@@ -67,6 +73,8 @@ class DiscriminativeReadout(Readout):
 
     @classmethod
     def settings_of_bundle(cls, folder: Path) -> dict[str, Any]:
+        if peft_adapter(folder):
+            return {}
         config = OmniSentConfig.from_pretrained(folder)
         fixed: dict[str, Any] = {
             "targets": config.targets,

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ..data.clip import Clip
 from ..feeding_omnisent import Batching, Statistics, read_ahead
 from ..modeling_omnisent import bundle_folder
 from ..pipeline_omnisent import MultimodalSentimentPipeline
+from ..thinker_omnisent import pinned_revision
 from .clips import transcript_file
 from .loading import Loading
 from .processes import Process
@@ -54,12 +56,12 @@ def settings_of(loading: Loading, clips: Sequence[Clip], batching: Batching, **o
 
 
 def sources(loading: Loading, windows: Sequence[Sequence[Clip]]) -> list[list[Source]]:
-    """What each clip's row depends on: its transcript, the size and time of its files, and the bundle. Opens no file."""
-    bundle = _weights(loading.model)
+    """What each clip's row depends on: its transcript, the size and time of its files, and the model. Opens no file."""
+    model = _weights(loading.place)
 
     def digest(clip: Clip) -> str:
         files = [path and (path, _stamp(path)) for path in (clip.video, clip.audio, transcript_file(clip))]
-        return _digest([bundle, clip.text, [file and (str(file[0]), file[1]) for file in files]])
+        return _digest([model, clip.text, [file and (str(file[0]), file[1]) for file in files]])
 
     return [[Source(clip.id, digest(clip)) for clip in window] for window in windows]
 
@@ -147,10 +149,10 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> Summary:
 
 
 def _weights(model: str) -> str:
-    """Identifies a bundle: the commit of a Hub id, or the names, sizes and times of a folder's files."""
-    folder = bundle_folder(model)
+    """Identifies a model: the commit of a Hub id, or the names, sizes and times of a folder's files."""
     if not os.path.isdir(model):
-        return folder.name
+        return pinned_revision(model, None) or bundle_folder(model).name
+    folder = Path(model)
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json", ".jinja"))
     return _digest([(str(path.relative_to(folder)), _stamp(path)) for path in files])
 

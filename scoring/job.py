@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from ..configuration_omnisent import OmniSentConfig
 from ..feeding_omnisent import MOST_TOKENS, Batching, Statistics
+from ..readouts.zero_shot import ZeroShotConfig
 from .batch import Summary, score_clips, settings_of, sources, summary, windows_of, write_rows
 from .clips import find_clips
 from .loading import Loading, load_pipeline, read_config
@@ -42,11 +43,11 @@ class ScoreResult:
 
 
 def score(options: ScoreOptions, notify: Callable[[str], None] = print) -> ScoreResult | None:
-    """Score clips, or one file over time.
+    """Score clips, or one file over time, with a bundle, or zero-shot with a base model.
 
     Args:
         options: see there.
-        notify: called with messages before scoring starts, one of them what the bundle says of itself.
+        notify: called with messages before scoring starts, one of them what the model says of itself.
 
     Returns:
         The result; of several processes, `None` in all but the first.
@@ -58,15 +59,22 @@ def score(options: ScoreOptions, notify: Callable[[str], None] = print) -> Score
     options.check()
     allow_open_files()
     logging.set_verbosity_error()  # the errors of this package say what matters
-    loading = Loading(options.model, options.device, options.dtype, options.quantize, options.attn_implementation)
+    how = (options.device, options.dtype, options.quantize, options.attn_implementation)
+    loading = Loading(options.model, *how, options.score_range)
     return (
         _score_clips(options, loading, notify) if options.windows is None else _score_windows(options, loading, notify)
     )
 
 
 def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str], None]) -> ScoreResult | None:
-    config = read_config(options.model)
-    columns = row_columns(options.interval, config.targets)
+    config = read_config(loading)
+    readout = config.readout if isinstance(config, ZeroShotConfig) else None
+    if readout is not None and options.interval is not None:
+        raise ValueError(
+            f"--interval: {options.model} is a base model, whose zero-shot scores are not calibrated; train it, or leave --interval"
+            " out"
+        )
+    columns = row_columns(options.interval, config.targets, zero_shot=readout is not None)
     clips = find_clips(options.files, options.table, options.text, options.table_options(config.targets))
     process = current_process()
     if process.world_size > 1 and (options.out is None or options.engine is Engine.RAY):
@@ -74,7 +82,9 @@ def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str]
     batching = Batching(options.batch_size, options.batch_tokens or MOST_TOKENS)
     windows, writer = windows_of(clips, batching, process), None
     if options.out:
-        own = {"transcribe": options.transcribe, "interval": options.interval}
+        own: dict[str, Any] = {"transcribe": options.transcribe, "interval": options.interval, "readout": readout}
+        if readout is not None:
+            own["score_range"] = (config.score_min, config.score_max)
         several = {"targets": config.targets} if len(config.targets) > 1 else {}
         settings = settings_of(loading, clips, batching, **own, **several)
         writer = ResumableWriter(options.out, settings, sources(loading, windows), columns, process)
@@ -93,6 +103,8 @@ def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str]
         transcriber = Transcriber(options.transcribe, loading.resolved().device) if options.transcribe else None
         common |= {"workers": workers, "transcriber": transcriber, "statistics": statistics}
         rows = score_clips(load_pipeline(loading), remaining, **common)
+    if readout is not None:
+        rows = _marked(rows, readout)
     if writer is None:
         all_rows = list(rows)
         counts = summary(all_rows)
@@ -120,6 +132,13 @@ def _timed(rows: Iterable[dict[str, Any]], statistics: Statistics) -> Generator[
         yield row
 
 
+def _marked(rows: Generator[dict[str, Any], None, None], readout: str) -> Generator[dict[str, Any], None, None]:
+    """The rows, each with how its score was read out."""
+    with closing(rows):
+        for row in rows:
+            yield {**row, "readout": readout}
+
+
 def _write_stats(path: Path, process: Process, values: dict[str, Any]) -> None:
     """Write the statistics of a process; of several processes, each has a file of its own, NAME-RANK.json."""
     if process.world_size > 1:
@@ -134,7 +153,7 @@ def _score_windows(options: ScoreOptions, loading: Loading, notify: Callable[[st
     path = options.files[0]
     window, stride = options.window_and_stride()
     out = options.out or Path(f"{Path(path).stem}.timeline.csv")
-    _introduce(options.model, read_config(options.model), notify)
+    _introduce(options.model, read_config(loading), notify)
     pipeline = load_pipeline(loading)
     scored = write_timeline(path, pipeline, out, window=window, stride=stride, batch_size=options.batch_size)
     failed = sum(window_score.error is not None for window_score in scored)

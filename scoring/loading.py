@@ -1,31 +1,47 @@
-"""Loads a bundle for scoring."""
+"""Loads what scores clips: a bundle, or a base model without training.
 
+Which of them a folder or Hub id is, its config.json says, before any weights are loaded.
+"""
+
+import json
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
+from transformers.utils import cached_file
 
 from ..configuration_omnisent import OmniSentConfig
+from ..data.catalog import Target
 from ..modeling_omnisent import OmniForSentimentRegression, bundle_folder
 from ..pipeline_omnisent import MultimodalSentimentPipeline
-from ..processing_omnisent import OmniSentProcessor
-from ..thinker_omnisent import nf4_config
-from .options import check_choices
+from ..processing_omnisent import MODALITIES, OmniSentProcessor
+from ..readouts.generation_model import OmniForSentimentGeneration
+from ..readouts.generative import ExpectedReadout
+from ..readouts.zero_shot import ZeroShotConfig, ZeroShotModel
+from ..text_omnisent import rating_instruction
+from ..thinker_omnisent import has_untrained_towers, nf4_config, pinned_revision, thinker_config
+from ..training.about import about_zero_shot
+from ..training.backbone import base_model_path
+from .options import SCORE_RANGE, check_choices
 
 ON_GPU, ON_CPU = "bfloat16", "float32"
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How a bundle is loaded.
+    """How a model is loaded.
 
     Attributes:
-        model: Hub id or folder.
+        model: Hub id or folder of a bundle or a base model, or the name of a base model that is made here.
         device: such as `"cuda:1"` or `"cpu"`; by default the process's own GPU, else the CPU.
         dtype: bfloat16, float16 or float32; by default bfloat16 on a GPU, else float32.
         quantize: `"nf4"` for 4-bit weights.
         attn_implementation: `"sdpa"`, `"eager"` or `"flash_attention_2"`; by default transformers' choice.
+        score_range: of a base model's answers, label units; `None` for a bundle, and for [-3, 3].
     """
 
     model: str
@@ -33,6 +49,12 @@ class Loading:
     dtype: str | None = None
     quantize: str | None = None
     attn_implementation: str | None = None
+    score_range: tuple[float, float] | None = None
+
+    @property
+    def place(self) -> str:
+        """The Hub id or folder; a base model that is made here is made if it is missing."""
+        return self.model if os.path.isdir(self.model) else base_model_path(self.model)
 
     def resolved(self) -> "ResolvedLoading":
         """The same, with a value for every field but the attention.
@@ -44,7 +66,7 @@ class Loading:
         gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         device = self.device or (gpu if torch.cuda.is_available() else "cpu")
         dtype = self.dtype or (ON_CPU if device == "cpu" else ON_GPU)
-        return ResolvedLoading(self.model, device, dtype, self.quantize or "none", self.attn_implementation)
+        return ResolvedLoading(self.place, device, dtype, self.quantize or "none", self.attn_implementation)
 
 
 @dataclass(frozen=True)
@@ -58,34 +80,108 @@ class ResolvedLoading:
     attn_implementation: str | None
 
 
-def read_config(model: str) -> OmniSentConfig:
-    """The configuration of a bundle, a folder or an id on the Hub.
+def read_config(loading: Loading) -> OmniSentConfig:
+    """The configuration of a bundle, or a [`ZeroShotConfig`] of a base model; reads no weights.
 
     Raises:
-        FileNotFoundError: for a folder that does not exist or holds no bundle.
+        FileNotFoundError: for a folder that does not exist or has no config.json.
+        ValueError: for a model that is neither, or a score range of a bundle.
     """
-    folder = bundle_folder(model)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"--model {model}: no config.json in this folder; is it a run folder? Its bundle is model/"
+    place = loading.place
+    entries = json.loads(_config_file(place).read_text(encoding="utf-8"))
+    if entries.get("model_type") == OmniSentConfig.model_type:
+        if loading.score_range is not None:
+            raise ValueError(
+                f"--score-range: {loading.model} is a bundle, which scores on the scale that it was trained on; leave it out"
+            )
+        return OmniSentConfig.from_pretrained(bundle_folder(place))
+    if "thinker_config" not in entries:
+        raise ValueError(
+            f"--model {loading.model}: its config.json is of model_type {entries.get('model_type')!r}; expected a bundle (of"
+            f" {OmniSentConfig.model_type!r}), as training writes it to model/ of its run folder, or a base model in the layout of"
+            " Qwen/Qwen2.5-Omni-7B (with a thinker_config), to score zero-shot"
         )
-    return OmniSentConfig.from_pretrained(folder)
+    low, high = loading.score_range or SCORE_RANGE
+    return ZeroShotConfig(
+        thinker_config=thinker_config(place),
+        base_model=place,
+        base_revision=pinned_revision(place, None),
+        score_min=low,
+        score_max=high,
+        label_mean=(low + high) / 2,
+        label_std=(high - low) / 2,
+        about=about_zero_shot(loading.model, place, (low, high), _modalities(place)),
+    )
+
+
+def load_processor(loading: Loading) -> OmniSentProcessor:
+    """The bundle's processor; of a base model, with the default prompt for the score range.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_config`.
+    """
+    return _processor_of(loading, read_config(loading))
 
 
 def load_pipeline(loading: Loading) -> MultimodalSentimentPipeline:
-    """Load a bundle for scoring, with the code of this package; none of the bundle's code runs.
+    """Load a bundle or a base model for scoring, with the code of this package; none of the bundle's code runs.
 
     Raises:
-        FileNotFoundError: for a folder that does not exist or holds no bundle.
-        ValueError: for weights that do not fit.
+        FileNotFoundError: for a folder that does not exist or holds no model.
+        ValueError: for weights that do not fit, or for options that the model does not work with.
     """
     resolved = loading.resolved()
-    config, dtype = read_config(resolved.model), getattr(torch, resolved.dtype)
+    config, dtype = read_config(loading), getattr(torch, resolved.dtype)
+    processor = _processor_of(loading, config)
     options: dict[str, Any] = {"dtype": dtype, "device_map": {"": resolved.device}}
     if resolved.quantize != "none":
         options["quantization_config"] = nf4_config(dtype)
     if resolved.attn_implementation is not None:
         options["attn_implementation"] = resolved.attn_implementation
-    model = OmniForSentimentRegression.from_pretrained(resolved.model, config=config, **options).eval()
-    processor = OmniSentProcessor.from_pretrained(resolved.model)
-    return MultimodalSentimentPipeline(model=model, processor=processor)
+    model: OmniForSentimentRegression | ZeroShotModel
+    if isinstance(config, ZeroShotConfig):
+        model = _load_base(config, processor, options)
+    else:
+        model = OmniForSentimentRegression.from_pretrained(resolved.model, config=config, **options)
+    return MultimodalSentimentPipeline(model=model.eval(), processor=processor)
+
+
+def _processor_of(loading: Loading, config: OmniSentConfig) -> OmniSentProcessor:
+    if not isinstance(config, ZeroShotConfig):
+        return OmniSentProcessor.from_pretrained(loading.place)
+    place, scale = str(config.base_model), config.label_scales[0]
+    return OmniSentProcessor.from_base(
+        place,
+        revision=config.base_revision,
+        instruction=rating_instruction([(Target().asks, scale.low, scale.high)]),
+        modalities=_modalities(place),
+    )
+
+
+def _load_base(config: ZeroShotConfig, processor: OmniSentProcessor, options: dict[str, Any]) -> ZeroShotModel:
+    if options.get("attn_implementation") == "flash_attention_2":
+        raise ValueError(
+            "--attn-implementation: the probabilities of a base model's answers need a mask of their own, which flash_attention_2"
+            " has not; use sdpa or eager"
+        )
+    generator = OmniForSentimentGeneration.from_base(str(config.base_model), revision=config.base_revision, **options)
+    scale = config.label_scales[0]
+    return ZeroShotModel(config, generator, ExpectedReadout((scale.low, scale.high), processor.tokenizer))
+
+
+def _modalities(base_model: str) -> Sequence[str]:
+    return ("text",) if has_untrained_towers(base_model) else MODALITIES
+
+
+def _config_file(place: str) -> Path:
+    """The config.json of a folder or Hub id; of an id, nothing else is fetched."""
+    if not os.path.isdir(place):
+        with suppress(OSError):  # the next line says why it is not available
+            return Path(cast(str, cached_file(place, "config.json")))
+    file = bundle_folder(place) / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"--model {place}: no config.json in this folder; expected a bundle or a base model. Is it a run folder? Its bundle is"
+            " model/"
+        )
+    return file

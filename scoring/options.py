@@ -14,6 +14,7 @@ from .windows import parse_seconds, windows_of
 
 AUTO = "auto"  # a number of workers
 REAL_MODEL = "runs/real/model"  # the bundle that `make real` makes
+SCORE_RANGE, WIDEST_RANGE = (-3.0, 3.0), 100.0  # of a base model's answers: the default, and the widest
 
 
 class Engine(StrEnum):
@@ -55,7 +56,7 @@ class ScoreOptions:
     """The options of one `omnisent score`; an option that is not given is `None`.
 
     Attributes:
-        model: a bundle: folder, or id on the Hub.
+        model: a bundle, or a base model to score zero-shot: folder, or id on the Hub.
         files: files, folders and patterns.
         table: a table of clips, instead of files.
         columns: headers of a table by our names, such as `text=Transkript`, see `parse_columns`.
@@ -66,7 +67,8 @@ class ScoreOptions:
         windows: length of a window, such as `8s`, to score one file over time.
         stride: time from one window's start to the next; half a window by default.
         interval: a level such as 0.9, for the columns low and high.
-        device, dtype, quantize, attn_implementation: how the bundle is loaded, see `loading.Loading`.
+        score_range: lowest and highest answer of a base model, label units.
+        device, dtype, quantize, attn_implementation: how the model is loaded, see `loading.Loading`.
         batch_size: most clips of a forward pass.
         batch_tokens: most tokens of a forward pass, with padding.
         workers: how many processes read media, or `auto`: within the cores and the memory of this machine.
@@ -86,6 +88,7 @@ class ScoreOptions:
     windows: str | None = None
     stride: str | None = None
     interval: float | None = None
+    score_range: tuple[float, float] | None = None
     device: str | None = None
     dtype: str | None = None
     quantize: str | None = None
@@ -104,6 +107,11 @@ class ScoreOptions:
         """
         check_choices(self.dtype, self.quantize, self.attn_implementation)
         _ = self.readers
+        if self.score_range is not None and not 0.1 <= self.score_range[1] - self.score_range[0] <= WIDEST_RANGE:
+            raise ValueError(
+                f"--score-range: expected a lowest and a highest score, at most {WIDEST_RANGE:g} apart, not"
+                f" {self.score_range[0]:g} and {self.score_range[1]:g}"
+            )
         self._check_table()
         if self.windows is None:
             return

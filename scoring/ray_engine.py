@@ -13,8 +13,7 @@ from typing import Any
 from ..data.clip import Clip
 from ..feeding_omnisent import Batching
 from ..pipeline_omnisent import encode_clip
-from ..processing_omnisent import OmniSentProcessor
-from .loading import Loading, load_pipeline
+from .loading import Loading, load_pipeline, load_processor
 from .readers import ROW, ClipReader, row_of, with_text
 from .results import score_cells
 from .transcribe import Transcriber
@@ -29,8 +28,8 @@ DIED = "the process that read or scored it died; score it again alone"
 class _Reader:
     """Reads and encodes the clips of a window, on CPUs."""
 
-    def __init__(self, model: str, transcribe: str | None) -> None:
-        self.encode = partial(encode_clip, OmniSentProcessor.from_pretrained(model), on_error="return")
+    def __init__(self, loading: Loading, transcribe: str | None) -> None:
+        self.encode = partial(encode_clip, load_processor(loading), on_error="return")
         self.transcriber = Transcriber(transcribe, "cpu") if transcribe else None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def score_on_ray(
     """One row per clip, in order, as from `score_clips`; the same windows, so the same batches and scores.
 
     Args:
-        loading: a bundle that every node can read.
+        loading: a model that every node can read.
         windows: clips with paths that every node can read, as `windows_of` divides them.
         batching: of a forward pass.
         workers: actors that read media; by default one per CPU that no scorer needs.
@@ -97,7 +96,7 @@ def score_on_ray(
     device: dict[str, Any] = {"num_gpus": 1} if on_gpu else {"num_cpus": 1}
     scored = (
         ray.data.from_items(rows, override_num_blocks=blocks)
-        .map(reader, fn_constructor_args=(loading.model, transcribe), concurrency=readers, num_cpus=1, **DEATHS)
+        .map(reader, fn_constructor_args=(loading, transcribe), concurrency=readers, num_cpus=1, **DEATHS)
         .map(
             scorer,
             fn_constructor_args=(loading, batching, interval),

@@ -23,9 +23,16 @@ from .processes import Process
 VERSION = 3  # raise when the format of lines changes
 
 
-def row_columns(interval: float | None = None, targets: Sequence[str] = (LABEL,)) -> dict[str, type]:
-    """Columns of the rows of a file, with their types; see `score_columns`."""
+def row_columns(
+    interval: float | None = None, targets: Sequence[str] = (LABEL,), *, zero_shot: bool = False
+) -> dict[str, type]:
+    """Columns of the rows of a file, with their types; see `score_columns`.
+
+    Zero-shot scores have two more: `readout`, which says so in every row, and `legal_mass`, the probability of all answers.
+    """
     rest = {"seconds": float, "text": str, "warning": str, "error": str}
+    if zero_shot:
+        rest = {"readout": str, "legal_mass": float, **rest}
     return score_columns(targets, {"id": str}, rest, interval)
 
 

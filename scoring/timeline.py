@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from ..data.tables import check_ending, write_table
 from ..media_omnisent import read_header
 from ..pipeline_omnisent import MultimodalSentimentPipeline
+from ..readouts.zero_shot import ZeroShotConfig
 from .results import score_columns
 from .scales import scales_of, scores_of
 from .subtitles import Cue, cues_beside, text_within
@@ -66,7 +67,8 @@ def write_timeline(
         path: a local file.
         pipeline: its modalities and neutral band are used.
         out: a table that ends in .csv, .jsonl or .parquet, with the columns start, end, score, label, text, error and
-            warning; a bundle with several targets has a column for each instead of score and label.
+            warning; a bundle with several targets has a column for each instead of score and label, and zero-shot scores have
+            the column readout.
         window: seconds of one window.
         stride: seconds from one window's start to the next.
         cues: the transcript; by default that of a .srt or .vtt file beside the video, if there is one.
@@ -84,18 +86,21 @@ def write_timeline(
     cues = cues_beside(path) if cues is None else cues
     expected = len(windows_of(read_header(path).seconds or 0.0, window, stride))
     scored = score_timeline(pipeline, path, window=window, stride=stride, cues=cues, batch_size=batch_size)
-    targets = pipeline.model.config.targets
-    columns = score_columns(targets, {"start": float, "end": float}, {"text": str, "error": str, "warning": str})
-    windows = list(tqdm(scored, total=expected, desc=Path(path).name, unit="window"))
-    write_table(out, columns, (_cells(window, len(targets)) for window in windows), line_end="\n")
-    plot_timeline(windows, out.with_suffix(".png"), title=Path(path).name, scales=scales_of(pipeline))
+    config, title = pipeline.model.config, Path(path).name
+    mark = (config.readout,) if isinstance(config, ZeroShotConfig) else ()
+    after = {**({"readout": str} if mark else {}), "text": str, "error": str, "warning": str}
+    columns = score_columns(config.targets, {"start": float, "end": float}, after)
+    windows = list(tqdm(scored, total=expected, desc=title, unit="window"))
+    write_table(out, columns, (_cells(window, len(config.targets), mark) for window in windows), line_end="\n")
+    title = f"{title} (zero-shot)" if mark else title
+    plot_timeline(windows, out.with_suffix(".png"), title=title, scales=scales_of(pipeline))
     return windows
 
 
-def _cells(window: WindowScore, targets: int) -> tuple:
+def _cells(window: WindowScore, targets: int, mark: tuple[str, ...]) -> tuple:
     label = (window.label,) if targets == 1 else ()
     scores = window.scores or (None,) * targets
-    return (window.start, window.end, *scores, *label, window.text, window.error, window.warning)
+    return (window.start, window.end, *scores, *label, *mark, window.text, window.error, window.warning)
 
 
 def _scored_windows(

@@ -26,16 +26,32 @@ def about_bundle(arguments: ModelArguments, facts: DatasetFacts, data: DataArgum
         facts: of the data set.
         data: the run's modalities and genres.
     """
-    modalities = check_modalities(data.modalities)
     genres = f" ({named_genres(data.genres)})" if data.genres else ""
     parts = [
-        f"reads {joined(modalities)}{' only' if len(modalities) == 1 else ''}",
+        _reads(check_modalities(data.modalities)),
         f"{'trained further' if arguments.adapter else 'trained'} on {facts.title}{genres}",
-        _base_model(arguments),
+        _base_model(arguments.base_model, *base_of(arguments)),
     ]
-    if says_nothing(facts, arguments.base_model):
-        parts.append("its scores say nothing about sentiment")
-    return "".join(letter if letter.isprintable() else "?" for letter in "; ".join(parts))
+    return _line(parts, says_nothing=says_nothing(facts, arguments.base_model))
+
+
+def about_zero_shot(base_model: str, folder: str, score_range: tuple[float, float], modalities: Sequence[str]) -> str:
+    """The same of a base model that is scored without training.
+
+    Args:
+        base_model: as it was given.
+        folder: where it is, or its Hub id.
+        score_range: of its answers, label units.
+        modalities: that it reads.
+    """
+    low, high = score_range
+    parts = [
+        "zero-shot: no training on sentiment",
+        f"expected value over the answers {low:.1f} to {high:.1f}",
+        _reads(modalities),
+        _base_model(base_model, folder, None),
+    ]
+    return _line(parts, says_nothing=is_tiny(base_model))
 
 
 def says_nothing(facts: DatasetFacts, base_model: str) -> bool:
@@ -53,10 +69,18 @@ def named_genres(genres: Sequence[str] | None) -> str:
     return ", ".join(genres or ()).replace("_", " ")
 
 
-def _base_model(arguments: ModelArguments) -> str:
-    base, revision = base_of(arguments)
+def _reads(modalities: Sequence[str]) -> str:
+    return f"reads {joined(modalities)}{' only' if len(modalities) == 1 else ''}"
+
+
+def _line(parts: Sequence[str], *, says_nothing: bool) -> str:
+    parts = [*parts, "its scores say nothing about sentiment"] if says_nothing else parts
+    return "".join(letter if letter.isprintable() else "?" for letter in "; ".join(parts))
+
+
+def _base_model(given: str, base: str, revision: str | None) -> str:
     text_model = text_model_of(base, revision=revision)
-    if is_tiny(arguments.base_model):
+    if is_tiny(given):
         return "random base model"
     if text_model is None:
         return f"base model {Path(base).name if os.path.isdir(base) else base}"

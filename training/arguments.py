@@ -82,7 +82,9 @@ class ModelArguments:
         " the mean over all answers",
     )
     adapter: str | None = _field(
-        None, "Hub id or folder of a bundle, whose adapter (and head) are evaluated or trained further"
+        None,
+        "Hub id or folder of a bundle, whose adapter (and head) are evaluated or trained further; or of a LoRA checkpoint of"
+        " ms-swift or LLaMA-Factory, which gets a new head",
     )
     layers: str = _field(
         "last",

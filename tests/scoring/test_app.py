@@ -81,6 +81,16 @@ def test_audio_or_a_transcript_alone_is_scored(client, pipe, tmp_path):
     assert read[1] == ""
 
 
+def test_a_base_model_has_a_page_that_says_that_it_is_zero_shot(tiny_backbone):
+    base = load_pipeline(Loading(str(tiny_backbone), device="cpu"))
+    with running(base, port=free_port()) as address:
+        client = Client(address, verbose=False, analytics_enabled=False)
+        answer = client.predict(None, None, "it was wonderful", api_name="/score")
+        said = page_of(address)
+    assert shown_score(answer) == pytest.approx(base({"text": "it was wonderful"})["score"], abs=1e-5)
+    assert "This model: zero-shot: no training on sentiment; expected value over the answers" in said["words"]
+
+
 def test_a_bundle_that_reads_text_only_has_a_page_for_texts(text_bundle):
     texts = load_pipeline(Loading(str(text_bundle), device="cpu"))
     with running(texts, port=free_port()) as address:

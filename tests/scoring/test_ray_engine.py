@@ -82,7 +82,9 @@ def test_rows_are_those_of_one_process_though_files_are_bad_and_a_reader_dies(cl
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "options"), [("bundle", []), ("two_bundle", ["--interval", "0.9"])])
+@pytest.mark.parametrize(
+    ("model", "options"), [("bundle", []), ("two_bundle", ["--interval", "0.9"]), ("tiny_backbone", [])]
+)
 def test_the_command_makes_the_same_file_with_it(cluster, clips, model, options, tmp_path, monkeypatch, request):
     bundle = request.getfixturevalue(model)
     for engine in ("local", "ray"):

@@ -116,8 +116,9 @@ def test_twenty_kills_with_changing_clips_give_the_file_of_a_new_run(many, bundl
 
 
 @pytest.mark.slow
-def test_several_processes_share_the_work_and_write_one_file(score, many, bundle, tmp_path):
-    place = many(22, 3)
+@pytest.mark.parametrize("model", ["bundle", "tiny_backbone"])
+def test_several_processes_share_the_work_and_write_one_file(score, many, model, tmp_path, request):
+    place, bundle = many(22, 3), request.getfixturevalue(model)
     alone, shared = tmp_path / "alone.csv", tmp_path / "shared.csv"
     options = ["--model", str(bundle), "--batch-size", "2"]
     score(place, *options, "--out", alone)
