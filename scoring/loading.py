@@ -1,19 +1,17 @@
-"""Loads a bundle for scoring."""
+"""How a user wants a bundle to be loaded; loading_omnisent.py loads it."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from .. import loading_omnisent
 from ..configuration_omnisent import OmniSentConfig
-from ..modeling_omnisent import OmniForSentimentRegression, bundle_folder
+from ..loading_omnisent import default_device, default_dtype
+from ..modeling_omnisent import bundle_folder
 from ..pipeline_omnisent import MultimodalSentimentPipeline
-from ..processing_omnisent import OmniSentProcessor
 from ..thinker_omnisent import nf4_config
 from .options import check_choices
-
-ON_GPU, ON_CPU = "bfloat16", "float32"
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,8 @@ class Loading:
             ValueError: for a dtype, quantisation or attention that is not one of those above.
         """
         check_choices(self.dtype, self.quantize, self.attn_implementation)
-        gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        device = self.device or (gpu if torch.cuda.is_available() else "cpu")
-        dtype = self.dtype or (ON_CPU if device == "cpu" else ON_GPU)
+        device = self.device or default_device()
+        dtype = self.dtype or default_dtype(device)
         return ResolvedLoading(self.model, device, dtype, self.quantize or "none", self.attn_implementation)
 
 
@@ -80,12 +77,9 @@ def load_pipeline(loading: Loading) -> MultimodalSentimentPipeline:
         ValueError: for weights that do not fit.
     """
     resolved = loading.resolved()
-    config, dtype = read_config(resolved.model), getattr(torch, resolved.dtype)
-    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": resolved.device}}
+    options: dict[str, Any] = {"config": read_config(resolved.model)}
     if resolved.quantize != "none":
-        options["quantization_config"] = nf4_config(dtype)
+        options["quantization_config"] = nf4_config(getattr(torch, resolved.dtype))
     if resolved.attn_implementation is not None:
         options["attn_implementation"] = resolved.attn_implementation
-    model = OmniForSentimentRegression.from_pretrained(resolved.model, config=config, **options).eval()
-    processor = OmniSentProcessor.from_pretrained(resolved.model)
-    return MultimodalSentimentPipeline(model=model, processor=processor)
+    return loading_omnisent.load_pipeline(resolved.model, device=resolved.device, dtype=resolved.dtype, **options)
