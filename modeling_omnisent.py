@@ -286,9 +286,8 @@ class OmniForSentimentRegression(AdaptedThinker):
         save_file(head, folder / HEAD_FILE)
 
     def _copy_pipeline(self, folder: Path) -> None:
-        """Copy the code of pipeline and endpoint, beside this file or in the loaded bundle, and name the pipeline in the configuration.
-
-        requirements.txt is for the endpoint, which installs it.
+        """Copy the code of pipeline and endpoint, beside this file or in the loaded bundle, and name the pipeline in the
+        configuration; an endpoint installs requirements.txt.
         """
         for place in (Path(__file__).parent, self._bundle):
             if place is not None and all((place / name).is_file() for name in PIPELINE_FILES):

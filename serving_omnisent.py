@@ -79,16 +79,17 @@ class Limits:
 class Endpoint:
     """Answers the requests to one bundle, one at a time, from any thread.
 
-    A request is `{"inputs": ..., "parameters": {...}}`. The inputs are a text, the bytes of a video or audio file, a clip, or a list
-    of these. A clip is a mapping with any of `text`, `video`, `audio`, `id`, `context` and `instruction`; `video` and `audio` are files
-    as base64, also as `data:` URLs. The parameters may be `modalities`, `interval`, `neutral_band` and `instruction`.
+    A request is `{"inputs": ..., "parameters": {...}}`. The inputs are a text, the bytes of a video or audio file, a clip, or a
+    list of these. A clip is a mapping with any of `text`, `video`, `audio`, `id`, `context` and `instruction`; `video` and `audio`
+    are files as base64, also as `data:` URLs. Parameters are `modalities`, `interval`, `neutral_band` and `instruction`.
 
     Args:
         folder: of the bundle.
 
     Example:
         >>> endpoint = Endpoint("org-omnisent")
-        >>> endpoint({"inputs": {"text": "I loved it.", "video": base64.b64encode(video).decode()}, "parameters": {"interval": 0.9}})
+        >>> clip = {"text": "I loved it.", "video": base64.b64encode(video).decode()}
+        >>> endpoint({"inputs": clip, "parameters": {"interval": 0.9}})
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
@@ -135,7 +136,7 @@ class Endpoint:
         return answers[0]
 
     def _options(self, parameters: Any) -> tuple[dict[str, Any], str | None]:
-        """The options of the pipeline, checked, and the instruction. A query string gives texts, so these may be numbers or lists."""
+        """The options of the pipeline, checked, and the instruction; in a query string, numbers and lists are texts."""
         if not isinstance(parameters, Mapping):
             raise RequestError(f"parameters: expected an object, found {_kind(parameters)}")
         given = {name: value for name, value in parameters.items() if value is not None}
@@ -144,13 +145,10 @@ class Endpoint:
         instruction = given.pop("instruction", None)
         if instruction is not None:
             _check_text("parameters: instruction", instruction)
-        options = {name: _number(name, value) for name, value in given.items() if name != "modalities"}
+        options: dict[str, Any] = {}
         try:
-            if (names := given.get("modalities")) is not None:
-                names = names.split(",") if isinstance(names, str) else names
-                if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                    raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}")
-                options["modalities"] = check_modalities(names)
+            for name, value in given.items():
+                options[name] = _modalities(value) if name == "modalities" else _number(name, value)
             self.pipeline._sanitize_parameters(**options)
         except ValueError as error:
             raise RequestError(f"parameters: {error}") from None
@@ -160,8 +158,9 @@ class Endpoint:
         """Refuse too many clips, or too large files, before anything of them is decoded."""
         if not 1 <= len(items) <= self.limits.clips:
             raise RequestError(f"inputs: expected 1 to {self.limits.clips} clips, found {len(items)}")
-        files = [item.get(name) if isinstance(item, Mapping) else item for item in items for name in FILES]
-        sizes = [len(file) * 3 // 4 if isinstance(file, str) else len(file) for file in files if _is_file(file)]
+        sizes = [
+            len(file) * 3 // 4 if isinstance(file, str) else len(file) for item in items for file in _files_of(item)
+        ]
         if (megabytes := sum(sizes) / 1e6) > self.limits.megabytes:
             raise RequestError(
                 f"inputs: files of {megabytes:.0f} MB, at most {self.limits.megabytes:g} MB are scored here; cut or compress them"
@@ -245,12 +244,23 @@ def _number(name: str, value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 <= number < math.inf:
-        raise RequestError(f"parameters: {name}: expected a number such as 0.9, found {_quoted(value)}")
+        raise RequestError(f"{name}: expected a number such as 0.9, found {_quoted(value)}")
     return number
 
 
-def _is_file(given: Any) -> bool:
-    return isinstance(given, str | bytes)
+def _modalities(value: Any) -> list[str]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RequestError(f"modalities must be some of {', '.join(MODALITIES)}, not {_quoted(value)}")
+    return check_modalities(names)
+
+
+def _files_of(given: Any) -> list[str | bytes]:
+    """The files of an input, as they came."""
+    if isinstance(given, bytes):
+        return [given]
+    files = [given.get(name) for name in FILES] if isinstance(given, Mapping) else []
+    return [file for file in files if isinstance(file, str | bytes)]
 
 
 def _decoded(given: Any, name: str) -> bytes:

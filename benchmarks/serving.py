@@ -152,9 +152,7 @@ def difference(answered: Answered) -> float:
     results = answered.content if isinstance(answered.content, list) else [answered.content]
     if answered.status != 200 or not all("score" in result for result in results):
         return float("inf")
-    return max(
-        abs(result["score"] - score) for result, score in zip(results, answered.load.scores or (), strict=True)
-    )
+    return max(abs(result["score"] - score) for result, score in zip(results, answered.load.scores or (), strict=True))
 
 
 def is_refused(answered: Answered, folder: Path) -> bool:
@@ -202,10 +200,12 @@ def measured(bundle: str, folder: Path, requests: int = REQUESTS, clients: int =
         },
         "seconds": seconds,
         "requests_per_second": requests / seconds,
-        "waited_seconds": {name: float(np.quantile(waited, q)) for name, q in (("median", 0.5), ("95 %", 0.95), ("max", 1))},
+        "waited_seconds": {
+            name: float(np.quantile(waited, q)) for name, q in (("median", 0.5), ("95 %", 0.95), ("max", 1))
+        },
         "memory_bytes": memory,
         "healthy_afterwards": is_healthy,
-        "temporary_files_left": len(list((folder / "server" / "tmp").rglob("*"))),
+        "temporary_files_left": len(list((folder / "server" / "tmp").glob("omnisent-*"))),
     }
 
 

@@ -1,11 +1,11 @@
-"""A server that calls a bundle's handler.py as the public Inference Toolkit of Hugging Face does, in a process without this package.
+"""A server that calls a bundle's handler.py as Hugging Face's Inference Toolkit does, in a process that cannot import this package.
 
     with running(bundle) as server:
         server.post({"inputs": "I loved it."})
 
 Its contract: POST / with JSON, or with the bytes of a sound file as the body; the query string as parameters; the handler runs in a
-thread, one request at a time; any exception is answered with status 400 and its message; GET /health. It has no other content types:
-none of video, none with several parts.
+thread, one request at a time; any exception is answered with status 400 and its message; GET /health. No other content types: none
+of video, none with several parts.
 """
 
 import http.client
