@@ -163,7 +163,7 @@ class Endpoint:
         ]
         if (megabytes := sum(sizes) / 1e6) > self.limits.megabytes:
             raise RequestError(
-                f"inputs: files of {megabytes:.0f} MB, at most {self.limits.megabytes:g} MB are scored here; cut or compress them"
+                f"inputs: files of {megabytes:.1f} MB, at most {self.limits.megabytes:g} MB are scored here; cut or compress them"
             )
 
     def _clip(self, given: Any, place: int, folder: str, instruction: str | None) -> dict[str, Any]:
