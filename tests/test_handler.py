@@ -1,9 +1,11 @@
 """A bundle's handler.py over real HTTP, as the Inference Toolkit calls it, without this package; and the class behind it."""
 
+import ast
 import base64
 import csv
 import importlib
 import json
+import re
 import shutil
 import socket
 import sys
@@ -344,11 +346,26 @@ def test_the_handler_finds_its_bundle_beside_it_and_a_model_saved_again_has_it(b
         from transformers import AutoModel, AutoProcessor
         AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True).save_pretrained("again")
         AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True).save_pretrained("again")
-        handlers = [type(load_handler(sys.argv[1]))(), load_handler("again")]
+        from transformers.dynamic_module_utils import get_class_from_dynamic_module
+        beside, again = type(load_handler(sys.argv[1]))(), load_handler("again")
+        remote = get_class_from_dynamic_module("handler.EndpointHandler", sys.argv[1])(sys.argv[1])
+        handlers = [beside, again, remote]
         print(json.dumps([handler({"inputs": "it was good"})["score"] for handler in handlers]))
     """
     scores = run_elsewhere(code, tmp_path, str(tmp_path / "copy of it"), str(Path(__file__).parent))
-    assert scores == pytest.approx([load_pipeline(bundle)({"text": "it was good"})["score"]] * 2, abs=1e-6)
+    assert scores == pytest.approx([load_pipeline(bundle)({"text": "it was good"})["score"]] * 3, abs=1e-6)
+
+
+def test_the_example_of_the_page_can_be_followed(server, whole_clips, tmp_path, monkeypatch, capsys):
+    text = (Path(omnisent.__file__).parent / "docs" / "SERVE.md").read_text()
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "requests.post" in block)
+    (tmp_path / "clip.mp4").symlink_to(whole_clips[0].video)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ENDPOINT", f"http://127.0.0.1:{server.port}")
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
+    exec(example, {})
+    results = ast.literal_eval(capsys.readouterr().out)
+    assert [result.keys() for result in results] == [{"score", "label", "low", "high"}] * 2
 
 
 def test_the_bundle_says_what_an_endpoint_installs(bundle):
