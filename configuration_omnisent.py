@@ -36,10 +36,15 @@ def check_versions(requires: dict[str, tuple[str, str]]) -> None:
             wrong[package] = installed
     if wrong:
         unsuitable = ", ".join(f"{package} {version}" for package, version in wrong.items())
-        needed = " ".join(f'"{package}>={requires[package][0]},<{requires[package][1]}"' for package in wrong)
+        needed = " ".join(f'"{line}"' for line in requirements({package: requires[package] for package in wrong}))
         raise ImportError(
             f"omnisent does not run with the versions installed here ({unsuitable}): pip install {needed}"
         )
+
+
+def requirements(requires: dict[str, tuple[str, str]]) -> list[str]:
+    """Each package with its versions, as pip takes them."""
+    return [f"{package}>={low},<{high}" for package, (low, high) in requires.items()]
 
 
 def _release(version: str) -> tuple[int, ...]:

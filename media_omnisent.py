@@ -10,6 +10,7 @@ times, and decoding the audio in the first sweep is faster.
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +89,37 @@ def read_header(path: str | os.PathLike[str]) -> MediaHeader:
     """
     with MediaFile(path) as file:
         return MediaHeader(file.audio is not None, file.video is not None, _stated_seconds(file) or None)
+
+
+@dataclass(frozen=True)
+class MediaExtent:
+    """How much a file's packets hold, whatever its header says.
+
+    Attributes:
+        seconds: to the end of the last packet.
+        frames: of the video; 0 without one.
+        frame_pixels: of one frame.
+    """
+
+    seconds: float
+    frames: int
+    frame_pixels: int
+
+
+def measure(path: str | os.PathLike[str]) -> MediaExtent:
+    """Count the packets of a file, as far as it can be read; nothing is decoded.
+
+    Raises:
+        MediaError: when it is missing or cannot be opened.
+    """
+    with MediaFile(path) as file, file.reporting():
+        frames, pixels = 0, 0
+        if file.video is not None and file.video.codec_context is not None:
+            pixels = file.video.codec_context.width * file.video.codec_context.height
+        with suppress(av.FFmpegError):
+            for packet, _ in file.all_packets(None):
+                frames += packet.stream is file.video
+        return MediaExtent(max(file.end - file.zero, 0.0), frames, pixels)
 
 
 def longest_seconds(headers: Iterable[MediaHeader]) -> float | None:

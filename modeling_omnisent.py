@@ -21,7 +21,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import ModelOutput
 
 from .adapter_omnisent import ADAPTER_DIR, AdaptedThinker, check_keys, check_weight_file, check_weights, read_weights
-from .configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES, REQUIRES, OmniSentConfig
+from .configuration_omnisent import AUTO_MAP, CUSTOM_PIPELINES, REQUIRES, OmniSentConfig, requirements
 from .families_omnisent import family_of
 from .family_omnisent import Thinker, ThinkerConfig
 from .heads_omnisent import RegressionHead, check_finite
@@ -38,7 +38,11 @@ from .thinker_omnisent import (
 )
 
 # Not among the files that the model's and the processor's code import, which are copied with them.
-PIPELINE_FILES = ("pipeline_omnisent.py", "feeding_omnisent.py")
+PIPELINE_FILES = (
+    *("pipeline_omnisent.py", "feeding_omnisent.py"),
+    *("handler.py", "serving_omnisent.py", "loading_omnisent.py"),
+)
+REQUIREMENTS_FILE = "requirements.txt"
 HEAD_FILE = "head.safetensors"
 BUNDLE_HUB_KEYWORDS = (*HUB_KEYWORDS, "revision", "force_download")
 AUTO_KEYWORDS = ("trust_remote_code", "code_revision", "adapter_kwargs", "_from_auto", "_from_pipeline")
@@ -284,12 +288,15 @@ class OmniForSentimentRegression(AdaptedThinker):
         save_file(head, folder / HEAD_FILE)
 
     def _copy_pipeline(self, folder: Path) -> None:
-        """Copy the pipeline's code and name it in the configuration; the code is beside this file or in the loaded bundle."""
+        """Copy the code of pipeline and endpoint, beside this file or in the loaded bundle, and name the pipeline in the
+        configuration; an endpoint installs requirements.txt.
+        """
         for place in (Path(__file__).parent, self._bundle):
             if place is not None and all((place / name).is_file() for name in PIPELINE_FILES):
                 if place.resolve() != folder.resolve():
                     for name in PIPELINE_FILES:
                         shutil.copyfile(place / name, folder / name)
+                (folder / REQUIREMENTS_FILE).write_text("\n".join([*requirements(REQUIRES), ""]), encoding="utf-8")
                 self.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
                 return
         self.config.custom_pipelines = {}

@@ -22,7 +22,7 @@ from ..configuration_omnisent import OmniSentConfig
 from ..data.catalog import dataset_facts
 from ..data.load import load_clips
 from ..data.tables import read_columns
-from ..modeling_omnisent import OmniForSentimentRegression
+from ..modeling_omnisent import REQUIREMENTS_FILE, OmniForSentimentRegression
 from ..processing_omnisent import OmniSentProcessor
 from ..readouts.discriminative import DiscriminativeReadout
 from ..thinker_omnisent import load_thinker
@@ -42,8 +42,10 @@ PROCESSOR_FILES = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
 )
 CODE_FILES = ("*_omnisent.py", "thinker_*.py")
+ENDPOINT_FILES = ("handler.py", REQUIREMENTS_FILE)
 BUNDLE_FILES = (
     *("README.md", ".gitattributes", "config.json", *CODE_FILES, *PROCESSOR_FILES),
+    *ENDPOINT_FILES,
     *("head.safetensors", f"{ADAPTER_DIR}/adapter_config.json", f"{ADAPTER_DIR}/adapter_model.safetensors"),
     *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
     *(".eval_results/*.yaml", "training_config.yaml", "LICENSE", "NOTICE"),
@@ -128,7 +130,7 @@ def assemble(run: Path, draft: Path, repo_id: str, *, licence: Licence, merged: 
     if merged:
         merge(run, draft)
     else:
-        for pattern in ("config.json", "head.safetensors", f"{ADAPTER_DIR}/*"):
+        for pattern in ("config.json", "head.safetensors", f"{ADAPTER_DIR}/*", *ENDPOINT_FILES):
             for file in bundle.glob(pattern):
                 _copy(file, draft / file.relative_to(bundle))
     code = PACKAGE if merged else bundle  # this package writes a merged checkpoint and checks its scores

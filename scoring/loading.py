@@ -14,9 +14,11 @@ from typing import Any, cast
 import torch
 from transformers.utils import cached_file
 
+from .. import loading_omnisent
 from ..configuration_omnisent import OmniSentConfig
 from ..data.catalog import Target
-from ..modeling_omnisent import OmniForSentimentRegression, bundle_folder
+from ..loading_omnisent import default_device, default_dtype
+from ..modeling_omnisent import bundle_folder
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from ..processing_omnisent import MODALITIES, OmniSentProcessor
 from ..readouts.generation_model import OmniForSentimentGeneration
@@ -27,8 +29,6 @@ from ..thinker_omnisent import has_untrained_towers, nf4_config, pinned_revision
 from ..training.about import about_zero_shot
 from ..training.backbone import base_model_path
 from .options import SCORE_RANGE, check_choices
-
-ON_GPU, ON_CPU = "bfloat16", "float32"
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,8 @@ class Loading:
             ValueError: for a dtype, quantisation or attention that is not one of those above.
         """
         check_choices(self.dtype, self.quantize, self.attn_implementation)
-        gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        device = self.device or (gpu if torch.cuda.is_available() else "cpu")
-        dtype = self.dtype or (ON_CPU if device == "cpu" else ON_GPU)
+        device = self.device or default_device()
+        dtype = self.dtype or default_dtype(device)
         return ResolvedLoading(self.place, device, dtype, self.quantize or "none", self.attn_implementation)
 
 
@@ -132,17 +131,16 @@ def load_pipeline(loading: Loading) -> MultimodalSentimentPipeline:
     """
     resolved = loading.resolved()
     config, dtype = read_config(loading), getattr(torch, resolved.dtype)
-    processor = _processor_of(loading, config)
-    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": resolved.device}}
+    options: dict[str, Any] = {}
     if resolved.quantize != "none":
         options["quantization_config"] = nf4_config(dtype)
     if resolved.attn_implementation is not None:
         options["attn_implementation"] = resolved.attn_implementation
-    model: OmniForSentimentRegression | ZeroShotModel
-    if isinstance(config, ZeroShotConfig):
-        model = _load_base(config, processor, options)
-    else:
-        model = OmniForSentimentRegression.from_pretrained(resolved.model, config=config, **options)
+    if not isinstance(config, ZeroShotConfig):
+        given = {"device": resolved.device, "dtype": resolved.dtype, "config": config, **options}
+        return loading_omnisent.load_pipeline(resolved.model, **given)
+    processor = _processor_of(loading, config)
+    model = _load_base(config, processor, {"dtype": dtype, "device_map": {"": resolved.device}, **options})
     return MultimodalSentimentPipeline(model=model.eval(), processor=processor)
 
 

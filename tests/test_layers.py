@@ -20,7 +20,7 @@ LAYERS = (
         "evaluation",
     ),
     ("modeling_omnisent", "processing_omnisent", "data"),
-    ("readouts", "pipeline_omnisent", "feeding_omnisent"),
+    ("readouts", "pipeline_omnisent", "feeding_omnisent", "loading_omnisent", "serving_omnisent"),
     ("training", "hub", "scoring"),
     ("train",),
     ("experiments",),

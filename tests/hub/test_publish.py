@@ -168,7 +168,7 @@ def test_the_merged_form_scores_within_a_hundred_thousandth(hub, visit, runs):
     assert visit["merged"] == pytest.approx(_trained(runs, "v0"), abs=1e-5)
     repository = hub.repositories["model", MERGED]
     published = repository.commits[repository.head]
-    assert "model.safetensors" in published
+    assert {"model.safetensors", "handler.py", "serving_omnisent.py", "requirements.txt"} <= published.keys()
     derived_from = {"base_model": BASE, "base_revision": hub.repositories["model", BASE].head}
     assert json.loads(published["config.json"])["derived_from"] == derived_from
     front = yaml.safe_load(published["README.md"].decode().split("---\n")[1])
@@ -212,6 +212,8 @@ def test_the_repository_contains_only_the_bundle(hub, files):
             "config.json",
             "head.safetensors",
             "training_config.yaml",
+            "handler.py",
+            "requirements.txt",
             f".eval_results/{_dataset(files)}.yaml",
         ),
         *("adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
@@ -236,6 +238,8 @@ def test_the_repository_contains_only_the_bundle(hub, files):
     for name in files:
         if name.endswith(".py"):
             assert files[name] == (root / name).read_bytes()
+    needed = [f"{package}>={low},<{high}" for package, (low, high) in REQUIRES.items()]
+    assert files["requirements.txt"].decode().splitlines() == needed
 
 
 def _dataset(files) -> str:
