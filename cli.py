@@ -155,7 +155,8 @@ def export(
     run: Annotated[Path, typer.Argument(help="a finished discriminative run folder")],
     out: Annotated[Path, typer.Argument(help="folder to write; new or empty")],
     layout: Annotated[
-        Layout, typer.Option(help="omnisent: a bundle with all weights; official: the published checkpoint's own layout")
+        Layout,
+        typer.Option(help="omnisent: a bundle with all weights; official: the published checkpoint's own layout"),
     ] = Layout.OMNISENT,
 ) -> None:
     """Write a trained model with all weights, for other engines.

@@ -32,6 +32,7 @@ ThinkerWithLMHead: TypeAlias = Qwen2_5OmniThinkerForConditionalGeneration
 
 TOWERS = ("audio_tower", "visual")
 LANGUAGE_MODEL = "language_model"
+OFFICIAL_ARCHITECTURE = "Qwen2_5OmniForConditionalGeneration"  # by which servers know a full checkpoint
 OFFICIAL_SCORE = f"thinker.{LANGUAGE_MODEL}.score"  # where servers look for a linear head in a full checkpoint
 # Of the language model and the vision tower.
 GATED_MLPS, RMS_NORMS = (Qwen2MLP, Qwen2_5OmniMLP), (Qwen2_5OmniRMSNorm,)
@@ -296,7 +297,9 @@ def official_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Ten
 def lm_head_weight(base_model: str | os.PathLike, **kwargs: Any) -> torch.Tensor:
     """The lm_head (vocabulary, H) of a full checkpoint, alone; `kwargs` are those of `load_thinker`."""
     without = (*TOWERS, LANGUAGE_MODEL)
-    return cast(Any, load_thinker(base_model, thinker_class=ThinkerWithLMHead, without=without, **kwargs)).lm_head.weight
+    return cast(
+        Any, load_thinker(base_model, thinker_class=ThinkerWithLMHead, without=without, **kwargs)
+    ).lm_head.weight
 
 
 def official_config(config: ThinkerConfig) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from ..modeling_omnisent import HEAD_FILE
 from ..processing_omnisent import SETTINGS, OmniSentProcessor
 from ..thinker_inputs_omnisent import OfficialProcessor, quiet_loading
 from ..thinker_omnisent import (
+    OFFICIAL_ARCHITECTURE,
     OFFICIAL_SCORE,
     Thinker,
     ThinkerConfig,
@@ -188,9 +189,7 @@ def _summary(config: OmniSentConfig, linear: bool) -> list[str]:
 
 def _head_of(config: OmniSentConfig, weights: Mapping[str, torch.Tensor]) -> RegressionHead:
     text = cast(ThinkerConfig, config.thinker_config).text_config
-    head = RegressionHead.from_settings(
-        config, text.hidden_size, text.num_hidden_layers, targets=len(config.targets)
-    )
+    head = RegressionHead.from_settings(config, text.hidden_size, text.num_hidden_layers, targets=len(config.targets))
     head.load_state_dict(weights)
     return head
 
@@ -255,6 +254,7 @@ def _labelled_config(config: OmniSentConfig) -> dict[str, Any]:
     found = official_config(thinker)
     of_thinker = found["thinker_config"]
     of_text = {**of_thinker["text_config"], **labels}
+    found["architectures"] = [OFFICIAL_ARCHITECTURE]
     return {**found, **labels, "thinker_config": {**of_thinker, **labels, "text_config": of_text}}
 
 
@@ -271,7 +271,9 @@ def chat_template(processor: OmniSentProcessor) -> str:
         for kind in [*media, ""] if text else media:
             prompt = processor.prompt(text, video=kind == "video", audio=kind == "audio")
             if prompt.count("{text}") != (text is not None):
-                raise PublishError("the prompt has {text} in more places than the transcript's; export with --layout omnisent")
+                raise PublishError(
+                    "the prompt has {text} in more places than the transcript's; export with --layout omnisent"
+                )
             prompts[f"{'text ' if text else ''}{kind}"] = prompt
     # Without video, the official processor takes a video's own audio as audio.
     literal = "{" + ", ".join(f"{ascii(kind)}: {ascii(prompt)}" for kind, prompt in prompts.items()) + "}"
@@ -338,7 +340,9 @@ def card(
     """The README.md of an official layout."""
     scales = config.label_scales
     low, high = ([getattr(scale, end) for scale in scales] for end in ("low", "high"))
-    ranges = [f"{name} from {scale.low:g} to {scale.high:g}" for name, scale in zip(config.targets, scales, strict=True)]
+    ranges = [
+        f"{name} from {scale.low:g} to {scale.high:g}" for name, scale in zip(config.targets, scales, strict=True)
+    ]
     template = jinja2.Template(CARD.read_text(encoding="utf-8"), keep_trailing_newline=True)
     return template.render(
         about=config.about,
