@@ -208,7 +208,7 @@ def head_words(config: OmniSentConfig) -> str:
 
 def folded(head: RegressionHead, config: OmniSentConfig) -> dict[str, torch.Tensor]:
     """Weight (K, H) and bias (K,) of a linear head in label units, float32, under their official names."""
-    linear = cast(torch.nn.Linear, head.layers[-1])
+    linear = cast(torch.nn.Linear, cast(torch.nn.Sequential, head.layers)[-1])
     std = torch.tensor([scale.std for scale in config.label_scales], dtype=torch.float64)
     mean = torch.tensor([scale.mean for scale in config.label_scales], dtype=torch.float64)
     weight, bias = linear.weight.detach().double() * std[:, None], linear.bias.detach().double() * std + mean
@@ -275,8 +275,7 @@ def chat_template(processor: OmniSentProcessor) -> str:
                     "the prompt has {text} in more places than the transcript's; export with --layout omnisent"
                 )
             prompts[f"{'text ' if text else ''}{kind}"] = prompt
-    # Without video, the official processor takes a video's own audio as audio.
-    literal = "{" + ", ".join(f"{ascii(kind)}: {ascii(prompt)}" for kind, prompt in prompts.items()) + "}"
+    literal = "{" + ", ".join(f"{kind!a}: {prompt!a}" for kind, prompt in prompts.items()) + "}"
     return TEMPLATE.format(prompts=literal, reads=joined(used))
 
 
