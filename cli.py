@@ -19,7 +19,7 @@ from .cli_data import Private, RepoId, cache_app, data_app, warn
 from .cli_studies import A_CONFIG, FIELDS, Config, settings_of, studies
 from .command_line import as_train_has_them, one_flag_per_seed, without_debug
 from .scoring.options import AUTO, REAL_MODEL, Engine, ScoreOptions, given_or_real
-from .training.choices import ATTENTION, DTYPES, QUANTIZATIONS, SMALL, SMALL_WHEEL
+from .training.choices import ATTENTION, DTYPES, QUANTIZATIONS, SMALL, SMALL_WHEEL, Layout
 from .training.error_line import error_line
 
 HELP = "Multimodal sentiment scores, read directly out of an omni-modal LLM's hidden state."
@@ -151,6 +151,24 @@ def publish(
     from .hub.publish import publish_run
 
     typer.echo(publish_run(run, repo_id, merged=merged, license=license, private=private))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="a finished discriminative run folder")],
+    out: Annotated[Path, typer.Argument(help="folder to write; new or empty")],
+    layout: Annotated[
+        Layout,
+        typer.Option(help="omnisent: a bundle with all weights; official: the published checkpoint's own layout"),
+    ] = Layout.OMNISENT,
+) -> None:
+    """Write a trained model with all weights, for other engines.
+
+    The adapter is merged. In the official layout, transformers and vLLM load the model without this package.
+    """
+    from .hub.export import export_run
+
+    typer.echo(export_run(run, out, layout=layout.value))
 
 
 @app.command()

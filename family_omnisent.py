@@ -22,6 +22,7 @@ ThinkerWithLMHead: TypeAlias = Any
 
 TOWERS = ("audio_tower", "visual")
 LANGUAGE_MODEL = "language_model"
+OFFICIAL_SCORE = f"thinker.{LANGUAGE_MODEL}.score"  # where servers look for a linear head in a full checkpoint
 LORA_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ATTENTION = "attention"
 # By preset: suffixes of module names in the whole Thinker, or a pattern for its language model.
@@ -38,6 +39,7 @@ class ThinkerFamily(ABC):
     Attributes:
         title: in texts.
         model_type: in config.json of a full checkpoint, which has the Thinker's configuration as `thinker_config`.
+        architecture: the class of a full checkpoint, by which servers know it.
         tiny: the name of its random base model, which training makes.
         config_class: of the Thinker.
         thinker_class: of the headless Thinker.
@@ -56,6 +58,7 @@ class ThinkerFamily(ABC):
 
     title: ClassVar[str]
     model_type: ClassVar[str]
+    architecture: ClassVar[str]
     tiny: ClassVar[str]
     config_class: ClassVar[type[PreTrainedConfig]]
     thinker_class: ClassVar[type[PreTrainedModel]]
@@ -104,7 +107,8 @@ class ThinkerFamily(ABC):
 
     def official_config(self, config: ThinkerConfig) -> dict[str, Any]:
         """The config.json of a full checkpoint with this Thinker, as a published one has it."""
-        return {"model_type": self.model_type, "enable_audio_output": False, "thinker_config": config.to_dict()}
+        names = {"model_type": self.model_type, "architectures": [self.architecture]}
+        return {**names, "enable_audio_output": False, "thinker_config": config.to_dict()}
 
     def lora_targets(self, preset: str) -> dict[str, Any]:
         """What a preset of `LORA_PRESETS` adapts, as arguments of `LoraConfig`."""

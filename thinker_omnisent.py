@@ -295,3 +295,9 @@ def own_module(name: str) -> str | None:
     name = name.removeprefix("thinker.").removeprefix("model.")
     name = f"{LANGUAGE_MODEL}.{name}" if name.startswith("layers.") else name
     return name if name.startswith((f"{LANGUAGE_MODEL}.layers.", *(f"{tower}." for tower in TOWERS))) else None
+
+
+def lm_head_weight(base_model: str | os.PathLike, **kwargs: Any) -> torch.Tensor:
+    """The lm_head (vocabulary, H) of a full checkpoint, alone; `kwargs` are those of `load_thinker`."""
+    thinker: Any = load_thinker(base_model, lm_head=True, without=(*TOWERS, LANGUAGE_MODEL), **kwargs)
+    return thinker.lm_head.weight

@@ -84,6 +84,7 @@ class Qwen2_5Omni(ThinkerFamily):
 
     title = "Qwen2.5-Omni"
     model_type = "qwen2_5_omni"
+    architecture = "Qwen2_5OmniForConditionalGeneration"
     tiny = "tiny"
     config_class = Qwen2_5OmniThinkerConfig
     thinker_class = Qwen2_5OmniThinkerModel

@@ -77,6 +77,7 @@ class Qwen3Omni(ThinkerFamily):
 
     title = "Qwen3-Omni"
     model_type = "qwen3_omni_moe"
+    architecture = "Qwen3OmniMoeForConditionalGeneration"
     tiny = "tiny-qwen3-omni"
     config_class = Qwen3OmniMoeThinkerConfig
     thinker_class = Qwen3OmniMoeThinkerModel

@@ -61,6 +61,10 @@ DRIFT_CLIPS = 64
 MOST_DRIFT = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.05}
 
 
+class NoClipsError(PublishError):
+    """The validation clips, on which a merged model is checked, are missing."""
+
+
 def publish_run(
     run: str | Path,
     repo_id: str,
@@ -80,7 +84,7 @@ def publish_run(
     """
     run = Path(run)
     check_run(run, merged=merged)
-    licence = _licence(run, license)
+    licence = licence_of_run(run, license)
     return publish_folder(
         repo_id,
         repo_type="model",
@@ -111,7 +115,8 @@ def check_run(run: Path, *, merged: bool) -> None:
         )
 
 
-def _licence(run: Path, given: str | None) -> Licence:
+def licence_of_run(run: Path, given: str | None) -> Licence:
+    """See `licence_of`."""
     config = run_folder.read_config(run)
     return licence_of(config["base_model"], dataset_facts(config["dataset"]), given)
 
@@ -120,8 +125,21 @@ def _is_folder(base_model: str) -> bool:
     return os.path.isabs(base_model) or os.path.isdir(base_model)
 
 
-def assemble(run: Path, draft: Path, repo_id: str, *, licence: Licence, merged: bool) -> None:
+def assemble(
+    run: Path, draft: Path, repo_id: str, *, licence: Licence, merged: bool, needs_clips: bool = True
+) -> Drift | None:
     """Write the bundle to publish into an empty folder.
+
+    Args:
+        run: its folder.
+        draft: the empty folder.
+        repo_id: the name that the card gives it.
+        licence: under which it is published.
+        merged: write all weights instead of adapter and head.
+        needs_clips: whether a merged model is refused when it cannot be checked on the run's validation clips.
+
+    Returns:
+        How much merging changed the scores; `None` if that was not measured.
 
     Raises:
         PublishError: when a file contains a local path or a secret, or merging changes the scores too much.
@@ -138,7 +156,7 @@ def assemble(run: Path, draft: Path, repo_id: str, *, licence: Licence, merged: 
         for file in (file for pattern in patterns for file in place.glob(pattern)):
             _copy(file, draft / file.name)
     if merged:
-        drift = measure_drift(run, draft)
+        drift = measure_drift(run, draft) if needs_clips else drift_if_clips(run, draft)
     config = OmniSentConfig.from_pretrained(draft)
     base = {"base_model": config.base_model, "base_revision": config.base_revision}
     card = model_card(run, repo_id, **base, licence=licence, drift=drift)
@@ -149,8 +167,9 @@ def assemble(run: Path, draft: Path, repo_id: str, *, licence: Licence, merged: 
     (draft / ".eval_results" / f"{dataset_name(run_folder.read_config(run)['dataset'])}.yaml").write_text(
         eval_results(run)
     )
-    _write_training_config(run, draft / "training_config.yaml")
+    write_training_config(run, draft / "training_config.yaml")
     check_bundle(draft, forbidden=(str(run.resolve()), str(Path.cwd()), str(Path.home())))
+    return drift
 
 
 def merge(run: Path, folder: Path) -> None:
@@ -182,11 +201,20 @@ def merge(run: Path, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
+def drift_if_clips(run: Path, folder: Path) -> Drift | None:
+    """As `measure_drift`; `None` when the run's validation clips are missing."""
+    try:
+        return measure_drift(run, folder)
+    except NoClipsError:
+        return None
+
+
 def measure_drift(run: Path, folder: Path) -> Drift:
     """How much the scores of the merged model in a folder differ from its run's, on some of the run's validation clips.
 
     Raises:
-        PublishError: when the mean change is above `MOST_DRIFT`, or the run's validation clips are missing.
+        PublishError: when the mean change is above `MOST_DRIFT`.
+        NoClipsError: when the run's validation clips are missing.
     """
     model_args, data_args, _ = run_folder.read_arguments(run, folder)
     try:
@@ -203,7 +231,7 @@ def measure_drift(run: Path, folder: Path) -> Drift:
         by_id = {clip.id: clip for clip in clips}
         clips = [by_id[row["id"]] for row in recorded]
     except (OSError, ValueError, KeyError) as error:
-        raise PublishError(
+        raise NoClipsError(
             f"{run}: a merged model is checked on the run's validation clips, which are missing ({error}); restore the data set and"
             " valid_predictions.csv (--resume_from_checkpoint true finishes an older run again), or publish without --merged"
         ) from error
@@ -259,7 +287,7 @@ def _header(file: Path) -> bytes:
         return opened.read(int.from_bytes(opened.read(8), "little"))
 
 
-def _write_training_config(run: Path, path: Path) -> None:
+def write_training_config(run: Path, path: Path) -> None:
     """training_config.yaml: every argument of the run except `PRIVATE_FIELDS`."""
     config = {key: value for key, value in run_folder.read_config(run).items() if key not in PRIVATE_FIELDS}
     config["dataset"] = dataset_name(config["dataset"])

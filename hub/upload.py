@@ -21,7 +21,7 @@ def publish_folder(
     repo_id: str,
     *,
     repo_type: str,
-    assemble: Callable[[Path], None],
+    assemble: Callable[[Path], object],
     is_ours: Callable[[str], bool],
     replaced: Sequence[str],
     message: str,

@@ -100,6 +100,11 @@ def read_config(loading: Loading) -> OmniSentConfig:
             f" {OmniSentConfig.model_type!r}), as training writes it to model/ of its run folder, or a base model in the layout of"
             " Qwen/Qwen2.5-Omni-7B (with a thinker_config), to score zero-shot"
         )
+    if entries.get("problem_type"):
+        raise ValueError(
+            f"--model {loading.model} is a model in the official layout, as `omnisent export` writes it, and no base model: its"
+            " README.md says how to score with it; for this command, export with --layout omnisent"
+        )
     low, high = loading.score_range or SCORE_RANGE
     return ZeroShotConfig(
         thinker_config=thinker_config(place),

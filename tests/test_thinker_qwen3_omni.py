@@ -12,15 +12,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from peft.tuners.lora import LoraLayer, ParamWrapper
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import (
     Qwen3OmniMoeThinkerForConditionalGeneration,
+    Qwen3OmniMoeThinkerModel,
     Qwen3OmniMoeVisionEncoder,
 )
 from transformers.models.qwen3_omni_moe.processing_qwen3_omni_moe import Qwen3OmniMoeProcessor
 
 from omnisent.families_omnisent import FAMILIES
+from omnisent.hub.export import export_run
 from omnisent.losses_omnisent import LabelScale
 from omnisent.media_omnisent import ClipMedia
 from omnisent.modeling_omnisent import OmniForSentimentRegression
@@ -37,6 +40,7 @@ from properties import examples
 QWEN3 = FAMILIES["qwen3_omni_moe"]
 MEL_FRAMES = st.integers(1, 900)
 GRIDS = st.tuples(st.integers(1, 6), st.integers(1, 3), st.integers(1, 3))  # pairs of frames, merged rows and columns
+TEXT = "I loved every minute."
 SCALE = LabelScale(0.0, 1.0, -3.0, 3.0)
 FPS = st.sampled_from([0.7, 1.0, 2.0, 4.0])
 
@@ -303,7 +307,8 @@ print(json.dumps([type(pipe.model).__module__, *(result["score"] for result in p
 
 
 def test_a_run_is_trained_and_its_bundle_loads_by_its_own_code(backbone, settings, whole_clips, tmp_path):
-    metrics = run(*parse_arguments([settings(base_model=str(backbone), max_steps=2, eval_steps=1, save_steps=1)]))
+    short = {"max_steps": 2, "eval_steps": 1, "save_steps": 1}
+    metrics = run(*parse_arguments([settings(base_model=str(backbone), head="linear", **short)]))
     assert metrics["mae"] > 0
     bundle = tmp_path / "run" / "model"
     assert json.loads((bundle / "processor_config.json").read_text())["family"] == "qwen3_omni_moe"
@@ -318,5 +323,13 @@ def test_a_run_is_trained_and_its_bundle_loads_by_its_own_code(backbone, setting
         processor = OmniSentProcessor.from_pretrained(bundle)
         model = OmniForSentimentRegression.from_pretrained(bundle, dtype=torch.float32)
         expected = [model(**processor(clip)).scores.item() for clip in clips]
-    assert scores == pytest.approx(expected, abs=1e-5)
-    assert len(set(scores)) == len(clips)
+        assert scores == pytest.approx(expected, abs=1e-5)
+        assert len(set(scores)) == len(clips)
+        export_run(tmp_path / "run", tmp_path / "official", layout="official")
+        inputs = processor({"text": TEXT})
+        theirs, info = Qwen3OmniMoeThinkerModel.from_pretrained(tmp_path / "official", output_loading_info=True)
+        assert not info["missing_keys"]
+        score = load_file(tmp_path / "official" / "score.safetensors")
+        state = theirs.eval()(**inputs).last_hidden_state[:, -1]
+        weight, bias = (score[f"thinker.language_model.score.{name}"] for name in ("weight", "bias"))
+        assert float(state @ weight.T + bias) == pytest.approx(model(**inputs).scores.item(), abs=1e-5)

@@ -1,6 +1,7 @@
 """Choices for loading a model, shared by commands and configs; imports only the standard library, so that help is fast."""
 
 import os
+from enum import StrEnum
 
 from ..data.pinned_file import PinnedFile
 
@@ -28,3 +29,10 @@ def is_tiny(base_model: str) -> bool:
 def is_made_here(base_model: str) -> bool:
     """Whether training makes a base model itself."""
     return base_model == SMALL or is_tiny(base_model)
+
+
+class Layout(StrEnum):
+    """How an exported model is written: as a bundle of this package, or as the published checkpoint is."""
+
+    OMNISENT = "omnisent"
+    OFFICIAL = "official"

@@ -17,17 +17,9 @@ from safetensors.torch import load, load_file
 from elsewhere import WITHOUT_PACKAGE
 from loopback_hub import OWNER, TOKEN, LoopbackHub, Repository
 from omnisent.configuration_omnisent import REQUIRES
+from omnisent.hub import publish
 from omnisent.hub.licence import UNSTATED
-from omnisent.hub.publish import (
-    CODE_FILES,
-    PublishError,
-    assemble,
-    check_bundle,
-    check_run,
-    measure_drift,
-    merge,
-    publish_run,
-)
+from omnisent.hub.publish import PublishError, assemble, check_bundle, check_run, measure_drift, merge, publish_run
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.thinker_omnisent import load_thinker
@@ -205,19 +197,14 @@ def test_it_works_offline_from_the_cache(hub, visit, visitor, test_clips):
 
 def test_the_repository_contains_only_the_bundle(hub, files):
     assert set(files) == {
-        *(
-            "README.md",
-            "LICENSE",
-            "NOTICE",
-            "config.json",
-            "head.safetensors",
-            "training_config.yaml",
-            "handler.py",
-            "requirements.txt",
-            f".eval_results/{_dataset(files)}.yaml",
-        ),
+        *("README.md", "LICENSE", "NOTICE", "config.json", "head.safetensors", "training_config.yaml"),
+        *("handler.py", "requirements.txt", f".eval_results/{_dataset(files)}.yaml"),
         *("adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
-        *(path.name for pattern in CODE_FILES for path in Path(sys.modules["omnisent"].__file__).parent.glob(pattern)),
+        *(
+            path.name
+            for pattern in publish.CODE_FILES
+            for path in Path(sys.modules["omnisent"].__file__).parent.glob(pattern)
+        ),
         *("processor_config.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"),
     }
     front = yaml.safe_load(files["README.md"].decode().split("---\n")[1])
