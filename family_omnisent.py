@@ -119,11 +119,21 @@ class ThinkerFamily(ABC):
         """Hidden features of an MLP of the language model that a token passes through."""
         return text_config.intermediate_size
 
-    def official_settings(self, base_model: str | os.PathLike, *, revision: str | None = None) -> dict[str, Any]:
-        """Parts and settings of a checkpoint's processor, as arguments of `OmniSentProcessor`."""
+    def expert_weights(self, text_config: Any) -> int:
+        """Number of weights of all fused experts in a layer; 0 if the MLPs are dense."""
+        return 0
+
+    def official_settings(
+        self, base_model: str | os.PathLike, config: ThinkerConfig, *, revision: str | None = None
+    ) -> dict[str, Any]:
+        """Parts and settings of a checkpoint's processor and its Thinker's configuration, as arguments of `OmniSentProcessor`.
+
+        Raises:
+            ValueError: naming a field of the configuration with a value that is not supported.
+        """
         with quiet_loading():  # it warns about the talker, which is not used
             base: Any = self.processor_class.from_pretrained(base_model, revision=revision)
-        vision, layout = base.video_processor, self.layout_class()
+        vision = base.video_processor
         return {
             "family": self.model_type,
             "feature_extractor": base.feature_extractor,
@@ -134,8 +144,8 @@ class ThinkerFamily(ABC):
             "temporal_patch_size": vision.temporal_patch_size,
             "image_mean": vision.image_mean,
             "image_std": vision.image_std,
-            "position_id_per_seconds": layout.position_id_per_seconds,
-            "seconds_per_chunk": layout.seconds_per_chunk,
+            "position_id_per_seconds": config.position_id_per_seconds,
+            "seconds_per_chunk": getattr(config, "seconds_per_chunk", self.layout_class.seconds_per_chunk),
         }
 
     def config_around(

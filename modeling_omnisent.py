@@ -34,6 +34,7 @@ from .thinker_omnisent import (
     load_thinker,
     pinned_revision,
     read_layers,
+    set_dtype,
     thinker_config,
 )
 
@@ -345,6 +346,8 @@ class OmniForSentimentRegression(AdaptedThinker):
             skipped = getattr(quantization_config, "llm_int8_skip_modules", None) or []
             quantization_config.llm_int8_skip_modules = [*skipped, "score"]
             kwargs["quantization_config"] = quantization_config
+        if (dtype := kwargs.get("dtype")) not in (None, "auto"):
+            set_dtype(config.thinker_config, getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         model, info = super().from_pretrained(folder, *model_args, config=config, output_loading_info=True, **kwargs)
         wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
         if wrong:

@@ -17,7 +17,8 @@ from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from .family_omnisent import LORA_PRESETS
+from .families_omnisent import family_of
+from .family_omnisent import LORA_PRESETS, Thinker
 from .thinker_omnisent import own_module
 
 WRAPPED = "base_model.model."  # before the names of a model that PEFT wraps
@@ -33,7 +34,7 @@ INITIAL_WEIGHTS = (True, False, "gaussian", "orthogonal", "eva")
 
 @dataclass(frozen=True)
 class PeftAdapter:
-    """A LoRA checkpoint of the whole Qwen2.5-Omni model, or of its Thinker.
+    """A LoRA checkpoint of a whole omni-modal model, or of its Thinker.
 
     Args:
         config_file: its adapter_config.json.
@@ -124,12 +125,15 @@ class PeftAdapter:
         return entries
 
 
-def preset_of(modules: Iterable[str], thinker: nn.Module) -> str | None:
+def preset_of(modules: Iterable[str], thinker: Thinker) -> str | None:
     """The preset of `LORA_PRESETS` that adapts just these modules of a headless Thinker, if there is one."""
     wanted = set(modules)
     linears = [name for name, module in thinker.named_modules() if isinstance(module, nn.Linear)]
-    for preset, targets in LORA_PRESETS.items():
-        lora = LoraConfig(target_modules=targets)
+    for preset in LORA_PRESETS:
+        targets = family_of(thinker.config).lora_targets(preset)
+        if "target_parameters" in targets:  # experts, which no such checkpoint adapts
+            continue
+        lora = LoraConfig(**targets)
         if {name for name in linears if check_target_module_exists(lora, name)} == wanted:
             return preset
     return None

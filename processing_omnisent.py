@@ -17,14 +17,14 @@ from transformers.utils import cached_file, logging
 
 from .audio_omnisent import SAMPLE_RATE
 from .errors_omnisent import OmniSentError
-from .families_omnisent import DEFAULT_FAMILY, family_of_type
+from .families_omnisent import DEFAULT_FAMILY, family_of, family_of_type
 from .frames_omnisent import VideoSampling
 from .heads_omnisent import POOL_OVER
 from .long_media_omnisent import LongMedia, read_clip
 from .media_omnisent import ClipMedia
 from .text_omnisent import CONTEXT, INSTRUCTION, SYSTEM_PROMPT, TEXT_CASES, TRANSCRIPT, plain_text
 from .thinker_inputs_omnisent import MODEL_INPUTS, InputLayout, quiet_loading
-from .thinker_omnisent import family_of_checkpoint
+from .thinker_omnisent import thinker_config
 
 logger = logging.get_logger(__name__)
 
@@ -69,9 +69,7 @@ class OmniSentProcessor(ProcessorMixin):
         max_pixels: most pixels of a frame after resizing.
         exact_resize: `False` for the faster 8-bit resize, which changes pixels by a few levels.
         max_sound_seconds: longer audio is cut; the reference extractor keeps 300 s.
-        patch_size: of the vision tower, in pixels.
-        merge_size: of the vision tower, in patches.
-        temporal_patch_size: of the vision tower, in frames.
+        patch_size, merge_size, temporal_patch_size: of the vision tower, in pixels, patches and frames.
         image_mean, image_std: of the vision tower, per channel, for pixels in [0, 1].
         position_id_per_seconds, seconds_per_chunk: of the Thinker, for its positions and for interleaving audio and video.
         family: the base model's `model_type`; it says how audio and video become tokens and positions.
@@ -155,8 +153,8 @@ class OmniSentProcessor(ProcessorMixin):
             revision: branch, tag or commit.
             **settings: any other argument of the class, e.g. `max_frames=8`.
         """
-        family = family_of_checkpoint(base_model, revision=revision)
-        return cls(**family.official_settings(base_model, revision=revision), **settings)
+        config = thinker_config(base_model, revision=revision)
+        return cls(**family_of(config).official_settings(base_model, config, revision=revision), **settings)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "OmniSentProcessor":
@@ -251,10 +249,11 @@ class OmniSentProcessor(ProcessorMixin):
         clip_id = _clip_id(clip)
         try:
             text, before = self._texts(clip) if "text" in used else (None, None)
+            instruction = plain_text(clip.get("instruction"))
             media = read_clip(clip, used, self.video_sampling, self.max_sound_seconds)
         except OmniSentError as error:
             raise ClipError(str(error), clip_id) from error
-        encoded: dict[str, Any] = self.assemble(text, media, before=before, instruction=clip.get("instruction"))
+        encoded: dict[str, Any] = self.assemble(text, media, before=before, instruction=instruction)
         if text is None and not {"input_features", "video_grid_thw"} & encoded.keys():
             have = ", ".join(name for name in MODALITIES if clip.get(name)) or "none"
             silent = "audio" in used and (clip.get("video") or clip.get("audio"))

@@ -43,7 +43,8 @@ class Limits:
 
     Attributes:
         megabytes: of all its files, million bytes.
-        seconds: of each file. A video may also hold no more pixels than one of this length in full HD at 30 frames a second.
+        seconds: of all its files together. Their videos may also hold no more pixels than one of this length in full HD at 30
+            frames a second.
         clips: of a list.
 
     Raises:
@@ -74,6 +75,14 @@ class Limits:
             except ValueError:
                 raise ValueError(f"{_variable(name)} must be a number above 0, not {value!r}") from None
         return cls(**given)
+
+
+@dataclass
+class Spent:
+    """What the files of a request hold that were accepted so far: seconds, and pixels of their frames."""
+
+    seconds: float = 0.0
+    pixels: int = 0
 
 
 class Endpoint:
@@ -117,12 +126,13 @@ class Endpoint:
     def _answer(self, data: Any, folder: str) -> dict[str, Any] | list[dict[str, Any]]:
         if not isinstance(data, Mapping):
             raise RequestError(f'expected an object with "inputs", found {_kind(data)}')
-        options, instruction = self._options(data.get("parameters") or {})
+        options, instruction = self._options({} if data.get("parameters") is None else data["parameters"])
         inputs = data.get("inputs")
         several = isinstance(inputs, list)
         items = inputs if isinstance(inputs, list) else [inputs]
         self._check_size(items)
-        clips = [self._clip(item, place, folder, instruction) for place, item in enumerate(items, start=1)]
+        spent = Spent()
+        clips = [self._clip(item, place, folder, instruction, spent) for place, item in enumerate(items, start=1)]
         results = iter(
             self.pipeline(
                 [clip for clip in clips if "error" not in clip], batch_size=BATCH_SIZE, on_error="return", **options
@@ -166,16 +176,17 @@ class Endpoint:
                 f"inputs: files of {megabytes:.1f} MB, at most {self.limits.megabytes:g} MB are scored here; cut or compress them"
             )
 
-    def _clip(self, given: Any, place: int, folder: str, instruction: str | None) -> dict[str, Any]:
+    def _clip(self, given: Any, place: int, folder: str, instruction: str | None, spent: "Spent") -> dict[str, Any]:
         """The clip that an input means, with its files in the folder, or `{"error": message}`."""
         clip_id: Any = place
         try:
             clip = _as_mapping(given)
+            _check_field("id", clip.get("id", place))
             clip_id = clip.get("id") or place
             for name, value in clip.items():
                 _check_field(name, value)
             files = {
-                name: self._file(clip[name], f"{folder}/{place}.{name}", name)
+                name: self._file(clip[name], f"{folder}/{place}.{name}", name, spent)
                 for name in clip.keys() & {*FILES, "file"}
             }
             if "file" in files:
@@ -187,17 +198,22 @@ class Endpoint:
         except OmniSentError as error:
             return {"error": f"clip {clip_id}: {error}"}
 
-    def _file(self, given: str | bytes, path: str, name: str) -> str:
+    def _file(self, given: str | bytes, path: str, name: str, spent: "Spent") -> str:
         """Write a file of a request, and refuse one that would take too long to read; returns its path."""
         Path(path).write_bytes(_decoded(given, name))
         extent, most = measure(path), self.limits.seconds
-        if extent.seconds > most:
-            raise RequestError(f"{name}: it lasts {extent.seconds:.0f} s, at most {most:g} s are scored here; cut it")
-        if extent.frames * extent.frame_pixels > most * FULL_HD_RATE * FULL_HD:
+        if spent.seconds + extent.seconds > most:
+            before = f", after {spent.seconds:.0f} s of other files in the request" if spent.seconds else ""
+            raise RequestError(
+                f"{name}: it lasts {extent.seconds:.0f} s{before}, at most {most:g} s are scored here; cut it or send less"
+            )
+        if spent.pixels + extent.frames * extent.frame_pixels > most * FULL_HD_RATE * FULL_HD:
             raise RequestError(
                 f"{name}: {extent.frames} frames of {extent.frame_pixels} pixels are more than {most:g} s in full HD at"
                 f" {FULL_HD_RATE} frames a second, the most that is scored here; scale it down or cut it"
             )
+        spent.seconds += extent.seconds
+        spent.pixels += extent.frames * extent.frame_pixels
         return path
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from .families_omnisent import FAMILIES, family_of, family_of_type
-from .family_omnisent import LANGUAGE_MODEL, TOWERS, Thinker, ThinkerConfig, ThinkerFamily
+from .family_omnisent import LANGUAGE_MODEL, TOWERS, Thinker, ThinkerConfig
 from .thinker_inputs_omnisent import quiet_loading
 from .towers_omnisent import tower_features
 
@@ -136,7 +136,7 @@ def load_thinker(
     """Load the Thinker of an official full checkpoint, headless by default; weights that its class lacks are not read.
 
     Args:
-        base_model: Hub id or folder in the layout of Qwen/Qwen2.5-Omni-7B.
+        base_model: Hub id or folder in the layout of a published checkpoint of one of `FAMILIES`.
         revision: branch, tag or commit of a Hub id.
         config: the Thinker's configuration; read from the checkpoint when not given.
         lm_head: load the Thinker with its lm_head.
@@ -208,11 +208,6 @@ def read_thinker_config(fields: dict[str, Any]) -> ThinkerConfig:
     return family_of_type(fields.get("model_type")).config_class(**fields)
 
 
-def family_of_checkpoint(base_model: str | os.PathLike, *, revision: str | None = None) -> ThinkerFamily:
-    """The family of a full checkpoint; reads its configuration, no weights."""
-    return family_of(thinker_config(base_model, revision=revision))
-
-
 def published_config(base_model: str) -> ThinkerConfig | None:
     """The configuration of the Thinker of a published checkpoint, without a download; `None` for any other."""
     for family in FAMILIES.values():
@@ -278,6 +273,12 @@ def copy_loading_info(model: PreTrainedModel, thinker: PreTrainedModel) -> None:
     for name in ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "hf_device_map"):
         if hasattr(thinker, name):
             setattr(model, name, getattr(thinker, name))
+
+
+def set_dtype(config: ThinkerConfig, dtype: torch.dtype) -> None:
+    """Set the number format of a Thinker's configuration, and of the parts in it, each of which a model is built from."""
+    for part in (config, config.text_config, config.vision_config, config.audio_config):
+        part.dtype = dtype
 
 
 def execution_device(module: nn.Module) -> torch.device:

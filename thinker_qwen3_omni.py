@@ -4,6 +4,7 @@ Its MLPs are mixtures of experts whose weights are fused: LoRA adapts them as pa
 vision tower also gives features to the first layers of the language model (DeepStack).
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -23,12 +24,13 @@ from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import (
 )
 from transformers.models.qwen3_omni_moe.processing_qwen3_omni_moe import Qwen3OmniMoeProcessor
 
-from .family_omnisent import Thinker, ThinkerFamily
+from .family_omnisent import Thinker, ThinkerConfig, ThinkerFamily
 from .thinker_inputs_omnisent import InputLayout
 
 N_WINDOW = 50  # of the audio tower: it reads chunks of twice as many mel frames
 CHUNK, TOKENS_PER_CHUNK = 2 * N_WINDOW, 13
 POSITIONS_PER_SECOND = 13
+TOO_FEW_SAMPLES = 200  # half a window of the spectrum, by which sound is extended at its ends
 _HALF = (0.5, 0.5, 0.5)
 _VISION_SETTINGS = {"patch_size": 16, "image_mean": list(_HALF), "image_std": list(_HALF)}
 
@@ -44,11 +46,15 @@ class Qwen3OmniLayout(InputLayout):
     position_dtype: ClassVar[torch.dtype] = torch.float32
 
     def mel_frames(self, samples: int, hop: int) -> int:
-        return samples // hop
+        return samples // hop if samples > TOO_FEW_SAMPLES else 0
 
     def log_mel(self, extractor: Any, samples: np.ndarray, sample_rate: int) -> torch.Tensor:
+        """As in `InputLayout`; without frames for sound that is too short for the official path."""
+        frames = self.mel_frames(len(samples), extractor.hop_length)
+        if not frames:
+            return torch.zeros(extractor.feature_size, 0)
         features = extractor(samples, sampling_rate=sample_rate, padding=True, truncation=False, return_tensors="pt")
-        return features["input_features"][0, :, : self.mel_frames(len(samples), extractor.hop_length)]
+        return features["input_features"][0, :, :frames]
 
     def audio_tokens(self, mel_frames: int) -> int:
         """Thirteen a second."""
@@ -172,6 +178,19 @@ class Qwen3Omni(ThinkerFamily):
 
     def mlp_width(self, text_config: Any) -> int:
         return text_config.moe_intermediate_size * text_config.num_experts_per_tok
+
+    def expert_weights(self, text_config: Any) -> int:
+        return 3 * text_config.num_experts * text_config.hidden_size * text_config.moe_intermediate_size
+
+    def official_settings(
+        self, base_model: str | os.PathLike, config: ThinkerConfig, *, revision: str | None = None
+    ) -> dict[str, Any]:
+        if config.audio_config.n_window != N_WINDOW:
+            raise ValueError(
+                f"n_window of the audio tower is {config.audio_config.n_window}; only {N_WINDOW} is supported, as published models"
+                " have it"
+            )
+        return super().official_settings(base_model, config, revision=revision)
 
     def config_fields(self, tokenizer: Any) -> dict[str, int]:
         return {

@@ -28,7 +28,7 @@ from ..heads_omnisent import RegressionHead
 from ..modeling_omnisent import HEAD_FILE
 from ..processing_omnisent import SETTINGS, OmniSentProcessor
 from ..thinker_inputs_omnisent import quiet_loading
-from ..thinker_omnisent import lm_head_weight
+from ..thinker_omnisent import lm_head_weight, set_dtype
 from ..training import run_folder
 from ..training.about import joined
 from ..training.backbone import base_model_path
@@ -55,7 +55,7 @@ NOT_MEASURED = "how much merging changes the scores was not measured: the run's 
 MEDIA = ("video", "audio")
 TEMPLATE = """\
 {{%- set prompts = {prompts} -%}}
-{{%- set clip = namespace(text='', media='') -%}}
+{{%- set clip = namespace(text='', media='', seen=[]) -%}}
 {{%- for message in messages -%}}
 {{%- if loop.length != 1 or message['role'] != 'user' -%}}
 {{{{- raise_exception('expected one user message with the clip: the prompt is part of this template') -}}}}
@@ -64,6 +64,10 @@ TEMPLATE = """\
 {{%- set clip.text = message['content'] -%}}
 {{%- else -%}}
 {{%- for part in message['content'] -%}}
+{{%- if part['type'] in clip.seen or part['type'] not in ('text', 'video', 'audio') -%}}
+{{{{- raise_exception('expected at most one text, one video and one audio, found another ' + part['type']) -}}}}
+{{%- endif -%}}
+{{%- set clip.seen = clip.seen + [part['type']] -%}}
 {{%- if part['type'] == 'text' -%}}
 {{%- set clip.text = part['text'] -%}}
 {{%- elif clip.media != 'video' -%}}
@@ -150,7 +154,7 @@ def _write_official(run: Path, draft: Path, merged: Path) -> tuple[Drift | None,
     lm_head = lm_head_weight(base, revision=config.base_revision, dtype=dtype)
     score = folded(head, config) if linear else {}
     _write_weights(family, merged, draft, {"lm_head.weight": lm_head}, score)
-    _write_json(draft / "config.json", _labelled_config(config))
+    _write_json(draft / "config.json", _labelled_config(config, dtype))
     settings = _settings(config, processor)
     if not linear:
         (draft / HEAD_DIR).mkdir()
@@ -240,8 +244,9 @@ def _write_weights(
     _write_json(draft / INDEX_FILE, {"metadata": {"total_size": size}, "weight_map": files})
 
 
-def _labelled_config(config: OmniSentConfig) -> dict[str, Any]:
+def _labelled_config(config: OmniSentConfig, dtype: torch.dtype) -> dict[str, Any]:
     """config.json: that of a full checkpoint, with the targets, which engines read on different levels of it."""
+    set_dtype(config.thinker_config, dtype)
     labels = {
         "problem_type": "regression",
         "num_labels": len(config.targets),
@@ -251,6 +256,7 @@ def _labelled_config(config: OmniSentConfig) -> dict[str, Any]:
     found = family_of(config.thinker_config).official_config(config.thinker_config)
     of_thinker = found["thinker_config"]
     of_text = {**of_thinker["text_config"], **labels}
+    found["dtype"] = of_thinker["dtype"]
     return {**found, **labels, "thinker_config": {**of_thinker, **labels, "text_config": of_text}}
 
 

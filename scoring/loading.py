@@ -98,7 +98,7 @@ def read_config(loading: Loading) -> OmniSentConfig:
         raise ValueError(
             f"--model {loading.model}: its config.json is of model_type {entries.get('model_type')!r}; expected a bundle (of"
             f" {OmniSentConfig.model_type!r}), as training writes it to model/ of its run folder, or a base model in the layout of"
-            " Qwen/Qwen2.5-Omni-7B (with a thinker_config), to score zero-shot"
+            " Qwen/Qwen2.5-Omni-7B or Qwen3-Omni (with a thinker_config), to score zero-shot"
         )
     if entries.get("problem_type"):
         raise ValueError(

@@ -427,3 +427,15 @@ def test_a_forward_pass_waits_for_the_device_only_to_count_placeholders_and_to_c
 def test_a_bundle_that_is_nowhere_is_named(tmp_path):
     with pytest.raises(OSError, match=r"^org/nothing: no such folder here, and not available from the Hub: "):
         bundle_folder("org/nothing", local_files_only=True, cache_dir=tmp_path)
+
+
+def test_a_merged_bundle_has_the_dtype_that_is_asked_for(tiny_backbone, tmp_path):
+    """Also where a part of the Thinker's configuration names another."""
+    model = OmniForSentimentRegression.from_thinker(tiny_backbone, dtype=torch.float32)
+    for part in ("text_config", "audio_config", "vision_config"):
+        getattr(model.config.thinker_config, part).dtype = torch.bfloat16
+    model.config.base_model = None
+    model.save_pretrained(tmp_path)
+    for asked in (torch.float32, "float32"):
+        loaded = OmniForSentimentRegression.from_pretrained(tmp_path, dtype=asked)
+        assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}

@@ -42,7 +42,7 @@ def test_weights_have_the_names_of_a_published_checkpoint(tiny_backbone):
 
 def test_the_default_layout_is_that_of_an_official_checkpoint(tiny_backbone):
     layout = DEFAULT_FAMILY.layout_class()
-    for name, value in DEFAULT_FAMILY.official_settings(tiny_backbone).items():
+    for name, value in DEFAULT_FAMILY.official_settings(tiny_backbone, thinker_config(tiny_backbone)).items():
         if hasattr(layout, name):
             assert getattr(layout, name) == (tuple(value) if isinstance(value, list) else value), name
 

@@ -110,7 +110,8 @@ class ModelArguments:
     lora_preset: str = _one_of(
         LORA_PRESETS,
         "paper",
-        "paper: the seven projections in the whole Thinker; llm: in its language model only; attention: those of its attention",
+        "paper: the seven projections wherever the Thinker has them; llm: in its language model only; attention: of these, those of"
+        " attention",
     )
     lora_r: int = _field(32, "rank of the adapter")
     lora_alpha: int = _field(32, "LoRA alpha; the adapter is scaled by alpha / r")

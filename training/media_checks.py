@@ -103,7 +103,7 @@ class MediaChecks:
             "modalities": [name for name in processor.modalities if name != "text"],
             "sampling": asdict(_for_check(processor)),
             "max_sound_seconds": processor.max_sound_seconds,
-            "layout": [processor.merge_size, processor.patch_size, processor.temporal_patch_size],
+            "layout": [processor.family, processor.merge_size, processor.patch_size, processor.temporal_patch_size],
             "hop": processor.feature_extractor.hop_length,
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -9,6 +9,7 @@ with video, and on a GPU, were not measured.
 
 import os
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -87,7 +88,12 @@ def plan(model: ModelArguments, data: DataArguments, training: OmniSentTrainingA
     optimizer = (lora + head) * (
         4 + 4 + (2 if "8bit" in training.optim else 8)
     )  # float32 weights, gradients, two moments
-    kept, transient, tokens = _activation_bytes(config, model, data, training)
+    names = [name for name, _ in thinker.named_parameters() if "lora_" in name]
+    kept, transient, tokens = _activation_bytes(
+        *(config, model, data, training),
+        with_vision=any(f".{TOWERS[1]}." in name for name in names),
+        with_experts=any(".experts." in name for name in names),
+    )
     activations = max(kept, 4 * (lora + head)) + transient
     return Plan(
         base_model=model.base_model,
@@ -121,7 +127,8 @@ def _expected_hours(
     trained = steps * batch if steps > 0 else training.num_train_epochs * train
     scored = (trained / train) * valid + valid + test
     text, vision = config.text_config, config.vision_config
-    layer = 2 * text.hidden_size**2 * (1 + text.num_key_value_heads / text.num_attention_heads)
+    heads = _head_dim(text) * text.num_attention_heads
+    layer = 2 * text.hidden_size * heads * (1 + text.num_key_value_heads / text.num_attention_heads)
     of_text = text.num_hidden_layers * (layer + 3 * text.hidden_size * family_of(config).mlp_width(text))
     of_vision = vision.depth * (4 * vision.hidden_size**2 + 3 * vision.hidden_size * vision.intermediate_size)
     layout = family_of(config).layout_class()
@@ -169,16 +176,27 @@ def _weight_bytes(thinker: nn.Module, model: ModelArguments, *, towers: bool) ->
     return round(total)
 
 
+def _head_dim(text: Any) -> int:
+    return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+
+
 def _activation_bytes(
-    config: ThinkerConfig, model: ModelArguments, data: DataArguments, training: OmniSentTrainingArguments
+    config: ThinkerConfig,
+    model: ModelArguments,
+    data: DataArguments,
+    training: OmniSentTrainingArguments,
+    *,
+    with_vision: bool,
+    with_experts: bool,
 ) -> tuple[int, int, int]:
     """Bytes that a step keeps for its backward pass, bytes of what comes and goes in it, and the tokens of a clip at the frame and
     pixel caps with ten seconds of audio.
 
     Of a layer of the language model, by token: inputs of two norms, inputs of the projections, queries, keys, values and output of
-    attention with its mask, outputs of LoRA's A in float32, gate and up. A block of the vision tower, with preset paper, keeps the
+    attention with its mask, outputs of LoRA's A in float32, gate and up. A block of the vision tower, if it is adapted, keeps the
     same but for the inputs of its attention. With activation checkpointing only the input of every layer, and the rest of one layer
-    for as long as it lasts. Float copies of an MLP's product come and go.
+    for as long as it lasts. Float copies of an MLP's product come and go. Of fused experts, PEFT computes the
+    adapted weights of all in a layer, which are kept, and their gradients.
     """
     width = torch.empty((), dtype=getattr(torch, model.dtype)).element_size()
     text, vision = config.text_config, config.vision_config
@@ -189,16 +207,16 @@ def _activation_bytes(
     tokens = PROMPT_TOKENS + of_video + of_audio
     batch = training.per_device_train_batch_size
     norms = inputs = 2 * text.hidden_size
-    attention = (
-        4 * text.num_attention_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
-    )
+    attention = 4 * text.num_attention_heads * _head_dim(text)
     of_layer = (norms + inputs + attention + tokens + 2 * mlp_width) * width + 7 * 4 * model.lora_r
     stacks = [(batch * tokens, text.num_hidden_layers, text.hidden_size, mlp_width, of_layer)]
-    if model.lora_preset == "paper" and of_video:
+    if with_vision and of_video:
         of_block = (7 * vision.hidden_size + 2 * vision.intermediate_size) * width + 3 * 4 * model.lora_r
         rows = batch * of_video * layout.merge_size**2
         stacks.append((rows, vision.depth, vision.hidden_size, vision.intermediate_size, of_block))
-    kept, transient = 0, 0
+    of_experts = family.expert_weights(text) * width if with_experts else 0
+    kept = 0 if training.activation_checkpointing else text.num_hidden_layers * of_experts
+    transient = 0
     for rows, layers, hidden, intermediate, within in stacks:
         passing = rows * intermediate * 4 * 4
         if training.activation_checkpointing:
@@ -207,6 +225,7 @@ def _activation_bytes(
         else:
             kept += layers * rows * within
         transient = max(transient, passing)
+    transient += (2 if training.activation_checkpointing else 1) * of_experts
     if model.layers != "last":
         kept += 2 * 4 * batch * tokens * text.hidden_size
     if model.quantization == "nf4":  # the largest weight, dequantised
