@@ -13,7 +13,7 @@ from ..data.clip import ONE_PERSON
 from ..evaluation.comparison_result import ArmResult, ArmTest, Comparison
 from ..evaluation.metrics import METRICS, Metric
 from ..evaluation.power import TARGET, Noise, videos_needed
-from ..evaluation.statistics import ALPHA
+from ..evaluation.variances import ALPHA
 from ..training import run_folder
 from ..training.about import named_genres
 from ..training.choices import is_tiny
