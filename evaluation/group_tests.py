@@ -1,6 +1,6 @@
 """Is a group of clips scored differently from the others? Means with intervals and a test of two sets of clips, by videos.
 
-`paired_test` compares two systems on the same clips; here one system is compared on different clips. A video may have clips of both.
+`paired_test` compares two systems on the same clips; here one system is compared on different clips. A video may have both.
 """
 
 from collections.abc import Sequence
@@ -60,8 +60,8 @@ def group_test(
     """Compare the mean of some clips with that of the others; `None` with fewer than `MIN_VIDEOS` videos on a side.
 
     The variance of the difference is that of both means less what videos with clips on both sides add to both. The t distribution
-    has Satterthwaite's degrees of freedom, and no more than all videos have. For values that are 0 or 1, each mean's variance is at least
-    that of independent clips which share one mean: a small group whose values are all 1 would have none otherwise.
+    has Satterthwaite's degrees of freedom, and no more than all videos have. For values that are 0 or 1, each mean's variance is
+    at least that of independent clips which share one mean: a small group whose values are all 1 would have none otherwise.
 
     Args:
         values: (n,).

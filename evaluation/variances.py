@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 ALPHA = 0.05  # p below this gives a verdict
+SMALLEST_P = 1e-4  # smaller ones are not told apart
 
 
 def places_of(groups: Sequence[str] | None, clips: int) -> np.ndarray:
@@ -95,3 +96,8 @@ def t_test(
 def variance_of_mean(values: np.ndarray) -> float:
     """Of independent values (S,); 0 for one."""
     return float(np.var(values, ddof=1)) / len(values) if len(values) > 1 else 0.0
+
+
+def p_text(p: float) -> str:
+    """A p value for text: two digits, and no more than four places."""
+    return f"{p:.2g}" if p >= SMALLEST_P else f"below {SMALLEST_P:g}"
