@@ -268,7 +268,7 @@ def plot(result: Audit, path: Path) -> None:
         for state, words in states.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    figure.suptitle(f"{result.dataset}, {result.n} {result.split} clips; lines: 95 % intervals", fontsize=10)
+    figure.suptitle(f"{result.dataset}, {result.n} {result.split} clips; lines: 95 % intervals, cut at the edges for small groups", fontsize=10)
     figure.savefig(path, dpi=150)
 
 
@@ -283,6 +283,11 @@ def _panel(axes: Axes, key: str, groups: Sequence[Group]) -> None:
         )
         axes.plot([scale * low, scale * high], [row, row], color=COLOURS[state], linewidth=1.5)
         axes.plot(scale * figure.value, row, color=COLOURS[state], marker=MARKERS[state], markersize=5)
+    shown = [group.figures[key] for group in groups if group.videos >= MIN_VIDEOS]
+    ends = [scale * end for one in shown for end in (one.low, one.high) if end is not None]
+    ends += [scale * group.figures[key].value for group in groups]
+    space = 0.05 * (max(ends) - min(ends)) or 1.0
+    axes.set_xlim(min(ends) - space, max(ends) + space)  # the interval of a small group would hide all others
     axes.axvline(scale * groups[0].figures[key].value, color="0.4", linestyle="--", linewidth=0.8)
     unit = " (%)" if key == "coverage" else ": score minus label" if key == "bias" else ", lower is better"
     axes.set_xlabel(f"{MEASURES[key].title}{unit}", fontsize=9)
