@@ -250,7 +250,7 @@ def _tests(result: Audit) -> str:
 def plot(result: Audit, path: Path) -> None:
     """The figures of every group with their intervals; a row of panels for each target."""
     targets = result.targets()
-    keys = [key for key in MEASURES if key in result.groups[0].figures]
+    keys = [key for key in MEASURES if all(key in group.figures for group in result.groups)]
     most = max(sum(group.target == target for group in result.groups) for target in targets)
     figure = Figure(figsize=(3.4 * len(keys) + 2.2, (0.32 * most + 1.1) * len(targets) + 0.7), layout="constrained")
     grid = figure.subplots(len(targets), len(keys), sharey="row", squeeze=False)
@@ -268,7 +268,10 @@ def plot(result: Audit, path: Path) -> None:
         for state, words in states.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    figure.suptitle(f"{result.dataset}, {result.n} {result.split} clips; lines: 95 % intervals, cut at the edges for small groups", fontsize=10)
+    figure.suptitle(
+        f"{result.dataset}, {result.n} {result.split} clips; lines: 95 % intervals, cut at the edges for small groups",
+        fontsize=10,
+    )
     figure.savefig(path, dpi=150)
 
 
