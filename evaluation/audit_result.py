@@ -131,7 +131,7 @@ class Audit:
     dataset: str
     split: str
     n: int
-    seed: int
+    seed: int | None
     units: str
     table: str
     columns: list[str]

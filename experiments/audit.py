@@ -209,7 +209,8 @@ def with_holm(groups: Sequence[Group]) -> tuple[list[Group], int]:
 def markdown(result: Audit) -> str:
     """The contents of audit.md."""
     by = " and ".join(result.columns)
-    heading = f"# Audit by {by}: {result.dataset}, {result.split} split, seed {result.seed}"
+    seed = "" if result.seed is None else f", seed {result.seed}"
+    heading = f"# Audit by {by}: {result.dataset}, {result.split} split{seed}"
     dependence = (
         "Which clips are of one video is not known, so that they are taken as independent."
         if result.units == "clips"
@@ -268,10 +269,8 @@ def plot(result: Audit, path: Path) -> None:
         for state, words in states.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    figure.suptitle(
-        f"{result.dataset}, {result.n} {result.split} clips; lines: 95 % intervals, cut at the edges for small groups",
-        fontsize=10,
-    )
+    shown = f"{result.dataset}, {result.n} {result.split} clips"
+    figure.suptitle(f"{shown}; lines: 95 % intervals, those of small groups cut at the edges", fontsize=10)
     figure.savefig(path, dpi=150)
 
 

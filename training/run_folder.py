@@ -62,7 +62,7 @@ logger = logging.getLogger("omnisent.run_folder")
 
 
 def begin(folder: Path, *, resumed: bool) -> None:
-    """Remove metrics.json and audit.json of an earlier run, and unless this one resumes it, its best adapters and validation scores."""
+    """Remove metrics.json and audit.json of an earlier run, and unless this one resumes it, best adapters and validation scores."""
     for name in ("metrics.json", "audit.json"):
         (folder / name).unlink(missing_ok=True)
     if not resumed:

@@ -202,13 +202,13 @@ def test_groups_of_other_commands_are_left_alone():
 def test_the_card_and_the_report_show_it_until_the_run_begins_anew(comparison, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(comparison / "discriminative" / "seed-0", run)
-    before = model_card(run, "org/name", base_model=None)
+    before = model_card(run, "org/name", base_model="org/base")
     assert "each group against" not in before
     ids = run_folder.read_predictions(run)["id"]
     rows = "".join(f"{one},{'one' if at % 2 else 'two|three'}\n" for at, one in enumerate(ids))
     (tmp_path / "shows.csv").write_text(f"id,show\n{rows}")
     audit(run, ["show"], table=tmp_path / "shows.csv")
-    card = model_card(run, "org/name", base_model=None)
+    card = model_card(run, "org/name", base_model="org/base")
     assert "By show, each group against the other clips" in card
     assert r"| show: two\|three | 8 |" in card
     assert str(tmp_path) not in card
