@@ -131,6 +131,8 @@ def test_clips_without_a_value_are_a_line_of_their_own(tmp_path):
     assert groups["gender: female"].clips == 20 * 3 - 2
     assert groups["gender: male"].clips == 18 * 3
     assert groups["gender: no value"].figures["mae"].test is None
+    female, male = (groups[f"gender: {name}"].figures["mae"] for name in ("female", "male"))
+    assert female.test.difference == pytest.approx(female.value - male.value)
     assert result.absent == 2
     assert "2 of 120 clips have no row in speakers.csv" in result.conclusion()
 
