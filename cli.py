@@ -17,7 +17,7 @@ import typer
 from . import __version__
 from .cli_data import Private, RepoId, cache_app, data_app, warn
 from .cli_studies import A_CONFIG, FIELDS, Config, settings_of, studies
-from .command_line import as_train_has_them, one_flag_per_seed, without_debug
+from .command_line import as_train_has_them, one_flag_per_group, one_flag_per_seed, without_debug
 from .scoring.options import AUTO, REAL_MODEL, Engine, ScoreOptions, given_or_real
 from .training.choices import ATTENTION, DTYPES, QUANTIZATIONS, SMALL, SMALL_WHEEL, Layout
 from .training.error_line import error_line
@@ -300,7 +300,7 @@ for _command in (*app.registered_commands, *data_app.registered_commands, *cache
 
 def main() -> None:
     """Run the command; an error that the user can fix is one line, with exit code 1."""
-    arguments, debug = without_debug(one_flag_per_seed(as_train_has_them(sys.argv[1:])))
+    arguments, debug = without_debug(one_flag_per_group(one_flag_per_seed(as_train_has_them(sys.argv[1:]))))
     sys.argv[1:] = arguments
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:

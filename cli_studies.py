@@ -224,6 +224,29 @@ def reproduce(
 
 
 @studies.command()
+def audit(
+    run: Annotated[Path, typer.Argument(help="a finished run folder")],
+    groups: Annotated[list[str], typer.Option(help="columns with the groups, e.g. --groups gender language")],
+    table: Annotated[
+        Path | None,
+        typer.Option(help="a table with id and these columns; by default the run's own data set"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder to write; by default the run's")] = None,
+) -> None:
+    """Compare error, bias and interval coverage by group of speakers.
+
+    Each group is tested against the other clips of the run's test split, by videos. Trains and scores nothing.
+    """
+    from .experiments.audit import audit as run_audit
+    from .experiments.audit import markdown
+
+    folder = run if out is None else out
+    typer.echo(
+        f"{markdown(run_audit(run, groups, table=table, out=out))}\nWritten to {folder / 'audit.md'}, .json and .png."
+    )
+
+
+@studies.command()
 def power(
     difference: Annotated[float, typer.Option(help="the true difference in MAE to be found, label units", min=0)],
     comparison: Annotated[

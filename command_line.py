@@ -22,6 +22,13 @@ def one_flag_per_seed(arguments: list[str]) -> list[str]:
     return _one_flag_per_value(arguments, ("--seeds",), lambda argument: re.fullmatch(r"\d+", argument) is not None)
 
 
+def one_flag_per_group(arguments: list[str]) -> list[str]:
+    """`--groups gender language` of `audit` in the form that the parser takes."""
+    if "audit" not in arguments[:2]:
+        return arguments
+    return _one_flag_per_value(arguments, ("--groups",), lambda argument: not argument.startswith("--"))
+
+
 def as_train_has_them(arguments: list[str]) -> list[str]:
     """The options of `data check` as `train` has them, `--score_range 1 9`, in the form that the parser takes."""
     if arguments[:2] != ["data", "check"]:

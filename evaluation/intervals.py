@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from .metrics import METRICS, Numbers, finite, paired
-from .statistics import places_of, unbiased
+from .variances import places_of, unbiased
 
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 LEVEL = 0.9  # level of `interval_coverage` in metrics.json

@@ -10,17 +10,8 @@ from typing import Any
 import numpy as np
 
 from .metrics import METRICS
-from .statistics import (
-    Resampled,
-    Verdict,
-    defined,
-    effective_groups,
-    holm,
-    t_test,
-    unbiased,
-    variance_of_mean,
-    verdict,
-)
+from .statistics import Resampled, Verdict, defined, holm, verdict
+from .variances import effective_groups, t_test, unbiased, variance_of_mean
 
 
 @dataclass(frozen=True)

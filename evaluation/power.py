@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from .statistics import ALPHA, PairedTest, standard_error
+from .statistics import PairedTest
+from .variances import ALPHA, standard_error
 
 TARGET = 0.8  # the usual power
 MOST_VIDEOS = 1_000_000

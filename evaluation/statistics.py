@@ -14,11 +14,20 @@ import numpy as np
 from scipy import stats
 
 from .metrics import METRICS, Numbers, finite, msa_metrics, resampled_metrics
+from .variances import (
+    ALPHA,
+    effective_groups,
+    parts_of_mean,
+    places_of,
+    standard_error,
+    t_test,
+    unbiased,
+    variance_of_mean,
+)
 
 RESAMPLES = 1000
 SIGN_FLIPS = 9999
 AT_ONCE = 1_000_000  # clips of resamples that are in memory together
-ALPHA = 0.05  # p below this gives a verdict
 Verdict = Literal["first", "second", "undecided"]
 
 
@@ -261,8 +270,7 @@ def paired_test(
     if videos < 2:
         raise ValueError(f"all {len(places)} clips are of one video; a test needs at least two")
     difference = float(differences.mean())
-    parts = np.bincount(places, differences.mean(0) - difference, minlength=videos) / len(places)  # (videos,)
-    between_videos = float(np.sum(parts**2)) * unbiased(places)
+    between_videos = float(np.sum(parts_of_mean(differences.mean(0), places) ** 2))
     between_seeds, effective = variance_of_mean(differences.mean(1)), effective_groups(places)
     reach, p = t_test(difference, between_videos, effective, between_seeds, len(differences))
     sums = np.bincount(places, differences.mean(0), minlength=videos)
@@ -317,38 +325,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def places_of(groups: Sequence[str] | None, clips: int) -> np.ndarray:
-    """The number of each clip's video, (n,), from 0 on.
-
-    Raises:
-        ValueError: for another number of groups than clips, or a clip without one.
-    """
-    if groups is None:
-        return np.arange(clips)
-    names = [str(group) for group in groups]
-    if len(names) != clips:
-        raise ValueError(f"groups: {len(names)} videos for {clips} clips; expected one for each clip")
-    if "" in names:
-        raise ValueError(f"groups: clip {names.index('')} has no video; give None if the videos are not known")
-    return np.asarray(np.unique(names, return_inverse=True)[1])
-
-
-def effective_groups(places: np.ndarray) -> float:
-    """The effective number of videos, if clips of one video are alike: smaller if a few long ones make up most clips."""
-    shares = np.bincount(places) / len(places)
-    return float(np.sum(shares**2) ** 2 / np.sum(shares**4))
-
-
-def unbiased(places: np.ndarray) -> float:
-    """What the sum of squared deviations of videos, each weighted by its share of the clips, has to be multiplied with.
-
-    For n videos of equal length, n / (n - 1).
-    """
-    shares = np.bincount(places) / len(places)
-    squares = np.sum(shares**2)
-    return float(squares / (squares - 2 * np.sum(shares**3) + squares**2))
-
-
 def _clip_variance(differences: np.ndarray, places: np.ndarray) -> float:
     """The part of the variance of the mean of (S, n) that is neither a video's nor a seed's own; 0 for one seed."""
     seeds, clips = differences.shape
@@ -358,41 +334,6 @@ def _clip_variance(differences: np.ndarray, places: np.ndarray) -> float:
     cells = np.stack([np.bincount(places, row) for row in differences]) / clips  # (S, videos)
     alone = cells - cells.mean(0) - shares * (differences.mean(1) - differences.mean())[:, None]
     return float(np.sum(alone**2)) / (seeds * (seeds - 1)) * unbiased(places)
-
-
-def standard_error(group_variance: float, groups: float, seed_variance: float, seeds: int) -> tuple[float, float]:
-    """Standard error of a mean whose variance has a part between videos and one between seeds, and its degrees of freedom.
-
-    Args:
-        group_variance: the part between videos, of the mean.
-        groups: their effective number.
-        seed_variance: the part between seeds, of the mean; 0 for one seed.
-        seeds: their number.
-    """
-    parts = [(group_variance, max(groups - 1, 1.0)), (seed_variance, max(seeds - 1, 1))]
-    total = group_variance + seed_variance
-    if total == 0 or (seeds == 2 and seed_variance > 0):
-        return float(np.sqrt(total)), 1.0
-    return float(np.sqrt(total)), total**2 / sum(variance**2 / df for variance, df in parts)
-
-
-def t_test(
-    difference: float, group_variance: float, groups: float, seed_variance: float, seeds: int
-) -> tuple[float, float | None]:
-    """Half the width of the 95 % interval of a difference, and its two-sided p, which is `None` for one seed.
-
-    The arguments after the difference are those of `standard_error`.
-    """
-    error, df = standard_error(group_variance, groups, seed_variance, seeds)
-    reach = float(stats.t.ppf(1 - ALPHA / 2, df)) * error
-    if seeds < 2:
-        return reach, None
-    return reach, float(2 * stats.t.sf(abs(difference) / error, df)) if error > 0 else float(difference == 0)
-
-
-def variance_of_mean(values: np.ndarray) -> float:
-    """Of independent values (S,); 0 for one."""
-    return float(np.var(values, ddof=1)) / len(values) if len(values) > 1 else 0.0
 
 
 def _by_seed(name: str, values: Numbers) -> np.ndarray:

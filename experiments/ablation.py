@@ -20,13 +20,14 @@ from matplotlib.figure import Figure
 
 from ..data.clip import MODALITIES
 from ..evaluation.statistics import Estimate, PairedTest, Verdict, bootstrap_estimates, paired_tests, verdict
+from ..evaluation.variances import p_text
 from ..training import run_folder
 from ..training.arguments import parse_arguments
 from ..training.targets import check_one_target, targets_of
 from .baselines import BASELINES
 from .comparison import check_comparable
 from .runs import PlannedRun, run_all
-from .tables import markdown_table, p_text, seeds_in_words, shared_settings
+from .tables import markdown_table, seeds_in_words, shared_settings
 
 TIMES = {  # name of the mode -> what it means
     "train": "left out of training and testing",

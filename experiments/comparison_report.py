@@ -13,11 +13,11 @@ from ..data.clip import ONE_PERSON
 from ..evaluation.comparison_result import ArmResult, ArmTest, Comparison
 from ..evaluation.metrics import METRICS, Metric
 from ..evaluation.power import TARGET, Noise, videos_needed
-from ..evaluation.statistics import ALPHA
+from ..evaluation.variances import ALPHA, p_text
 from ..training import run_folder
 from ..training.about import named_genres
 from ..training.choices import is_tiny
-from .tables import markdown_table, p_text, seeds_in_words, short
+from .tables import markdown_table, seeds_in_words, short
 
 BUILT_IN = "No verdict: on clips that are made, or with random weights, the ranking is built in."
 WEAK = 0.7  # a readout whose MAE is above this fraction of the constant's has learned little

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..evaluation.comparison_result import read_comparison
 from ..evaluation.power import Noise, power_table
-from ..evaluation.statistics import ALPHA
+from ..evaluation.variances import ALPHA
 from .comparison_report import best_rival, tests_with_p
 from .tables import markdown_table
 

@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from tqdm.auto import tqdm
 
 from ..adapter_omnisent import adapter_folder
+from ..evaluation.variances import p_text
 from ..losses_omnisent import LOSSES
 from ..modeling_omnisent import bundle_folder
 from ..training import run_folder
@@ -33,7 +34,7 @@ from .frozen_fits import EPOCHS, PAPER, Fitting
 from .frozen_states import PLACES, FrozenStates, StatesOf, encoder_states, file_digests, frozen_states
 from .probe import fit_layers
 from .states import layer_states
-from .tables import markdown_table, p_text, seeds_in_words, shared_settings
+from .tables import markdown_table, seeds_in_words, shared_settings
 
 SHOWN = 15
 

@@ -28,6 +28,7 @@ from .tables import markdown_table
 STUDIES: dict[str, tuple[str, ...]] = {  # name of the study's .json and .md -> its plots
     "comparison": ("comparison.png",),
     "ablation": ("ablation.png",),
+    "audit": ("audit.png",),
     "sweep": ("sweep.png",),
     "probe": ("probe.png",),
     "geometry": ("pca.png", "tsne.png"),
@@ -82,11 +83,10 @@ def _studies(folder: Path) -> list[str]:
 
 
 def _sections(folder: Path) -> list[Section]:
-    studies = _studies(folder)
-    if studies:
-        return [_study(folder, name) for name in studies]
-    if (folder / "metrics.json").is_file():
-        return [_run(folder)]
+    runs = [_run(folder)] if (folder / "metrics.json").is_file() else []
+    sections = [*runs, *(_study(folder, name) for name in _studies(folder))]
+    if sections:
+        return sections
     expected = ", ".join(f"{name}.json" for name in STUDIES)
     raise FileNotFoundError(
         f"{folder}: expected {expected} or the metrics.json of a finished run; run that study first"

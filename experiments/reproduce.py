@@ -26,7 +26,8 @@ from ..data.mmsa import Defect
 from ..data.sources import SOURCES
 from ..evaluation.comparison_result import ArmResult, Comparison, read_comparison
 from ..evaluation.metrics import METRICS
-from ..evaluation.statistics import defined, t_test, variance_of_mean
+from ..evaluation.statistics import defined
+from ..evaluation.variances import t_test, variance_of_mean
 from ..training import run_folder
 from ..training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
 from ..training.choices import is_made_here

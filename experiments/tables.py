@@ -12,7 +12,6 @@ from ..readouts.catalog import READOUTS
 from ..training import run_folder
 from ..training.arguments import DataArguments
 
-SMALLEST_P = 1e-4  # smaller ones are not told apart
 MAIN_SETTINGS = (
     "base_model",
     "base_revision",
@@ -66,8 +65,3 @@ def seeds_in_words(seeds: Sequence[int]) -> str:
 def short(value: object) -> str:
     """A setting for a table cell, floats with three digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def p_text(p: float) -> str:
-    """A p value for text: two digits, and no more than four places."""
-    return f"{p:.2g}" if p >= SMALLEST_P else f"below {SMALLEST_P:g}"

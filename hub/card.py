@@ -23,6 +23,7 @@ from ..configuration_omnisent import OmniSentConfig
 from ..data.catalog import DATASETS, LABEL, DatasetFacts, Target, dataset_facts
 from ..data.clip import ONE_PERSON
 from ..data.planted import VERSION as PLANTED_VERSION
+from ..evaluation.audit_result import read_audit
 from ..evaluation.comparison_result import Comparison, comparison_folders, read_comparison
 from ..evaluation.intervals import LEVEL
 from ..evaluation.metrics import METRICS, Metric
@@ -73,6 +74,7 @@ def model_card(
     config, metrics = run_folder.read_config(run), run_folder.read_metrics(run)
     environment = run_folder.read_environment(run)
     facts, targets = dataset_facts(config["dataset"]), run_targets(config)
+    audit = read_audit(run)
     name = dataset_name(config["dataset"])
     comparisons = find_comparisons(run)
     bundle = run_folder.read_json(run / "model" / "config.json")
@@ -109,6 +111,8 @@ def model_card(
         ),
         "drift": drift,
         "licence": licence.title,
+        "audit": audit,
+        "audit_tables": [] if audit is None else [audit.rows(target) for target in audit.targets()],
         "may_have_seen": not is_tiny(config["base_model"]) and not facts.synthetic,
         "quantization_words": _quantization(config["quantization"], family),
         "dataset": name,

@@ -62,8 +62,9 @@ logger = logging.getLogger("omnisent.run_folder")
 
 
 def begin(folder: Path, *, resumed: bool) -> None:
-    """Remove metrics.json of an earlier run, and unless this one resumes it, its best adapters and validation scores."""
-    (folder / "metrics.json").unlink(missing_ok=True)
+    """Remove metrics.json and audit.json of an earlier run, and unless this one resumes it, best adapters and validation scores."""
+    for name in ("metrics.json", "audit.json"):
+        (folder / name).unlink(missing_ok=True)
     if not resumed:
         for name in (BEST, EVALUATIONS):
             shutil.rmtree(folder / name, ignore_errors=True)

@@ -15,6 +15,7 @@ from omnisent.data.catalog import DatasetFacts
 from omnisent.evaluation.comparison_result import ArmTest, Comparison, read_comparison
 from omnisent.evaluation.metrics import msa_metrics
 from omnisent.evaluation.power import Noise, power
+from omnisent.evaluation.variances import p_text
 from omnisent.experiments.arms import SAME_FOR_ALL, Arm, default_arms
 from omnisent.experiments.baselines import BASELINES
 from omnisent.experiments.comparison import OWN_FIELDS, check_comparable, compare, summarise
@@ -22,7 +23,7 @@ from omnisent.experiments.comparison_report import best_rival, conclusion, markd
 from omnisent.experiments.power_study import power_of
 from omnisent.experiments.probe import SAME_FIELDS
 from omnisent.experiments.runs import IGNORED_FIELDS
-from omnisent.experiments.tables import MAIN_SETTINGS, p_text
+from omnisent.experiments.tables import MAIN_SETTINGS
 from omnisent.hub.publish import PRIVATE_FIELDS
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.run_folder import config_dict, read_environment, read_metrics, read_predictions, write_json
