@@ -185,6 +185,8 @@ def _warnings(counts: Summary, options: ScoreOptions) -> tuple[str, ...]:
         lines.append(
             f"{counts.without_text} of {counts.clips} clips without a transcript, which carries most of the signal{hint}"
         )
+    if counts.nothing_said:
+        lines.append(f"{counts.nothing_said} of {counts.clips} clips have no speech in their audio to transcribe")
     if counts.partial:
         lines.append(
             f"{counts.partial} of {counts.clips} clips partly unreadable; the column warning says what is missing"
