@@ -76,7 +76,8 @@ def transcribed(clips: Sequence[Clip], transcriber: Transcriber | None) -> tuple
     """
     if transcriber is None:
         return list(clips), {}
-    done, warnings = [], {}
+    done: list[Clip] = []
+    warnings: dict[str, str] = {}
     for clip in clips:
         clip, error = with_text(clip)
         if not clip.text and not error:
