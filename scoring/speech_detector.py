@@ -17,7 +17,7 @@ AROUND = 0.4  # seconds that are kept before and after speech
 
 
 class SpeechDetector:
-    """Keeps the speech in audio. It runs on the CPU, in about a hundredth of the audio's duration."""
+    """Keeps the speech in audio. It runs on the CPU, in a few hundredths of the audio's duration."""
 
     def __init__(self) -> None:
         threads = torch.get_num_threads()
