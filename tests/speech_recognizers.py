@@ -47,6 +47,7 @@ def tiny_whisper(folder: Path, *, always: str | None = None, no_speech: bool = F
         if always is not None or no_speech:
             likely = nothing if always is None else letters.index(always)
             words.zero_()[likely] = 5.0
+            words[-len(TIMES) :] = -1.0
             last.weight.zero_()
             last.bias.fill_(1.0)
     settings = model.generation_config
