@@ -18,7 +18,7 @@ from . import __version__
 from .cli_data import Private, RepoId, cache_app, data_app, warn
 from .cli_studies import A_CONFIG, FIELDS, Config, settings_of, studies
 from .command_line import as_train_has_them, one_flag_per_group, one_flag_per_seed, without_debug
-from .scoring.options import AUTO, REAL_MODEL, Engine, ScoreOptions, given_or_real
+from .scoring.options import AUTO, REAL_MODEL, Engine, ScoreOptions, TimelineFormat, given_or_real
 from .training.choices import ATTENTION, DTYPES, QUANTIZATIONS, SMALL, SMALL_WHEEL, Layout
 from .training.error_line import error_line
 
@@ -193,6 +193,10 @@ def score(
     stride: Annotated[
         str | None, typer.Option(help="time between the starts of two windows; half a window by default")
     ] = None,
+    timeline_format: Annotated[
+        TimelineFormat | None,
+        typer.Option(help="file with the scores over time for players (srt, vtt), Praat (textgrid) or ELAN (eaf)"),
+    ] = None,
     interval: Annotated[
         float | None, typer.Option(help="level of a prediction interval, e.g. 0.9; adds columns with its ends")
     ] = None,
@@ -239,6 +243,7 @@ def score(
         transcribe=transcribe,
         windows=windows,
         stride=stride,
+        timeline_format=timeline_format,
         interval=interval,
         score_range=score_range,
         device=device,

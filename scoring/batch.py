@@ -24,21 +24,24 @@ from ..thinker_omnisent import pinned_revision
 from .clips import transcript_file
 from .loading import Loading
 from .processes import Process
-from .readers import ROW, ClipReader, with_text
-from .results import ResumableWriter, Source, score_cells
-from .transcribe import Transcriber
+from .readers import ClipReader, scored_row, transcribed
+from .results import ResumableWriter, Source
+from .transcribe import NOTHING_SAID, Transcriber
 
 CLIPS_TRANSCRIBED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of clips: all, failed, scored without a transcript, and scored although a file is only partly readable."""
+    """Counts of clips: all, failed, scored without a transcript, scored although a file is only partly readable, and those that
+    were to be transcribed, but in which nothing is said.
+    """
 
     clips: int
     failed: int
     without_text: int
     partial: int
+    nothing_said: int
 
 
 def settings_of(loading: Loading, clips: Sequence[Clip], batching: Batching, **others: Any) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def score_clips(
     statistics: Statistics | None = None,
 ) -> Generator[dict[str, Any], None, None]:
     """One row per clip, in order: id, score and label or the score of each target, seconds, text, a warning if a file is only
-    partly readable, an error if there is no score.
+    partly readable or nothing is said in a clip that was to be transcribed, an error if there is no score.
 
     Args:
         pipeline: its modalities and neutral band are used.
@@ -89,9 +92,9 @@ def score_clips(
         interval: a level such as 0.9, for `low` and `high` beside each score.
         statistics: to be counted, without transcribing.
     """
-    for some in _transcribed(windows, transcriber) if transcriber else [windows]:
-        clips = [clip for window in some for clip in window]
-        reader = ClipReader(clips, pipeline.encoder(on_error="return"))
+    for some in _portions(windows) if transcriber else [windows]:
+        clips, warnings = transcribed([clip for window in some for clip in window], transcriber)
+        reader = ClipReader(clips, pipeline.encoder(on_error="return"), warnings)
         scored = pipeline.score_read(
             read_ahead(reader, workers, batching),
             [len(window) for window in some],
@@ -103,17 +106,17 @@ def score_clips(
         )
         with closing(scored):
             for clip, result in scored:
-                yield {**clip[ROW], **score_cells(result)}
+                yield scored_row(clip, result)
 
 
-def _transcribed(windows: Sequence[Sequence[Clip]], transcriber: Transcriber) -> Iterator[list[list[Clip]]]:
-    """The windows with their transcripts, as many at once as have CLIPS_TRANSCRIBED_AT_ONCE clips."""
-    some: list[list[Clip]] = []
-    for number, window in enumerate(windows, start=1):
-        some.append([with_text(clip, transcriber)[0] for clip in window])
-        if number == len(windows) or sum(map(len, some)) >= CLIPS_TRANSCRIBED_AT_ONCE:
-            yield some
-            some = []
+def _portions(windows: Sequence[Sequence[Clip]]) -> Iterator[Sequence[Sequence[Clip]]]:
+    """As many windows at once as have CLIPS_TRANSCRIBED_AT_ONCE clips."""
+    first = clips = 0
+    for end, window in enumerate(windows, start=1):
+        clips += len(window)
+        if end == len(windows) or clips >= CLIPS_TRANSCRIBED_AT_ONCE:
+            yield windows[first:end]
+            first, clips = end, 0
 
 
 def write_rows(rows: Iterator[dict[str, Any]], writer: ResumableWriter) -> None:
@@ -139,13 +142,15 @@ def windows_of(clips: Sequence[Clip], batching: Batching, process: Process) -> l
 
 def summary(rows: Iterable[Mapping[str, Any]]) -> Summary:
     """Counts of rows."""
-    clips = failed = without_text = partial = 0
+    clips = failed = without_text = partial = nothing_said = 0
     for row in rows:
         clips += 1
         failed += row.get("error") is not None
         without_text += row.get("error") is None and not row.get("text")
-        partial += row.get("warning") is not None
-    return Summary(clips, failed, without_text, partial)
+        warning = row.get("warning") or ""
+        nothing_said += NOTHING_SAID in warning
+        partial += warning not in ("", NOTHING_SAID)
+    return Summary(clips, failed, without_text, partial, nothing_said)
 
 
 def _weights(model: str) -> str:

@@ -152,12 +152,21 @@ def _score_windows(options: ScoreOptions, loading: Loading, notify: Callable[[st
 
     path = options.files[0]
     window, stride = options.window_and_stride()
-    out = options.out or Path(f"{Path(path).stem}.timeline.csv")
+    out, other = options.timeline_paths()
     _introduce(options.model, read_config(loading), notify)
     pipeline = load_pipeline(loading)
-    scored = write_timeline(path, pipeline, out, window=window, stride=stride, batch_size=options.batch_size)
+    scored = write_timeline(
+        path,
+        pipeline,
+        out,
+        window=window,
+        stride=stride,
+        batch_size=options.batch_size,
+        other=(other, options.timeline_format) if other and options.timeline_format else None,
+    )
     failed = sum(window_score.error is not None for window_score in scored)
-    message = f"{len(scored) - failed} of {len(scored)} windows scored; see {out} and {out.with_suffix('.png')}"
+    files = [str(file) for file in (out, other, out.with_suffix(".png")) if file]
+    message = f"{len(scored) - failed} of {len(scored)} windows scored; see {', '.join(files[:-1])} and {files[-1]}"
     warnings: tuple[str, ...] = ()
     if not any(window_score.text for window_score in scored):
         warnings = ("no transcript, which carries most of the signal; put a .srt or .vtt file beside the media file",)
@@ -185,6 +194,8 @@ def _warnings(counts: Summary, options: ScoreOptions) -> tuple[str, ...]:
         lines.append(
             f"{counts.without_text} of {counts.clips} clips without a transcript, which carries most of the signal{hint}"
         )
+    if counts.nothing_said:
+        lines.append(f"{counts.nothing_said} of {counts.clips} clips have no speech in their audio to transcribe")
     if counts.partial:
         lines.append(
             f"{counts.partial} of {counts.clips} clips partly unreadable; the column warning says what is missing"

@@ -24,6 +24,21 @@ class Engine(StrEnum):
     RAY = "ray"
 
 
+class TimelineFormat(StrEnum):
+    """For which programs scores over time are written; CSV is the table alone."""
+
+    CSV = "csv"
+    SRT = "srt"
+    VTT = "vtt"
+    TEXTGRID = "textgrid"
+    EAF = "eaf"
+
+    @property
+    def suffix(self) -> str:
+        """Of the names of its files."""
+        return ".TextGrid" if self is TimelineFormat.TEXTGRID else f".{self}"
+
+
 def check_choices(dtype: str | None, quantize: str | None, attn_implementation: str | None = None) -> None:
     """Refuse a dtype, quantisation or attention that does not exist; `None` stands for the default.
 
@@ -66,6 +81,7 @@ class ScoreOptions:
         transcribe: a speech recognition model for clips without a transcript.
         windows: length of a window, such as `8s`, to score one file over time.
         stride: time from one window's start to the next; half a window by default.
+        timeline_format: of a file with the scores over time for another program, beside their table.
         interval: a level such as 0.9, for the columns low and high.
         score_range: lowest and highest answer of a base model, label units.
         device, dtype, quantize, attn_implementation: how the model is loaded, see `loading.Loading`.
@@ -87,6 +103,7 @@ class ScoreOptions:
     transcribe: str | None = None
     windows: str | None = None
     stride: str | None = None
+    timeline_format: TimelineFormat | None = None
     interval: float | None = None
     score_range: tuple[float, float] | None = None
     device: str | None = None
@@ -114,6 +131,8 @@ class ScoreOptions:
             )
         self._check_table()
         if self.windows is None:
+            if self.timeline_format is not None:
+                raise ValueError("--timeline-format needs --windows, which scores one file over time")
             return
         excluded = ("table", "text", "transcribe", "interval", "batch_tokens", "stats")
         if given := [f"--{name.replace('_', '-')}" for name in excluded if getattr(self, name) is not None]:
@@ -123,6 +142,34 @@ class ScoreOptions:
         if len(self.files) != 1:
             raise ValueError(f"--windows scores one file over time, but {len(self.files)} are given")
         windows_of(0.0, *self.window_and_stride())
+        self.timeline_paths()
+
+    def timeline_paths(self) -> tuple[Path, Path | None]:
+        """The table of scores over time, and the file for another program beside it, if there is one; for options with `windows`.
+
+        `out` is one of the two; without it, they are NAME.timeline.csv and so on in the working directory.
+
+        Raises:
+            ValueError: for a table in another format than CSV where that is wanted, and for a file that would be taken for the
+                transcript of the scored one.
+        """
+        media, kind = Path(self.files[0]), self.timeline_format
+        out = self.out or Path(f"{media.stem}.timeline.csv")
+        if kind is None or (kind is TimelineFormat.CSV and out.suffix.lower() == ".csv"):
+            return out, None
+        if kind is TimelineFormat.CSV:
+            raise ValueError(f"--timeline-format csv is a table in CSV, but --out is {out}; leave one of them out")
+        is_other = out.suffix.lower() == kind.suffix.lower()
+        table, other = (out.with_suffix(".csv"), out) if is_other else (out, out.with_suffix(kind.suffix))
+        if (
+            kind in (TimelineFormat.SRT, TimelineFormat.VTT)
+            and other.resolve() == media.with_suffix(other.suffix).resolve()
+        ):
+            raise ValueError(
+                f"{other} would be read as the transcript of {media}; give another --out, such as"
+                f" {other.with_name(f'{other.stem}.timeline{other.suffix}')}"
+            )
+        return table, other
 
     def _check_table(self) -> None:
         of_tables = ("columns", "encoding", "decimal")

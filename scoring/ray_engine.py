@@ -14,8 +14,7 @@ from ..data.clip import Clip
 from ..feeding_omnisent import Batching
 from ..pipeline_omnisent import encode_clip
 from .loading import Loading, load_pipeline, load_processor
-from .readers import ROW, ClipReader, row_of, with_text
-from .results import score_cells
+from .readers import ClipReader, row_of, scored_row, transcribed
 from .transcribe import Transcriber
 
 DEATHS: dict[str, Any] = {
@@ -33,8 +32,8 @@ class _Reader:
         self.transcriber = Transcriber(transcribe, "cpu") if transcribe else None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        clips = [with_text(clip, self.transcriber)[0] for clip in pickle.loads(row["window"])]
-        encoded = list(map(ClipReader(clips, self.encode).__getitem__, range(len(clips))))
+        clips, warnings = transcribed(pickle.loads(row["window"]), self.transcriber)
+        encoded = list(map(ClipReader(clips, self.encode, warnings).__getitem__, range(len(clips))))
         return {"position": row["position"], "window": pickle.dumps(encoded)}
 
 
@@ -49,7 +48,7 @@ class _Scorer:
         results = self.pipeline.score_encoded(
             encoded, batching=self.batching, on_error="return", interval=self.interval
         )
-        rows = [{**clip[ROW], **score_cells(result)} for clip, result in zip(encoded, results, strict=True)]
+        rows = list(map(scored_row, encoded, results))
         return {"position": row["position"], "window": pickle.dumps(rows)}
 
 

@@ -2,8 +2,9 @@
 
 import os
 import resource
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from torch.utils.data import Dataset
@@ -13,6 +14,7 @@ from ..data.reader_count import possible_readers
 from ..errors_omnisent import OmniSentError
 from ..media_omnisent import longest_seconds, read_header
 from .clips import transcript_of
+from .results import score_cells
 from .transcribe import Transcriber
 
 ROW = "row"  # of an encoded clip: the cells of its row that do not depend on the model
@@ -25,18 +27,24 @@ class ClipReader(Dataset):
     Args:
         clips: a transcript file beside a media file is used.
         encode: of a clip as a mapping, as `MultimodalSentimentPipeline.encoder` gives it.
+        warnings: of clips, by their ids, for their rows.
     """
 
-    def __init__(self, clips: Sequence[Clip], encode: Callable[[Any], dict]):
-        self.clips, self.encode = clips, encode
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        encode: Callable[[Any], dict],
+        warnings: Mapping[str, str] = MappingProxyType({}),
+    ):
+        self.clips, self.encode, self.warnings = clips, encode, dict(warnings)
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        clip, error = with_text(self.clips[index], None)
+        clip, error = with_text(self.clips[index])
         encoded = {"error": error} if error else self.encode(clip.to_dict())
-        return {**encoded, ROW: row_of(clip)}
+        return {**encoded, ROW: {**row_of(clip), "warning": self.warnings.get(clip.id)}}
 
 
 def row_of(clip: Clip) -> dict[str, Any]:
@@ -44,15 +52,40 @@ def row_of(clip: Clip) -> dict[str, Any]:
     return {"id": clip.id, "seconds": _seconds(clip), "text": clip.text}
 
 
-def with_text(clip: Clip, transcriber: Transcriber | None) -> tuple[Clip, str | None]:
+def scored_row(encoded: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of an encoded clip with the result of the pipeline, and the warnings of both."""
+    row, cells = encoded[ROW], score_cells(result)
+    warnings = [one for one in (row["warning"], cells.get("warning")) if one]
+    return {**row, **cells, "warning": "; ".join(warnings) or None}
+
+
+def with_text(clip: Clip) -> tuple[Clip, str | None]:
     """The clip with its transcript, and an error if that cannot be read."""
     try:
-        text = transcript_of(clip)
+        return replace(clip, text=transcript_of(clip)), None
     except (ValueError, OSError) as error:
         return clip, str(error)
-    if not text and transcriber is not None:
-        text = transcriber(clip)
-    return Clip(**{**asdict(clip), "text": text}), None
+
+
+def transcribed(clips: Sequence[Clip], transcriber: Transcriber | None) -> tuple[list[Clip], dict[str, str]]:
+    """The clips with their transcripts, and by the ids of those in which nothing is said, a warning.
+
+    Args:
+        clips: one that has a transcript keeps it, and so does one whose transcript cannot be read; scoring reports it.
+        transcriber: transcribes the others; without one, all are as they were.
+    """
+    if transcriber is None:
+        return list(clips), {}
+    done: list[Clip] = []
+    warnings: dict[str, str] = {}
+    for clip in clips:
+        clip, error = with_text(clip)
+        if not clip.text and not error:
+            text, warning = transcriber(clip)
+            clip = replace(clip, text=text)
+            warnings |= {clip.id: warning} if warning else {}
+        done.append(clip)
+    return done, warnings
 
 
 def auto_workers(clips: Sequence[Clip]) -> int:

@@ -14,9 +14,11 @@ from ..data.tables import check_ending, write_table
 from ..media_omnisent import read_header
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from ..readouts.zero_shot import ZeroShotConfig
+from .options import TimelineFormat
 from .results import score_columns
 from .scales import scales_of, scores_of
 from .subtitles import Cue, cues_beside, text_within
+from .timeline_files import write_timeline_file
 from .timeline_plot import clock, plot_timeline
 from .windows import WindowScore, windows_of
 
@@ -60,6 +62,7 @@ def write_timeline(
     stride: float,
     cues: Sequence[Cue] | None = None,
     batch_size: int = 1,
+    other: tuple[Path, TimelineFormat] | None = None,
 ) -> list[WindowScore]:
     """Score a file over time, and write the table and, with the suffix .png, the plot beside it.
 
@@ -73,6 +76,7 @@ def write_timeline(
         stride: seconds from one window's start to the next.
         cues: the transcript; by default that of a .srt or .vtt file beside the video, if there is one.
         batch_size: windows per forward pass.
+        other: a file for another program, and its format; see `timeline_files`.
 
     Returns:
         All windows; those with an `error` have no score.
@@ -92,8 +96,11 @@ def write_timeline(
     columns = score_columns(config.targets, {"start": float, "end": float}, after)
     windows = list(tqdm(scored, total=expected, desc=title, unit="window"))
     write_table(out, columns, (_cells(window, len(config.targets), mark) for window in windows), line_end="\n")
-    title = f"{title} (zero-shot)" if mark else title
-    plot_timeline(windows, out.with_suffix(".png"), title=title, scales=scales_of(pipeline))
+    scales, how = scales_of(pipeline), "zero-shot" if mark else ""
+    if other is not None:
+        write_timeline_file(*other, windows, scales, Path(path), how)
+    title = f"{title} ({how})" if how else title
+    plot_timeline(windows, out.with_suffix(".png"), title=title, scales=scales)
     return windows
 
 

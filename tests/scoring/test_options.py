@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from omnisent.data.table_options import TableOptions
-from omnisent.scoring.options import REAL_MODEL, ScoreOptions, given_or_real
+from omnisent.scoring.options import REAL_MODEL, ScoreOptions, TimelineFormat, given_or_real
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,15 @@ from omnisent.scoring.options import REAL_MODEL, ScoreOptions, given_or_real
         ({"table": "a.csv", "columns": "text=a,text=b"}, "--columns: expected text=HEADER"),
         ({"table": "a.csv", "encoding": "latein"}, "--encoding: 'latein' is unknown"),
         ({"windows": "0s", "files": ("a.mp4",)}, "window and stride must be above 0 s"),
+        ({"files": ("a.mp4",), "timeline_format": TimelineFormat.SRT}, "--timeline-format needs --windows"),
+        (
+            {"windows": "8s", "files": ("a.mp4",), "timeline_format": TimelineFormat.CSV, "out": Path("a.jsonl")},
+            "--timeline-format csv is a table in CSV, but --out is a.jsonl",
+        ),
+        (
+            {"windows": "8s", "files": ("x/../a.mp4",), "timeline_format": TimelineFormat.SRT, "out": Path("a.csv")},
+            r"a\.srt would be read as the transcript of x/\.\./a\.mp4; give another --out, such as a\.timeline\.srt",
+        ),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(options, message):
@@ -40,6 +50,24 @@ def test_other_options_are_fine():
     options.check()
     assert options.window_and_stride() == (8.0, 4.0)
     assert ScoreOptions("model", ("a.mp4",), windows="8s", stride="2s").window_and_stride() == (8.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "out", "table", "other"),
+    [
+        (None, None, "talk.timeline.csv", None),
+        (TimelineFormat.CSV, None, "talk.timeline.csv", None),
+        (TimelineFormat.SRT, None, "talk.timeline.csv", "talk.timeline.srt"),
+        (TimelineFormat.TEXTGRID, "x/over.parquet", "x/over.parquet", "x/over.TextGrid"),
+        (TimelineFormat.TEXTGRID, "x/over.textgrid", "x/over.csv", "x/over.textgrid"),
+        (TimelineFormat.EAF, "talk.eaf", "talk.csv", "talk.eaf"),
+        (TimelineFormat.VTT, "talk.csv", "talk.csv", "talk.vtt"),
+    ],
+)
+def test_a_timeline_is_a_table_and_a_file_for_another_program_beside_it(kind, out, table, other):
+    options = ScoreOptions("m", ("videos/talk.mp4",), windows="8s", timeline_format=kind, out=out and Path(out))
+    options.check()
+    assert options.timeline_paths() == (Path(table), other and Path(other))
 
 
 def test_columns_may_name_the_targets_of_the_bundle_and_nothing_else():

@@ -9,7 +9,7 @@ import pytest
 from omnisent.data import reader_count
 from omnisent.data.clip import Clip
 from omnisent.scoring.options import ScoreOptions
-from omnisent.scoring.readers import ROW, ClipReader, auto_workers
+from omnisent.scoring.readers import ROW, ClipReader, auto_workers, scored_row
 
 MEDIA = [Clip(f"{number}", "so", video=f"{number}.mp4") for number in range(100)]
 
@@ -66,10 +66,17 @@ def test_other_workers_are_refused(given):
 
 def test_a_clip_is_read_with_the_cells_of_its_row(processor, folder):
     clips = [Clip("a", video=str(folder / "a.mp4")), Clip("gone", video=str(folder / "gone.mp4"))]
-    read, gone = map(ClipReader(clips, lambda clip: {"encoded": clip["text"]}).__getitem__, range(2))
+    reader = ClipReader(clips, lambda clip: {"encoded": clip["text"]}, {"a": "no speech"})
+    read, gone = map(reader.__getitem__, range(2))
     assert read["encoded"] == read[ROW]["text"] == (folder / "a.txt").read_text()
     assert read[ROW]["seconds"] > 1
-    assert gone[ROW] == {"id": "gone", "seconds": None, "text": None}
+    assert gone[ROW] == {"id": "gone", "seconds": None, "text": None, "warning": None}
+    assert scored_row(read, {"score": 1.0, "warning": "cut"}) == {
+        **read[ROW],
+        "score": 1.0,
+        "warning": "no speech; cut",
+    }
+    assert scored_row(gone, {"error": "gone"}) == {**gone[ROW], "error": "gone"}
 
 
 def test_a_transcript_that_cannot_be_read_is_an_error(folder):

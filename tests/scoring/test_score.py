@@ -13,17 +13,12 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import pre_tokenizers
-from transformers import (
-    WhisperConfig,
-    WhisperFeatureExtractor,
-    WhisperForConditionalGeneration,
-    WhisperTokenizer,
-)
 
+from omnisent.data.planted import write_audio
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.scoring.loading import Loading, load_pipeline
+from speech_recognizers import tiny_whisper
 
 
 def _expected(bundle, clips: list[dict]) -> list[float]:
@@ -179,40 +174,25 @@ def test_a_long_file_is_scored_over_time(score, folder, tmp_path):
     assert f"{len(table)} of {len(table)} windows scored" in said
 
 
-@pytest.fixture
-def whisper(tmp_path) -> Path:
-    """A speech recogniser with random weights and a byte for a token."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    special = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
-    tokenizer = WhisperTokenizer(vocab={letter: index for index, letter in enumerate(letters)}, merges=[])
-    tokenizer.add_special_tokens({"additional_special_tokens": special})
-    end, start = (tokenizer.convert_tokens_to_ids(token) for token in special[:2])
-    torch.manual_seed(0)
-    sizes = {f"{part}_{what}": 1 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
-    sizes |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "d_model": 16, "vocab_size": len(tokenizer)}
-    ids = {"decoder_start_token_id": start, "pad_token_id": end, "bos_token_id": end, "eos_token_id": end}
-    model = WhisperForConditionalGeneration(
-        WhisperConfig(**sizes, **ids, begin_suppress_tokens=None, suppress_tokens=None)
-    )
-    model.generation_config.max_length = 8
-    model.generation_config.suppress_tokens = [i for i in range(len(tokenizer)) if i >= 256 or not letters[i].isalpha()]
-    folder = tmp_path / "whisper"
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    WhisperFeatureExtractor().save_pretrained(folder)
-    return folder
-
-
-def test_clips_without_a_transcript_are_transcribed_first(score, folder, whisper, bundle, tmp_path):
+def test_clips_without_a_transcript_are_transcribed_first(score, folder, bundle, tmp_path):
     (folder / "b.mp4").unlink()
+    write_audio(folder / "d.m4a", np.zeros(32_000, np.float32))
+    whisper = tiny_whisper(tmp_path / "whisper")
     code, _, complained = score(folder, "--transcribe", whisper, "--out", tmp_path / "scores.jsonl")
-    first, second = (json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines())
+    first, second, third = (json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines())
     assert code == 0, complained
     assert first["text"] == (folder / "a.txt").read_text()
     assert second["text"]
-    expected = _expected(bundle, [{"video": str(folder / "c.mp4"), "text": second["text"]}])[0]
-    assert second["score"] == pytest.approx(expected, abs=2e-6)
-    assert "without a transcript" not in complained
+    assert third["text"] is None
+    nothing_said = "no speech in its audio, so there is no transcript"
+    assert [row["warning"] for row in (first, second, third)] == [None, None, nothing_said]
+    expected = _expected(
+        bundle, [{"video": str(folder / "c.mp4"), "text": second["text"]}, {"audio": str(folder / "d.m4a")}]
+    )
+    assert [second["score"], third["score"]] == pytest.approx(expected, abs=2e-6)
+    assert "1 of 3 clips have no speech in their audio to transcribe" in complained
+    assert "1 of 3 clips without a transcript" in complained
+    assert "unreadable" not in complained
 
 
 def test_corrupt_partly_readable_and_oddly_named_files_affect_only_their_rows(
