@@ -64,8 +64,10 @@ TEMPLATE = """\
 {{%- set clip.text = message['content'] -%}}
 {{%- else -%}}
 {{%- for part in message['content'] -%}}
-{{%- if part['type'] in clip.seen or part['type'] not in ('text', 'video', 'audio') -%}}
-{{{{- raise_exception('expected at most one text, one video and one audio, found another ' + part['type']) -}}}}
+{{%- if part['type'] not in ('text', 'video', 'audio') -%}}
+{{{{- raise_exception('this model reads {reads}; the clip has: ' + part['type']) -}}}}
+{{%- elif part['type'] in clip.seen -%}}
+{{{{- raise_exception('expected one ' + part['type'] + ' at most; the clip has another') -}}}}
 {{%- endif -%}}
 {{%- set clip.seen = clip.seen + [part['type']] -%}}
 {{%- if part['type'] == 'text' -%}}

@@ -146,8 +146,14 @@ def test_it_says_what_belongs_to_a_score(official, linear):
     prompt = processor.prompt(TEXT, video=True, audio=False)
     clip = [{"role": "user", "content": [{"type": "video", "video": "x"}, {"type": "text", "text": TEXT}]}]
     assert template.apply_chat_template(clip, tokenize=False) == prompt
-    for wrong in ([{"role": "system", "content": "Hi"}, *clip], [{"role": "user", "content": [{"type": "image"}]}]):
-        with pytest.raises(Exception, match=r"expected one user message|this model reads"):
+    parts = clip[0]["content"]
+    for wrong, message in (
+        ([{"role": "system", "content": "Hi"}, *clip], "expected one user message"),
+        ([{"role": "user", "content": [*parts, {"type": "image"}]}], "this model reads .* the clip has: image"),
+        ([{"role": "user", "content": [*parts, {"type": "text", "text": "more"}]}], "expected one text at most"),
+        ([{"role": "user", "content": [*parts, {"type": "video", "video": "y"}]}], "expected one video at most"),
+    ):
+        with pytest.raises(Exception, match=message):
             template.apply_chat_template(wrong, tokenize=False)
 
 
