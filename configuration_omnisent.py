@@ -56,7 +56,7 @@ check_versions(REQUIRES)
 
 from transformers import PreTrainedConfig  # noqa: E402
 
-from .families_omnisent import DEFAULT_FAMILY, family_of_type  # noqa: E402
+from .families_omnisent import DEFAULT_FAMILY, read_thinker_config  # noqa: E402
 from .family_omnisent import ThinkerConfig  # noqa: E402
 from .heads_omnisent import HEADS, LAYERS, POOL_OVER, POOLINGS  # noqa: E402
 from .losses_omnisent import FEWEST_BINS, LOSSES, LabelScale, Objective  # noqa: E402
@@ -145,8 +145,7 @@ class OmniSentConfig(PreTrainedConfig):
             # Setting the attention here sets it there too, and would leave a model that is loaded with it without its mask.
             self.thinker_config = copy.deepcopy(self.thinker_config)
         else:
-            fields = self.thinker_config or {}
-            self.thinker_config = family_of_type(fields.get("model_type")).config_class(**fields)
+            self.thinker_config = read_thinker_config(self.thinker_config or {})
         if self.id2label is None:  # transformers would assume two classes
             self.id2label = {0: "label"}
         self.problem_type = "regression"

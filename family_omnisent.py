@@ -31,6 +31,15 @@ LORA_PRESETS: dict[str, list[str] | str] = {
     "llm": rf".*{LANGUAGE_MODEL}\.layers\.\d+\.(self_attn|mlp)\.({'|'.join(LORA_NAMES)})",
     ATTENTION: rf".*{LANGUAGE_MODEL}\.layers\.\d+\.self_attn\.({'|'.join(LORA_NAMES[:4])})",
 }
+# Towers of the random base models.
+TINY_VISION = {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "initializer_range": 0.1}
+TINY_AUDIO = {
+    "encoder_layers": 2,
+    "d_model": 64,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 128,
+    "initializer_range": 0.1,
+}
 
 
 class ThinkerFamily(ABC):
@@ -53,7 +62,7 @@ class ThinkerFamily(ABC):
         published: by Hub id, where a configuration differs from the defaults of `config_class`.
         media_tokens: names of the special tokens around and in place of media, by their role in the tokenizer.
         unread_weights: of a full checkpoint, a weight of each part that loading the Thinker must not read.
-        tiny_parts: of the random base model: `text`, `vision` and `audio`, where they differ from the defaults.
+        tiny_parts: of the random base model, what its `text`, `vision` and `audio` need besides what all families have.
     """
 
     title: ClassVar[str]
@@ -155,9 +164,13 @@ class ThinkerFamily(ABC):
         width = text["hidden_size"]
         return self.config_class(
             text_config=dict(text),
-            vision_config={**self.tiny_parts["vision"], "out_hidden_size": width},
-            audio_config={**self.tiny_parts["audio"], "output_dim": width},
+            vision_config={**TINY_VISION, **self.tiny_parts["vision"], "out_hidden_size": width},
+            audio_config={**TINY_AUDIO, **self.tiny_parts["audio"], "output_dim": width},
             **self.config_fields(tokenizer),
+            audio_start_token_id=tokenizer.audio_bos_token_id,
+            audio_end_token_id=tokenizer.audio_eos_token_id,
+            vision_start_token_id=tokenizer.vision_bos_token_id,
+            vision_end_token_id=tokenizer.vision_eos_token_id,
             user_token_id=tokenizer.convert_tokens_to_ids("user"),
             initializer_range=0.1,
             **settings,
@@ -165,7 +178,7 @@ class ThinkerFamily(ABC):
 
     @abstractmethod
     def config_fields(self, tokenizer: Any) -> dict[str, int]:
-        """Further fields of a configuration that is made here, as published ones have them: the ids of the media tokens, ..."""
+        """Further fields of a configuration that is made here, as published ones have them: ids of the placeholder tokens, ..."""
 
     @abstractmethod
     def new_processor(self, tokenizer: PreTrainedTokenizerBase, chat_template: str) -> ProcessorMixin:

@@ -149,9 +149,9 @@ class InputLayout(ABC):
     ) -> torch.Tensor:
         """As `position_ids`, of a clip with video."""
 
-    def position_config(self, tokenizer: Any, **others: Any) -> SimpleNamespace:
-        """What a Thinker's rules of positions read of its configuration."""
-        return SimpleNamespace(
+    def position_rules(self, thinker: Any, tokenizer: Any, **others: Any) -> SimpleNamespace:
+        """What a Thinker's rules of positions, methods of its class, take from their object; `others` go to its config."""
+        config = SimpleNamespace(
             image_token_id=tokenizer.image_token_id,
             video_token_id=tokenizer.video_token_id,
             audio_token_id=tokenizer.audio_token_id,
@@ -161,6 +161,9 @@ class InputLayout(ABC):
             seconds_per_chunk=self.seconds_per_chunk,
             **others,
         )
+        rules = SimpleNamespace(config=config, spatial_merge_size=self.merge_size)
+        rules.get_llm_pos_ids_for_vision = thinker.get_llm_pos_ids_for_vision.__get__(rules)
+        return rules
 
     def position_inputs(
         self, input_ids: torch.Tensor, mel_frames: int, grid: torch.Tensor, pair_seconds: float

@@ -15,7 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
-from .families_omnisent import FAMILIES, family_of, family_of_type
+from .families_omnisent import FAMILIES, family_of, read_thinker_config
 from .family_omnisent import LANGUAGE_MODEL, TOWERS, Thinker, ThinkerConfig
 from .thinker_inputs_omnisent import quiet_loading
 from .towers_omnisent import tower_features
@@ -197,15 +197,6 @@ def thinker_config(base_model: str | os.PathLike, *, revision: str | None = None
             f" {' or '.join(name for family in FAMILIES.values() for name in list(family.published)[:1])}"
         )
     return read_thinker_config(config["thinker_config"])
-
-
-def read_thinker_config(fields: dict[str, Any]) -> ThinkerConfig:
-    """A Thinker's configuration from its fields.
-
-    Raises:
-        ValueError: when its `model_type` is of no family in `FAMILIES`.
-    """
-    return family_of_type(fields.get("model_type")).config_class(**fields)
 
 
 def published_config(base_model: str) -> ThinkerConfig | None:

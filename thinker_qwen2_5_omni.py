@@ -1,7 +1,6 @@
 """The family Qwen2.5-Omni: its classes, published sizes, and how a clip becomes tokens and positions."""
 
 import math
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -65,10 +64,8 @@ class Qwen2_5OmniLayout(InputLayout):
     def media_position_ids(
         self, input_ids: torch.Tensor, tokenizer: Any, mel_frames: int, grid: torch.Tensor, pair_seconds: float
     ) -> torch.Tensor:
-        config = self.position_config(tokenizer)
-        rules = SimpleNamespace(config=config, spatial_merge_size=self.merge_size)
-        thinker: Any = Qwen2_5OmniThinkerModel  # its rules are methods that take what they need from `rules`
-        rules.get_llm_pos_ids_for_vision = thinker.get_llm_pos_ids_for_vision.__get__(rules)
+        thinker: Any = Qwen2_5OmniThinkerModel
+        rules = self.position_rules(thinker, tokenizer)
         rules.get_chunked_index = lambda indices, per_chunk, start: thinker.get_chunked_index(
             rules,
             indices.tolist(),
@@ -120,22 +117,9 @@ class Qwen2_5Omni(ThinkerFamily):
     }
     unread_weights = ("talker.thinker_to_talker_proj.weight", "token2wav.code2wav_dit_model.input_embed.proj.weight")
     tiny_parts: ClassVar[dict[str, dict[str, Any]]] = {
-        "text": {"num_key_value_heads": 2},
-        "vision": {
-            "depth": 2,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_heads": 2,
-            "fullatt_block_indexes": [1],
-            "initializer_range": 0.1,
-        },
-        "audio": {
-            "encoder_layers": 2,
-            "d_model": 64,
-            "encoder_attention_heads": 2,
-            "encoder_ffn_dim": 128,
-            "initializer_range": 0.1,
-        },
+        "text": {},
+        "vision": {"fullatt_block_indexes": [1]},
+        "audio": {},
     }
 
     def config_fields(self, tokenizer: Any) -> dict[str, int]:
@@ -143,10 +127,6 @@ class Qwen2_5Omni(ThinkerFamily):
             "audio_token_index": tokenizer.audio_token_id,
             "image_token_index": tokenizer.image_token_id,
             "video_token_index": tokenizer.video_token_id,
-            "audio_start_token_id": tokenizer.audio_bos_token_id,
-            "audio_end_token_id": tokenizer.audio_eos_token_id,
-            "vision_start_token_id": tokenizer.vision_bos_token_id,
-            "vision_end_token_id": tokenizer.vision_eos_token_id,
         }
 
     def new_processor(self, tokenizer: PreTrainedTokenizerBase, chat_template: str) -> Qwen2_5OmniProcessor:

@@ -70,10 +70,8 @@ class Qwen3OmniLayout(InputLayout):
     def media_position_ids(
         self, input_ids: torch.Tensor, tokenizer: Any, mel_frames: int, grid: torch.Tensor, pair_seconds: float
     ) -> torch.Tensor:
-        config = self.position_config(tokenizer, audio_config=SimpleNamespace(n_window=N_WINDOW))
-        rules = SimpleNamespace(config=config, spatial_merge_size=self.merge_size)
-        thinker: Any = Qwen3OmniMoeThinkerModel  # its rules are methods that take what they need from `rules`
-        rules.get_llm_pos_ids_for_vision = thinker.get_llm_pos_ids_for_vision.__get__(rules)
+        thinker: Any = Qwen3OmniMoeThinkerModel
+        rules = self.position_rules(thinker, tokenizer, audio_config=SimpleNamespace(n_window=N_WINDOW))
         positions, _ = thinker.get_rope_index(rules, **self.position_inputs(input_ids, mel_frames, grid, pair_seconds))
         return positions[:, 0]
 
@@ -121,30 +119,9 @@ class Qwen3Omni(ThinkerFamily):
     }
     unread_weights = ("talker.text_projection.linear_fc1.weight", "code2wav.code_embedding.weight")
     tiny_parts: ClassVar[dict[str, dict[str, Any]]] = {
-        "text": {
-            "num_key_value_heads": 2,
-            "head_dim": 32,
-            "moe_intermediate_size": 64,
-            "num_experts": 4,
-            "num_experts_per_tok": 2,
-        },
-        "vision": {
-            "depth": 2,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_heads": 2,
-            "deepstack_visual_indexes": [0],
-            "num_position_embeddings": 64,
-            "initializer_range": 0.1,
-        },
-        "audio": {
-            "encoder_layers": 2,
-            "d_model": 64,
-            "encoder_attention_heads": 2,
-            "encoder_ffn_dim": 128,
-            "downsample_hidden_size": 16,
-            "initializer_range": 0.1,
-        },
+        "text": {"head_dim": 32, "moe_intermediate_size": 64, "num_experts": 4, "num_experts_per_tok": 2},
+        "vision": {"deepstack_visual_indexes": [0], "num_position_embeddings": 64},
+        "audio": {"downsample_hidden_size": 16},
     }
 
     def video_features(self, thinker: Thinker, pixel_values: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
@@ -198,10 +175,6 @@ class Qwen3Omni(ThinkerFamily):
             "audio_token_id": tokenizer.audio_token_id,
             "image_token_id": tokenizer.image_token_id,
             "video_token_id": tokenizer.video_token_id,
-            "audio_start_token_id": tokenizer.audio_bos_token_id,
-            "audio_end_token_id": tokenizer.audio_eos_token_id,
-            "vision_start_token_id": tokenizer.vision_bos_token_id,
-            "vision_end_token_id": tokenizer.vision_eos_token_id,
         }
 
     def new_processor(self, tokenizer: PreTrainedTokenizerBase, chat_template: str) -> Qwen3OmniMoeProcessor:

@@ -4,7 +4,7 @@ It has what the pipeline needs of a model, so that a base model is scored as a b
 readout with decoding `expected`, before training.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -13,8 +13,10 @@ from transformers.utils import ModelOutput
 from ..configuration_omnisent import OmniSentConfig
 from ..heads_omnisent import NotFiniteError
 from ..thinker_omnisent import copy_loading_info
-from .generation_model import OmniForSentimentGeneration
-from .generative import ExpectedReadout
+
+if TYPE_CHECKING:  # what scores clips starts without them, and without SciPy, which they need
+    from .generation_model import OmniForSentimentGeneration
+    from .generative import ExpectedReadout
 
 
 class ZeroShotConfig(OmniSentConfig):
@@ -41,7 +43,7 @@ class ZeroShotModel(PreTrainedModel):
     input_modalities = ("text", "audio", "video")
     _supports_sdpa = True
 
-    def __init__(self, config: ZeroShotConfig, generator: OmniForSentimentGeneration, readout: ExpectedReadout):
+    def __init__(self, config: ZeroShotConfig, generator: "OmniForSentimentGeneration", readout: "ExpectedReadout"):
         super().__init__(config)
         self.generator, self.readout = generator, readout
         copy_loading_info(self, generator)

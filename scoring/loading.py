@@ -21,13 +21,10 @@ from ..loading_omnisent import default_device, default_dtype
 from ..modeling_omnisent import bundle_folder
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from ..processing_omnisent import MODALITIES, OmniSentProcessor
-from ..readouts.generation_model import OmniForSentimentGeneration
-from ..readouts.generative import ExpectedReadout
 from ..readouts.zero_shot import ZeroShotConfig, ZeroShotModel
 from ..text_omnisent import rating_instruction
 from ..thinker_omnisent import has_untrained_towers, nf4_config, pinned_revision, thinker_config
-from ..training.about import about_zero_shot
-from ..training.backbone import base_model_path
+from ..training.choices import is_made_here
 from .options import SCORE_RANGE, check_choices
 
 
@@ -54,7 +51,11 @@ class Loading:
     @property
     def place(self) -> str:
         """The Hub id or folder; a base model that is made here is made if it is missing."""
-        return self.model if os.path.isdir(self.model) else base_model_path(self.model)
+        if os.path.isdir(self.model) or not is_made_here(self.model):
+            return self.model
+        from ..training.backbone import base_model_path  # which takes a second, and no bundle needs it
+
+        return base_model_path(self.model)
 
     def resolved(self) -> "ResolvedLoading":
         """The same, with a value for every field but the attention.
@@ -105,6 +106,8 @@ def read_config(loading: Loading) -> OmniSentConfig:
             f"--model {loading.model} is a model in the official layout, as `omnisent export` writes it, and no base model: its"
             " README.md says how to score with it; for this command, export with --layout omnisent"
         )
+    from ..training.about import about_zero_shot  # likewise
+
     low, high = loading.score_range or SCORE_RANGE
     return ZeroShotConfig(
         thinker_config=thinker_config(place),
@@ -167,6 +170,9 @@ def _load_base(config: ZeroShotConfig, processor: OmniSentProcessor, options: di
             "--attn-implementation: the probabilities of a base model's answers need a mask of their own, which flash_attention_2"
             " has not; use sdpa or eager"
         )
+    from ..readouts.generation_model import OmniForSentimentGeneration  # with SciPy, which no bundle needs
+    from ..readouts.generative import ExpectedReadout
+
     generator = OmniForSentimentGeneration.from_base(str(config.base_model), revision=config.base_revision, **options)
     scale = config.label_scales[0]
     return ZeroShotModel(config, generator, ExpectedReadout((scale.low, scale.high), processor.tokenizer))

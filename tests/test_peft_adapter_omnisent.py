@@ -189,9 +189,9 @@ def test_its_base_model_is_checked_as_that_of_a_bundle(official, arguments, tmp_
     "recorded",
     [
         "org/base-7.5B",
-        "/root/.cache/modelscope/hub/models/org/base-7___5B",
+        "/home/user/.cache/modelscope/hub/models/org/base-7___5B",
         "/mnt/modelscope/hub/org/base-7___5B/",
-        "/root/.cache/huggingface/hub/models--org--base-7.5B/snapshots/0123abcd",
+        "/home/user/.cache/huggingface/hub/models--org--base-7.5B/snapshots/0123abcd",
     ],
 )
 def test_a_base_model_in_the_cache_of_a_hub_is_known_by_its_id(recorded):

@@ -1,8 +1,6 @@
 """Qwen3-Omni: inputs and hidden states equal those of transformers' own processor and forward pass; experts, DeepStack, NF4."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import (
 )
 from transformers.models.qwen3_omni_moe.processing_qwen3_omni_moe import Qwen3OmniMoeProcessor
 
+from elsewhere import run_elsewhere
 from omnisent.families_omnisent import FAMILIES
 from omnisent.hub.export import export_run
 from omnisent.losses_omnisent import LabelScale
@@ -327,13 +326,7 @@ def test_the_thinker_without_towers_reads_what_they_gave(backbone, processor, mo
 
 
 SCORE_BY_REMOTE_CODE = """
-import json, sys
 from transformers import pipeline
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "omnisent":
-            raise ImportError("omnisent is not installed here")
-sys.meta_path.insert(0, Refuse())
 pipe = pipeline("multimodal-sentiment", model=sys.argv[1], trust_remote_code=True)
 print(json.dumps([type(pipe.model).__module__, *(result["score"] for result in pipe(json.loads(sys.argv[2])))]))
 """
@@ -346,11 +339,7 @@ def test_a_run_is_trained_and_its_bundle_loads_by_its_own_code(backbone, setting
     bundle = tmp_path / "run" / "model"
     assert json.loads((bundle / "processor_config.json").read_text())["family"] == "qwen3_omni_moe"
     clips = [clip.to_dict() for clip in whole_clips[:4]]
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", SCORE_BY_REMOTE_CODE, str(bundle), json.dumps(clips)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    module, *scores = json.loads(done.stdout.strip().splitlines()[-1])
+    module, *scores = run_elsewhere(SCORE_BY_REMOTE_CODE, tmp_path, str(bundle), json.dumps(clips))
     assert module.startswith("transformers_modules.")
     with torch.no_grad():
         processor = OmniSentProcessor.from_pretrained(bundle)

@@ -98,6 +98,7 @@ def _config(tokenizer: Qwen2Tokenizer, family: ThinkerFamily) -> ThinkerConfig:
         "num_attention_heads": 4,
         "rope_parameters": rope,
         "initializer_range": 0.1,
+        "num_key_value_heads": 2,
         **family.tiny_parts["text"],
         "tie_word_embeddings": False,
         "pad_token_id": tokenizer.pad_token_id,
