@@ -40,6 +40,11 @@ def commands() -> list[tuple[str, ...]]:
     return found
 
 
+def test_scoring_starts_without_what_training_and_studies_need():
+    program = "import sys, omnisent.scoring.job; print({'transformers.trainer', 'datasets', 'scipy'} & sys.modules.keys())"
+    assert answer(program=program).stdout == "set()\n"
+
+
 def test_help_of_every_command_is_fast():
     for words in [(), *commands()]:
         done = answer(*words, "--help")
