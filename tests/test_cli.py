@@ -41,7 +41,7 @@ def commands() -> list[tuple[str, ...]]:
 
 
 def test_scoring_starts_without_what_training_and_studies_need():
-    program = "import sys, omnisent.scoring.job; print({'transformers.trainer', 'datasets', 'scipy'} & sys.modules.keys())"
+    program = "import sys, omnisent.scoring.job; print({'transformers.trainer', 'datasets', 'scipy.stats'} & sys.modules.keys())"
     assert answer(program=program).stdout == "set()\n"
 
 
