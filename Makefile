@@ -83,7 +83,7 @@ types: install
 
 # The documentation as a site, in build/site/. A broken link or an unknown page is an error.
 docs: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: install
 	$(BIN)/ruff check --fix .

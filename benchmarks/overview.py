@@ -15,15 +15,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch
 
 from omnisent.evaluation.comparison_result import Comparison
-from omnisent.experiments.comparison_report import colour
 
 COMPARISON = "CMU-MOSI, text, tuned"
+HEAD, WRITTEN, BASELINE = "#0072B2", "#E69F00", "0.65"
+BOX, LINE, TEXT = "#EEF1F4", "0.35", "0.1"
 ARMS = {
-    "head": "head",
-    "written-expected": "written, mean of all answers",
-    "written": "written, the likeliest answer",
-    "tfidf-ridge": "ridge on TF-IDF",
-    "constant": "always the same number",
+    "head": ("head", HEAD),
+    "written-expected": ("written, mean of all answers", WRITTEN),
+    "written": ("written, the likeliest answer", WRITTEN),
+    "tfidf-ridge": ("ridge on TF-IDF", BASELINE),
+    "constant": ("always the same number", BASELINE),
 }
 SENTENCES = (
     "I loved every minute of it.",
@@ -32,7 +33,6 @@ SENTENCES = (
     "I have rarely been so bored.",
     "It was a waste of two hours.",
 )
-HEAD, WRITTEN, BOX, LINE, TEXT = "#0072B2", "#E69F00", "#EEF1F4", "0.35", "0.1"
 SMALL, LARGE = 11.5, 13.5
 
 
@@ -104,14 +104,14 @@ def draw_errors(axes: Axes, values: Mapping[str, Any]) -> None:
     """Test MAE of the readouts and of two baselines, with the 95 % interval."""
     comparison = Comparison.from_dict({k: v for k, v in values.items() if k in Comparison.__dataclass_fields__})
     places = range(len(ARMS))[::-1]
-    for place, name in zip(places, ARMS, strict=True):
+    for place, (name, (_, color)) in zip(places, ARMS.items(), strict=True):
         mae = comparison.arms[name].metrics["mae"]
-        axes.barh(place, mae.mean, color=colour(comparison.arms[name]), height=0.6)
+        axes.barh(place, mae.mean, color=color, height=0.6)
         axes.errorbar(mae.mean, place, xerr=[[mae.mean - mae.low], [mae.high - mae.mean]], color="0.2", capsize=3)
         axes.text(1.75, place, f"{mae.mean:.3f}", va="center", fontsize=SMALL, color=TEXT)
     axes.set(xlim=(0, 1.65), ylim=(-0.6, len(ARMS) - 0.4), xticks=(0, 0.5, 1, 1.5))
     axes.tick_params(axis="x", labelsize=SMALL)
-    axes.set_yticks(places, ARMS.values(), fontsize=SMALL)
+    axes.set_yticks(places, [label for label, _ in ARMS.values()], fontsize=SMALL)
     title = f"{comparison.n} transcripts of CMU-MOSI, from -3 to 3, with 95 % interval"
     _finish(axes, -1.25, "How far it is off: mean absolute error", title)
 

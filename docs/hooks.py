@@ -98,6 +98,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     source = Path(page.file.abs_src_path or ".")
     if source.suffix != ".md":
         return markdown
+    if page.file.src_uri == "index.md":
+        page.meta["hide"] = ["navigation"]  # its section has no other page
     folder = posixpath.dirname(page.file.src_uri)
 
     def within(match: re.Match[str]) -> str:
