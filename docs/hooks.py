@@ -75,7 +75,8 @@ def on_startup(command: str, dirty: bool) -> None:
         package = PACKAGE.joinpath(*name.split("."))
         package.mkdir(parents=True)
         for path in ROOT.joinpath(*name.split(".")[1:]).glob("*.py"):
-            shutil.copy(path, package)
+            text = path.read_text(encoding="utf-8").replace("    Example:\n", "    Examples:\n")  # as its parser has it
+            (package / path.name).write_text(text, encoding="utf-8")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:

@@ -47,5 +47,5 @@ def test_the_readme_can_be_followed(tmp_path):
             run("-m", "omnisent.cli", *arguments)
         clips = list((tmp_path / "runs" / "planted" / "media").glob("planted-0000_*.m*"))
         assert len(read_columns(tmp_path / "scores.csv", {"id": str, "score": float})) == len(clips) > 3
-        assert len(list(tmp_path.rglob("*.eaf"))) == 1
+        assert len(list(tmp_path.rglob("*.timeline.csv"))) == 1
         assert ("model", f"{OWNER}/name") in hub.repositories
