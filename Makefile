@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo real check lint types test test-slow test-browser test-lowest mutate fuzz bench wheel format clean
+.PHONY: install demo real check lint types docs test test-slow test-browser test-lowest mutate fuzz bench wheel format clean
 
 install: .venv/installed
 
@@ -80,6 +80,10 @@ lint: install types
 types: install
 	@mkdir -p .venv/types && ln -sfn ../.. .venv/types/omnisent
 	MYPYPATH=.venv/types $(BIN)/mypy
+
+# The documentation as a site, in build/site/. A broken link or an unknown page is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -58,14 +58,17 @@ def test_the_named_files_bring_all_their_imports():
                 assert f"{node.module}.py" in FILES, name
 
 
-def test_the_readme_can_be_followed(comparison, whole_clips, tmp_path):
-    """Every Python block of "Use it", in a folder that has runs/demo/model and clip.mp4, without this package."""
-    text = (ROOT / "README.md").read_text().split("## Use it")[1].split("\n## ")[0]
+def test_a_bundle_is_used_as_the_documentation_says(comparison, whole_clips, tmp_path):
+    """The Python blocks of README and docs/PYTHON.md, in a folder that has the bundle and the clip, without this package."""
+    text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "PYTHON.md").read_text().split("## Metrics")[0]
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) >= 2
-    (tmp_path / "runs" / "demo").mkdir(parents=True)
-    (tmp_path / "runs" / "demo" / "model").symlink_to(comparison / "discriminative" / "seed-0" / "model")
-    (tmp_path / "clip.mp4").symlink_to(whole_clips[0].video)
+    assert len(blocks) == 3
+    for run in ("demo", "tiny"):
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        (tmp_path / "runs" / run / "model").symlink_to(comparison / "discriminative" / "seed-0" / "model")
+    (tmp_path / "runs" / "planted" / "media").mkdir(parents=True)
+    for clip in ("clip.mp4", "runs/planted/media/planted-0000_1.mp4"):
+        (tmp_path / clip).symlink_to(whole_clips[0].video)
     refuse = (
         "import sys\n"
         "class Refuse:\n"
