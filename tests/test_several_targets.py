@@ -17,7 +17,8 @@ from omnisent.evaluation.metrics import msa_metrics
 from omnisent.experiments.comparison import compare
 from omnisent.experiments.probe import probe
 from omnisent.experiments.report import write_report
-from omnisent.hub.card import eval_results, model_card
+from omnisent.hub.card import model_card
+from omnisent.hub.card_metadata import eval_results
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.loading import Loading, load_pipeline
 from omnisent.train import run

@@ -18,7 +18,8 @@ from omnisent.experiments.comparison import summarise
 from omnisent.experiments.comparison_report import write_comparison
 from omnisent.experiments.latex import write_latex
 from omnisent.experiments.report import write_report
-from omnisent.hub.card import eval_results, model_card
+from omnisent.hub.card import model_card
+from omnisent.hub.card_metadata import eval_results
 from omnisent.training.run_folder import read_config, read_json, read_predictions, write_json, write_metrics
 
 BROWSER = next(
