@@ -273,12 +273,12 @@ def markdown(ablation: Ablation) -> str:
             }
     parts = (
         f"# Modalities on {ablation.dataset}, {ablation.readout} readout",
+        conclusion(ablation),
         f"{ablation.n} {ablation.split} clips that have text, audio and video; seeds"
         f" {', '.join(map(str, ablation.seeds))}; base model {ablation.settings['base_model']}. Always predicting the training"
         f" median has MAE {ablation.constant_mae:.3f}. Values are means over seeds ± one standard deviation. Intervals hold for"
         f" new {'clips, taken as independent' if ablation.videos is None else 'videos'}"
         f"{' and new trainings' if len(ablation.seeds) > 1 else ''}.",
-        conclusion(ablation),
         markdown_table(pd.DataFrame.from_dict(rows, orient="index")),
         f"Paired tests of the change in MAE; p is adjusted for {len(ablation.drops)} tests:",
         markdown_table(drop_table(ablation)),

@@ -251,8 +251,8 @@ def markdown(result: Probe) -> str:
     }
     parts = (
         f"# Probe of the untrained Thinker on {result.dataset}",
-        f"{result.n} test clips ({', '.join(result.modalities)}); base model {result.settings['base_model']}.",
         conclusion(result),
+        f"{result.n} test clips ({', '.join(result.modalities)}); base model {result.settings['base_model']}.",
         markdown_table(pd.DataFrame.from_dict(rows, orient="index")),
     )
     return "\n\n".join(parts) + "\n"

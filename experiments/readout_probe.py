@@ -200,9 +200,9 @@ def markdown(found: dict[str, Any]) -> str:
     state = f"with the adapter {found['adapter']}" if found["adapter"] else "not trained"
     parts = (
         f"# Readouts on frozen states, {found['dataset']}",
+        conclusion(found),
         f"{found['n']} test clips; {found['model']}, {state}; {len(rows)} readouts, {seeds_in_words(found['seeds'])} each,"
         f" {EPOCHS} epochs, the best one chosen on validation.",
-        conclusion(found),
         f"The {SHOWN} readouts with the lowest validation error, and the paper's:",
         markdown_table(table),
     )

@@ -323,9 +323,11 @@ def markdown(found: Mapping[str, Any]) -> str:
         }
         for arm in found["arms"].values()
     }
+    best = "; ".join(f"{arm['label']} {arm['best']['value']:.3f}" for arm in found["arms"].values())
     space = "; ".join(f"{name}: {rule}" for name, rule in found["space"].items())
     parts = (
         f"# Tuning of {len(rows)} arms",
+        f"Best validation {found['metric']}: {best}.",
         f"{found['trials']} trials for each arm, in the same space ({space}), on the validation split of"
         f" {found['settings']['dataset']}. The test split was not touched.",
         markdown_table(pd.DataFrame.from_dict(rows, orient="index")),
