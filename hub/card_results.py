@@ -13,7 +13,7 @@ from ..configuration_omnisent import OmniSentConfig
 from ..data.catalog import Target, dataset_facts
 from ..data.clip import ONE_PERSON
 from ..evaluation.comparison_result import Comparison, comparison_folders, read_comparison
-from ..evaluation.conclusion import in_words
+from ..evaluation.conclusion import in_words, main_test
 from ..evaluation.intervals import LEVEL
 from ..evaluation.metrics import METRICS
 from ..evaluation.statistics import Estimate, bootstrap_estimates
@@ -37,7 +37,8 @@ class TargetResults:
         units: what the intervals are for: `videos`, `documents` or `clips`.
         constant: MAE of always predicting the training median, label units.
         person: MAE of one person against the mean of the others, label units; `None` if it is not known.
-        verdict: what the comparison found; `None` without one.
+        question, verdict: what the comparison asks, and what it found; `None` without one.
+        has_classes: whether accuracies are among the metrics.
         columns, rows: of the table of results.
         covers: what the intervals of the comparison hold for.
         groups: MAE by group of clips.
@@ -54,6 +55,7 @@ class TargetResults:
     units: str
     constant: float
     person: float | None
+    question: str | None
     verdict: str | None
     columns: list[str]
     rows: list[list[str]]
@@ -98,6 +100,7 @@ def target_results(
         units="clips" if videos is None else documents_of(metrics),
         constant=run_folder.constant_mae(run, target=own),
         person=run_folder.one_person_mae(run, own),
+        question=None if comparison is None else _question(comparison),
         verdict=None if comparison is None else in_words(comparison, built_in=built_in),
         columns=columns,
         rows=rows,
@@ -106,6 +109,15 @@ def target_results(
         groups=list(_groups(run, metrics["modalities"], target, predictions)),
         interval=_interval(run, metrics, target.name),
     )
+
+
+def _question(comparison: Comparison) -> str:
+    """What the comparison's main test asks, in words that explain the names of the readouts."""
+    test = main_test(comparison)
+    first, second = comparison.arms[test.first].readout, comparison.arms[test.second].readout
+    if (first, second) == ("discriminative", "generative"):
+        return "Is the head (discriminative) better than a written score (generative)?"
+    return "How does it compare?"
 
 
 def documents_of(metrics: dict) -> str:
