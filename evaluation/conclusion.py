@@ -31,9 +31,10 @@ def in_words(comparison: Comparison, *, built_in: bool) -> str:
     test = main_test(comparison)
     best, where = arms[test.second], "on validation" if _has_validation(comparison) else "on the test clips"
     p = "" if test.p_holm is None else f", p {p_text(test.p_holm)} (adjusted for {tests_with_p(comparison)} tests)"
+    mae = f"Mean MAE over {len(comparison.seeds)} seeds:" if len(comparison.seeds) > 1 else "MAE"
     verdict = BUILT_IN if built_in else verdict_in_words(comparison, test)
     return (
-        f"{verdict} MAE {first.mae:.3f} for {quoted(first.label)}, and {best.mae:.3f} for {quoted(best.label)}, the best other"
+        f"{verdict} {mae} {first.mae:.3f} for {quoted(first.label)}, and {best.mae:.3f} for {quoted(best.label)}, the best other"
         f" trained arm {where}: difference {test.paired.text}, 95 % interval {test.paired.interval}{'' if built_in else p}."
         f"{_cautions(comparison)}"
     )

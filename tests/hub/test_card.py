@@ -177,7 +177,9 @@ def test_the_first_screen_has_score_with_interval_and_what_it_is_not_for(text_ru
         f"MAE **{mae.mean:.3f}** ({mae.low:.3f} to {mae.high:.3f}), Pearson correlation **{corr.mean:.3f}**"
         f" ({corr.low:.3f} to {corr.high:.3f}) on the {len(clips)} test clips of clips"
     ) in top
-    assert f"Always answering the training median has MAE {constant_mae(text_run):.3f}." in top
+    assert (
+        f"Always answering the training median has a mean absolute error (MAE) of {constant_mae(text_run):.3f}." in top
+    )
     assert "**Not for** scoring people for employment, credit, policing or health" in top
     assert "**How good are people?**" not in top
     assert "compare" not in top
