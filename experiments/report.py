@@ -117,7 +117,7 @@ def _study(folder: Path, name: str, library: ClipLibrary) -> Section:
         for plot, caption in STUDIES[name].items()
         if (folder / plot).is_file()
     ]
-    worst = []
+    worst: list[WorstClips] = []
     if name == "comparison":
         more, worst = _of_comparison(folder, library)
         figures += more

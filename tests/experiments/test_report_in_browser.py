@@ -80,8 +80,6 @@ def test_empty_cells_are_last_and_numbers_are_numbers(page):
         const row = text => `<tr><td>${text}</td></tr>`;
         const cells = ["below 0.0001", "", "-0.025", "1,024", "+0.5 to 1", "12.3 %"];
         const table = document.querySelector(".results table");
-        table.tHead.rows[0].cells[0].querySelector("button").dataset.seen = "1";
-        [...table.tBodies[0].rows].forEach(one => one.remove());
         table.tBodies[0].innerHTML = cells.map(row).join("");
         const button = table.tHead.rows[0].cells[0].querySelector("button"), found = [];
         for (const turn of [0, 1]) {
