@@ -48,8 +48,9 @@ from omnisent.evaluation.comparison_result import Comparison, read_comparison
 from omnisent.evaluation.metrics import METRICS
 from omnisent.evaluation.statistics import paired_test
 from omnisent.experiments.arms import Arm, default_arms, read_arms
-from omnisent.experiments.comparison_report import colour, plot_metric
+from omnisent.experiments.comparison_report import plot_metric, style_of
 from omnisent.experiments.probe import fit_layers
+from omnisent.figure_style import MEDIUM, SMALL, line, panel, save_figure
 from omnisent.training import run_folder
 
 FLOOR = "tfidf-ridge"
@@ -179,14 +180,14 @@ def plot_layers(found: dict[str, list[dict[str, float]]], path: Path) -> None:
     """Test MAE by layer, a line for each set of states."""
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
-    for name, rows in found.items():
-        axes.plot(range(len(rows)), [row["test_mae"] for row in rows], "o-", label=name, markersize=4)
+    for place, (name, rows) in enumerate(found.items()):
+        axes.plot(range(len(rows)), [row["test_mae"] for row in rows], **line(place), label=name, markersize=4)
     axes.set_xlabel("layer (0: token embeddings)")
     axes.set_ylabel("test MAE of ridge regression")
     axes.set_ylim(bottom=0)
-    axes.spines[["top", "right"]].set_visible(False)
+    panel(axes)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)
 
 
 def scored_sentences(model: str) -> list[dict[str, Any]]:
@@ -208,26 +209,27 @@ def plot(results: dict[str, Any], path: Path) -> None:
     ):
         comparison = Comparison.from_dict({k: v for k, v in values.items() if k in Comparison.__dataclass_fields__})
         plot_metric(left, comparison, METRICS["mae"])
-        left.set_title(f"{name}: test MAE, {comparison.n} clips, 95 % interval", fontsize=10)
+        left.set_title(f"{name}: test MAE, {comparison.n} clips, 95 % interval", fontsize=MEDIUM)
         if values["by_genre"]:
             plot_genres(right, comparison, values["by_genre"])
         else:
             plot_curves(right, comparison, values["validation_mae"])
-        right.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+        panel(right)
+    save_figure(figure, path)
 
 
 def plot_curves(axes: Axes, comparison: Comparison, by_arm: dict[str, dict[str, list[tuple[float, float]]]]) -> None:
     """Validation MAE by epoch of each way to train, mean over its seeds."""
-    for name, curves in by_arm.items():
+    for place, (name, curves) in enumerate(by_arm.items()):
         known = [curve for curve in curves.values() if curve]
         if known:
             means = pd.DataFrame([pair for curve in known for pair in curve]).groupby(0)[1].mean()
-            axes.plot(means.index, means, "o-", label=f"{comparison.arms[name].label} ({len(known)})", markersize=4)
-    axes.set_title("validation MAE during training, mean over seeds", fontsize=10)
+            label = f"{comparison.arms[name].label} ({len(known)})"
+            axes.plot(means.index, means, **line(place), label=label, markersize=4)
+    axes.set_title("validation MAE during training, mean over seeds", fontsize=MEDIUM)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=SMALL)
 
 
 def plot_genres(axes: Axes, comparison: Comparison, maes: dict[str, dict[str, float]]) -> None:
@@ -236,12 +238,14 @@ def plot_genres(axes: Axes, comparison: Comparison, maes: dict[str, dict[str, fl
     for (genre, by_arm), marker in zip(maes.items(), "osD^", strict=False):
         values = [by_arm[name] for name, _ in arms]
         label = f"{genre.replace('_', ' ')} ({by_arm['n']})"
-        axes.scatter(values, range(len(arms)), marker=marker, c=[colour(arm) for _, arm in arms], label=label)
-    axes.set_yticks(range(len(arms)), [arm.label for _, arm in arms], fontsize=9)
-    axes.set_title("test MAE by genre (sentences)", fontsize=10)
+        axes.scatter(
+            values, range(len(arms)), marker=marker, c=[style_of(arm)["color"] for _, arm in arms], label=label
+        )
+    axes.set_yticks(range(len(arms)), [arm.label for _, arm in arms], fontsize=SMALL)
+    axes.set_title("test MAE by genre (sentences)", fontsize=MEDIUM)
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=SMALL)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from common import RESULTS, in_turn, save, table
 from matplotlib.figure import Figure
 
 from omnisent.data.planted import write_video
+from omnisent.figure_style import BLUE, panel, save_figure
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.training.environment import process_peak_bytes
@@ -108,14 +109,14 @@ def plot(result: dict, path: Path) -> None:
         ):
             axes = figure.add_subplot(2, 3, 3 * row + column + 1)
             heights = [measured[key] / scale for measured in points.values()]
-            axes.plot(list(points), heights, marker="o", color="#0072B2")
+            axes.plot(list(points), heights, marker="o", color=BLUE)
             axes.set_ylim(0, 1.1 * max(heights))
             axes.set_xlim(left=0)
             axes.set_xlabel(title)
             axes.set_ylabel(label)
-            axes.spines[["top", "right"]].set_visible(False)
+            panel(axes)
     path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..figure_style import outline, panel
 from .build_report import BuildReport, BuiltRow, SplitFigures
 from .built import REPORT_NAME
 from .catalog import DATASETS
@@ -111,16 +112,21 @@ def _plot(path: Path, report: BuildReport, built: Sequence[BuiltRow]) -> None:
         for split in parts
     }
     longest = np.percentile([seconds for part in durations.values() for seconds in part] or [1.0], 99)
-    for split, part in parts.items():
+    for place, (split, part) in enumerate(parts.items()):
         histogram = part.label.histogram
-        left.stairs(np.array(histogram.counts) / part.rows, histogram.edges, label=f"{split} ({part.rows:,})")
+        left.stairs(
+            np.array(histogram.counts) / part.rows, histogram.edges, **outline(place), label=f"{split} ({part.rows:,})"
+        )
         if durations[split]:
             weights = np.full(len(durations[split]), 1 / len(durations[split]))
             bins = np.linspace(0, longest, 31)
-            right.hist(np.minimum(durations[split], longest), bins, weights=weights, histtype="step", label=split)
+            seconds = np.minimum(durations[split], longest)
+            right.hist(seconds, bins, weights=weights, histtype="step", **outline(place), label=split)
     left.set(title=f"{report.name}: labels", xlabel="label", ylabel="fraction of the split", ylim=(0, None))
     left.legend()
     right.set(title="durations", xlabel="seconds (the longest 1 % in the last bin)", ylabel="fraction of the split")
+    for axes in (left, right):
+        panel(axes)
     if not any(durations.values()):
         right.text(0.5, 0.5, "no durations: no media was opened", ha="center", transform=right.transAxes)
     FigureCanvasAgg(figure).print_png(os.fspath(path))

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 
-BAR, MEAN = "#542788", "#b35806"  # told apart with any colour vision
+from ..figure_style import MEDIUM, NEGATIVE, POSITIVE, SMALL, panel, save_figure
+
 BINS = 20
 COLUMNS = 3  # of plots, at most
 CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC", "SimHei")
@@ -35,17 +36,19 @@ def plot_labels(
     for axes, (target, values) in zip(grid.flat, labels.items(), strict=False):
         low, high = ranges[target]
         low, high = (low, high) if low < high else (low - 0.5, low + 0.5)
-        axes.hist(np.clip(values, low, high), bins=BINS, range=(low, high), color=BAR, edgecolor="white", linewidth=0.6)
+        axes.hist(
+            np.clip(values, low, high), bins=BINS, range=(low, high), color=POSITIVE, edgecolor="white", linewidth=0.6
+        )
         if len(values):
-            axes.axvline(values.mean(), color=MEAN, linewidth=1.6, linestyle="--")
+            axes.axvline(values.mean(), color=NEGATIVE, linewidth=1.6, linestyle="--")
             mean = f"mean {values.mean():.3g}, n {len(values):,}"
-            axes.set_title(mean, loc="right", fontsize=9, color=MEAN)
-        axes.set_title(target, loc="left", fontsize=10, parse_math=False, fontfamily=families)
+            axes.set_title(mean, loc="right", fontsize=SMALL, color=NEGATIVE)
+        axes.set_title(target, loc="left", fontsize=MEDIUM, parse_math=False, fontfamily=families)
         axes.set_xlim(low, high)
         axes.set_xlabel("label")
-        axes.spines[["top", "right"]].set_visible(False)
+        panel(axes)
     for axes in grid[:, 0]:
         axes.set_ylabel("clips")
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False, fontfamily=families)
+    figure.suptitle(title, fontsize=MEDIUM, x=0.01, ha="left", parse_math=False, fontfamily=families)
     with warnings.catch_warnings(action="ignore"):  # a letter that no font has becomes a box
-        figure.savefig(path, dpi=150)
+        save_figure(figure, Path(path))

@@ -55,6 +55,14 @@ def load_clips(
     return [clip for clip in clips if genres is None or clip.genre in genres]
 
 
+def is_here(name_or_path: str, root: str | Path | None) -> bool:
+    """Whether `load_clips` can read the clips without making or downloading them; of a data set on the Hub that is not known."""
+    facts = DATASETS.get(name_or_path)
+    if facts is not None:
+        return SOURCES[facts.source].is_here(root)
+    return name_or_path.startswith(HUB) or Path(name_or_path).exists()
+
+
 def _named_clips(
     facts: DatasetFacts, root: str | Path | None, options: TableOptions, with_media: bool, missing_ok: bool
 ) -> list[Clip]:

@@ -54,6 +54,10 @@ class PinnedFile:
             (Path(draft) / self.name).replace(path)
         return path
 
+    def is_here(self, folder: str | Path | None = None) -> bool:
+        """Whether `fetch` would find it without a download."""
+        return ((cache_folder() if folder is None else Path(folder)) / self.name).is_file()
+
     def _download(self, folder: str) -> None:
         kind = ("--only-binary", ":all:") if self.name.endswith(".whl") else ("--no-binary", ":all:")
         options = ("--quiet", "--no-deps", "--disable-pip-version-check", "--retries", "0", "--timeout", str(TIMEOUT))

@@ -61,8 +61,11 @@ class Latents:
         return round(3 * sum(parts), 1) + 0.0
 
 
+N_TRAIN, N_VALID, N_TEST = 320, 64, 128  # clips, unless others are asked for
+
+
 def make_planted_clips(
-    out: str | Path, *, n_train: int = 320, n_valid: int = 64, n_test: int = 128, seed: int = 0
+    out: str | Path, *, n_train: int = N_TRAIN, n_valid: int = N_VALID, n_test: int = N_TEST, seed: int = 0
 ) -> list[Clip]:
     """Create the clips, or read them if the folder already contains the same.
 
@@ -82,7 +85,7 @@ def make_planted_clips(
         FileExistsError: when the folder contains other files.
     """
     out = Path(out)
-    settings = {"version": VERSION, "n_train": n_train, "n_valid": n_valid, "n_test": n_test, "seed": seed}
+    settings = _settings(n_train, n_valid, n_test, seed)
     if not _holds(out, settings):
         draft = out.with_name(f"{out.name}.part-{os.getpid()}")
         try:
@@ -94,6 +97,16 @@ def make_planted_clips(
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return read_clips(out)
+
+
+def are_made(out: str | Path) -> bool:
+    """Whether a folder holds the planted clips of the default settings, with all their files."""
+    folder = Path(out)
+    return (folder / "planted.json").is_file() and _holds(folder, _settings())
+
+
+def _settings(n_train: int = N_TRAIN, n_valid: int = N_VALID, n_test: int = N_TEST, seed: int = 0) -> dict[str, int]:
+    return {"version": VERSION, "n_train": n_train, "n_valid": n_valid, "n_test": n_test, "seed": seed}
 
 
 def read_latents(out: str | Path) -> dict[str, Latents]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from . import mmsa, rated_sentences
 from .catalog import DatasetFacts
 from .mmsa import TABLE_NAMES, Defect, MediaFiles, TableRow, read_table
-from .planted import make_planted_clips
+from .planted import are_made, make_planted_clips
 
 PLANTED_ROOT = Path("runs/planted")
 
@@ -20,11 +20,13 @@ class Source:
         read: the data set's facts, its root (`None`: the default) and what is called for each defective row, to the rows.
         columns: of their rows, with the types of `datasets`.
         media: lists the media below a root; `None` if the rows themselves name all their media.
+        is_here: whether the rows below a root can be read without making or downloading them.
     """
 
     read: Callable[[DatasetFacts, str | Path | None, Callable[[Defect], None]], list[TableRow]]
     columns: Mapping[str, str]
     media: Callable[[str | Path], MediaFiles] | None = None
+    is_here: Callable[[str | Path | None], bool] = lambda root: root is not None
 
 
 def _mmsa(facts: DatasetFacts, root: str | Path | None, on_defect: Callable[[Defect], None]) -> list[TableRow]:
@@ -48,6 +50,6 @@ def _rated(facts: DatasetFacts, root: str | Path | None, on_defect: Callable[[De
 
 SOURCES = {
     "mmsa": Source(_mmsa, mmsa.COLUMNS, MediaFiles),
-    "planted": Source(_planted, mmsa.COLUMNS),
-    "rated_sentences": Source(_rated, rated_sentences.COLUMNS),
+    "planted": Source(_planted, mmsa.COLUMNS, is_here=lambda root: are_made(root or PLANTED_ROOT)),
+    "rated_sentences": Source(_rated, rated_sentences.COLUMNS, is_here=rated_sentences.ARCHIVE.is_here),
 }

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from ..data.clip import MODALITIES
 from ..evaluation.statistics import Estimate, PairedTest, Verdict, bootstrap_estimates, paired_tests, verdict
 from ..evaluation.variances import p_text
+from ..figure_style import GREY, MEDIUM, SMALL, bar, panel, save_figure
 from ..training import run_folder
 from ..training.arguments import parse_arguments
 from ..training.targets import check_one_target, targets_of
@@ -36,7 +37,7 @@ TIMES = {  # name of the mode -> what it means
 }
 MAY_DIFFER = ("modalities", "context_clips", "swapped", "evaluate_only", "seed")  # in which its runs differ
 SUBSETS = tuple(subset for size in (3, 2, 1) for subset in combinations(MODALITIES, size))
-COLOURS = {"train": "#0072B2", "test": "#E69F00", "swapped": "#009E73"}
+STYLES = {"train": bar(0), "test": bar(1), "swapped": bar(2)}
 
 
 @dataclass(frozen=True)
@@ -272,12 +273,12 @@ def markdown(ablation: Ablation) -> str:
             }
     parts = (
         f"# Modalities on {ablation.dataset}, {ablation.readout} readout",
+        conclusion(ablation),
         f"{ablation.n} {ablation.split} clips that have text, audio and video; seeds"
         f" {', '.join(map(str, ablation.seeds))}; base model {ablation.settings['base_model']}. Always predicting the training"
         f" median has MAE {ablation.constant_mae:.3f}. Values are means over seeds ± one standard deviation. Intervals hold for"
         f" new {'clips, taken as independent' if ablation.videos is None else 'videos'}"
         f"{' and new trainings' if len(ablation.seeds) > 1 else ''}.",
-        conclusion(ablation),
         markdown_table(pd.DataFrame.from_dict(rows, orient="index")),
         f"Paired tests of the change in MAE; p is adjusted for {len(ablation.drops)} tests:",
         markdown_table(drop_table(ablation)),
@@ -304,22 +305,22 @@ def plot(ablation: Ablation, path: Path) -> None:
         drops = [drop.paired for drop in ablation.drops if drop.time == time][::-1]
         name = "from a clip of another video" if time == "swapped" else None
         _bars(right, [(drop.difference, drop.low, drop.high) for drop in drops], shift, 0.25, time, name)
-    left.axvline(ablation.constant_mae, color="0.4", linestyle="--", linewidth=1, label=BASELINES["constant"].label)
-    left.set_yticks(range(len(names)), names, fontsize=9)
+    left.axvline(ablation.constant_mae, color=GREY, linestyle="--", linewidth=1, label=BASELINES["constant"].label)
+    left.set_yticks(range(len(names)), names)
     left.set_xlabel("MAE, lower is better")
-    left.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3, frameon=False)
-    right.set_yticks(range(len(MODALITIES)), [f"without {name}" for name in MODALITIES[::-1]], fontsize=9)
+    left.legend(fontsize=SMALL, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3, frameon=False)
+    right.set_yticks(range(len(MODALITIES)), [f"without {name}" for name in MODALITIES[::-1]])
     right.set_xlabel("increase in MAE")
-    right.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.14), frameon=False)
+    right.legend(fontsize=SMALL, loc="upper center", bbox_to_anchor=(0.5, 1.14), frameon=False)
     right.axvline(0, color="black", linewidth=0.8)
     for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
+        panel(axes)
     figure.suptitle(
         f"{ablation.dataset}, {ablation.n} clips, {ablation.readout} readout, {seeds_in_words(ablation.seeds)};"
         " lines: 95 % interval",
-        fontsize=10,
+        fontsize=MEDIUM,
     )
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _bars(
@@ -329,5 +330,5 @@ def _bars(
     rows = [row + shift for row in range(len(figures))]
     values = [value for value, _, _ in figures]
     reach = [[value - low for value, low, _ in figures], [high - value for value, _, high in figures]]
-    axes.barh(rows, values, height=height, color=COLOURS[time], label=label)
+    axes.barh(rows, values, height=height, **STYLES[time], label=label)
     axes.errorbar(values, rows, xerr=np.maximum(reach, 0), fmt="none", color="black", capsize=3, linewidth=1)

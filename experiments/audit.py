@@ -24,12 +24,13 @@ from ..evaluation.group_tests import MIN_VIDEOS, group_test, mean_with_interval
 from ..evaluation.intervals import LEVEL, residuals, share_with_interval
 from ..evaluation.statistics import holm
 from ..evaluation.variances import p_text
+from ..figure_style import BLUE, GREY, MEDIUM, SMALL, VERMILLION, panel, save_figure
 from ..training import run_folder
 from ..training.targets import table_options
 from .tables import markdown_table
 
 MOST_GROUPS = 60  # of a column; more are numbers or ids
-COLOURS = {"sure": "#D55E00", "undecided": "#0072B2", "not compared": "0.55"}
+COLOURS = {"sure": VERMILLION, "undecided": BLUE, "not compared": GREY}
 MARKERS = {"sure": "s", "undecided": "o", "not compared": "x"}
 LIMITS = """\
 **What this can tell:** whether the scores of this trained model differ between the groups that the column names, for new {units}
@@ -259,19 +260,19 @@ def plot(result: Audit, path: Path) -> None:
         groups = [group for group in result.groups if group.target == target]
         for axes, key in zip(row, keys, strict=True):
             _panel(axes, key, groups)
-        row[0].set_yticks(range(len(groups)), [_row_name(group, result.units) for group in groups], fontsize=8)
+        row[0].set_yticks(range(len(groups)), [_row_name(group, result.units) for group in groups], fontsize=SMALL)
         row[0].set_ylim(len(groups) - 0.4, -0.6)
         if target is not None:
-            row[0].set_title(target, fontsize=9, loc="left")
+            row[0].set_title(target, fontsize=SMALL, loc="left")
     states = {"sure": "differs from the others", "undecided": "undecided", "not compared": "not compared"}
     handles = [
         Line2D([], [], color=COLOURS[state], marker=MARKERS[state], linewidth=1, label=words)
         for state, words in states.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=SMALL, frameon=False)
     shown = f"{result.dataset}, {result.n} {result.split} clips"
-    figure.suptitle(f"{shown}; lines: 95 % intervals, those of small groups cut at the edges", fontsize=10)
-    figure.savefig(path, dpi=150)
+    figure.suptitle(f"{shown}; lines: 95 % intervals, those of small groups cut at the edges", fontsize=MEDIUM)
+    save_figure(figure, path)
 
 
 def _panel(axes: Axes, key: str, groups: Sequence[Group]) -> None:
@@ -290,11 +291,10 @@ def _panel(axes: Axes, key: str, groups: Sequence[Group]) -> None:
     ends += [scale * group.figures[key].value for group in groups]
     space = 0.05 * (max(ends) - min(ends)) or 1.0
     axes.set_xlim(min(ends) - space, max(ends) + space)  # the interval of a small group would hide all others
-    axes.axvline(scale * groups[0].figures[key].value, color="0.4", linestyle="--", linewidth=0.8)
+    axes.axvline(scale * groups[0].figures[key].value, color=GREY, linestyle="--", linewidth=0.8)
     unit = " (%)" if key == "coverage" else ": score minus label" if key == "bias" else ", lower is better"
-    axes.set_xlabel(f"{MEASURES[key].title}{unit}", fontsize=9)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(f"{MEASURES[key].title}{unit}", fontsize=SMALL)
+    panel(axes)
 
 
 def _row_name(group: Group, units: str) -> str:

@@ -2,25 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..data.catalog import DATASETS
 from ..data.clip import ONE_PERSON
-from ..evaluation.comparison_result import ArmResult, ArmTest, Comparison
+from ..evaluation.comparison_result import ArmResult, Comparison
+from ..evaluation.conclusion import in_words, main_test, mean_of
 from ..evaluation.metrics import METRICS, Metric
-from ..evaluation.power import TARGET, Noise, videos_needed
-from ..evaluation.variances import ALPHA, p_text
+from ..evaluation.variances import p_text
+from ..figure_style import GREY, MEDIUM, SMALL, bar, panel, save_figure
 from ..training import run_folder
 from ..training.about import named_genres
 from ..training.choices import is_tiny
 from .tables import markdown_table, seeds_in_words, short
-
-BUILT_IN = "No verdict: on clips that are made, or with random weights, the ranking is built in."
-WEAK = 0.7  # a readout whose MAE is above this fraction of the constant's has learned little
 
 
 def write_comparison(comparison: Comparison, out: Path) -> None:
@@ -32,95 +30,10 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
 
 
 def conclusion(comparison: Comparison) -> str:
-    """The first arm against the best other trained one, by how much and with what certainty, in a few sentences.
-
-    The rival is the one with the lowest validation MAE. Where the ranking is built in, figures stand alone.
-    """
-    arms = comparison.arms
-    first = next(iter(arms))
-    others = _other_trained(comparison)
-    parts = [f"{arms[first].label} has MAE {arms[first].mae:.3f}"]
-    if others:
-        test = _main_test(comparison)
-        best = test.second
-        where = "on validation" if _has_validation(comparison) else "on the test clips"
-        parts[0] += f"; the best other trained arm {where}, {arms[best].label}, has {arms[best].mae:.3f}."
-        figures = f"Difference {test.paired.text}, 95 % interval {test.paired.interval}"
-        if _ranking_is_built_in(comparison):
-            parts.append(f"{figures}. {BUILT_IN}")
-        else:
-            p = (
-                ""
-                if test.p_holm is None
-                else f", p {p_text(test.p_holm)} (adjusted for {tests_with_p(comparison)} tests)"
-            )
-            parts.append(f"{figures}{p}. {verdict_in_words(comparison, test)}")
-    else:
-        parts[0] += "; no other arm is trained."
-    weak = [arms[name].label for name in others if arms[name].mae_over_constant > WEAK]
-    if weak:
-        parts.append(f"Read this with care: some MAE are above {WEAK} times that of the constant ({'; '.join(weak)}).")
-    improving = [arm.label for arm in arms.values() if any(arm.still_improving)]
-    if improving:
-        parts.append(
-            f"Validation was best at the last evaluation, so that more training may change the order, for {'; '.join(improving)}."
-        )
-    return " ".join(parts)
-
-
-def best_rival(comparison: Comparison) -> str:
-    """The other trained arm with the lowest validation MAE; by test MAE if runs of earlier versions have no validation results.
-
-    Raises:
-        ValueError: when no other arm is trained.
-    """
-    others, arms = _other_trained(comparison), comparison.arms
-    if not others:
-        raise ValueError("no other arm of the comparison is trained")
-    by_valid = _has_validation(comparison)
-    return min(others, key=lambda name: (_mean(arms[name].valid_mae) if by_valid else 0.0, arms[name].mae))
-
-
-def _other_trained(comparison: Comparison) -> list[str]:
-    _, *rest = comparison.arms
-    return [name for name in rest if comparison.arms[name].trainable_parameters]
-
-
-def _has_validation(comparison: Comparison) -> bool:
-    return all(_mean(comparison.arms[name].valid_mae) is not None for name in _other_trained(comparison))
-
-
-def verdict_in_words(comparison: Comparison, test: ArmTest) -> str:
-    """Which of two arms has the lower MAE, or that this is undecided."""
-    margin = comparison.margin
-    if test.winner is not None:
-        return f"{comparison.arms[test.winner].label} has the lower MAE."
-    if test.p_holm is None:
-        return "No verdict from one seed."
-    if margin is not None and test.paired.within(margin):
-        return f"The interval lies within ± {margin:g}: no difference that matters."
-    return f"Undecided.{_what_it_would_take(comparison, test)}"
-
-
-def tests_with_p(comparison: Comparison) -> int:
-    """For how many tests the p values are adjusted."""
-    return sum(test.p_holm is not None for test in comparison.tests)
-
-
-def _what_it_would_take(comparison: Comparison, test: ArmTest) -> str:
-    """How many videos would show a difference that matters, with the same number of seeds."""
-    noise, margin = Noise.of(test.paired), comparison.margin
-    if margin is None or noise.is_none:
-        return ""
-    alpha = ALPHA / tests_with_p(comparison)
-    videos = videos_needed(margin, noise, seeds=test.paired.seeds, alpha=alpha)
-    needed = "more seeds" if videos is None else f"about {videos} {comparison.units}"
-    return f" Showing a difference of {margin:g} with {TARGET:.0%} probability takes {needed} (see `omnisent power`)."
-
-
-def _ranking_is_built_in(comparison: Comparison) -> bool:
+    """See `in_words`."""
     facts = DATASETS.get(comparison.dataset)
-    return is_tiny(comparison.settings["base_model"]) or (facts is not None and facts.synthetic)
+    is_synthetic = facts is not None and facts.synthetic
+    return in_words(comparison, built_in=is_synthetic or is_tiny(comparison.settings["base_model"]))
 
 
 def metric_table(comparison: Comparison) -> pd.DataFrame:
@@ -144,12 +57,12 @@ def answer_table(comparison: Comparison) -> pd.DataFrame:
     for arm in comparison.arms.values():
         if arm.decoding is not None:
             rows[arm.label] = {
-                "unparsable": _percent(_mean(arm.unparsable_rate)),
+                "unparsable": _percent(mean_of(arm.unparsable_rate)),
                 "MAE, unparsable as neutral": arm.metrics["mae"].text,
                 "MAE, parsable only": _figure(arm.mae_parsable),
                 "MAE by the last number": _figure(arm.mae_last_number),
-                "out of range": _percent(_mean(arm.out_of_range_rate)),
-                "exactly 0": _percent(_mean(arm.zero_rate)),
+                "out of range": _percent(mean_of(arm.out_of_range_rate)),
+                "exactly 0": _percent(mean_of(arm.zero_rate)),
                 "Acc-2 non0 by the written sign of 0": _figure(arm.acc_2_non0_written_sign),
                 "probability of all answers": _figure(arm.legal_mass),
             }
@@ -187,7 +100,7 @@ def paired_test_table(comparison: Comparison) -> pd.DataFrame:
 
 def metric_test_table(comparison: Comparison) -> pd.DataFrame:
     """A row for each other metric: the first arm against the best other trained one, or against the first other arm."""
-    test = _main_test(comparison)
+    test = main_test(comparison)
     rows = {
         METRICS[key].title: {
             "difference": found.text,
@@ -217,12 +130,6 @@ def all_metric_tests_table(comparison: Comparison) -> pd.DataFrame:
         for test in comparison.tests
     }
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
-
-
-def _main_test(comparison: Comparison) -> ArmTest:
-    """The test of the first arm against the best other trained one; without any, against the first other arm."""
-    rival = best_rival(comparison) if _other_trained(comparison) else comparison.tests[0].second
-    return next(test for test in comparison.tests if test.second == rival)
 
 
 def tuning_table(comparison: Comparison) -> pd.DataFrame:
@@ -259,13 +166,13 @@ def markdown(comparison: Comparison) -> str:
     genres = named_genres(comparison.settings.get("genres"))
     parts = (
         f"# Readouts on {comparison.subject}",
+        conclusion(comparison),
         f"{comparison.n} {comparison.split} clips{f' of {genres}' if genres else ''}{comparison.lacking}"
         f" ({', '.join(comparison.modalities)}); seeds {', '.join(map(str, comparison.seeds))};"
         f" base model {comparison.settings['base_model']}. Values are means over seeds ± one standard deviation."
         f" {comparison.covers} MAE / constant compares with always predicting the training median. Zero-shot answers do not depend"
         " on a seed.",
         *_about_splits(comparison),
-        conclusion(comparison),
         markdown_table(metric_table(comparison)),
         *(
             []
@@ -280,7 +187,7 @@ def markdown(comparison: Comparison) -> str:
         " has the lower error:",
         markdown_table(paired_test_table(comparison)),
         *_titled(
-            f"{first} against {comparison.arms[_main_test(comparison).second].label} by the other metrics, the difference with its"
+            f"{first} against {comparison.arms[main_test(comparison).second].label} by the other metrics, the difference with its"
             " interval:",
             metric_test_table(comparison),
         ),
@@ -312,16 +219,16 @@ def _titled(title: str, table: pd.DataFrame) -> list[str]:
 def plot(comparison: Comparison, path: Path) -> None:
     """Bars with intervals, one panel for each metric of `METRICS` with `panel`."""
     panels = [metric for metric in METRICS.values() if metric.panel and comparison.convention in metric.formulas]
-    figure = Figure(figsize=(11, 0.9 + 0.42 * len(comparison.arms)), layout="constrained")
+    figure = Figure(figsize=(11, 1.1 + 0.45 * len(comparison.arms)), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
         plot_metric(axes, comparison, metric)
     figure.suptitle(
         f"{comparison.subject}, {comparison.n} clips, {seeds_in_words(comparison.seeds)};"
         f" bars: mean over seeds, lines: 95 % interval for new {comparison.units}"
         f"{' and trainings' if len(comparison.seeds) > 1 else ''}",
-        fontsize=10,
+        fontsize=MEDIUM,
     )
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def plot_metric(axes: Axes, comparison: Comparison, metric: Metric) -> None:
@@ -330,37 +237,30 @@ def plot_metric(axes: Axes, comparison: Comparison, metric: Metric) -> None:
     for row, arm in enumerate(arms):
         estimate = arm.metrics[metric.key]
         if estimate.mean is None:
-            axes.text(0, row, " undefined", va="center", color="0.4", fontsize=8)
+            axes.text(0, row, " undefined", va="center", color=GREY, fontsize=SMALL)
             continue
         mean, low, high = estimate.mean_low_high()
-        axes.barh(row, mean, color=colour(arm), height=0.7)
+        axes.barh(row, mean, height=0.7, **style_of(arm))
         reach = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
         axes.errorbar(mean, row, xerr=reach, color="black", capsize=3, linewidth=1)
-        axes.text(max(high, 0.0), row, f"  {mean:.2f}", va="center", fontsize=8)
-    axes.set_title(metric.name + (", lower is better" if metric.better == "lower" else ""), fontsize=10)
+        axes.text(max(high, 0.0), row, f"  {mean:.2f}", va="center", fontsize=SMALL)
+    axes.set_title(metric.name + (", lower is better" if metric.better == "lower" else ""), fontsize=MEDIUM)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.margins(x=0.12)
     if metric.key == "mae" and comparison.human_mae is not None:
         axes.axvline(comparison.human_mae, color="black", linestyle="--", linewidth=1, label=ONE_PERSON)
-        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_yticks(range(len(arms)), [arm.label for arm in arms], fontsize=9)
+        axes.legend(fontsize=SMALL, loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False)
+    panel(axes)
+    axes.set_yticks(range(len(arms)), [arm.label for arm in arms])
 
 
-def colour(arm: ArmResult) -> str:
-    """Grey for what uses no Thinker, blue for the discriminative readout, orange for the generative one."""
-    if arm.is_baseline:
-        return "0.65"
-    return "#0072B2" if arm.readout == "discriminative" else "#E69F00"
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return float(np.mean(defined)) if defined and len(defined) == len(values) else None
+def style_of(arm: ArmResult) -> dict[str, Any]:
+    """Grey bars for what uses no Thinker, plain ones for the discriminative readout, hatched ones for the generative one."""
+    return {"color": GREY} if arm.is_baseline else bar(int(arm.readout != "discriminative"))
 
 
 def _figure(values: Sequence[float | None]) -> str:
-    mean = _mean(values)
+    mean = mean_of(values)
     return "" if mean is None else f"{mean:.3f}"
 
 

@@ -24,6 +24,7 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import pairwise_distances
 
 from ..data.clip import labels_of
+from ..figure_style import MEDIUM, SIDES, panel, save_figure
 from ..training import run_folder
 from ..training.arguments import parse_arguments
 from ..training.backbone import build_model
@@ -315,7 +316,7 @@ def plot(
         points[:, 0],
         points[:, 1],
         c=labels,
-        cmap="PuOr",
+        cmap=SIDES,
         vmin=score_range[0],
         vmax=score_range[1],
         s=30,
@@ -325,5 +326,6 @@ def plot(
     figure.colorbar(drawn, ax=axes, label="label (label units; 0 is neutral)")
     axes.set_xlabel(axis_names[0])
     axes.set_ylabel(axis_names[1])
-    axes.set_title(title, fontsize=10)
-    figure.savefig(path, dpi=150)
+    axes.set_title(title, fontsize=MEDIUM)
+    panel(axes)
+    save_figure(figure, path)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from ..evaluation.comparison_result import read_comparison
+from ..evaluation.conclusion import best_rival, tests_with_p
 from ..evaluation.power import Noise, power_table
 from ..evaluation.variances import ALPHA
-from .comparison_report import best_rival, tests_with_p
 from .tables import markdown_table
 
 

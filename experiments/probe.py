@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ..data.clip import SPLITS, labels_of
 from ..evaluation.metrics import msa_metrics
+from ..figure_style import GREY, MEDIUM, SMALL, WINE, line, panel, save_figure
 from ..training import run_folder
 from ..training.arguments import DataArguments, parse_arguments
 from ..training.backbone import build_model
@@ -250,8 +251,8 @@ def markdown(result: Probe) -> str:
     }
     parts = (
         f"# Probe of the untrained Thinker on {result.dataset}",
-        f"{result.n} test clips ({', '.join(result.modalities)}); base model {result.settings['base_model']}.",
         conclusion(result),
+        f"{result.n} test clips ({', '.join(result.modalities)}); base model {result.settings['base_model']}.",
         markdown_table(pd.DataFrame.from_dict(rows, orient="index")),
     )
     return "\n\n".join(parts) + "\n"
@@ -262,21 +263,29 @@ def plot(result: Probe, path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     layers = [fit.layer for fit in result.layers]
-    for split, colour, maes in (
-        ("valid", "#56B4E9", [fit.valid_mae for fit in result.layers]),
-        ("test", "#0072B2", [fit.test_mae for fit in result.layers]),
+    for place, (split, maes) in enumerate(
+        (
+            ("test", [fit.test_mae for fit in result.layers]),
+            ("valid", [fit.valid_mae for fit in result.layers]),
+        )
     ):
-        axes.plot(layers, maes, marker="o", color=colour, label=f"ridge, {split}")
-    place = [result.chosen_layer], [result.chosen.test_mae]
-    axes.scatter(*place, s=160, facecolors="none", edgecolors="black", label="chosen on valid")
-    axes.axhline(result.constant_mae, color="0.5", linestyle="--", label=BASELINES["constant"].label)
+        axes.plot(layers, maes, **line(place), label=f"ridge, {split}")
+    axes.scatter(
+        [result.chosen_layer],
+        [result.chosen.test_mae],
+        s=160,
+        facecolors="none",
+        edgecolors="black",
+        label="chosen on valid",
+    )
+    axes.axhline(result.constant_mae, color=GREY, linestyle="--", label=BASELINES["constant"].label)
     if result.run:
-        axes.axhline(result.run.mae, color="#D55E00", linestyle=":", label=f"trained, {result.run.readout}")
+        axes.axhline(result.run.mae, color=WINE, linestyle=":", label=f"trained, {result.run.readout}")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=15, integer=True))
     axes.set_xlabel("layer of the untrained Thinker (0: token embeddings)")
     axes.set_ylabel("MAE (label units), lower is better")
     axes.set_ylim(bottom=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8)
-    axes.set_title(f"{result.dataset}, {result.n} test clips, {', '.join(result.modalities)}", fontsize=10)
-    figure.savefig(path, dpi=150)
+    panel(axes)
+    axes.legend(fontsize=SMALL)
+    axes.set_title(f"{result.dataset}, {result.n} test clips, {', '.join(result.modalities)}", fontsize=MEDIUM)
+    save_figure(figure, path)

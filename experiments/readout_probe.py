@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from ..adapter_omnisent import adapter_folder
 from ..evaluation.variances import p_text
+from ..figure_style import BLUE, GREY, MEDIUM, SMALL, line, panel, save_figure
 from ..losses_omnisent import LOSSES
 from ..modeling_omnisent import bundle_folder
 from ..training import run_folder
@@ -199,9 +200,9 @@ def markdown(found: dict[str, Any]) -> str:
     state = f"with the adapter {found['adapter']}" if found["adapter"] else "not trained"
     parts = (
         f"# Readouts on frozen states, {found['dataset']}",
+        conclusion(found),
         f"{found['n']} test clips; {found['model']}, {state}; {len(rows)} readouts, {seeds_in_words(found['seeds'])} each,"
         f" {EPOCHS} epochs, the best one chosen on validation.",
-        conclusion(found),
         f"The {SHOWN} readouts with the lowest validation error, and the paper's:",
         markdown_table(table),
     )
@@ -216,33 +217,37 @@ def plot(found: dict[str, Any], path: Path) -> None:
     """Ridge by layer and place, and the error of every readout by layers and pooling."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    colours = dict(zip(PLACES, ("#0072B2", "#E69F00", "#009E73"), strict=True))
+    styles = {place: line(number) for number, place in enumerate(PLACES)}
     for place, fits in found["layers"].items():
-        left.plot([fit["test_mae"] for fit in fits], marker="o", markersize=3, color=colours[place], label=place)
-    left.axhline(found["constant_mae"], color="0.5", linestyle="--", label="constant (train median)")
+        left.plot([fit["test_mae"] for fit in fits], markersize=4, **styles[place], label=place)
+    left.axhline(found["constant_mae"], color=GREY, linestyle="--", label="constant (train median)")
     left.xaxis.set_major_locator(MaxNLocator(nbins=15, integer=True))
     left.set_xlabel("layer (0: token embeddings)")
     left.set_ylabel("test MAE (label units), lower is better")
-    left.set_title("ridge regression on one layer", fontsize=10)
-    left.legend(fontsize=8, frameon=False)
+    left.set_title("ridge regression on one layer", fontsize=MEDIUM)
+    left.legend(fontsize=SMALL, frameon=False)
     groups = sorted({(row["layers"], row["pooling"]) for row in found["readouts"]})
     markers = dict(zip(LOSSES, "ov^sD", strict=False))
     for row in found["readouts"]:
         place = groups.index((row["layers"], row["pooling"]))
         full = row["head"] == "mlp"
-        colour = "#0072B2" if full else "none"
+        colour = BLUE if full else "none"
         right.scatter(
-            place, row["test_mae"], marker=markers.get(row["loss"], "o"), facecolors=colour, edgecolors="#0072B2", s=22
+            place, row["test_mae"], marker=markers.get(row["loss"], "o"), facecolors=colour, edgecolors=BLUE, s=22
         )
     right.set_xticks(
-        range(len(groups)), [f"{layers}: {pooling}" for layers, pooling in groups], rotation=60, ha="right", fontsize=8
+        range(len(groups)),
+        [f"{layers}: {pooling}" for layers, pooling in groups],
+        rotation=60,
+        ha="right",
+        fontsize=SMALL,
     )
     for loss, marker in markers.items():
-        right.scatter([], [], marker=marker, color="#0072B2", label=loss, s=22)
-    right.scatter([], [], marker="o", facecolors="none", edgecolors="#0072B2", label="linear head", s=22)
-    right.legend(fontsize=7, frameon=False, ncols=2)
-    right.set_title("trained readouts, mean over seeds", fontsize=10)
+        right.scatter([], [], marker=marker, color=BLUE, label=loss, s=22)
+    right.scatter([], [], marker="o", facecolors="none", edgecolors=BLUE, label="linear head", s=22)
+    right.legend(fontsize=SMALL, frameon=False, ncols=2)
+    right.set_title("trained readouts, mean over seeds", fontsize=MEDIUM)
     for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{found['dataset']}, {found['n']} test clips, frozen states of {found['model']}", fontsize=10)
-    figure.savefig(path, dpi=150)
+        panel(axes)
+    figure.suptitle(f"{found['dataset']}, {found['n']} test clips, frozen states of {found['model']}", fontsize=MEDIUM)
+    save_figure(figure, path)

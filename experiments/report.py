@@ -5,9 +5,8 @@
 Every number is read from files in the folders: the .md and .json of a study, or metrics.json and predictions.csv of a run.
 """
 
-import base64
-import io
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,33 +16,48 @@ import jinja2
 import numpy as np
 import pandas as pd
 from markdown_it import MarkdownIt
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ..evaluation.comparison_result import ArmResult, comparison_folders, read_comparison
 from ..training import run_folder
 from .arms import baseline_folder
+from .report_figures import ReportFigure, error_figure, layer_figure, stored_figure
 from .tables import markdown_table
+from .worst_clips import ClipLibrary, WorstClips, worst_clips
 
-STUDIES: dict[str, tuple[str, ...]] = {  # name of the study's .json and .md -> its plots
-    "comparison": ("comparison.png",),
-    "ablation": ("ablation.png",),
-    "audit": ("audit.png",),
-    "sweep": ("sweep.png",),
-    "probe": ("probe.png",),
-    "geometry": ("pca.png", "tsne.png"),
-    "reproduction": (),
+STUDIES: dict[str, dict[str, str]] = {  # name of the study's .json and .md -> its plots, with their captions
+    "comparison": {"comparison.png": "Each way to score, with its 95 % interval"},
+    "ablation": {"ablation.png": "MAE by the modalities that are read, and what leaving one out adds"},
+    "audit": {"audit.png": "Error, bias and coverage by group, with 95 % intervals"},
+    "sweep": {"sweep.png": "Best validation result so far, by trial"},
+    "probe": {"probe.png": "MAE of what is read from states that are not trained"},
+    "geometry": {
+        "pca.png": "Hidden states by their first two principal components, coloured by label",
+        "tsne.png": "Hidden states by t-SNE, coloured by label",
+    },
+    "reproduction": {},
 }
-WORST = 20
+TAGS = re.compile(r"<[^>]+>")
+BOX = '<div class="scroll" role="group" aria-label="table" tabindex="0">'
 
 
 @dataclass(frozen=True)
 class Section:
-    """One folder of the report; `body` and `details` are HTML, `images` pairs of a caption and a data URI."""
+    """One folder of the report.
+
+    Attributes:
+        title: its heading.
+        lead: what was found, HTML; empty if nothing says it.
+        body: tables and text, HTML.
+        figures: in their order.
+        worst: the clips with the largest errors, of each target.
+        details: settings and versions, HTML.
+    """
 
     title: str
+    lead: str
     body: str
-    images: list[tuple[str, str]]
+    figures: list[ReportFigure]
+    worst: list[WorstClips]
     details: str
 
 
@@ -56,15 +70,16 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
     Raises:
         FileNotFoundError: for a folder without a finished study or run.
     """
-    sections = [section for folder in folders for one in _parts(Path(folder)) for section in _sections(one)]
+    library = ClipLibrary()
+    sections = [section for folder in folders for one in _parts(Path(folder)) for section in _sections(one, library)]
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
-        "report.html.j2"
-    )
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    out.write_text(template.render(sections=sections, created=created), encoding="utf-8")
+    page = environment.get_template("report.html.j2").render(
+        sections=sections, notes=library.notes, created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    )
+    out.write_text(page, encoding="utf-8")
     return out
 
 
@@ -82,9 +97,9 @@ def _studies(folder: Path) -> list[str]:
     return [name for name in STUDIES if (folder / f"{name}.json").is_file()]
 
 
-def _sections(folder: Path) -> list[Section]:
-    runs = [_run(folder)] if (folder / "metrics.json").is_file() else []
-    sections = [*runs, *(_study(folder, name) for name in _studies(folder))]
+def _sections(folder: Path, library: ClipLibrary) -> list[Section]:
+    runs = [_run(folder, library)] if (folder / "metrics.json").is_file() else []
+    sections = [*runs, *(_study(folder, name, library) for name in _studies(folder))]
     if sections:
         return sections
     expected = ", ".join(f"{name}.json" for name in STUDIES)
@@ -93,46 +108,73 @@ def _sections(folder: Path) -> list[Section]:
     )
 
 
-def _study(folder: Path, name: str) -> Section:
+def _study(folder: Path, name: str, library: ClipLibrary) -> Section:
     result = run_folder.read_json(folder / f"{name}.json")
-    title, _, text = (folder / f"{name}.md").read_text(encoding="utf-8").partition("\n")
-    images = [(path.stem, _data_uri(path.read_bytes())) for path in _plots(folder, name)]
-    body = _html(text)
+    title, lead, body = _read_markdown(folder / f"{name}.md")
+    finding = TAGS.sub("", lead).strip()
+    figures = [
+        stored_figure((folder / plot).read_bytes(), caption, finding)
+        for plot, caption in STUDIES[name].items()
+        if (folder / plot).is_file()
+    ]
+    worst: list[WorstClips] = []
     if name == "comparison":
-        comparison = read_comparison(folder / f"{name}.json")
-        arms, target = comparison.arms, comparison.target
-        runs = folder if target is None else folder.parents[1]
-        scores = _mean_scores(runs, arms, target)
-        name, arm = next(iter(arms.items()))
-        images.append((f"errors of {arm.label}", _error_plot(scores["label"], scores[name])))
-        weights = {
-            arm.label: _layer_weights(runs / name, arm.seeds) for name, arm in arms.items() if not arm.is_baseline
-        }
-        if any(weights.values()):
-            shown = {label: seeds for label, seeds in weights.items() if seeds}
-            images.append(("weights of the layers", _layer_plot(shown)))
-        body += _html(_worst_clips(scores, {name: arm.label for name, arm in arms.items()}))
-    return Section(
-        title.lstrip("# "), body, images, _details(result.get("settings", {}), result.get("environment", {}))
-    )
+        more, worst = _of_comparison(folder, library)
+        figures += more
+    details = _details(result.get("settings", {}), result.get("environment", {}))
+    return Section(title, lead, body, figures, worst, details)
 
 
-def _run(folder: Path) -> Section:
+def _read_markdown(file: Path) -> tuple[str, str, str]:
+    """Title of a study, its first paragraph, which says what was found, and the rest, both as HTML."""
+    title, _, text = file.read_text(encoding="utf-8").partition("\n")
+    first, _, rest = text.strip().partition("\n\n")
+    if first.startswith("|"):
+        first, rest = "", text
+    return title.lstrip("# "), _html(first), _html(rest)
+
+
+def _of_comparison(folder: Path, library: ClipLibrary) -> tuple[list[ReportFigure], list[WorstClips]]:
+    """Figures and worst clips of a comparison, from the predictions of its runs."""
+    comparison = read_comparison(folder / "comparison.json")
+    arms, target = comparison.arms, comparison.target
+    runs = folder if target is None else folder.parents[1]
+    scores = _mean_scores(runs, arms, target)
+    first, arm = next(iter(arms.items()))
+    figures = [error_figure(arm.label, scores["label"], scores[first])]
+    weights = {arm.label: _layer_weights(runs / name, arm.seeds) for name, arm in arms.items() if not arm.is_baseline}
+    if any(weights.values()):
+        figures.append(layer_figure({label: seeds for label, seeds in weights.items() if seeds}))
+    labels = {name: arm.label for name, arm in arms.items()}
+    return figures, [worst_clips(scores, labels, _run_of(runs, first, arm), library, target)]
+
+
+def _run(folder: Path, library: ClipLibrary) -> Section:
     metrics = run_folder.read_metrics(folder)
     of_targets, weights = metrics.pop("targets", None) or {}, metrics.pop("layer_weights", None)
     body = _html(markdown_table(_figures({"": metrics})))
     if of_targets:
         body += _html(markdown_table(_figures(of_targets)))
-    images = []
+    figures, worst = [], []
     for target in of_targets or [None]:
         table = run_folder.read_predictions(folder, split=metrics["split"], target=target)
-        scores, of = table.rename(columns={"score": "run"}), "" if target is None else f" of {target}"
-        body += _html(_worst_clips(scores, {"run": f"score{of}"}))
-        images.append((f"errors{of}", _error_plot(scores["label"], scores["run"])))
+        scores, name = table.rename(columns={"score": "run"}), target or "score"
+        worst.append(worst_clips(scores, {"run": name}, folder, library, target))
+        figures.append(error_figure(name, scores["label"], scores["run"]))
     if weights:
-        images.append(("weights of the layers", _layer_plot({"run": [weights]})))
+        figures.append(layer_figure({"run": [weights]}))
     details = _details(run_folder.read_config(folder), run_folder.read_environment(folder))
-    return Section(f"Run {folder.name}: {metrics['readout']} on {metrics['dataset']}", body, images, details)
+    title = f"Run {folder.name}: {metrics['readout']} on {metrics['dataset']}"
+    return Section(title, _html(_run_in_words(metrics)), body, figures, worst, details)
+
+
+def _run_in_words(metrics: Mapping[str, Any]) -> str:
+    shown = [
+        f"{name} {metrics[key]:.3f}"
+        for key, name in (("mae", "MAE"), ("corr", "correlation"))
+        if metrics.get(key) is not None
+    ]
+    return f"{', '.join(shown)} on {metrics['n']} {metrics['split']} clips."
 
 
 def _figures(columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
@@ -150,8 +192,9 @@ def _layer_weights(folder: Path, seeds: Sequence[int | None]) -> list[list[float
     return [weights for weights in found if weights]
 
 
-def _plots(folder: Path, name: str) -> list[Path]:
-    return [folder / plot for plot in STUDIES[name] if (folder / plot).is_file()]
+def _run_of(folder: Path, name: str, arm: ArmResult) -> Path:
+    """The first run of an arm of a comparison."""
+    return baseline_folder(folder, name) if arm.is_baseline else folder / name / f"seed-{arm.seeds[0]}"
 
 
 def _mean_scores(folder: Path, arms: dict[str, ArmResult], target: str | None) -> pd.DataFrame:
@@ -167,61 +210,6 @@ def _mean_scores(folder: Path, arms: dict[str, ArmResult], target: str | None) -
         columns |= {"id": tables[0]["id"], "label": tables[0]["label"]}
         columns[name] = np.mean([table["score"] for table in tables], axis=0)
     return pd.DataFrame(columns)
-
-
-def _worst_clips(scores: pd.DataFrame, labels: dict[str, str]) -> str:
-    """The clips with the largest error of the first arm, with the score of every arm; `labels` are titles by arm name."""
-    first = next(iter(labels))
-    errors = (scores[first] - scores["label"]).abs()
-    worst = scores.assign(error=errors).sort_values("error", ascending=False, kind="stable").head(WORST)
-    rows = pd.DataFrame({"label": worst["label"].map("{:+.2f}".format), "error": worst["error"].map("{:.2f}".format)})
-    for name, label in labels.items():
-        rows[label] = worst[name].map("{:+.2f}".format)
-    rows.index = worst["id"]
-    caption = f"The {len(worst)} clips with the largest error of {labels[first]} (mean score over seeds, label units):"
-    return f"{caption}\n\n{markdown_table(rows)}"
-
-
-def _error_plot(labels: pd.Series, scores: pd.Series) -> str:
-    """Scatter plot of score against label, and histogram of the errors."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    low, high = min(labels.min(), scores.min()), max(labels.max(), scores.max())
-    left.plot([low, high], [low, high], color="0.5", linewidth=1, linestyle="--")
-    left.scatter(labels, scores, s=12, alpha=0.6, color="#0072B2", edgecolors="none")
-    left.set_xlabel("label")
-    left.set_ylabel("score")
-    right.hist(scores - labels, bins=30, color="#0072B2")
-    right.axvline(0, color="0.5", linewidth=1, linestyle="--")
-    right.set_xlabel("score minus label")
-    right.set_ylabel("clips")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    return _drawn(figure)
-
-
-def _layer_plot(weights: dict[str, list[list[float]]]) -> str:
-    """A line for each arm over the layers: the mean of its seeds' weights, with their range."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    axes = figure.subplots()
-    for label, seeds in weights.items():
-        layers = range(len(seeds[0]))
-        axes.plot(layers, np.mean(seeds, axis=0), marker="o", markersize=3, label=label)
-        axes.fill_between(layers, np.min(seeds, axis=0), np.max(seeds, axis=0), alpha=0.2)
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=15, integer=True))
-    axes.set_xlabel("layer (0: token embeddings)")
-    axes.set_ylabel("weight in the mix")
-    if len(weights) > 1:
-        axes.legend(fontsize=8, frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    return _drawn(figure)
-
-
-def _drawn(figure: Figure) -> str:
-    png = io.BytesIO()
-    figure.savefig(png, dpi=130, format="png")
-    return _data_uri(png.getvalue())
 
 
 def _details(settings: dict | None, environment: dict | None) -> str:
@@ -252,8 +240,8 @@ def _formatted(value: object) -> str:
 
 
 def _html(markdown: str) -> str:
-    return MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    """HTML of Markdown from files; each table in a box of its own that scrolls, also by keyboard."""
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    parser.add_render_rule("table_open", lambda *_: f"{BOX}<table>")
+    parser.add_render_rule("table_close", lambda *_: "</table></div>")
+    return parser.render(markdown).replace("<th></th>", '<th><span class="hidden">name</span></th>')

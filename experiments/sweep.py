@@ -26,6 +26,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from ..figure_style import SMALL, line, panel, save_figure
 from ..training import run_folder
 from ..training.arguments import OmniSentTrainingArguments, parse_arguments, read_fields, read_mapping
 from .arms import Arm, default_arms
@@ -322,9 +323,11 @@ def markdown(found: Mapping[str, Any]) -> str:
         }
         for arm in found["arms"].values()
     }
+    best = "; ".join(f"{arm['label']} {arm['best']['value']:.3f}" for arm in found["arms"].values())
     space = "; ".join(f"{name}: {rule}" for name, rule in found["space"].items())
     parts = (
         f"# Tuning of {len(rows)} arms",
+        f"Best validation {found['metric']}: {best}.",
         f"{found['trials']} trials for each arm, in the same space ({space}), on the validation split of"
         f" {found['settings']['dataset']}. The test split was not touched.",
         markdown_table(pd.DataFrame.from_dict(rows, orient="index")),
@@ -337,15 +340,15 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     sign = 1 if found["lower_is_better"] else -1
-    for arm in found["arms"].values():
+    for place, arm in enumerate(found["arms"].values()):
         best, course = math.inf, []
         for one in arm["trials"]:
             best = best if one["value"] is None else min(best, sign * one["value"])
             course.append(sign * best if math.isfinite(best) else math.nan)
-        axes.plot(range(1, len(course) + 1), course, marker="o", markersize=3, label=arm["label"])
+        axes.plot(range(1, len(course) + 1), course, markersize=4, **line(place), label=arm["label"])
     axes.xaxis.set_major_locator(MaxNLocator(nbins=15, integer=True))
     axes.set_xlabel("trials")
     axes.set_ylabel(f"best validation {found['metric']} so far")
-    axes.legend(fontsize=8, frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    axes.legend(fontsize=SMALL, frameon=False)
+    panel(axes)
+    save_figure(figure, path)

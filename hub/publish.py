@@ -32,7 +32,8 @@ from ..training.collator import ClipDataset
 from ..training.data import uses_media
 from ..training.row_check import evenly_spaced
 from ..training.targets import table_options
-from .card import Drift, dataset_name, eval_results, model_card, notice_of
+from .card import Drift, model_card, notice_of
+from .card_metadata import dataset_name, eval_results
 from .licence import Licence, licence_of
 from .upload import PublishError, publish_folder
 

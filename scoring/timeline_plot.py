@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font, get_font_names
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
+from ..figure_style import BLUE, GREY, MEDIUM, NEGATIVE, POSITIVE, SMALL, panel, save_figure
 from .scales import Scale
 from .windows import WindowScore
 
-NEGATIVE, POSITIVE = "#b35806", "#542788"  # the ends of the colour scale of scores in other plots
-PLAIN = "#1f5f8b"  # of a scale without two sides
 TICK_SECONDS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
 QUOTE_CHARACTERS = 36
 LABEL_WIDTH = 0.28  # of the axes, for a quote of that length
@@ -85,8 +84,8 @@ def plot_timeline(windows: Sequence[WindowScore], out: Path, *, title: str, scal
     gaps = f"; {missing} of {len(windows)} windows have no score (x)" if missing else ""
     axes.set_xlabel(f"time{gaps}")
     title = fonts.written(title, 90)
-    panels[0].set_title(title, loc="left", fontsize=11, parse_math=False, fontfamily=families)
-    figure.savefig(out, dpi=150)
+    panels[0].set_title(title, loc="left", fontsize=MEDIUM, parse_math=False, fontfamily=families)
+    save_figure(figure, out)
 
 
 @dataclass(frozen=True)
@@ -121,12 +120,12 @@ def _draw_panel(
         axes.grid(axis="y", color="0.92", linewidth=0.8)
     if scale.neutral_band is not None:
         axes.axhspan(-band, band, color="0.93", zorder=0)
-        axes.text(1.004, 0, "neutral", transform=axes.get_yaxis_transform(), color="0.45", fontsize=8, va="center")
+        axes.text(1.004, 0, "neutral", transform=axes.get_yaxis_transform(), color=GREY, fontsize=SMALL, va="center")
     _draw_scores(axes, times, scores, scale.has_sides)
     for sign, colour in ((1, POSITIVE), (-1, NEGATIVE)):
         for window, score, at in _placed(strongest(scored, sign, usual, band), last):
             middle_of_label = (at, middle + sign * 1.12 * reach)
-            _label(axes, window, score, scale, middle_of_label, colour if scale.has_sides else PLAIN, fonts)
+            _label(axes, window, score, scale, middle_of_label, colour if scale.has_sides else BLUE, fonts)
     missing = times[np.isnan(scores)]
     lower, upper = middle - 1.5 * reach, middle + 1.5 * reach
     if len(missing):
@@ -134,7 +133,7 @@ def _draw_panel(
     axes.set_ylim(lower, upper)
     ticks = axes.get_yticks() if scale.has_sides else np.linspace(scale.low, scale.high, 5)
     axes.set_yticks([tick for tick in ticks if abs(tick - middle) <= reach + 1e-9])
-    axes.spines[["top", "right"]].set_visible(False)
+    panel(axes)
     name = fonts.written(scale.name, 30)
     axes.set_ylabel(f"{name} (label units)", parse_math=False, fontfamily=fonts.families)
 
@@ -155,7 +154,7 @@ def _draw_scores(axes: Axes, times: np.ndarray, scores: np.ndarray, has_sides: b
     mean = np.where(is_scored > 0, sums / np.maximum(counts, 1), np.nan)
     span = clock(round((times[width] - times[0]) or 1))
     axes.plot(times, mean, color="0.1", linewidth=1.6, label=f"mean over {span}")
-    axes.legend(loc="upper right", bbox_to_anchor=(1, 1.1), frameon=False, fontsize=8)
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 1.1), frameon=False, fontsize=SMALL)
 
 
 def _label(
@@ -174,7 +173,7 @@ def _label(
         ha="center",
         va="bottom" if place[1] > score else "top",
         color=colour,
-        fontsize=8.5,
+        fontsize=SMALL,
         fontfamily=fonts.families,
         linespacing=1.4,
         parse_math=False,

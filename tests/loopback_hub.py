@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import socket
 import threading
 from dataclasses import dataclass, field
@@ -86,12 +87,51 @@ class LoopbackHub:
         return variables if token is None else {**variables, "HF_TOKEN": token}
 
 
-def _faults_of_card(card: str) -> list[dict]:
+def faults_of_card(card: str) -> list[dict]:
+    """What is wrong with a card's metadata, by the rules that the Hub documents for it."""
     try:
-        yaml.safe_load(card.split("---")[1])
+        data = yaml.safe_load(card.split("---")[1])
     except (IndexError, yaml.YAMLError) as error:
         return [{"message": f"the card's metadata is not YAML: {error}"}]
-    return []
+    return [
+        {"message": f"{field}: {data[field]!r}"}
+        for field, is_right in CARD_FIELDS.items()
+        if field in data and not is_right(data[field])
+    ]
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) and one for one in value)
+
+
+def _codes(value: object) -> bool:
+    return all(re.fullmatch("[a-z]{2,3}", one) for one in ([value] if isinstance(value, str) else value))
+
+
+def _index(value: list[dict]) -> bool:
+    """model-index: of each result its task, its data set, and metrics with type and value."""
+    results = [result for model in value if model.get("name") for result in model["results"]]
+    return bool(results) and all(
+        result.get("task", {}).get("type")
+        and {"name", "type"} <= result.get("dataset", {}).keys()
+        and all(isinstance(one.get("value"), int | float) and one.get("type") for one in result.get("metrics") or [{}])
+        for result in results
+    )
+
+
+LICENCES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0", "other")  # some of the Hub's list
+CARD_FIELDS = {  # after github.com/huggingface/hub-docs, modelcard.md and datasetcard.md
+    "license": lambda value: value in LICENCES,
+    "language": _codes,
+    "tags": _texts,
+    "datasets": _texts,
+    "metrics": _texts,
+    "base_model": lambda value: re.fullmatch(r"[\w.-]+/[\w.-]+", value) is not None,
+    "base_model_relation": lambda value: value in ("adapter", "finetune", "merge", "quantized"),
+    "pipeline_tag": lambda value: value in ("text-classification", "audio-classification", "video-classification"),
+    "widget": lambda value: all(isinstance(one, dict) and isinstance(one.get("text"), str) for one in value),
+    "model-index": _index,
+}
 
 
 class _Refused(Exception):
@@ -150,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._need_token()
                 return self._json({"type": "user", "name": OWNER, "orgs": [], "auth": {"type": "access_token"}})
             case ["api", "validate-yaml"]:
-                return self._json({"errors": _faults_of_card(json.loads(body)["content"]), "warnings": []})
+                return self._json({"errors": faults_of_card(json.loads(body)["content"]), "warnings": []})
             case ["api", "repos", "create"]:
                 return self._create(json.loads(body))
             case ["api", ("models" | "datasets") as kind, owner, name, *rest]:

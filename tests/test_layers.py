@@ -17,6 +17,7 @@ LAYERS = (
         "losses_omnisent",
         "adapter_omnisent",
         "lora_omnisent",
+        "figure_style",
         "evaluation",
     ),
     ("modeling_omnisent", "processing_omnisent", "data"),

@@ -8,9 +8,10 @@ import yaml
 
 from omnisent.data.catalog import DatasetFacts
 from omnisent.evaluation.comparison_result import Comparison
+from omnisent.evaluation.conclusion import BUILT_IN
 from omnisent.experiments.arms import default_arms, read_arms
 from omnisent.experiments.comparison import compare, import_predictions
-from omnisent.experiments.comparison_report import BUILT_IN, conclusion
+from omnisent.experiments.comparison_report import conclusion
 from omnisent.experiments.report import write_report
 from omnisent.training.field_names import shipped_arms
 from omnisent.training.run_folder import read_config, read_metrics, read_predictions

@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 from omnisent.cli import app
 from omnisent.data.catalog import DatasetFacts
 from omnisent.evaluation.comparison_result import ArmTest, Comparison, read_comparison
+from omnisent.evaluation.conclusion import best_rival
 from omnisent.evaluation.metrics import msa_metrics
 from omnisent.evaluation.power import Noise, power
 from omnisent.evaluation.variances import p_text
 from omnisent.experiments.arms import SAME_FOR_ALL, Arm, default_arms
 from omnisent.experiments.baselines import BASELINES
 from omnisent.experiments.comparison import OWN_FIELDS, check_comparable, compare, summarise
-from omnisent.experiments.comparison_report import best_rival, conclusion, markdown
+from omnisent.experiments.comparison_report import conclusion, markdown
 from omnisent.experiments.power_study import power_of
 from omnisent.experiments.probe import SAME_FIELDS
 from omnisent.experiments.runs import IGNORED_FIELDS
@@ -178,7 +179,7 @@ def test_every_metric_has_a_paired_test_and_a_verdict(comparison):
         ({"p_holm": 0.3, "difference": -0.1, "low": -0.3, "high": 0.1}, "Undecided."),
         (
             {"p_holm": 0.3, "difference": -0.01, "low": -0.05, "high": 0.03},
-            "The interval lies within ± 0.06: no difference",
+            "No difference that matters: the interval lies within ± 0.06.",
         ),
         ({"p_holm": None, "difference": -0.3, "low": -0.5, "high": -0.1}, "No verdict from one seed"),
     ],

@@ -1,5 +1,8 @@
 """The report: one self-contained file, whose numbers are those of its folders."""
 
+import base64
+import html
+import io
 import re
 import shutil
 import subprocess
@@ -12,13 +15,17 @@ from typer.testing import CliRunner
 
 from omnisent.cli import app
 from omnisent.data.catalog import DATASETS, DatasetFacts
+from omnisent.data.planted import write_video
+from omnisent.data.tables import read_columns
 from omnisent.evaluation.comparison_result import read_comparison
 from omnisent.evaluation.metrics import METRICS, msa_metrics
 from omnisent.experiments.comparison import summarise
-from omnisent.experiments.comparison_report import write_comparison
+from omnisent.experiments.comparison_report import conclusion, write_comparison
 from omnisent.experiments.latex import write_latex
 from omnisent.experiments.report import write_report
-from omnisent.hub.card import eval_results, model_card
+from omnisent.experiments.worst_clips import PICTURE_BYTES, _picture
+from omnisent.hub.card import model_card
+from omnisent.hub.card_metadata import eval_results
 from omnisent.training.run_folder import read_config, read_json, read_predictions, write_json, write_metrics
 
 BROWSER = next(
@@ -36,9 +43,10 @@ def test_it_is_one_file_that_fetches_nothing(report):
     text = report.read_text()
     sources = re.findall(r'(?:src|href)="([^"]*)"', text)
     assert len(sources) >= 5
-    assert all(source.startswith(("data:image/png;base64,", "#part-")) for source in sources)
+    assert all(source.startswith(("data:image/png;base64,", "data:image/jpeg;base64,", "#part-")) for source in sources)
     assert "url(" not in text
-    assert "<script" not in text
+    assert "default-src 'none'" in text  # a browser would refuse to fetch anything
+    assert len(re.findall("<script", text)) == text.count("<script>\n") == 1
 
 
 def test_it_shows_the_figures_settings_and_versions_of_its_folders(report, comparison):
@@ -57,8 +65,107 @@ def test_the_worst_clips_are_those_with_the_largest_error(report, comparison):
     order = errors.sort_values(ascending=False, kind="stable").index
     worst = [tables[0]["id"][i] for i in order[:20]]
     section = report.read_text().split("largest error of discriminative")[1].split("</table>")[0]
-    assert re.findall(r"<tr>\s*<td>(planted[^<]*)</td>", section) == worst
+    assert re.findall(r"<small>(planted[^<]*)</small>", section) == worst
     assert f"<td>{errors[order[0]]:.2f}</td>" in section
+
+
+def test_the_finding_comes_first_and_stands_in_for_the_figure(report, comparison):
+    page = read_comparison(comparison / "comparison.json")
+    found = conclusion(page)
+    parts = html.unescape(report.read_text()).split('<section id="part-')
+    assert parts[1].index(found) < parts[1].index("<figure>") < parts[1].index("<table>")
+    alts = re.findall(r'<figure>.*?<img alt="(.*?)" src=', parts[1])
+    assert alts[0] == f"Each way to score, with its 95 % interval. {found}"
+    tables = [read_predictions(comparison / "discriminative" / f"seed-{seed}") for seed in (0, 1)]
+    errors = (tables[0]["score"] + tables[1]["score"]) / 2 - tables[0]["label"]
+    assert f"MAE {errors.abs().mean():.3f}; on average a score lies {abs(errors.mean()):.3f} " in alts[1]
+    assert len(alts) == len(set(alts)) == parts[1].count("<figure>")
+
+
+def worst_rows(page: str) -> list[str]:
+    return re.findall(r'<tr><td class="clip">(.*?)</td>', html.unescape(page), re.DOTALL)
+
+
+@pytest.fixture
+def copied(comparison, planted_root, tmp_path):
+    """A run whose data set is a copy, to be damaged."""
+    clips, run = tmp_path / "clips", tmp_path / "run"
+    shutil.copytree(planted_root, clips)
+    shutil.copytree(
+        comparison / "discriminative" / "seed-0", run, ignore=shutil.ignore_patterns("checkpoint*", "model")
+    )
+    config = {**read_config(run), "dataset": str(clips)}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    return run, clips
+
+
+def test_a_worst_clip_has_its_words_and_a_small_frame_of_its_video(report, planted_clips):
+    rows = worst_rows(report.read_text())
+    by_id = {clip.id: clip for clip in planted_clips}
+    clips = [by_id[re.search(r"<small>(.*?)</small>", row)[1]] for row in rows]
+    assert len(clips) == 2 * 16  # the test clips, in both sections
+    for clip, row in zip(clips, rows, strict=True):
+        assert (clip.text or "<span> <small>") in row
+        assert ("<img" in row) == (clip.video is not None)
+    pictures = re.findall(r"data:image/jpeg;base64,([^\"]*)", report.read_text())
+    assert len(pictures) == sum(clip.video is not None for clip in clips)
+    assert {0 < len(base64.b64decode(one)) <= PICTURE_BYTES for one in pictures} == {True}
+    assert Image.open(io.BytesIO(base64.b64decode(pictures[0]))).size[0] >= 56
+    assert 'class="note"' not in report.read_text()
+    assert report.stat().st_size < 2_000_000
+
+
+def test_the_frame_of_a_video_that_is_hard_to_compress_is_small_too(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (8, 240, 320, 3), np.uint8)
+    write_video(tmp_path / "noise.mp4", noise, 8)
+    picture = _picture(str(tmp_path / "noise.mp4"))
+    assert 2_000 < len(base64.b64decode(picture.partition(",")[2])) <= PICTURE_BYTES
+
+
+def test_where_the_media_are_gone_the_words_stand_alone_and_that_is_said_once(copied, tmp_path):
+    run, clips = copied
+    shutil.rmtree(clips / "media")
+    page = write_report([run, run], tmp_path / "report.html").read_text()
+    notes = re.findall(r'<p class="note">(.*?)</p>', page)
+    assert len(notes) == 1
+    assert re.fullmatch(
+        r"clips: the videos of \d+ of the clips below cannot be read here, and have no picture\.", notes[0]
+    )
+    assert "image/jpeg" not in page
+    assert all(row.startswith("<div><span>") for row in worst_rows(page))
+    assert " was " in worst_rows(page)[0]
+
+
+def test_where_the_data_set_is_gone_or_changed_no_words_are_shown(copied, tmp_path):
+    run, clips = copied
+    table = clips / "clips.csv"
+    rows = read_columns(table, {"id": str, "label": float, "split": str})
+    test = [row for row in rows if row["split"] == "test"]
+    text = table.read_text()
+    for row in test[:3]:
+        line = next(line for line in text.splitlines() if line.startswith(f"{row['id']},"))
+        text = text.replace(line, line.replace(f",{row['label']},", f",{row['label'] + 0.3:.1f},"))
+    table.write_text(text)
+    page = write_report([run], tmp_path / "report.html").read_text()
+    assert "clips: the words of 3 of the clips below are not shown: changed or removed since the run." in page
+    assert sum("<span> <small>" in row for row in worst_rows(page)) >= 3
+    shutil.rmtree(clips)
+    page = write_report([run, run], tmp_path / "report.html").read_text()
+    assert page.count("clips: clips are shown without words and pictures, as the data set cannot be read:") == 1
+    assert len(worst_rows(page)) == 2 * 16
+    assert not clips.exists()
+
+
+def test_a_report_neither_makes_nor_downloads_a_data_set(copied, tmp_path, monkeypatch):
+    run, _ = copied
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("planted", "human_ratings", "cmu_mosi"):
+        (run / "config.yaml").write_text(yaml.safe_dump({**read_config(run), "dataset": name, "root": None}))
+        page = write_report([run], tmp_path / "report.html").read_text()
+        assert f"{name}: clips are shown without words and pictures" in page
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "cache").exists()
 
 
 def test_the_tables_are_also_written_as_latex(comparison, tmp_path):
@@ -95,7 +202,7 @@ def test_text_from_data_cannot_become_markup(comparison, tmp_path):
     table[1] = "<script>alert(1)</script>,video,3.0,-3.0,-3.0"
     (run / "predictions.csv").write_text("\n".join(table) + "\n")
     text = write_report([run], tmp_path / "report.html").read_text()
-    assert "<script>" not in text
+    assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)" in text
 
 
@@ -156,7 +263,7 @@ def test_a_comparison_of_the_generic_convention_shows_its_metrics_everywhere(com
     )
     assert "toolkit" not in card
     assert yaml.safe_load(eval_results(run))[3]["dataset"]["task_id"] == "test_spearman"
-    words = re.sub(r"data:image/png;base64,[^\"]*", "", page)  # a picture's letters can spell anything
+    words = re.sub(r"data:image/\w+;base64,[^\"]*", "", page)  # a picture's letters can spell anything
     assert len(words) < len(page)
     assert not any("Acc" in text for text in (table, words, card))
 

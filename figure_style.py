@@ -1,0 +1,53 @@
+"""How all figures look: one palette, one size of letters, markers beside colours.
+
+Every colour has at least three times the contrast of the white ground, and any two of `SERIES` can be told apart with each kind
+of colour vision. Draws nothing.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLUE, VERMILLION, WINE, GREEN = "#0072B2", "#D55E00", "#882255", "#009E73"
+GREY = "#767676"  # what is not compared: baselines, reference lines
+SERIES = (BLUE, VERMILLION, WINE, GREEN)
+MARKERS = "os^Dv<>P"
+HATCHES = ("", "///", "...", "xxx")
+LINES = ("-", "--", ":", "-.")
+NEGATIVE, POSITIVE = "#b35806", "#542788"  # the two sides of a scale, the ends of `SIDES`
+SIDES = "PuOr"
+SMALL, MEDIUM = 9, 10.5  # points: at half of a figure's width still legible
+DPI = 150
+
+
+def line(place: int) -> dict[str, Any]:
+    """Colour and marker of the lines or points of one series, by its place."""
+    return {"color": SERIES[place % len(SERIES)], "marker": MARKERS[place % len(MARKERS)]}
+
+
+def bar(place: int) -> dict[str, Any]:
+    """Colour and hatch of the bars of one series, by its place."""
+    return {
+        "color": SERIES[place % len(SERIES)],
+        "hatch": HATCHES[place % len(HATCHES)],
+        "edgecolor": "white",
+        "linewidth": 0,
+    }
+
+
+def outline(place: int) -> dict[str, Any]:
+    """Colour and line style of one series without markers, such as the outline of a histogram, by its place."""
+    return {"color": SERIES[place % len(SERIES)], "linestyle": LINES[place % len(LINES)], "linewidth": 1.6}
+
+
+def panel(axes: Axes) -> None:
+    """A panel without the frame above and on the right, with letters that can be read."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=SMALL)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG."""
+    figure.savefig(path, dpi=DPI)
