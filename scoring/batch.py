@@ -6,9 +6,9 @@ The pipeline computes the scores.
 import hashlib
 import json
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,22 +26,9 @@ from .loading import Loading
 from .processes import Process
 from .readers import ClipReader, scored_row, transcribed
 from .results import ResumableWriter, Source
-from .transcribe import NOTHING_SAID, Transcriber
+from .transcribe import Transcriber
 
 CLIPS_TRANSCRIBED_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Counts of clips: all, failed, scored without a transcript, scored although a file is only partly readable, and those that
-    were to be transcribed, but in which nothing is said.
-    """
-
-    clips: int
-    failed: int
-    without_text: int
-    partial: int
-    nothing_said: int
 
 
 def settings_of(loading: Loading, clips: Sequence[Clip], batching: Batching, **others: Any) -> dict[str, Any]:
@@ -138,19 +125,6 @@ def windows_of(clips: Sequence[Clip], batching: Batching, process: Process) -> l
     rest, sizes = iter(clips), batching.windows(most)
     windows = list(iter(lambda: list(islice(rest, next(sizes))), []))
     return windows[process.rank :: process.world_size]
-
-
-def summary(rows: Iterable[Mapping[str, Any]]) -> Summary:
-    """Counts of rows."""
-    clips = failed = without_text = partial = nothing_said = 0
-    for row in rows:
-        clips += 1
-        failed += row.get("error") is not None
-        without_text += row.get("error") is None and not row.get("text")
-        warning = row.get("warning") or ""
-        nothing_said += NOTHING_SAID in warning
-        partial += warning not in ("", NOTHING_SAID)
-    return Summary(clips, failed, without_text, partial, nothing_said)
 
 
 def _weights(model: str) -> str:

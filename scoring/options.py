@@ -14,6 +14,7 @@ from .windows import parse_seconds, windows_of
 
 AUTO = "auto"  # a number of workers
 REAL_MODEL = "runs/real/model"  # the bundle that `make real` makes
+STDOUT = Path("-")  # as `out`
 SCORE_RANGE, WIDEST_RANGE = (-3.0, 3.0), 100.0  # of a base model's answers: the default, and the widest
 
 
@@ -77,7 +78,10 @@ class ScoreOptions:
         columns: headers of a table by our names, such as `text=Transkript`, see `parse_columns`.
         encoding, decimal: of a table, see `TableOptions`.
         text: the transcript of one file, or a text to score without a file.
-        out: the table to write; without it the scores are in the result's message.
+        out: the table to write, or `-` for rows on standard output; without it, a table is printed.
+        overwrite: `out` may exist, and is replaced.
+        as_json: print rows as JSON, one a line, instead of a table.
+        quiet: no progress, introduction or warning; errors are still said.
         transcribe: a speech recognition model for clips without a transcript.
         windows: length of a window, such as `8s`, to score one file over time.
         stride: time from one window's start to the next; half a window by default.
@@ -100,6 +104,9 @@ class ScoreOptions:
     decimal: str | None = None
     text: str | None = None
     out: Path | None = None
+    overwrite: bool = False
+    as_json: bool = False
+    quiet: bool = False
     transcribe: str | None = None
     windows: str | None = None
     stride: str | None = None
@@ -130,6 +137,7 @@ class ScoreOptions:
                 f" {self.score_range[0]:g} and {self.score_range[1]:g}"
             )
         self._check_table()
+        self._check_output()
         if self.windows is None:
             if self.timeline_format is not None:
                 raise ValueError("--timeline-format needs --windows, which scores one file over time")
@@ -143,6 +151,24 @@ class ScoreOptions:
             raise ValueError(f"--windows scores one file over time, but {len(self.files)} are given")
         windows_of(0.0, *self.window_and_stride())
         self.timeline_paths()
+
+    @property
+    def file(self) -> Path | None:
+        """The table to write; `None` if the scores are printed alone."""
+        return None if self.out == STDOUT else self.out
+
+    @property
+    def prints_rows(self) -> bool:
+        """Whether rows are printed as JSON."""
+        return self.as_json or self.out == STDOUT
+
+    def _check_output(self) -> None:
+        if self.overwrite and self.file is None and self.windows is None:
+            raise ValueError("--overwrite replaces the file of --out; give one")
+        if self.windows is not None and self.out == STDOUT:
+            raise ValueError(
+                "--out - cannot be combined with --windows, which writes a table and a plot; --json prints its rows too"
+            )
 
     def timeline_paths(self) -> tuple[Path, Path | None]:
         """The table of scores over time, and the file for another program beside it, if there is one; for options with `windows`.
