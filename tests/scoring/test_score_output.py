@@ -93,6 +93,6 @@ def test_an_existing_file_is_replaced_only_when_the_new_one_is_complete(score, f
     out.write_text("mine")
     assert score(folder, "--out", out, "--overwrite", "--model", tmp_path / "nothing")[0] == 1
     assert out.read_text() == "mine"
-    code, *_ = score(folder, "--out", out, "--overwrite")
+    score(folder, "--out", out, "--overwrite")
     assert len(rows_of(out.read_text())) == 3
     assert not list(tmp_path.glob("*.part"))
