@@ -200,6 +200,17 @@ def score(
     quiet: Annotated[
         bool, typer.Option("--quiet", help="no progress, introduction or warnings; errors are still shown")
     ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="what each modality and each word adds, and which windows of a long file (--windows); --out is a .jsonl",
+        ),
+    ] = False,
+    embed: Annotated[
+        Path | None,
+        typer.Option(help=".parquet or .npz file to write, with the states that the head reads of each clip"),
+    ] = None,
     transcribe: Annotated[
         str | None, typer.Option(help="speech recognition model for clips without a transcript")
     ] = None,
@@ -258,6 +269,8 @@ def score(
         overwrite=overwrite,
         as_json=as_json,
         quiet=quiet,
+        explain=explain,
+        embed=embed,
         transcribe=transcribe,
         windows=windows,
         stride=stride,

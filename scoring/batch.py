@@ -22,6 +22,7 @@ from ..modeling_omnisent import bundle_folder
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from ..thinker_omnisent import pinned_revision
 from .clips import transcript_file
+from .embeddings import POOLED, as_cell
 from .loading import Loading
 from .processes import Process
 from .readers import ClipReader, scored_row, transcribed
@@ -65,6 +66,7 @@ def score_clips(
     transcriber: Transcriber | None = None,
     interval: float | None = None,
     statistics: Statistics | None = None,
+    pooled: bool = False,
 ) -> Generator[dict[str, Any], None, None]:
     """One row per clip, in order: id, score and label or the score of each target, seconds, text, a warning if a file is only
     partly readable or nothing is said in a clip that was to be transcribed, an error if there is no score.
@@ -78,6 +80,7 @@ def score_clips(
         transcriber: transcribes clips without a transcript.
         interval: a level such as 0.9, for `low` and `high` beside each score.
         statistics: to be counted, without transcribing.
+        pooled: add the states that the head reads, as text, see `embeddings`.
     """
     for some in _portions(windows) if transcriber else [windows]:
         clips, warnings = transcribed([clip for window in some for clip in window], transcriber)
@@ -90,10 +93,12 @@ def score_clips(
             on_error="return",
             statistics=statistics,
             interval=interval,
+            pooled=pooled or None,
         )
         with closing(scored):
             for clip, result in scored:
-                yield scored_row(clip, result)
+                row = scored_row(clip, result)
+                yield {**row, POOLED: as_cell(row[POOLED])} if POOLED in row else row
 
 
 def _portions(windows: Sequence[Sequence[Clip]]) -> Iterator[Sequence[Sequence[Clip]]]:

@@ -5,11 +5,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..configuration_omnisent import OmniSentConfig
+from ..readouts.zero_shot import ZeroShotConfig
 from .results import score_columns
 from .transcribe import NOTHING_SAID
 from .windows import WindowScore
 
 Emit = Callable[[str], None]  # writes a line to standard output
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """What the command says at the end.
+
+    Attributes:
+        messages: where the scores were written, and warnings; one line each.
+        failure: how many clips or windows have no score, each of which has its error in its row; `None` if all have one.
+    """
+
+    messages: tuple[str, ...]
+    failure: str | None
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,18 @@ class Summary:
         if not self.failed:
             return None
         return f"{self.failed} of {self.clips} clips have no score; the column error says why"
+
+
+def introduce(model: str, config: OmniSentConfig, notify: Callable[[str], None]) -> None:
+    """Say what a model says of itself, if it does."""
+    if config.about is not None:
+        notify(f"{model}: {config.about}")
+
+
+def marks_of(config: OmniSentConfig) -> dict[str, str]:
+    """The cells of every row that say how its score came about, if that limits what it means."""
+    marks = {"readout": config.readout} if isinstance(config, ZeroShotConfig) else {}
+    return marks | ({} if config.disclaimer is None else {"about": config.disclaimer})
 
 
 def summary(rows: Iterable[Mapping[str, Any]]) -> Summary:

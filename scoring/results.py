@@ -101,6 +101,7 @@ class ResumableWriter:
         columns: of the rows, with their types.
         process: with world size W, rank r has the batches r, r + W, r + 2 W, ...
         overwrite: `out` may exist, and is replaced by `finish`.
+        aside: further cells of rows, with text, that are saved with them, but are not in the table.
 
     Attributes:
         missing: numbers of the batches that are still to be scored, ascending.
@@ -120,8 +121,10 @@ class ResumableWriter:
         process: Process = Process(),  # noqa: B008 (frozen)
         *,
         overwrite: bool = False,
+        aside: Sequence[str] = (),
     ) -> None:
         self.out, self.batches, self.columns, self.process = Path(out), batches, columns, process
+        self.aside = tuple(aside)
         check_ending(self.out)
         if self.out.exists() and not overwrite:
             raise FileExistsError(f"{out} already exists; replace it with --overwrite, or give another --out")
@@ -158,7 +161,7 @@ class ResumableWriter:
         expected, given = [source.id for source in self.batches[number]], [row["id"] for row in rows]
         if given != expected:
             raise ValueError(f"{self.out}: expected rows of the clips {expected}, got those of {given}; none is saved")
-        kept = [{name: row.get(name) for name in self.columns} for row in rows]
+        kept = [{name: row.get(name) for name in (*self.columns, *self.aside)} for row in rows]
         digests = [source.digest for source in self.batches[number]]
         self._write({"batch": number, "made of": digests, "rows": kept})
 
