@@ -19,6 +19,7 @@ from .cli_data import Private, RepoId, cache_app, data_app, warn
 from .cli_studies import A_CONFIG, FIELDS, Config, settings_of, studies
 from .command_line import as_train_has_them, one_flag_per_group, one_flag_per_seed, without_debug
 from .scoring.options import AUTO, REAL_MODEL, Engine, ScoreOptions, TimelineFormat, given_or_real
+from .scoring.streams import be_quiet, scores_alone
 from .training.choices import ATTENTION, DTYPES, QUANTIZATIONS, SMALL, SMALL_WHEEL, Layout
 from .training.error_line import error_line
 
@@ -185,7 +186,31 @@ def score(
         str | None,
         typer.Option(help="a text, or the transcript of one file; else a .txt, .srt or .vtt file beside it is read"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help=".jsonl, .csv or .parquet file to write; else print a table")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help=".jsonl, .csv or .parquet file to write; - for rows on stdout, as --json; else print a table"
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file of --out if it exists")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="print rows as JSON: one object a line, with the keys of a .jsonl file"),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="no progress, introduction or warnings; errors are still shown")
+    ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="what each modality and each word adds, and which windows of a long file (--windows); --out is a .jsonl",
+        ),
+    ] = False,
+    embed: Annotated[
+        Path | None,
+        typer.Option(help=".parquet or .npz file to write, with the states that the head reads of each clip"),
+    ] = None,
     transcribe: Annotated[
         str | None, typer.Option(help="speech recognition model for clips without a transcript")
     ] = None,
@@ -228,8 +253,9 @@ def score(
 ) -> None:
     """Score clips.
 
-    Gives one row per clip. A failed clip gets an error, and the exit code is then 1. With --out, an interrupted
-    command resumes when started again. A base model, such as Qwen/Qwen2.5-Omni-7B, scores zero-shot, without training.
+    Gives one row per clip, on stdout or in a file; all else goes to stderr. A failed clip gets an error, and the exit
+    code is then 1. With --out, an interrupted command resumes when started again. A base model, such as
+    Qwen/Qwen2.5-Omni-7B, scores zero-shot, without training.
     """
     options = ScoreOptions(
         model=model,
@@ -240,6 +266,11 @@ def score(
         decimal=decimal,
         text=text,
         out=out,
+        overwrite=overwrite,
+        as_json=as_json,
+        quiet=quiet,
+        explain=explain,
+        embed=embed,
         transcribe=transcribe,
         windows=windows,
         stride=stride,
@@ -257,16 +288,20 @@ def score(
         engine=engine,
     )
     options.check()
-    from .scoring.job import score as score_files
+    if quiet:
+        be_quiet()
+    with scores_alone() as stdout:
+        from .scoring.job import score as score_files
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that finished rows are saved
-    result = score_files(options, notify=warn)
-    if result is None:  # of several processes, only the first prints
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that finished rows are saved
+        say = (lambda _: None) if quiet else warn
+        result = score_files(options, notify=say, emit=lambda line: print(line, file=stdout, flush=True))
+    if result is None:  # of several processes, only the first says how it went
         return
-    typer.echo(result.message)
-    for warning in result.warnings:
-        warn(warning)
-    if result.failed:
+    for message in result.messages:
+        say(message)
+    if result.failure is not None:
+        warn(result.failure)
         raise typer.Exit(1)
 
 

@@ -62,6 +62,7 @@ from .heads_omnisent import HEADS, LAYERS, POOL_OVER, POOLINGS  # noqa: E402
 from .losses_omnisent import FEWEST_BINS, LOSSES, LabelScale, Objective  # noqa: E402
 
 SCALE_FIELDS = ("label_mean", "label_std", "score_min", "score_max")
+SAYS_NOTHING = "its scores say nothing about sentiment"  # how `about` ends, of a model that learnt nothing about it
 AUTO_MAP = {
     "AutoConfig": "configuration_omnisent.OmniSentConfig",
     "AutoModel": "modeling_omnisent.OmniForSentimentRegression",
@@ -139,6 +140,11 @@ class OmniSentConfig(PreTrainedConfig):
     about: str | None = None
     has_adapter: bool | None = None
     requires: dict | None = None
+
+    @property
+    def disclaimer(self) -> str | None:
+        """What must stand beside its scores wherever they are shown: `about`, if it was not trained on sentiment; else `None`."""
+        return self.about if self.about is not None and self.about.endswith(SAYS_NOTHING) else None
 
     def __post_init__(self, **kwargs):
         if isinstance(self.thinker_config, PreTrainedConfig):

@@ -7,6 +7,14 @@ class OmniSentError(ValueError):
     """Base class of the errors that concern one clip or one file."""
 
 
+class ClipError(OmniSentError):
+    """A clip that cannot be turned into model inputs; `clip_id` names it."""
+
+    def __init__(self, message: str, clip_id: str | None = None):
+        super().__init__(message if clip_id is None else f"clip {clip_id}: {message}")
+        self.clip_id = clip_id
+
+
 class MediaFault(StrEnum):
     """What is wrong with a media file, or with the requested part of it."""
 

@@ -201,7 +201,7 @@ class OmniForSentimentRegression(AdaptedThinker):
     def _read(self, inputs: dict[str, Any]) -> torch.Tensor:
         """The states (B, T, H) of the layers that the head reads."""
         if self.score.reader.reads_last_alone:
-            return self.model.language_model(**inputs, use_cache=False).last_hidden_state
+            return self.model.language_model(**{"use_cache": False, **inputs}).last_hidden_state
         reader, device = self.score.reader, next(self.score.parameters()).device
         return read_layers(self.model, lambda found, at, states: reader(found, at, states.to(device)), **inputs)
 

@@ -56,6 +56,7 @@ class MultimodalSentimentPipeline(Pipeline):
         neutral_band: overrides the default, label units.
         interval: a level such as 0.9, to get `low` and `high` too: a prediction interval of that level, calibrated on the
             validation split; of several targets by name.
+        pooled: `True` to get `pooled` too: what the head reads of the clip (H,), float32.
         batch_size: most clips of a forward pass; a clip's score does not depend on it.
         batch_tokens: most tokens of a forward pass, with padding.
         num_workers: processes that read media.
@@ -87,6 +88,7 @@ class MultimodalSentimentPipeline(Pipeline):
         on_error: str | None = None,
         neutral_band: float | None = None,
         interval: float | None = None,
+        pooled: bool | None = None,
     ) -> tuple[dict, dict, dict]:
         if on_error is not None and on_error not in ON_ERROR:
             raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, not {on_error!r}")
@@ -94,6 +96,7 @@ class MultimodalSentimentPipeline(Pipeline):
         postprocess_params = {
             "neutral_band": neutral_band,
             "interval": None if interval is None else self._interval(interval),
+            "pooled": pooled,
         }
         return _given(preprocess_params), {}, _given(postprocess_params)
 
@@ -168,7 +171,7 @@ class MultimodalSentimentPipeline(Pipeline):
             ahead: prepare batches while the model runs.
             on_error: as in a call.
             statistics: to be counted.
-            **kwargs: `neutral_band` and `interval`, as in a call.
+            **kwargs: `neutral_band`, `interval` and `pooled`, as in a call.
 
         Raises:
             OmniSentError: naming a clip that cannot be scored, unless `on_error` is `"return"`.
@@ -214,10 +217,11 @@ class MultimodalSentimentPipeline(Pipeline):
 
     def _scores(self, clips: list[dict], inputs: BatchFeature) -> list[dict]:
         """Score of each clip of a padded batch, with its warning if it has one; an error if the score is not finite."""
-        rows = masses = None
+        rows = masses = states = None
         try:
             output = self.forward(inputs.to(self.device, non_blocking=True))
             scores, rows, masses = output["scores"], output.get("distribution"), output.get("legal_mass")
+            states = output.get("pooled")
         except ValueError as error:
             if not _is_a(error, "NotFiniteError"):
                 raise
@@ -228,7 +232,8 @@ class MultimodalSentimentPipeline(Pipeline):
             if all(map(math.isfinite, own)):
                 notes = {"warning": clip.get("warning"), "legal_mass": None if masses is None else masses[place].item()}
                 distribution = None if rows is None else rows[place].float()
-                results.append({"scores": own, **_given(notes), "distribution": distribution})
+                pooled = None if states is None else states[place].float()
+                results.append({"scores": own, **_given(notes), "distribution": distribution, "pooled": pooled})
             else:
                 results.append({"error": f"clip {clip['clip_id']}: {NOT_FINITE}"})
         return results
@@ -259,6 +264,7 @@ class MultimodalSentimentPipeline(Pipeline):
         scored: dict,
         neutral_band: float | None = None,
         interval: list[tuple[float, dict[float, float]]] | None = None,
+        pooled: bool = False,
     ) -> dict[str, Any]:
         """Score and label of one clip, with its interval if requested, or its error; of several targets the scores by name."""
         if "error" in scored:
@@ -270,6 +276,8 @@ class MultimodalSentimentPipeline(Pipeline):
             result = {"score": scores[0], **result, "label": self._label(scores[0], neutral_band)}
         else:
             result = {"scores": dict(zip(config.targets, scores, strict=True)), **result}
+        if pooled:
+            result["pooled"] = scored["pooled"]
         if interval is not None:
             ends = [self._ends(place, scores[place], distribution, *one) for place, one in enumerate(interval)]
             for side, values in zip(("low", "high"), zip(*ends, strict=True), strict=True):

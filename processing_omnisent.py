@@ -16,7 +16,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import cached_file, logging
 
 from .audio_omnisent import SAMPLE_RATE
-from .errors_omnisent import OmniSentError
+from .errors_omnisent import ClipError, OmniSentError
 from .families_omnisent import DEFAULT_FAMILY, family_of, family_of_type
 from .frames_omnisent import VideoSampling
 from .heads_omnisent import POOL_OVER
@@ -31,14 +31,6 @@ logger = logging.get_logger(__name__)
 MODALITIES = ("text", "audio", "video")
 # Without the first, transformers silently builds an empty tokenizer; without the last, another prompt.
 PROCESSOR_FILES = ("tokenizer.json", "tokenizer_config.json", "processor_config.json", "chat_template.jinja")
-
-
-class ClipError(OmniSentError):
-    """A clip that cannot be turned into model inputs; `clip_id` names it."""
-
-    def __init__(self, message: str, clip_id: str | None = None):
-        super().__init__(message if clip_id is None else f"clip {clip_id}: {message}")
-        self.clip_id = clip_id
 
 
 class OmniSentProcessor(ProcessorMixin):
@@ -239,16 +231,16 @@ class OmniSentProcessor(ProcessorMixin):
 
         Returns:
             input_ids (T,), position_ids (3, T); with audio input_features (mel bins, M); with video video_patches
-            (P, patch values) uint8 and video_grid_thw (1, 3); with `pool_over="clip"` clip_mask (T,). Also `clip_id`, and
-            `warning` if a file is only partly readable.
+            (P, patch values) uint8, video_grid_thw (1, 3) and pair_seconds, from one pair of frames to the next; with
+            `pool_over="clip"` clip_mask (T,). Also `clip_id`, and `warning` if a file is only partly readable.
 
         Raises:
             ClipError: naming the clip.
         """
         used = self.modalities if modalities is None else check_modalities(modalities)
-        clip_id = _clip_id(clip)
+        clip_id = str(clip.get("id") or clip.get("video") or clip.get("audio") or "without id")
         try:
-            text, before = self._texts(clip) if "text" in used else (None, None)
+            text, before = self.texts(clip) if "text" in used else (None, None)
             instruction = plain_text(clip.get("instruction"))
             media = read_clip(clip, used, self.video_sampling, self.max_sound_seconds)
         except OmniSentError as error:
@@ -274,12 +266,12 @@ class OmniSentProcessor(ProcessorMixin):
 
     def prompt_tokens(self, clip: Mapping[str, Any], **has: bool) -> int:
         """Tokens of a clip's prompt with one placeholder for its media, if it has `video` or `audio`; reads no media."""
-        text, before = self._texts(clip) if "text" in self.modalities else (None, None)
+        text, before = self.texts(clip) if "text" in self.modalities else (None, None)
         return len(self.tokenizer(self.prompt(text, before, clip.get("instruction"), **has))["input_ids"])
 
     def assemble(
         self, text: str | None, media: ClipMedia, *, before: str | None = None, instruction: str | None = None
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, Any]:
         """The inputs, as from `encode`, of a transcript and media that were already read.
 
         Args:
@@ -288,26 +280,34 @@ class OmniSentProcessor(ProcessorMixin):
             before: the preceding transcripts, as one text.
             instruction: instead of the processor's own.
         """
-        encoded: dict[str, torch.Tensor] = {}
-        layout, mel_frames, grid = self.layout, 0, None
+        encoded: dict[str, Any] = {}
+        layout = self.layout
         if media.audio is not None:
             features = layout.log_mel(self.feature_extractor, media.audio, SAMPLE_RATE)  # (mel bins, M)
             if layout.audio_tokens(features.shape[1]) > 0:
                 encoded["input_features"] = features
-                mel_frames = features.shape[1]
         if media.frames is not None:
-            encoded["video_patches"], grid = layout.patches(media.frames)
-            encoded["video_grid_thw"] = grid
+            encoded["video_patches"], encoded["video_grid_thw"] = layout.patches(media.frames)
+            encoded["pair_seconds"] = media.seconds_per_frame_pair
+        return self.lay_out(text, encoded, before=before, instruction=instruction)
+
+    def lay_out(
+        self, text: str | None, media: Mapping[str, Any], *, before: str | None = None, instruction: str | None = None
+    ) -> dict[str, Any]:
+        """As `assemble`, of the inputs of media that `assemble` gave, for instance with another transcript."""
+        grid, mel_frames = media.get("video_grid_thw"), 0
+        if "input_features" in media:
+            mel_frames = media["input_features"].shape[1]
         instruction = self.instruction if instruction is None else instruction
         prompt = self.prompt(text, before, instruction, video=grid is not None, audio=bool(mel_frames))
         ids = self.tokenizer(prompt)["input_ids"]
-        sizes = (self.tokenizer, mel_frames, grid, media.seconds_per_frame_pair)
-        input_ids = torch.tensor(layout.expand(ids, *sizes))  # (T,)
-        positions = layout.position_ids(input_ids, *sizes)
+        sizes = (self.tokenizer, mel_frames, grid, media.get("pair_seconds"))
+        input_ids = torch.tensor(self.layout.expand(ids, *sizes))  # (T,)
+        encoded = {"input_ids": input_ids, "position_ids": self.layout.position_ids(input_ids, *sizes), **media}
         if self.pool_over == "clip":
             words = self._words(text, before, instruction)
             encoded["clip_mask"] = self._clip_mask(input_ids, prompt, words, text, len(instruction))
-        return {"input_ids": input_ids, "position_ids": positions, **encoded}
+        return encoded
 
     def _clip_mask(
         self, input_ids: torch.Tensor, prompt: str, words: str, text: str | None, instructed: int
@@ -367,7 +367,7 @@ class OmniSentProcessor(ProcessorMixin):
     def _chat(self, messages: list[dict], **options: Any) -> str:
         return self.tokenizer.apply_chat_template(messages, chat_template=self.chat_template, tokenize=False, **options)
 
-    def _texts(self, clip: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    def texts(self, clip: Mapping[str, Any]) -> tuple[str | None, str | None]:
         """The clip's transcript, and the last `context_clips` preceding ones as one text."""
         texts = [plain_text(text, self.text_case) for text in clip.get("context") or ()] if self.context_clips else []
         before = " ".join(text for text in texts[-self.context_clips :] if text) or None
@@ -384,10 +384,6 @@ def check_modalities(modalities: Sequence[str]) -> list[str]:
     if isinstance(modalities, str) or unknown or not modalities:
         raise ValueError(f"modalities must be some of {', '.join(MODALITIES)}, not {modalities!r}")
     return [name for name in MODALITIES if name in modalities]
-
-
-def _clip_id(clip: Mapping[str, Any]) -> str:
-    return str(clip.get("id") or clip.get("video") or clip.get("audio") or "without id")
 
 
 # Every setting of a processor, with its default: the arguments of the class that are not parts of the base model's processor.

@@ -85,9 +85,9 @@ def read_layers(
             returns what is read now.
         **inputs: of the language model.
     """
-    language_model = thinker.language_model
+    language_model, inputs = thinker.language_model, {"use_cache": False, **inputs}
     if language_model.training:
-        states = language_model(**inputs, use_cache=False, output_hidden_states=True).hidden_states
+        states = language_model(**inputs, output_hidden_states=True).hidden_states
         found = None
         for layer, one in enumerate(states):
             found = read(found, layer, one)
@@ -101,7 +101,7 @@ def read_layers(
     before_last = enumerate(language_model.layers[:-1], start=1)
     hooks = [module.register_forward_hook(partial(read_next, layer)) for layer, module in before_last]
     try:
-        last = language_model(**inputs, use_cache=False).last_hidden_state
+        last = language_model(**inputs).last_hidden_state
     finally:
         for hook in hooks:
             hook.remove()

@@ -28,6 +28,11 @@ class ZeroShotConfig(OmniSentConfig):
 
     readout: ClassVar[str] = "zero-shot expected"
 
+    @property
+    def disclaimer(self) -> str | None:
+        """`about`: there was no training on sentiment."""
+        return self.about
+
 
 class ZeroShotModel(PreTrainedModel):
     """Scores of a base model.

@@ -1,6 +1,6 @@
-"""Analyses one clip: its scores, what text, audio and video each contribute, and the scores over time of a long one.
+"""Analyses one clip: its scores, what text, audio, video and each word contribute, and the scores over time of a long one.
 
-The pipeline computes every number; analysis_page.py renders them.
+explanation.py and the pipeline compute every number; analysis_page.py renders them.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors_omnisent import OmniSentError
 from ..pipeline_omnisent import MultimodalSentimentPipeline
-from .scales import scores_of
+from .explanation import difference, explain, modalities_of
 from .subtitles import Cue, read_cues
 from .timeline import score_timeline
 from .timeline_plot import clock
@@ -31,6 +31,8 @@ class ClipAnalysis:
         without: the scores with a modality left out, by its name; empty if there is only one.
         windows: scores over time of a file that is longer than a window; else empty.
         warning: which part of the file could not be read, or `None`.
+        words: of the transcript, or groups of neighbouring ones, in their order: each with what it adds to the score of each
+            target, label units; see `explanation.Word`. Empty if they were not asked for, or cannot be left out.
     """
 
     scores: tuple[float, ...]
@@ -40,10 +42,11 @@ class ClipAnalysis:
     without: Mapping[str, tuple[float, ...]]
     windows: Sequence[WindowScore]
     warning: str | None = None
+    words: Sequence[tuple[str, tuple[float, ...]]] = ()
 
     def contributions(self, modality: str) -> tuple[float, ...]:
         """The scores with all modalities minus the scores without this one, label units."""
-        return tuple(score - other for score, other in zip(self.scores, self.without[modality], strict=True))
+        return difference(self.scores, self.without[modality])
 
 
 def analyse_clip(
@@ -55,6 +58,7 @@ def analyse_clip(
     stride: float = 4.0,
     max_seconds: float = 600.0,
     on_step: Callable[[int, int], None] | None = None,
+    words: bool = False,
 ) -> ClipAnalysis:
     """Score a video or audio file, or a transcript alone.
 
@@ -65,7 +69,8 @@ def analyse_clip(
         window: seconds of one window of a long file.
         stride: seconds from one window's start to the next.
         max_seconds: a longer file is refused before anything is scored.
-        on_step: called with the number of finished passes and the total.
+        on_step: called with the number of finished steps and the total: the whole clip with what it is made of, and each window.
+        words: leave out each word, too.
 
     Raises:
         OmniSentError: for a file or transcript that cannot be read, a file that is too long, or nothing to score.
@@ -88,19 +93,17 @@ def analyse_clip(
         advice = "a text" if read == ["text"] else "a clip or a transcript"
         raise OmniSentError(f"nothing to score: expected {' or '.join(read)}; give {advice}")
     spans = [] if seconds is None or seconds <= window else windows_of(seconds, window, stride)
-    ablated = used if len(used) > 1 else ()
-    count = _Counter(1 + len(ablated) + len(spans), on_step)
-    result = count.after(pipeline(clip, modalities=used))
-    without = {
-        left_out: scores_of(count.after(pipeline(clip, modalities=[name for name in used if name != left_out])))
-        for left_out in ablated
-    }
+    count = _Counter(1 + len(spans), on_step)
+    found = count.after(explain(pipeline, clip, modalities=used, words=words))
+    result = found.result
     windows: list[WindowScore] = []
     if path is not None and seconds is not None and spans:
         cues = cues or ([Cue(0.0, seconds, text)] if text else [])
         scored = score_timeline(pipeline, path, window=window, stride=stride, cues=cues)
         windows = [count.after(window_score) for window_score in scored]
-    return ClipAnalysis(scores_of(result), result.get("label"), seconds, used, without, windows, result.get("warning"))
+    said = [(word.text, word.contributions) for word in found.words]
+    notes = (result.get("warning"), said)
+    return ClipAnalysis(found.scores, result.get("label"), seconds, used, found.without, windows, *notes)
 
 
 def read_transcript(transcript: str) -> tuple[str | None, list[Cue]]:
@@ -120,11 +123,6 @@ def read_transcript(transcript: str) -> tuple[str | None, list[Cue]]:
         except ValueError as error:
             raise OmniSentError(str(error).replace(str(file), "the transcript")) from None
     return " ".join(cue.text for cue in cues) or None, cues
-
-
-def modalities_of(pipeline: MultimodalSentimentPipeline) -> list[str]:
-    """The modalities of the pipeline, else those of its processor."""
-    return list(pipeline._preprocess_params.get("modalities") or pipeline.processor.modalities)
 
 
 class _Counter:

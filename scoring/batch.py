@@ -6,9 +6,9 @@ The pipeline computes the scores.
 import hashlib
 import json
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,26 +22,14 @@ from ..modeling_omnisent import bundle_folder
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from ..thinker_omnisent import pinned_revision
 from .clips import transcript_file
+from .embeddings import POOLED, as_cell
 from .loading import Loading
 from .processes import Process
 from .readers import ClipReader, scored_row, transcribed
 from .results import ResumableWriter, Source
-from .transcribe import NOTHING_SAID, Transcriber
+from .transcribe import Transcriber
 
 CLIPS_TRANSCRIBED_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Counts of clips: all, failed, scored without a transcript, scored although a file is only partly readable, and those that
-    were to be transcribed, but in which nothing is said.
-    """
-
-    clips: int
-    failed: int
-    without_text: int
-    partial: int
-    nothing_said: int
 
 
 def settings_of(loading: Loading, clips: Sequence[Clip], batching: Batching, **others: Any) -> dict[str, Any]:
@@ -78,6 +66,7 @@ def score_clips(
     transcriber: Transcriber | None = None,
     interval: float | None = None,
     statistics: Statistics | None = None,
+    pooled: bool = False,
 ) -> Generator[dict[str, Any], None, None]:
     """One row per clip, in order: id, score and label or the score of each target, seconds, text, a warning if a file is only
     partly readable or nothing is said in a clip that was to be transcribed, an error if there is no score.
@@ -91,6 +80,7 @@ def score_clips(
         transcriber: transcribes clips without a transcript.
         interval: a level such as 0.9, for `low` and `high` beside each score.
         statistics: to be counted, without transcribing.
+        pooled: add the states that the head reads, as text, see `embeddings`.
     """
     for some in _portions(windows) if transcriber else [windows]:
         clips, warnings = transcribed([clip for window in some for clip in window], transcriber)
@@ -103,10 +93,12 @@ def score_clips(
             on_error="return",
             statistics=statistics,
             interval=interval,
+            pooled=pooled or None,
         )
         with closing(scored):
             for clip, result in scored:
-                yield scored_row(clip, result)
+                row = scored_row(clip, result)
+                yield {**row, POOLED: as_cell(row[POOLED])} if POOLED in row else row
 
 
 def _portions(windows: Sequence[Sequence[Clip]]) -> Iterator[Sequence[Sequence[Clip]]]:
@@ -138,19 +130,6 @@ def windows_of(clips: Sequence[Clip], batching: Batching, process: Process) -> l
     rest, sizes = iter(clips), batching.windows(most)
     windows = list(iter(lambda: list(islice(rest, next(sizes))), []))
     return windows[process.rank :: process.world_size]
-
-
-def summary(rows: Iterable[Mapping[str, Any]]) -> Summary:
-    """Counts of rows."""
-    clips = failed = without_text = partial = nothing_said = 0
-    for row in rows:
-        clips += 1
-        failed += row.get("error") is not None
-        without_text += row.get("error") is None and not row.get("text")
-        warning = row.get("warning") or ""
-        nothing_said += NOTHING_SAID in warning
-        partial += warning not in ("", NOTHING_SAID)
-    return Summary(clips, failed, without_text, partial, nothing_said)
 
 
 def _weights(model: str) -> str:

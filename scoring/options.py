@@ -14,6 +14,9 @@ from .windows import parse_seconds, windows_of
 
 AUTO = "auto"  # a number of workers
 REAL_MODEL = "runs/real/model"  # the bundle that `make real` makes
+STDOUT = Path("-")  # as `out`
+EXPLAIN_WINDOW = 30.0  # seconds; a shorter file is not scored over time when it is explained
+EMBEDDINGS = (".npz", ".parquet")
 SCORE_RANGE, WIDEST_RANGE = (-3.0, 3.0), 100.0  # of a base model's answers: the default, and the widest
 
 
@@ -77,10 +80,15 @@ class ScoreOptions:
         columns: headers of a table by our names, such as `text=Transkript`, see `parse_columns`.
         encoding, decimal: of a table, see `TableOptions`.
         text: the transcript of one file, or a text to score without a file.
-        out: the table to write; without it the scores are in the result's message.
+        out: the table to write, or `-` for rows on standard output; without it, a table is printed.
+        overwrite: `out` may exist, and is replaced.
+        as_json: print rows as JSON, one a line, instead of a table.
+        quiet: no progress, introduction or warning; errors are still said.
+        explain: also say what each modality and each word adds to a score, and score a long file over time.
+        embed: a .parquet or .npz file to write, with the states that the head reads.
         transcribe: a speech recognition model for clips without a transcript.
-        windows: length of a window, such as `8s`, to score one file over time.
-        stride: time from one window's start to the next; half a window by default.
+        windows: length of a window, such as `8s`, to score one file over time, or to explain clips that are longer.
+        stride: time from one window's start to the next; half a window by default, a whole one in an explanation.
         timeline_format: of a file with the scores over time for another program, beside their table.
         interval: a level such as 0.9, for the columns low and high.
         score_range: lowest and highest answer of a base model, label units.
@@ -100,6 +108,11 @@ class ScoreOptions:
     decimal: str | None = None
     text: str | None = None
     out: Path | None = None
+    overwrite: bool = False
+    as_json: bool = False
+    quiet: bool = False
+    explain: bool = False
+    embed: Path | None = None
     transcribe: str | None = None
     windows: str | None = None
     stride: str | None = None
@@ -130,6 +143,10 @@ class ScoreOptions:
                 f" {self.score_range[0]:g} and {self.score_range[1]:g}"
             )
         self._check_table()
+        self._check_output()
+        if self.explain:
+            self._check_explain()
+            return
         if self.windows is None:
             if self.timeline_format is not None:
                 raise ValueError("--timeline-format needs --windows, which scores one file over time")
@@ -143,6 +160,54 @@ class ScoreOptions:
             raise ValueError(f"--windows scores one file over time, but {len(self.files)} are given")
         windows_of(0.0, *self.window_and_stride())
         self.timeline_paths()
+
+    @property
+    def file(self) -> Path | None:
+        """The table to write; `None` if the scores are printed alone."""
+        return None if self.out == STDOUT else self.out
+
+    @property
+    def prints_rows(self) -> bool:
+        """Whether rows are printed as JSON."""
+        return self.as_json or self.out == STDOUT
+
+    def _check_output(self) -> None:
+        if self.embed is not None:
+            self._check_embed(self.embed)
+        if self.overwrite and self.file is None and self.windows is None and self.embed is None:
+            raise ValueError("--overwrite replaces the file of --out; give one")
+        if self.windows is not None and self.out == STDOUT and not self.explain:
+            raise ValueError(
+                "--out - cannot be combined with --windows, which writes a table and a plot; --json prints its rows too"
+            )
+
+    def _check_embed(self, file: Path) -> None:
+        if file.suffix.lower() not in EMBEDDINGS:
+            raise ValueError(f"--embed {file}: expected a file that ends in {' or '.join(EMBEDDINGS)}")
+        if self.explain or self.windows is not None or self.engine is Engine.RAY:
+            raise ValueError("--embed cannot be combined with --explain, --windows or --engine ray; give one of them")
+
+    def _check_explain(self) -> None:
+        excluded = ("timeline_format", "batch_tokens", "stats")
+        given = [f"--{name.replace('_', '-')}" for name in excluded if getattr(self, name) is not None]
+        given += ["--engine ray"] if self.engine is Engine.RAY else []
+        given += ["--workers"] if self.workers != AUTO else []
+        if given:
+            raise ValueError(
+                f"{', '.join(given)} cannot be combined with --explain, which reads and scores one clip after another"
+            )
+        if self.file is not None and self.file.suffix.lower() != ".jsonl":
+            raise ValueError(f"--explain: {self.file} cannot hold explanations; give an --out that ends in .jsonl")
+        windows_of(0.0, *self.explain_windows())
+
+    def explain_windows(self) -> tuple[float, float]:
+        """As `window_and_stride`, for explanations.
+
+        Raises:
+            ValueError: for an invalid duration.
+        """
+        window = parse_seconds(self.windows) if self.windows else EXPLAIN_WINDOW
+        return window, parse_seconds(self.stride) if self.stride else window
 
     def timeline_paths(self) -> tuple[Path, Path | None]:
         """The table of scores over time, and the file for another program beside it, if there is one; for options with `windows`.

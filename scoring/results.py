@@ -24,15 +24,23 @@ VERSION = 3  # raise when the format of lines changes
 
 
 def row_columns(
-    interval: float | None = None, targets: Sequence[str] = (LABEL,), *, zero_shot: bool = False
+    interval: float | None = None,
+    targets: Sequence[str] = (LABEL,),
+    *,
+    zero_shot: bool = False,
+    about: bool = False,
+    explained: bool = False,
 ) -> dict[str, type]:
     """Columns of the rows of a file, with their types; see `score_columns`.
 
-    Zero-shot scores have two more: `readout`, which says so in every row, and `legal_mass`, the probability of all answers.
+    Zero-shot scores have two more: `readout`, which says so in every row, and `legal_mass`, the probability of all answers. With
+    `about`, there is what a model says of itself, and with `explained`, an explanation of each score, which only JSON can hold.
     """
-    rest = {"seconds": float, "text": str, "warning": str, "error": str}
+    rest: dict[str, type] = {"seconds": float, "text": str, "warning": str, "error": str}
     if zero_shot:
         rest = {"readout": str, "legal_mass": float, **rest}
+    rest |= {"about": str} if about else {}
+    rest |= {"explanation": dict} if explained else {}
     return score_columns(targets, {"id": str}, rest, interval)
 
 
@@ -92,6 +100,8 @@ class ResumableWriter:
         batches: the sources of this process's rows, batch by batch.
         columns: of the rows, with their types.
         process: with world size W, rank r has the batches r, r + W, r + 2 W, ...
+        overwrite: `out` may exist, and is replaced by `finish`.
+        aside: further cells of rows, with text, that are saved with them, but are not in the table.
 
     Attributes:
         missing: numbers of the batches that are still to be scored, ascending.
@@ -99,7 +109,7 @@ class ResumableWriter:
 
     Raises:
         ValueError: for an unsupported suffix, or a part file of other clips or settings.
-        FileExistsError: when `out` already exists.
+        FileExistsError: when `out` already exists, unless it may be overwritten.
     """
 
     def __init__(
@@ -109,11 +119,15 @@ class ResumableWriter:
         batches: Sequence[Sequence[Source]],
         columns: Mapping[str, type],
         process: Process = Process(),  # noqa: B008 (frozen)
+        *,
+        overwrite: bool = False,
+        aside: Sequence[str] = (),
     ) -> None:
         self.out, self.batches, self.columns, self.process = Path(out), batches, columns, process
+        self.aside = tuple(aside)
         check_ending(self.out)
-        if self.out.exists():
-            raise FileExistsError(f"{out} already exists; remove it or give another --out")
+        if self.out.exists() and not overwrite:
+            raise FileExistsError(f"{out} already exists; replace it with --overwrite, or give another --out")
         self.path = self._path(process.rank)
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "a+b")  # noqa: SIM115 (open as long as rows come)
@@ -147,7 +161,7 @@ class ResumableWriter:
         expected, given = [source.id for source in self.batches[number]], [row["id"] for row in rows]
         if given != expected:
             raise ValueError(f"{self.out}: expected rows of the clips {expected}, got those of {given}; none is saved")
-        kept = [{name: row.get(name) for name in self.columns} for row in rows]
+        kept = [{name: row.get(name) for name in (*self.columns, *self.aside)} for row in rows]
         digests = [source.digest for source in self.batches[number]]
         self._write({"batch": number, "made of": digests, "rows": kept})
 

@@ -62,7 +62,7 @@ def scores_of(result: Mapping[str, Any]) -> tuple[float, ...]:
     return tuple(result["scores"].values()) if "scores" in result else (result["score"],)
 
 
-def signed(score: float) -> str:
+def signed(score: float, digits: int = 2) -> str:
     """`"+1.73"` or `"-0.50"` with a true minus, and `"0.00"` without a sign."""
-    text = f"{score:+.2f}"
-    return "0.00" if text in ("+0.00", "-0.00") else text.replace("-", MINUS)
+    text = f"{score:+.{digits}f}"
+    return text.replace("-", MINUS) if float(text) else text[1:]

@@ -72,8 +72,7 @@ def plot_timeline(windows: Sequence[WindowScore], out: Path, *, title: str, scal
     last = max((w.end for w in windows), default=1.0)
     figure = Figure(figsize=(11, 1 + 3.8 * len(scales)), layout="constrained")
     panels = figure.subplots(len(scales), squeeze=False, sharex=True)[:, 0]
-    families = ["DejaVu Sans", *(name for name in OTHER_FONTS if name in set(get_font_names()))]
-    fonts = Fonts(families, {chr(code) for family in families for code in get_font(findfont(family)).get_charmap()})
+    fonts = Fonts.available()
     for place, (axes, scale) in enumerate(zip(panels, scales, strict=True)):
         _draw_panel(axes, windows, place, scale, last, fonts)
     axes = panels[-1]
@@ -84,7 +83,7 @@ def plot_timeline(windows: Sequence[WindowScore], out: Path, *, title: str, scal
     gaps = f"; {missing} of {len(windows)} windows have no score (x)" if missing else ""
     axes.set_xlabel(f"time{gaps}")
     title = fonts.written(title, 90)
-    panels[0].set_title(title, loc="left", fontsize=MEDIUM, parse_math=False, fontfamily=families)
+    panels[0].set_title(title, loc="left", fontsize=MEDIUM, parse_math=False, fontfamily=fonts.families)
     save_figure(figure, out)
 
 
@@ -94,6 +93,12 @@ class Fonts:
 
     families: list[str]
     letters: set[str]
+
+    @classmethod
+    def available(cls) -> "Fonts":
+        """Those of this machine."""
+        families = ["DejaVu Sans", *(name for name in OTHER_FONTS if name in set(get_font_names()))]
+        return cls(families, {chr(code) for family in families for code in get_font(findfont(family)).get_charmap()})
 
     def written(self, text: str, most: int) -> str:
         """A text of at most so many characters, with a question mark for each that the fonts lack."""

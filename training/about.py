@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ..configuration_omnisent import SAYS_NOTHING
 from ..data.catalog import DatasetFacts
 from ..families_omnisent import family_of
 from ..family_omnisent import LANGUAGE_MODEL, ThinkerConfig
@@ -74,7 +75,7 @@ def _reads(modalities: Sequence[str]) -> str:
 
 
 def _line(parts: Sequence[str], *, says_nothing: bool) -> str:
-    parts = [*parts, "its scores say nothing about sentiment"] if says_nothing else parts
+    parts = [*parts, SAYS_NOTHING] if says_nothing else parts
     return "".join(letter if letter.isprintable() else "?" for letter in "; ".join(parts))
 
 

@@ -32,6 +32,12 @@ from omnisent.scoring.options import REAL_MODEL, ScoreOptions, TimelineFormat, g
             {"windows": "8s", "files": ("a.mp4",), "timeline_format": TimelineFormat.CSV, "out": Path("a.jsonl")},
             "--timeline-format csv is a table in CSV, but --out is a.jsonl",
         ),
+        ({"files": ("a.mp4",), "overwrite": True}, "--overwrite replaces the file of --out; give one"),
+        (
+            {"files": ("a.mp4",), "overwrite": True, "out": Path("-")},
+            "--overwrite replaces the file of --out; give one",
+        ),
+        ({"files": ("a.mp4",), "windows": "8s", "out": Path("-")}, "--out - cannot be combined with --windows"),
         (
             {"windows": "8s", "files": ("x/../a.mp4",), "timeline_format": TimelineFormat.SRT, "out": Path("a.csv")},
             r"a\.srt would be read as the transcript of x/\.\./a\.mp4; give another --out, such as a\.timeline\.srt",

@@ -13,9 +13,10 @@ import torch
 
 from omnisent.cli import main
 from omnisent.feeding_omnisent import Batching
-from omnisent.scoring.batch import score_clips, summary, windows_of
+from omnisent.scoring.batch import score_clips, windows_of
 from omnisent.scoring.clips import find_clips
 from omnisent.scoring.loading import Loading, load_pipeline
+from omnisent.scoring.output import summary
 from omnisent.scoring.processes import Process
 from omnisent.scoring.ray_engine import score_on_ray
 

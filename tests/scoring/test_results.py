@@ -158,7 +158,9 @@ def test_an_unsupported_suffix_is_refused_before_anything_is_written(name, tmp_p
 
 def test_an_existing_file_is_not_overwritten(tmp_path):
     (tmp_path / "scores.csv").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"scores\.csv already exists; remove it or give another --out"):
+    with pytest.raises(
+        FileExistsError, match=r"scores\.csv already exists; replace it with --overwrite, or give another --out"
+    ):
         writer(tmp_path / "scores.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
 

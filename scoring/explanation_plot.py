@@ -1,0 +1,112 @@
+"""Draws what a score rests on: bars for modalities, the words of the transcript, and the score over time; a column for each target.
+
+explained.py gives the values.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .explained import parts_of, words_heading, words_of
+from .explanation import Scores
+from .scales import Scale, signed
+from .timeline_plot import NEGATIVE, POSITIVE, Fonts, clock
+
+ROW_HEIGHT = 0.26  # inches of a bar
+MOST_LETTERS = 34  # of a word or a group of words
+WIDTH = 7.0  # inches of a column
+
+
+def plot_explanation(row: Mapping[str, Any], out: Path, *, scales: Sequence[Scale], about: str | None = None) -> None:
+    """Write a PNG.
+
+    Args:
+        row: with an `explanation`, as `explain_clips` gives it.
+        out: the PNG file.
+        scales: of the targets.
+        about: what the model says of itself, below the plot.
+    """
+    explanation, fonts = row["explanation"], Fonts.available()
+    parts, words = parts_of(explanation), words_of(explanation)
+    names = ["score"] if len(scales) == 1 else [scale.name for scale in scales]
+    windows = [one for one in explanation["windows"] if one.get(names[0]) is not None]
+    heights = [1.0 + ROW_HEIGHT * len(bars) for bars in (parts, words) if bars] + ([2.2] if windows else [])
+    heights = heights or [1.0]
+    figure = Figure(figsize=(WIDTH * len(scales), 1.1 + sum(heights)), layout="constrained")
+    panels = figure.subplots(len(heights), len(scales), squeeze=False, height_ratios=heights)
+    for place, (name, scale) in enumerate(zip(names, scales, strict=True)):
+        rows = iter(panels[:, place])
+        if parts:
+            _draw_bars(next(rows), parts, place, "without each modality", fonts)
+        if words:
+            _draw_bars(next(rows), words, place, words_heading(explanation), fonts)
+        if windows:
+            _draw_windows(next(rows), windows, name, scale)
+        if not (parts or words or windows):
+            next(rows).set_axis_off()
+        label = f" ({row['label']})" if row.get("label") else ""
+        panels[0, place].text(
+            0,
+            1.02 if not parts else 1 + 0.5 / heights[0],
+            f"{fonts.written(scale.name, 30)} {scale.written(row[name])}{label}",
+            transform=panels[0, place].transAxes,
+            fontsize=13,
+            parse_math=False,
+            fontfamily=fonts.families,
+        )
+    title = fonts.written(Path(row["id"]).name, 80)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False, fontfamily=fonts.families)
+    if about is not None:
+        figure.supxlabel(fonts.written(about, 200), fontsize=8, color="0.3", parse_math=False, wrap=True)
+    figure.savefig(out, dpi=150)
+
+
+def _draw_bars(axes: Axes, parts: Sequence[tuple[str, Scores]], place: int, heading: str, fonts: Fonts) -> None:
+    """A bar for what each part adds, with its number; up and down differ in colour, direction and sign."""
+    values = [contributions[place] for _, contributions in parts]
+    reach = 1.35 * max(map(abs, values)) or 1.0
+    colours = [POSITIVE if value >= 0 else NEGATIVE for value in values]
+    axes.barh(range(len(values)), values, height=0.7, color=colours)
+    axes.axvline(0, color="0.4", linewidth=0.8)
+    for at, value in enumerate(values):
+        shift = 4 if value >= 0 else -4
+        axes.annotate(
+            signed(value, 3),
+            (value, at),
+            (shift, 0),
+            textcoords="offset points",
+            ha="left" if value >= 0 else "right",
+            va="center",
+            fontsize=8.5,
+        )
+    axes.set_yticks(range(len(parts)), [fonts.written(name, MOST_LETTERS) for name, _ in parts], fontsize=9.5)
+    for label in axes.get_yticklabels():
+        label.set(parse_math=False, fontfamily=fonts.families)
+    axes.set_ylim(len(parts) - 0.4, -0.6)
+    axes.set_xlim(-reach, reach)
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(f"what is added: the score minus the score {heading}", loc="left", fontsize=9.5)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _draw_windows(axes: Axes, windows: Sequence[Mapping[str, Any]], name: str, scale: Scale) -> None:
+    """The score of each window alone, over the seconds that it spans."""
+    for one in windows:
+        up = one[name] >= (0 if scale.has_sides else scale.middle)
+        axes.plot(
+            [one["start"], one["end"]],
+            [one[name]] * 2,
+            color=POSITIVE if up else NEGATIVE,
+            linewidth=5,
+            solid_capstyle="butt",
+        )
+    if scale.has_sides:
+        axes.axhline(0, color="0.4", linewidth=0.8)
+    axes.xaxis.set_major_formatter(clock)
+    axes.set_xlabel("time")
+    axes.set_title("the score of each window alone", loc="left", fontsize=9.5)
+    axes.margins(y=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
