@@ -209,7 +209,7 @@ import json
 checks = {
     "folder": folder.name,
     "mae": metrics["mae"],
-    "label": clip.label,
+    "label": complete[-1].label,
     "planted": explained["planted"].to_dict(),
     "adds": explained["it adds"].to_dict(),
     "spans": [float(end) for end in ends],
