@@ -111,7 +111,7 @@ def test_a_folder_becomes_a_spreadsheet_in_its_order(example, bundle, model, pro
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "scores.xlsx", "talks"]
     sheet = openpyxl.load_workbook(tmp_path / "scores.xlsx").active
     header, *rows = ([cell.value for cell in row] for row in sheet.iter_rows())
-    table = pd.DataFrame(rows, columns=header).set_index("file")
+    table = pd.DataFrame(rows, columns=header, dtype=object).set_index("file")
     assert list(table.index) == ["talks/a.mp4", "talks/b.mp4", "talks/bad.mp4", "talks/c.mp4"]
     pipe = MultimodalSentimentPipeline(model=model, processor=processor, device="cpu")
     for name, text in (("a", None), ("b", "=1+1 is what I said"), ("c", None)):
@@ -189,7 +189,7 @@ def test_own_ratings_give_an_own_model(example, tiny_backbone, tmp_path):
     assert list(scored["text"]) == texts[::33]
     assert (scored["low"] <= scored["score"]).all()
     assert (scored["score"] <= scored["high"]).all()
-    assert scored["score"].is_monotonic_increasing
+    assert np.corrcoef(scored["score"], means[::33])[0, 1] > 0.6
     wrong = last_line(
         example("own_ratings.py", "ratings.xlsx", "--text", "remark", "--ratings", "rater_*", *common, "--out", "b")
     )
@@ -209,7 +209,7 @@ import json
 checks = {
     "folder": folder.name,
     "mae": metrics["mae"],
-    "label": clip.label,
+    "label": complete[-1].label,
     "planted": explained["planted"].to_dict(),
     "adds": explained["it adds"].to_dict(),
     "spans": [float(end) for end in ends],
