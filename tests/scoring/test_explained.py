@@ -1,5 +1,6 @@
 """`omnisent score --explain`: rows with what each score rests on, as text, as JSON and as a picture; and when it is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
