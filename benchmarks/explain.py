@@ -25,7 +25,8 @@ from omnisent.training.tiny_backbone import make_tiny_backbone
 LIMIT = 2.5  # times a score
 SECONDS = (8, 12, 20)
 HEIGHT = "720p"
-REPEATS = {"tiny": 7}
+MIDDLE = f"{HEIGHT} 12 s"  # the clip for another backbone
+REPEATS, REPEATS_OF_OTHERS = 5, 3
 WORDS = (
     "I did not expect to like it but the acting was wonderful and the story moved me until the very end although the music was a"
     " little too loud"
@@ -62,9 +63,9 @@ def main(other: str | None) -> None:
             make_clip(path, *HEIGHTS[HEIGHT], seconds, seed=seconds)
             clips[f"{HEIGHT} {seconds} s"] = str(path)
         make_tiny_backbone(root / "tiny")
-        result = {"tiny": measure(root / "tiny", clips, REPEATS["tiny"])}
+        result = {"tiny": measure(root / "tiny", clips, REPEATS)}
         if other is not None:
-            result[Path(other).name] = measure(Path(other), dict(list(clips.items())[1:2]), 3)
+            result[Path(other).name] = measure(Path(other), {MIDDLE: clips[MIDDLE]}, REPEATS_OF_OTHERS)
     rows = [
         (base, name, one["tokens"], *one["times_a_score"].values())
         for base, found in result.items()
