@@ -43,6 +43,7 @@ class ClipJob:
         emit: called with what is printed.
         process: with several, each has its own windows of clips.
         statistics: counted while clips are scored.
+        workers: that read media; `None` until it is known.
     """
 
     options: ScoreOptions
@@ -51,6 +52,7 @@ class ClipJob:
     emit: Emit
     process: Process = field(default_factory=current_process)
     statistics: Statistics = field(default_factory=Statistics)
+    workers: int | None = None
 
     @cached_property
     def config(self) -> OmniSentConfig:
@@ -83,6 +85,7 @@ class ClipJob:
     def run(self) -> ScoreResult | None:
         """Score the clips, and write or print the rows; `None` in all processes but the first."""
         self._check()
+        self.workers = self.options.readers
         windows = windows_of(self.clips, self.batching, self.process)
         writer = self._writer(windows) if self.options.file else None
         if self.process.rank == 0:
@@ -94,6 +97,8 @@ class ClipJob:
                 done = [*self._printed(rows)]
             else:
                 write_rows(rows, writer)
+        if self.options.stats:
+            _write_stats(self.options.stats, self.process, {**self.statistics.to_dict(), "workers": self.workers})
         if writer is None:
             return self._finished(lambda: iter(done))
         wait_for_all(self.process)
@@ -151,14 +156,14 @@ class ClipJob:
 
     def _rows(self, windows: Sequence[Sequence[Clip]]) -> Generator[Row, None, None]:
         """The rows of these clips, each with what limits the meaning of its score."""
-        options, marks, workers = self.options, marks_of(self.config), self.options.readers
+        options, marks = self.options, marks_of(self.config)
         clips = [clip for window in windows for clip in window]
         if options.engine is Engine.RAY:
             found = score_on_ray(
                 self.loading,
                 windows,
                 batching=self.batching,
-                workers=workers,
+                workers=self.workers,
                 transcribe=options.transcribe,
                 interval=options.interval,
             )
@@ -171,13 +176,11 @@ class ClipJob:
             if options.explain:
                 rows = self._explained(clips, **common)
             else:
-                workers = auto_workers(clips) if workers is None else workers
-                common |= {"workers": workers, "statistics": self.statistics, "pooled": options.embed is not None}
+                self.workers = auto_workers(clips) if self.workers is None else self.workers
+                common |= {"workers": self.workers, "statistics": self.statistics, "pooled": options.embed is not None}
                 rows = score_clips(self.pipeline, windows, batching=self.batching, **common)
         for row in rows:
             yield {**row, **marks}
-        if options.stats:
-            _write_stats(options.stats, self.process, {**self.statistics.to_dict(), "workers": workers})
 
     @cached_property
     def pipeline(self) -> MultimodalSentimentPipeline:
