@@ -92,7 +92,7 @@ class ClipJob:
             introduce(self.options.model, self.config, self.notify)
         remaining = [windows[number] for number in writer.missing] if writer else windows
         done: list[Row] = []
-        with closing(self._rows(remaining)) as rows:  # ends the readers
+        with closing(self._rows(remaining)) as rows:
             if writer is None:
                 done = [*self._printed(rows)]
             else:
@@ -167,7 +167,7 @@ class ClipJob:
                 transcribe=options.transcribe,
                 interval=options.interval,
             )
-            rows: Iterable[Row] = _timed(found, self.statistics)
+            rows = _timed(found, self.statistics)
         else:
             transcriber = None
             if options.transcribe:
@@ -179,15 +179,16 @@ class ClipJob:
                 self.workers = auto_workers(clips) if self.workers is None else self.workers
                 common |= {"workers": self.workers, "statistics": self.statistics, "pooled": options.embed is not None}
                 rows = score_clips(self.pipeline, windows, batching=self.batching, **common)
-        for row in rows:
-            yield {**row, **marks}
+        with closing(rows):  # ends the readers
+            for row in rows:
+                yield {**row, **marks}
 
     @cached_property
     def pipeline(self) -> MultimodalSentimentPipeline:
         """Loaded when it is needed."""
         return load_pipeline(self.loading)
 
-    def _explained(self, clips: Sequence[Clip], **common: Any) -> Iterator[Row]:
+    def _explained(self, clips: Sequence[Clip], **common: Any) -> Generator[Row, None, None]:
         from .explained import explain_clips  # which imports matplotlib
 
         window, stride = self.options.explain_windows()
