@@ -87,16 +87,21 @@ def test_a_text_alone_has_words_and_a_single_word_has_nothing_to_leave_out(score
 
 
 def test_seconds_of_a_file_that_is_longer_than_a_window(score, folder, tmp_path):
-    over = tmp_path / "over.jsonl"
-    score(folder / "a.mp4", "--windows", "1s", "--stride", "1s", "--out", over, "--json")
+    (folder / "a.txt").rename(folder / "a.srt")
+    (folder / "a.srt").write_text(f"1\n00:00:00,000 --> 00:00:02,000\n{WORDS}\n")
+    over = ("--windows", "1s", "--stride", "1s")
+    expected = rows_of(score(folder / "a.mp4", *over, "--json", "--out", tmp_path / "over.csv")[1])
     (row,) = rows_of(score(folder / "a.mp4", "--explain", "--windows", "1s", "--json")[1])
-    expected = rows_of(over.read_text())
     windows = row["explanation"]["windows"]
     assert len(windows) > 1
-    assert [one["start"] for one in windows] == [one["start"] for one in expected]
-    assert " ".join(one["text"] for one in windows if one["text"]) == row["text"]
+    for one, other in zip(windows, expected, strict=True):
+        assert one["score"] == pytest.approx(other["score"], abs=2e-6)
+        assert {**one, "score": 0} == {**other, "score": 0}
     (row,) = rows_of(score(folder / "a.mp4", "--explain", "--json")[1])
     assert row["explanation"]["windows"] == []
+    printed = score(folder / "a.mp4", "--explain", "--windows", "1s")[1]
+    assert "the score of each window alone" in printed
+    assert is_a_picture(Path("a.explain.png"))
 
 
 def test_several_targets_have_a_contribution_each(score, two_bundle, folder, tmp_path):
