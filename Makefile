@@ -62,7 +62,7 @@ fuzz: install
 
 bench: install runs/demo/model
 	for name in preprocessing scoring serving; do $(BIN)/python benchmarks/$$name.py runs/demo/model || exit 1; done
-	for name in towers feature_cache media_check step step_memory readouts growth; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in explain towers feature_cache media_check step step_memory readouts growth; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	$(BIN)/python benchmarks/summary.py
 
 runs/demo/model:

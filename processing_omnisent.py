@@ -231,7 +231,7 @@ class OmniSentProcessor(ProcessorMixin):
 
         Returns:
             input_ids (T,), position_ids (3, T); with audio input_features (mel bins, M); with video video_patches
-            (P, patch values) uint8, video_grid_thw (1, 3) and pair_seconds, from one pair of frames to the next; with
+            (P, patch values) uint8, video_grid_thw (1, 3) and pair_seconds (), from one pair of frames to the next; with
             `pool_over="clip"` clip_mask (T,). Also `clip_id`, and `warning` if a file is only partly readable.
 
         Raises:
@@ -288,7 +288,7 @@ class OmniSentProcessor(ProcessorMixin):
                 encoded["input_features"] = features
         if media.frames is not None:
             encoded["video_patches"], encoded["video_grid_thw"] = layout.patches(media.frames)
-            encoded["pair_seconds"] = media.seconds_per_frame_pair
+            encoded["pair_seconds"] = torch.tensor(media.seconds_per_frame_pair, dtype=torch.float64)
         return self.lay_out(text, encoded, before=before, instruction=instruction)
 
     def lay_out(
@@ -301,7 +301,7 @@ class OmniSentProcessor(ProcessorMixin):
         instruction = self.instruction if instruction is None else instruction
         prompt = self.prompt(text, before, instruction, video=grid is not None, audio=bool(mel_frames))
         ids = self.tokenizer(prompt)["input_ids"]
-        sizes = (self.tokenizer, mel_frames, grid, media.get("pair_seconds"))
+        sizes = (self.tokenizer, mel_frames, grid, None if grid is None else media["pair_seconds"].item())
         input_ids = torch.tensor(self.layout.expand(ids, *sizes))  # (T,)
         encoded = {"input_ids": input_ids, "position_ids": self.layout.position_ids(input_ids, *sizes), **media}
         if self.pool_over == "clip":

@@ -49,6 +49,12 @@ FIGURES = (
         "",
         ("scoring", "times_decoding", "scoring, 8-bit resize"),
     ),
+    Figure(
+        "explanation, tiny model: times a score",
+        "at most 2.5",
+        "",
+        ("explain", "backbones", "tiny", "720p 12 s", "times_a_score"),
+    ),
     Figure("padding, ms a clip", "at most 2", "", ("scoring", "pad_milliseconds_a_clip")),
     Figure("start to first score, CPU s", "at most 8", "", ("scoring", "start", "cpu_seconds", "one clip")),
     Figure("start to first score: times `import torch`", "", "1", ("scoring", "start", "times_import_torch")),

@@ -43,6 +43,7 @@ class ClipJob:
         emit: called with what is printed.
         process: with several, each has its own windows of clips.
         statistics: counted while clips are scored.
+        workers: that read media; `None` until it is known.
     """
 
     options: ScoreOptions
@@ -51,6 +52,7 @@ class ClipJob:
     emit: Emit
     process: Process = field(default_factory=current_process)
     statistics: Statistics = field(default_factory=Statistics)
+    workers: int | None = None
 
     @cached_property
     def config(self) -> OmniSentConfig:
@@ -83,17 +85,20 @@ class ClipJob:
     def run(self) -> ScoreResult | None:
         """Score the clips, and write or print the rows; `None` in all processes but the first."""
         self._check()
+        self.workers = self.options.readers
         windows = windows_of(self.clips, self.batching, self.process)
         writer = self._writer(windows) if self.options.file else None
         if self.process.rank == 0:
             introduce(self.options.model, self.config, self.notify)
         remaining = [windows[number] for number in writer.missing] if writer else windows
         done: list[Row] = []
-        with closing(self._rows(remaining)) as rows:  # ends the readers
+        with closing(self._rows(remaining)) as rows:
             if writer is None:
                 done = [*self._printed(rows)]
             else:
                 write_rows(rows, writer)
+        if self.options.stats:
+            _write_stats(self.options.stats, self.process, {**self.statistics.to_dict(), "workers": self.workers})
         if writer is None:
             return self._finished(lambda: iter(done))
         wait_for_all(self.process)
@@ -151,18 +156,18 @@ class ClipJob:
 
     def _rows(self, windows: Sequence[Sequence[Clip]]) -> Generator[Row, None, None]:
         """The rows of these clips, each with what limits the meaning of its score."""
-        options, marks, workers = self.options, marks_of(self.config), self.options.readers
+        options, marks = self.options, marks_of(self.config)
         clips = [clip for window in windows for clip in window]
         if options.engine is Engine.RAY:
             found = score_on_ray(
                 self.loading,
                 windows,
                 batching=self.batching,
-                workers=workers,
+                workers=self.workers,
                 transcribe=options.transcribe,
                 interval=options.interval,
             )
-            rows: Iterable[Row] = _timed(found, self.statistics)
+            rows = _timed(found, self.statistics)
         else:
             transcriber = None
             if options.transcribe:
@@ -171,20 +176,19 @@ class ClipJob:
             if options.explain:
                 rows = self._explained(clips, **common)
             else:
-                workers = auto_workers(clips) if workers is None else workers
-                common |= {"workers": workers, "statistics": self.statistics, "pooled": options.embed is not None}
+                self.workers = auto_workers(clips) if self.workers is None else self.workers
+                common |= {"workers": self.workers, "statistics": self.statistics, "pooled": options.embed is not None}
                 rows = score_clips(self.pipeline, windows, batching=self.batching, **common)
-        for row in rows:
-            yield {**row, **marks}
-        if options.stats:
-            _write_stats(options.stats, self.process, {**self.statistics.to_dict(), "workers": workers})
+        with closing(rows):  # ends the readers
+            for row in rows:
+                yield {**row, **marks}
 
     @cached_property
     def pipeline(self) -> MultimodalSentimentPipeline:
         """Loaded when it is needed."""
         return load_pipeline(self.loading)
 
-    def _explained(self, clips: Sequence[Clip], **common: Any) -> Iterator[Row]:
+    def _explained(self, clips: Sequence[Clip], **common: Any) -> Generator[Row, None, None]:
         from .explained import explain_clips  # which imports matplotlib
 
         window, stride = self.options.explain_windows()

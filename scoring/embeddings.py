@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ..configuration_omnisent import OmniSentConfig
+from ..family_omnisent import ThinkerConfig
 
 POOLED = "pooled"  # the cell of a row
 METADATA = b"omnisent"  # the key in a Parquet file's schema
@@ -25,10 +26,11 @@ def as_cell(pooled: torch.Tensor) -> str:
 
 def description(model: str, config: OmniSentConfig) -> dict[str, Any]:
     """What the states come from: model, layers, pooling and the tokens that it is over, and what the model says of itself."""
+    thinker: ThinkerConfig = config.thinker_config
     return {
         "model": model,
         **{name: getattr(config, name) for name in ("layers", "pooling", "pool_over", "about")},
-        "hidden_size": config.thinker_config.text_config.hidden_size,
+        "hidden_size": thinker.text_config.hidden_size,
     }
 
 

@@ -1,6 +1,6 @@
 """Rows of scores with what each score rests on: modalities, words, and the seconds of a long file; as values and as text."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def explain_clips(
     stride: float,
     transcriber: Transcriber | None = None,
     interval: float | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """One row per clip, in order, as from `score_clips`, each with an `explanation`; see `explanation_cells`.
 
     Args:
