@@ -31,6 +31,8 @@ class ClipAnalysis:
         without: the scores with a modality left out, by its name; empty if there is only one.
         windows: scores over time of a file that is longer than a window; else empty.
         warning: which part of the file could not be read, or `None`.
+        low: lower end of each target's prediction interval, label units; empty without an interval.
+        high: upper end, likewise.
     """
 
     scores: tuple[float, ...]
@@ -40,6 +42,8 @@ class ClipAnalysis:
     without: Mapping[str, tuple[float, ...]]
     windows: Sequence[WindowScore]
     warning: str | None = None
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
 
     def contributions(self, modality: str) -> tuple[float, ...]:
         """The scores with all modalities minus the scores without this one, label units."""
@@ -54,6 +58,7 @@ def analyse_clip(
     window: float = 8.0,
     stride: float = 4.0,
     max_seconds: float = 600.0,
+    interval: float | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> ClipAnalysis:
     """Score a video or audio file, or a transcript alone.
@@ -65,6 +70,7 @@ def analyse_clip(
         window: seconds of one window of a long file.
         stride: seconds from one window's start to the next.
         max_seconds: a longer file is refused before anything is scored.
+        interval: level of a prediction interval, for which the bundle must be calibrated; see `calibrated_level`.
         on_step: called with the number of finished passes and the total.
 
     Raises:
@@ -90,7 +96,7 @@ def analyse_clip(
     spans = [] if seconds is None or seconds <= window else windows_of(seconds, window, stride)
     ablated = used if len(used) > 1 else ()
     count = _Counter(1 + len(ablated) + len(spans), on_step)
-    result = count.after(pipeline(clip, modalities=used))
+    result = count.after(pipeline(clip, modalities=used, interval=interval))
     without = {
         left_out: scores_of(count.after(pipeline(clip, modalities=[name for name in used if name != left_out])))
         for left_out in ablated
@@ -100,7 +106,9 @@ def analyse_clip(
         cues = cues or ([Cue(0.0, seconds, text)] if text else [])
         scored = score_timeline(pipeline, path, window=window, stride=stride, cues=cues)
         windows = [count.after(window_score) for window_score in scored]
-    return ClipAnalysis(scores_of(result), result.get("label"), seconds, used, without, windows, result.get("warning"))
+    low, high = (_by_target(result.get(side)) for side in ("low", "high"))
+    label, warning = result.get("label"), result.get("warning")
+    return ClipAnalysis(scores_of(result), label, seconds, used, without, windows, warning, low, high)
 
 
 def read_transcript(transcript: str) -> tuple[str | None, list[Cue]]:
@@ -125,6 +133,19 @@ def read_transcript(transcript: str) -> tuple[str | None, list[Cue]]:
 def modalities_of(pipeline: MultimodalSentimentPipeline) -> list[str]:
     """The modalities of the pipeline, else those of its processor."""
     return list(pipeline._preprocess_params.get("modalities") or pipeline.processor.modalities)
+
+
+def calibrated_level(pipeline: MultimodalSentimentPipeline, level: float = 0.9) -> float | None:
+    """The level if the bundle has prediction intervals of it for each target, else `None`."""
+    config = pipeline.model.config
+    tables = [config.calibration_of(target) or {"half_widths": {}} for target in config.targets]
+    return level if all(str(level) in table["half_widths"] for table in tables) else None
+
+
+def _by_target(ends: float | Mapping[str, float] | None) -> tuple[float, ...]:
+    if ends is None:
+        return ()
+    return tuple(ends.values()) if isinstance(ends, Mapping) else (ends,)
 
 
 class _Counter:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.font_manager import findfont, get_font, get_font_names
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
@@ -70,11 +70,16 @@ def plot_timeline(windows: Sequence[WindowScore], out: Path, *, title: str, scal
         title: above the plot.
         scales: of the targets.
     """
-    last = max((w.end for w in windows), default=1.0)
     figure = Figure(figsize=(11, 1 + 3.8 * len(scales)), layout="constrained")
+    draw_timelines(figure, windows, title=title, scales=scales)
+    figure.savefig(out, dpi=150)
+
+
+def draw_timelines(figure: FigureBase, windows: Sequence[WindowScore], *, title: str, scales: Sequence[Scale]) -> None:
+    """Draw what `plot_timeline` writes into a figure or a part of one."""
+    last = max((w.end for w in windows), default=1.0)
     panels = figure.subplots(len(scales), squeeze=False, sharex=True)[:, 0]
-    families = ["DejaVu Sans", *(name for name in OTHER_FONTS if name in set(get_font_names()))]
-    fonts = Fonts(families, {chr(code) for family in families for code in get_font(findfont(family)).get_charmap()})
+    fonts = fonts_here()
     for place, (axes, scale) in enumerate(zip(panels, scales, strict=True)):
         _draw_panel(axes, windows, place, scale, last, fonts)
     axes = panels[-1]
@@ -85,8 +90,7 @@ def plot_timeline(windows: Sequence[WindowScore], out: Path, *, title: str, scal
     gaps = f"; {missing} of {len(windows)} windows have no score (x)" if missing else ""
     axes.set_xlabel(f"time{gaps}")
     title = fonts.written(title, 90)
-    panels[0].set_title(title, loc="left", fontsize=11, parse_math=False, fontfamily=families)
-    figure.savefig(out, dpi=150)
+    panels[0].set_title(title, loc="left", fontsize=11, parse_math=False, fontfamily=fonts.families)
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,12 @@ class Fonts:
         """A text of at most so many characters, with a question mark for each that the fonts lack."""
         text = "".join(letter if letter in self.letters else "?" for letter in text)
         return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def fonts_here() -> Fonts:
+    """DejaVu Sans, and of `OTHER_FONTS` those that this machine has."""
+    families = ["DejaVu Sans", *(name for name in OTHER_FONTS if name in set(get_font_names()))]
+    return Fonts(families, {chr(code) for family in families for code in get_font(findfont(family)).get_charmap()})
 
 
 def _draw_panel(
