@@ -17,7 +17,14 @@ import typer
 from . import __version__
 from .cli_data import Private, RepoId, cache_app, data_app, warn
 from .cli_studies import A_CONFIG, FIELDS, Config, settings_of, studies
-from .command_line import as_train_has_them, one_flag_per_group, one_flag_per_seed, without_debug
+from .command_line import (
+    SAME_NAME,
+    as_train_has_them,
+    named_space,
+    one_flag_per_group,
+    one_flag_per_seed,
+    without_debug,
+)
 from .scoring.options import AUTO, REAL_MODEL, Engine, ScoreOptions, TimelineFormat, given_or_real
 from .training.choices import ATTENTION, DTYPES, QUANTIZATIONS, SMALL, SMALL_WHEEL, Layout
 from .training.error_line import error_line
@@ -143,14 +150,29 @@ def publish(
         typer.Option(help="in the Hub's spelling; needed for other base models than the 7B, and for research data"),
     ] = None,
     private: Private = False,
+    space: Annotated[
+        str | None,
+        typer.Option(help="also publish a web page, a Space, that scores with it; by default of the same name"),
+    ] = None,
 ) -> None:
     """Upload a trained model to the Hub.
 
-    Adapter, head, processor, code and model card, in one commit.
+    Adapter, head, processor, code and model card, in one commit. With --space, also a web page on the Hub that scores clips.
     """
-    from .hub.publish import publish_run
+    if space is None:
+        from .hub.publish import publish_run
 
-    typer.echo(publish_run(run, repo_id, merged=merged, license=license, private=private))
+        typer.echo(publish_run(run, repo_id, merged=merged, license=license, private=private))
+        return
+    from .hub.space import publish_with_space
+
+    space = repo_id if space == SAME_NAME else space
+    for url in publish_with_space(run, repo_id, space, merged=merged, license=license, private=private):
+        typer.echo(url)
+    if private:
+        warn(
+            f"the Space needs a token that can read {repo_id}: set it as the secret HF_TOKEN in the settings of {space}"
+        )
 
 
 @app.command()
@@ -305,7 +327,9 @@ for _command in (*app.registered_commands, *data_app.registered_commands, *cache
 
 def main() -> None:
     """Run the command; an error that the user can fix is one line, with exit code 1."""
-    arguments, debug = without_debug(one_flag_per_group(one_flag_per_seed(as_train_has_them(sys.argv[1:]))))
+    arguments, debug = without_debug(
+        named_space(one_flag_per_group(one_flag_per_seed(as_train_has_them(sys.argv[1:]))))
+    )
     sys.argv[1:] = arguments
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
