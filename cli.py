@@ -302,13 +302,17 @@ def serve_page(
     port: Annotated[int, typer.Option(help="port to listen on")] = 7860,
     max_megabytes: Annotated[int, typer.Option(help="larger files are rejected")] = 200,
     max_seconds: Annotated[float, typer.Option(help="longer clips are rejected")] = 600.0,
+    transcribe: Annotated[
+        str | None, typer.Option(help="speech recognition model that writes the transcript of clips without one")
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
     quantize: Quantize = None,
 ) -> None:
     """Serve a web page that scores clips or texts.
 
-    Upload or record a clip, and see its score and what each modality adds. A bundle that reads text only gets a page for texts.
+    Drop or record a clip, and see its score, what each modality adds and its course over time; compare two clips. A bundle that
+    reads text only gets a page for texts.
     """
     bundle = given_or_real(model)
     from transformers.utils import logging as transformers_logging
@@ -318,7 +322,13 @@ def serve_page(
 
     transformers_logging.set_verbosity_error()  # the errors of this package say what matters
     pipeline = load_pipeline(Loading(bundle, device, dtype, quantize))
-    serve(pipeline, host=host, port=port, max_megabytes=max_megabytes, max_seconds=max_seconds)
+    transcriber = None
+    if transcribe is not None:
+        from .scoring.transcribe import Transcriber
+
+        transcriber = Transcriber(transcribe, str(pipeline.device))
+    limits = {"max_megabytes": max_megabytes, "max_seconds": max_seconds}
+    serve(pipeline, host=host, port=port, transcribe=transcriber, **limits)
 
 
 for _command in (*app.registered_commands, *data_app.registered_commands, *cache_app.registered_commands):

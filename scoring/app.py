@@ -37,7 +37,7 @@ TOP = """<div class="os-top"><h1>{question}</h1><p>{task}. {ranges}.</p>{about}<
 LIMITS = """<section class="os-card"><h2>What it is not for</h2><ul>
 <li>It scores what {expresser} expresses, not what a person feels.</li>
 <li>Do not use it to judge people for employment, credit, policing or health.</li>
-<li>Languages, accents, faces and recordings unlike those that it was trained on may be scored wrongly.</li>
+<li>{unlike} unlike those that it was trained on may be scored wrongly.</li>
 </ul><p class="os-small">{storage}</p></section>"""
 EXAMPLE_TEXTS = ("I did not expect to like it, and I loved every minute.", "Two hours that I will never get back.")
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
@@ -52,6 +52,7 @@ class _Wording:
     input: str
     task: str
     expresser: str
+    unlike: str
     storage: str
     label: str
     info: str | None = None
@@ -62,6 +63,7 @@ FOR_CLIPS = _Wording(
     input="clip",
     task="Drop or record a short clip of one speaker; it is scored at once. Add or correct the transcript, and score again",
     expresser="a speaker",
+    unlike="Languages, accents, faces and recordings",
     storage="Clips are sent only to the machine that runs this page. They are deleted after about an hour, and when the page is"
     " stopped.",
     label="Transcript",
@@ -72,6 +74,7 @@ FOR_TEXTS = _Wording(
     input="text",
     task="Type or paste a text, and press Score",
     expresser="a text",
+    unlike="Languages and kinds of text",
     storage="Texts are sent only to the machine that runs this page, and are not stored.",
     label="Text",
 )
