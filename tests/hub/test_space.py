@@ -23,6 +23,22 @@ from omnisent.train import run
 from omnisent.training.arguments import parse_arguments
 
 NAME = f"{OWNER}/clips"
+COMMANDS = """
+import contextlib, io, json, sys
+from omnisent.cli import main
+
+results = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = ["publish", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+    results.append((1, code) if isinstance(code, str) else (code, printed.getvalue()))
+print(json.dumps(results))
+"""
 IMPORTED = """
 import json, sys
 import omnisent.scoring.space
@@ -45,36 +61,27 @@ def trained(short_config, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def publish(hub, trained, tmp_path_factory):
-    """Runs `omnisent publish`; returns the finished process."""
+    """Runs `omnisent publish` with each list of arguments, in one process; returns exit code and last line of each."""
     home = tmp_path_factory.mktemp("author")
 
-    def command(*arguments: str, token: str | None = TOKEN) -> subprocess.CompletedProcess:
-        words = [
-            sys.executable,
-            "-m",
-            "omnisent.cli",
-            "publish",
-            str(trained),
-            NAME,
-            "--merged",
-            "--license",
-            "apache-2.0",
-            *arguments,
-        ]
+    def commands(*wanted: list[str], token: str | None = TOKEN) -> list[tuple[int, str]]:
+        lists = [[str(trained), NAME, "--merged", "--license", "apache-2.0", *arguments] for arguments in wanted]
+        command = [sys.executable, "-c", COMMANDS, json.dumps(lists)]
         environment = hub.environment(home, token=token)
-        return subprocess.run(words, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return [tuple(one) for one in json.loads(done.stdout.splitlines()[-1])]
 
-    return command
+    return commands
 
 
 @pytest.fixture(scope="module")
 def files(hub, publish) -> dict[str, bytes]:
-    """Of the Space, after it was published twice: the second time with a file that the first had not."""
-    done = publish("--space")
-    assert done.returncode == 0, done.stderr[-2000:]
+    """Of the Space, after it was published."""
+    ((code, said),) = publish(["--space"])
+    assert code == 0, said
     model, space = (hub.repositories[kind, NAME] for kind in ("model", "space"))
-    urls = [f"{hub.url}/{NAME}/commit/{one.head}" for one in (model, space)]
-    assert done.stdout.split() == urls
+    assert said.split() == [f"{hub.url}/{NAME}/commit/{one.head}" for one in (model, space)]
     return space.commits[space.head]
 
 
@@ -125,54 +132,48 @@ def test_its_requirements_pin_all_that_its_page_imports(files, space):
     assert all(version == importlib.metadata.version(name).partition("+")[0] for name, version in pins.items())
 
 
-def test_publishing_again_replaces_it_and_takes_away_what_it_no_longer_has(hub, files, publish):
+def test_publishing_again_replaces_it_and_a_space_that_fails_after_its_bundle_says_so(hub, files, publish):
     repository = hub.repositories["space", NAME]
     repository.commit({"omnisent/gone.py": b""}, set())
-    assert publish("--space", NAME).returncode == 0
+    (again, _), (failed, said) = publish(["--space", NAME], ["--space", "someone/page"])
+    assert (again, failed) == (0, 1)
     assert repository.commits[repository.head].keys() == files.keys()
+    assert said.startswith(f"omnisent: the bundle is published ({hub.url}/{NAME}/commit/")
+    assert "and its Space is not: someone/page: not published: " in said
 
 
-@pytest.mark.parametrize(
-    ("sdk", "there", "said"),
-    [
-        ("docker", {}, "there is a Space of this name with the sdk docker; expected gradio; choose another name"),
-        (
-            "gradio",
-            {"app.py": b"print()", "README.md": b""},
-            "another Space of this name, with a file of its own, app.py",
-        ),
-        ("gradio", {"notes.txt": b""}, "another Space of this name, with a file of its own, notes.txt"),
-    ],
-)
-def test_another_space_of_the_name_is_kept_and_nothing_is_published(hub, publish, sdk, there, said):
-    other = hub.repositories["space", f"{OWNER}/other"] = Repository(sdk=sdk)
-    other.commit(there, set())
-    before = (other.head, hub.repositories.get(("model", NAME), Repository()).head)
-    done = publish("--space", f"{OWNER}/other")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"omnisent: space {OWNER}/other: ")
-    assert said in done.stderr
-    assert (other.head, hub.repositories.get(("model", NAME), Repository()).head) == before
-
-
-def test_without_a_login_or_with_a_wrong_name_nothing_is_asked_for(hub, publish):
+def test_another_space_of_the_name_is_kept_and_nothing_is_published(hub, publish):
+    others = {
+        "docker": Repository(sdk="docker"),
+        "page": Repository(sdk="gradio"),
+        "notes": Repository(sdk="gradio"),
+    }
+    others["page"].commit({"app.py": b"print()", "README.md": b""}, set())
+    others["notes"].commit({"notes.txt": b""}, set())
+    for name, repository in others.items():
+        hub.repositories["space", f"{OWNER}/{name}"] = repository
+    heads = [repository.head for repository in others.values()]
     asked = len(hub.requests)
-    done = publish("--space", token=None)
-    assert (done.returncode, "no Hub token: run `hf auth login`" in done.stderr) == (1, True)
+    results = publish(*(["--space", f"{OWNER}/{name}"] for name in others), ["--space", "no/such/name"])
+    there = "there is another Space of this name, with a file of its own,"
+    expected = {
+        f"{OWNER}/docker": "there is a Space of this name with the sdk docker; expected gradio; choose another name",
+        f"{OWNER}/page": f"{there} app.py; choose another name",
+        f"{OWNER}/notes": f"{there} notes.txt; choose another name",
+        "no/such/name": "Repo id must be in the form",
+    }
+    for (code, said), (name, reason) in zip(results, expected.items(), strict=True):
+        assert code == 1
+        assert said.startswith(f"omnisent: space {name}: {reason}")
+    assert [repository.head for repository in others.values()] == heads
+    assert not [one for one in hub.requests[asked:] if one.startswith("POST")]
+
+
+def test_without_a_login_nothing_is_asked_for(hub, publish):
+    asked = len(hub.requests)
+    ((code, said),) = publish(["--space"], token=None)
+    assert (code, said[:50]) == (1, "omnisent: no Hub token: run `hf auth login`, or se")
     assert len(hub.requests) == asked
-    done = publish("--space", "no/such/name")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("omnisent: space no/such/name: ")
-
-
-def test_a_space_that_fails_after_its_bundle_says_so(hub, files, publish):
-    hub.repositories["model", NAME].commit({}, set())
-    there = hub.requests.count(f"POST /api/models/{NAME}/commit/main")
-    foreign = publish("--space", "someone/page")
-    assert foreign.returncode == 1
-    assert f"omnisent: the bundle is published ({hub.url}/{NAME}/commit/" in foreign.stderr
-    assert "and its Space is not: someone/page: not published: " in foreign.stderr
-    assert hub.requests.count(f"POST /api/models/{NAME}/commit/main") == there + 1
 
 
 @pytest.fixture
