@@ -10,7 +10,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -327,8 +327,8 @@ def serve_page(
         from .scoring.transcribe import Transcriber
 
         transcriber = Transcriber(transcribe, str(pipeline.device))
-    limits = {"max_megabytes": max_megabytes, "max_seconds": max_seconds}
-    serve(pipeline, host=host, port=port, transcribe=transcriber, **limits)
+    place: dict[str, Any] = {"host": host, "port": port}
+    serve(pipeline, **place, max_megabytes=max_megabytes, max_seconds=max_seconds, transcribe=transcriber)
 
 
 for _command in (*app.registered_commands, *data_app.registered_commands, *cache_app.registered_commands):

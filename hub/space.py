@@ -33,7 +33,7 @@ NEEDS = (  # what the page and the modules that it imports import
         "peft",
         "pyarrow",
     ),
-    *("qwen-omni-utils", "safetensors", "silero-vad", "soxr", "torch", "torchvision", "tqdm", "transformers"),
+    *("qwen-omni-utils", "safetensors", "soxr", "torch", "torchvision", "tqdm", "transformers"),
 )
 SOURCE = "omnisent"
 OWN_FILES = ("README.md", "app.py", "requirements.txt", ".gitattributes")

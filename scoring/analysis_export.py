@@ -12,6 +12,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ..data.tables import write_table
 from .analysis_page import NAMES, ShownClip
@@ -22,7 +23,7 @@ COLUMNS = {
     **{"clip": str, "part": str, "name": str, "start": float, "end": float, "target": str},
     **{"score": float, "low": float, "high": float, "contribution": float, "label": str, "text": str},
 }
-NOTE = "Scores of what a speaker expresses, not of what a person feels."
+NOTE = "Scores of what is expressed, not of what a person feels."
 
 
 def downloads_html(shown: Sequence[ShownClip], transcripts: Sequence[str]) -> str:
@@ -56,7 +57,10 @@ def write_picture(shown: Sequence[ShownClip], out: Path) -> None:
     longer = [one for one in shown if one.analysis.windows]
     width = len(scales)
     heights = [0.45 + 0.35 * len(shown), *([0.9 + 0.3 * len(NAMES)] * any(one.analysis.without for one in shown))]
-    figure = Figure(figsize=(11, 0.9 + sum(heights) * width + 3.6 * width * len(longer)), layout="constrained")
+    figure = Figure(
+        figsize=(11, 0.9 + sum(heights) * width + 3.6 * width * len(longer)),
+        layout=ConstrainedLayoutEngine(rect=(0, 0.03, 1, 0.97)),
+    )
     top, *courses = figure.subfigures(
         1 + len(longer), 1, squeeze=False, height_ratios=[sum(heights) * width, *([3.6 * width] * len(longer))]
     )[:, 0]
@@ -75,10 +79,10 @@ def write_picture(shown: Sequence[ShownClip], out: Path) -> None:
         _draw_scale(panels[len(heights) * place], shown, letters, place, scale)
         if len(heights) > 1:
             _draw_contributions(panels[len(heights) * place + 1], shown, letters, place, scale)
-    for one, course in zip(longer, courses, strict=True):
-        draw_timelines(course, one.analysis.windows, title=one.name or "", scales=scales)
+    longer_names = [name for name, one in zip(names, shown, strict=True) if one.analysis.windows]
+    for one, name, course in zip(longer, longer_names, courses, strict=True):
+        draw_timelines(course, one.analysis.windows, title=name, scales=scales)
     figure.text(0.01, 0.004, NOTE, fontsize=8, color="0.35")
-    figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))  # type: ignore[union-attr]
     figure.savefig(out, dpi=150)
 
 
@@ -98,8 +102,8 @@ def _rows(shown: ShownClip, transcript: str) -> Iterator[dict]:
                 yield {**row, "part": "word", "name": word, "contribution": added}
         for window in analysis.windows:
             times = {"part": "window", "start": window.start, "end": window.end}
-            scores = window.scores[place] if window.scores else None
-            yield {**row, **times, "score": scores, "label": window.label, "text": window.text}
+            score_over_time = window.scores[place] if window.scores else None
+            yield {**row, **times, "score": score_over_time, "label": window.label, "text": window.text}
 
 
 def _link(name: str, kind: str, label: str, write: Callable[[Path], None]) -> str:

@@ -131,9 +131,8 @@ def build_app(
 def _compared(first: Scored | None, second: Scored | None) -> str:
     if first is None or second is None:
         return ""
-    pair = [first.shown, second.shown]
-    downloads = downloads_html(pair, [first.transcript, second.transcript])
-    return comparison_html(*pair, downloads)
+    downloads = downloads_html([first.shown, second.shown], [first.transcript, second.transcript])
+    return comparison_html(first.shown, second.shown, downloads)
 
 
 @contextmanager

@@ -83,8 +83,9 @@ def score_clip(
     try:
         if scoring.transcribe is not None and path is not None and not transcript.strip():
             progress(None, desc="Writing the transcript")
-            kind = "video" if read_header(path).has_video else "audio"
-            written, warning = scoring.transcribe(Clip(id=Path(path).name, **{kind: path}))
+            name, has_video = Path(path).name, read_header(path).has_video
+            clip = Clip(id=name, video=path) if has_video else Clip(id=name, audio=path)
+            written, warning = scoring.transcribe(clip)
         level = calibrated_level(pipeline)
         analysis = analyse_clip(
             pipeline,
@@ -130,7 +131,8 @@ def build_panel(
     with gr.Column(visible=visible, elem_classes=classes) as column:
         html(f'<h2 class="os-name"><b class="os-letter os-{letter.lower()}">{letter}</b> Clip {letter}</h2>')
         state, tab, used = gr.State(), gr.State("file"), gr.State(False)
-        tabs, file, camera, microphone = _file_inputs(tab) if reads_media else [gr.State() for _ in range(4)]
+        tabs, file, camera, microphone = _file_inputs(tab) if reads_media else _no_file_inputs()
+        arrivals = [file.upload, camera.stop_recording, microphone.stop_recording] if reads_media else []
         examples = []
         if words.examples:
             with gr.Row(elem_classes="os-examples"):
@@ -160,10 +162,9 @@ def build_panel(
     clear = f"() => {{ omnisentBusy(); return ['{BUSY}', '', null]; }}"
     cleared: dict[str, Any] = {"js": clear, "queue": False, "api_visibility": "private"}
     starts = [button.click(None, None, [head, body, state], **cleared)]
-    named = {"api_name": api_name} if api_name else {"api_visibility": "private"}
+    named: dict[str, Any] = {"api_name": api_name} if api_name else {"api_visibility": "private"}
     finished = [button.click(score, inputs, outputs, **named, **options)]
     private: dict[str, Any] = {"api_visibility": "private"}
-    arrivals = [file.upload, camera.stop_recording, microphone.stop_recording] if reads_media else []
     for arrival in arrivals:
         taken = arrival(
             lambda text, again: ("" if again else text, True), [transcript, used], [transcript, used], **private
@@ -199,6 +200,10 @@ def _file_inputs(tab: gr.State) -> list[Any]:
     for name, one in (("file", for_file), ("camera", for_camera), ("microphone", for_microphone)):
         one.select(lambda name=name: name, None, tab, queue=False, api_visibility="private")
     return [tabs, file, camera, microphone]
+
+
+def _no_file_inputs() -> list[Any]:
+    return [gr.State() for _ in range(4)]
 
 
 def _transcript_note(scoring: Scoring, written: str | None, warning: str | None) -> str:

@@ -236,6 +236,7 @@ def test_axe_finds_nothing_serious_before_and_after_scoring(browser, rated, size
     page.get_by_label("Clear").first.click()
     upload(page, tmp_path / "broken.mp4")
     expect(page.get_by_text("broken.mp4: not media")).to_have_count(2, timeout=60_000)  # shown, and announced
+    expect(page.get_by_test_id("toast-body")).to_have_css("opacity", "1")  # it fades in
     assert bad_violations(page) == []
     for place in ("camera", "audio"):
         page.get_by_role("tab", name=f"Record {'video' if place == 'camera' else place}").click()
