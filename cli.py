@@ -10,14 +10,21 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from . import __version__
 from .cli_data import Private, RepoId, cache_app, data_app, warn
 from .cli_studies import A_CONFIG, FIELDS, Config, settings_of, studies
-from .command_line import as_train_has_them, one_flag_per_group, one_flag_per_seed, without_debug
+from .command_line import (
+    SAME_NAME,
+    as_train_has_them,
+    named_space,
+    one_flag_per_group,
+    one_flag_per_seed,
+    without_debug,
+)
 from .scoring.options import AUTO, REAL_MODEL, Engine, ScoreOptions, TimelineFormat, given_or_real
 from .scoring.streams import be_quiet, scores_alone
 from .training.choices import ATTENTION, DTYPES, QUANTIZATIONS, SMALL, SMALL_WHEEL, Layout
@@ -144,14 +151,29 @@ def publish(
         typer.Option(help="in the Hub's spelling; needed for other base models than the 7B, and for research data"),
     ] = None,
     private: Private = False,
+    space: Annotated[
+        str | None,
+        typer.Option(help="also publish a web page, a Space, that scores with it; by default of the same name"),
+    ] = None,
 ) -> None:
     """Upload a trained model to the Hub.
 
-    Adapter, head, processor, code and model card, in one commit.
+    Adapter, head, processor, code and model card, in one commit. With --space, also a web page on the Hub that scores clips.
     """
-    from .hub.publish import publish_run
+    if space is None:
+        from .hub.publish import publish_run
 
-    typer.echo(publish_run(run, repo_id, merged=merged, license=license, private=private))
+        typer.echo(publish_run(run, repo_id, merged=merged, license=license, private=private))
+        return
+    from .hub.space import publish_with_space
+
+    space = repo_id if space == SAME_NAME else space
+    for url in publish_with_space(run, repo_id, space, merged=merged, license=license, private=private):
+        typer.echo(url)
+    if private:
+        warn(
+            f"the Space needs a token that can read {repo_id}: set it as the secret HF_TOKEN in the settings of {space}"
+        )
 
 
 @app.command()
@@ -315,13 +337,17 @@ def serve_page(
     port: Annotated[int, typer.Option(help="port to listen on")] = 7860,
     max_megabytes: Annotated[int, typer.Option(help="larger files are rejected")] = 200,
     max_seconds: Annotated[float, typer.Option(help="longer clips are rejected")] = 600.0,
+    transcribe: Annotated[
+        str | None, typer.Option(help="speech recognition model that writes the transcript of clips without one")
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
     quantize: Quantize = None,
 ) -> None:
     """Serve a web page that scores clips or texts.
 
-    Upload or record a clip, and see its score and what each modality adds. A bundle that reads text only gets a page for texts.
+    Drop or record a clip, and see its score, what each modality adds and its course over time; compare two clips. A bundle that
+    reads text only gets a page for texts.
     """
     bundle = given_or_real(model)
     from transformers.utils import logging as transformers_logging
@@ -331,7 +357,13 @@ def serve_page(
 
     transformers_logging.set_verbosity_error()  # the errors of this package say what matters
     pipeline = load_pipeline(Loading(bundle, device, dtype, quantize))
-    serve(pipeline, host=host, port=port, max_megabytes=max_megabytes, max_seconds=max_seconds)
+    transcriber = None
+    if transcribe is not None:
+        from .scoring.transcribe import Transcriber
+
+        transcriber = Transcriber(transcribe, str(pipeline.device))
+    place: dict[str, Any] = {"host": host, "port": port}
+    serve(pipeline, **place, max_megabytes=max_megabytes, max_seconds=max_seconds, transcribe=transcriber)
 
 
 for _command in (*app.registered_commands, *data_app.registered_commands, *cache_app.registered_commands):
@@ -340,7 +372,9 @@ for _command in (*app.registered_commands, *data_app.registered_commands, *cache
 
 def main() -> None:
     """Run the command; an error that the user can fix is one line, with exit code 1."""
-    arguments, debug = without_debug(one_flag_per_group(one_flag_per_seed(as_train_has_them(sys.argv[1:]))))
+    arguments, debug = without_debug(
+        named_space(one_flag_per_group(one_flag_per_seed(as_train_has_them(sys.argv[1:]))))
+    )
     sys.argv[1:] = arguments
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Collection
 
+SAME_NAME = "."  # of a Space: the name of its bundle
 LISTS = ("--targets", "--raters", "--score-range")  # options of `data check` that take several values
 
 
@@ -27,6 +28,16 @@ def one_flag_per_group(arguments: list[str]) -> list[str]:
     if "audit" not in arguments[:2]:
         return arguments
     return _one_flag_per_value(arguments, ("--groups",), lambda argument: not argument.startswith("--"))
+
+
+def named_space(arguments: list[str]) -> list[str]:
+    """`publish ... --space` without a name as `--space .`, the form that the parser takes."""
+    if arguments[:1] != ["publish"]:
+        return arguments
+    named = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        named += [argument, SAME_NAME] if argument == "--space" and following.startswith("--") else [argument]
+    return named
 
 
 def as_train_has_them(arguments: list[str]) -> list[str]:

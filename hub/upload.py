@@ -25,6 +25,7 @@ def publish_folder(
     is_ours: Callable[[str], bool],
     replaced: Sequence[str],
     message: str,
+    space_sdk: str | None = None,
     private: bool = False,
     token: str | None = None,
 ) -> str:
@@ -32,11 +33,12 @@ def publish_folder(
 
     Args:
         repo_id: `owner/name` on the Hub; created when it does not exist.
-        repo_type: `"model"` or `"dataset"`.
+        repo_type: `"model"`, `"dataset"` or `"space"`.
         assemble: writes the files into a given empty folder.
         is_ours: whether a file of the repository may be replaced; any other file is an error.
         replaced: patterns of files to delete unless they are uploaded again.
         message: of the commit.
+        space_sdk: of a Space, when it is created.
         private: make the repository private, when it is created.
         token: Hub token, instead of the saved one.
 
@@ -53,7 +55,7 @@ def publish_folder(
     with tempfile.TemporaryDirectory(prefix="omnisent-") as draft:
         try:
             assemble(Path(draft))
-            api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
+            api.create_repo(repo_id, repo_type=repo_type, space_sdk=space_sdk, private=private, exist_ok=True)
             others = [path for path in api.list_repo_files(repo_id, repo_type=repo_type) if not is_ours(path)]
             if others:
                 raise PublishError(

@@ -31,6 +31,8 @@ class ClipAnalysis:
         without: the scores with a modality left out, by its name; empty if there is only one.
         windows: scores over time of a file that is longer than a window; else empty.
         warning: which part of the file could not be read, or `None`.
+        low: lower end of each target's prediction interval, label units; empty without an interval.
+        high: upper end, likewise.
         words: of the transcript, or groups of neighbouring ones, in their order: each with what it adds to the score of each
             target, label units; see `explanation.Word`. Empty if they were not asked for, or cannot be left out.
     """
@@ -42,6 +44,8 @@ class ClipAnalysis:
     without: Mapping[str, tuple[float, ...]]
     windows: Sequence[WindowScore]
     warning: str | None = None
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
     words: Sequence[tuple[str, tuple[float, ...]]] = ()
 
     def contributions(self, modality: str) -> tuple[float, ...]:
@@ -57,6 +61,7 @@ def analyse_clip(
     window: float = 8.0,
     stride: float = 4.0,
     max_seconds: float = 600.0,
+    interval: float | None = None,
     on_step: Callable[[int, int], None] | None = None,
     words: bool = False,
 ) -> ClipAnalysis:
@@ -69,6 +74,7 @@ def analyse_clip(
         window: seconds of one window of a long file.
         stride: seconds from one window's start to the next.
         max_seconds: a longer file is refused before anything is scored.
+        interval: level of a prediction interval, for which the bundle must be calibrated; see `calibrated_level`.
         on_step: called with the number of finished steps and the total: the whole clip with what it is made of, and each window.
         words: leave out each word, too.
 
@@ -94,16 +100,26 @@ def analyse_clip(
         raise OmniSentError(f"nothing to score: expected {' or '.join(read)}; give {advice}")
     spans = [] if seconds is None or seconds <= window else windows_of(seconds, window, stride)
     count = _Counter(1 + len(spans), on_step)
-    found = count.after(explain(pipeline, clip, modalities=used, words=words))
+    found = count.after(explain(pipeline, clip, modalities=used, words=words, interval=interval))
     result = found.result
     windows: list[WindowScore] = []
     if path is not None and seconds is not None and spans:
         cues = cues or ([Cue(0.0, seconds, text)] if text else [])
         scored = score_timeline(pipeline, path, window=window, stride=stride, cues=cues)
         windows = [count.after(window_score) for window_score in scored]
-    said = [(word.text, word.contributions) for word in found.words]
-    notes = (result.get("warning"), said)
-    return ClipAnalysis(found.scores, result.get("label"), seconds, used, found.without, windows, *notes)
+    low, high = (_by_target(result.get(side)) for side in ("low", "high"))
+    return ClipAnalysis(
+        found.scores,
+        result.get("label"),
+        seconds,
+        used,
+        found.without,
+        windows,
+        result.get("warning"),
+        low,
+        high,
+        [(word.text, word.contributions) for word in found.words],
+    )
 
 
 def read_transcript(transcript: str) -> tuple[str | None, list[Cue]]:
@@ -123,6 +139,19 @@ def read_transcript(transcript: str) -> tuple[str | None, list[Cue]]:
         except ValueError as error:
             raise OmniSentError(str(error).replace(str(file), "the transcript")) from None
     return " ".join(cue.text for cue in cues) or None, cues
+
+
+def calibrated_level(pipeline: MultimodalSentimentPipeline, level: float = 0.9) -> float | None:
+    """The level if the bundle has prediction intervals of it for each target, else `None`."""
+    config = pipeline.model.config
+    tables = [config.calibration_of(target) or {"half_widths": {}} for target in config.targets]
+    return level if all(str(level) in table["half_widths"] for table in tables) else None
+
+
+def _by_target(ends: float | Mapping[str, float] | None) -> tuple[float, ...]:
+    if ends is None:
+        return ()
+    return tuple(ends.values()) if isinstance(ends, Mapping) else (ends,)
 
 
 class _Counter:

@@ -1,101 +1,164 @@
-"""The analysis of a clip as HTML: the score of each target on its scale, what each modality contributes, and the plot over time.
+"""The analysis of a clip as HTML: its scores on their scales, what each modality and word adds, and its interval.
 
-The HTML is self-contained and fetches nothing; user input is escaped. analysis.py computes the numbers.
+The HTML fetches nothing but the clip; user input is escaped. analysis.py computes the numbers, page.css styles them, time_strip.py
+shows the scores over time, and comparison_page.py two clips side by side.
 """
 
-import base64
-import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 from .analysis import ClipAnalysis
 from .scales import Scale, signed
-from .timeline_plot import NEGATIVE, POSITIVE, clock, plot_timeline
+from .timeline_plot import clock
 
 NAMES = {"text": "Text", "audio": "Audio", "video": "Video"}
 CONTRIBUTIONS = (
-    '<p class="os-small">Each modality is left out in turn. The contributions need not add up to the score: the model'
-    " weighs all modalities together.</p>"
+    '<p class="os-small">Each modality is left out in turn, and what that takes from the score is what it adds. The sum need not be'
+    " the score: the model weighs them together.</p>"
 )
-STYLE = f"""
-.os-result {{ font-size: 16px; line-height: 1.5; }}
-.os-result h3 {{ margin: 28px 0 4px; font-size: 17px; }}
-.os-result p {{ margin: 6px 0; }}
-.os-result .os-small {{ font-size: 14px; opacity: .8; }}
-.os-head {{ display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 16px; }}
-.os-score {{ font-size: 52px; line-height: 1.15; font-weight: 650; font-variant-numeric: tabular-nums; }}
-.os-label {{ font-size: 26px; }}
-.os-scale, .os-bar {{ position: relative; background: color-mix(in srgb, currentColor 9%, transparent); }}
-.os-scale {{ height: 14px; margin-top: 10px; border-radius: 7px; }}
-.os-bar {{ height: 12px; min-width: 72px; }}
-.os-scale i, .os-bar i {{ position: absolute; top: 0; bottom: 0; }}
-.os-scale .os-band {{ background: color-mix(in srgb, currentColor 16%, transparent); }}
-.os-scale .os-mark {{ width: 8px; margin-left: -4px; top: -6px; bottom: -6px; border-radius: 4px; background: currentColor; }}
-.os-bar .os-zero {{ left: 50%; width: 1px; background: currentColor; opacity: .6; }}
-.os-minus {{ background: {NEGATIVE}; }}
-.os-plus {{ background: {POSITIVE}; }}
-.dark .os-minus {{ background: color-mix(in srgb, {NEGATIVE} 60%, white); }}
-.dark .os-plus {{ background: color-mix(in srgb, {POSITIVE} 50%, white); }}
-.os-ends {{ display: flex; justify-content: space-between; font-size: 14px; margin-top: 8px; }}
-.os-ends span {{ flex: 1; }}
-.os-ends span:nth-child(2) {{ text-align: center; }}
-.os-ends span:last-child {{ text-align: right; }}
-.os-result table {{ width: 100%; border-collapse: collapse; margin: 8px 0 !important; }}
-.os-result table, .os-result tr, .os-result th, .os-result td {{ border: 0 !important; }}
-.os-result th, .os-result td {{ padding: 7px 14px 7px 0 !important; text-align: left; }}
-.os-result tr {{ border-bottom: 1px solid color-mix(in srgb, currentColor 18%, transparent) !important; }}
-.os-result th {{ font-size: 14px; font-weight: 500; vertical-align: bottom; }}
-.os-result td {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
-.os-result th:last-child, .os-result td:last-child {{ width: 45%; padding-right: 0 !important; }}
-.os-plot {{ overflow-x: auto; contain: inline-size; }}
-.os-plot img {{ width: 100%; min-width: 640px; max-width: none; display: block; margin: 0; }}
-"""
+NO_INTERVAL = "This model is not calibrated, so it gives no interval: how far a score may be off is not known."
 
 
-def analysis_html(analysis: ClipAnalysis, *, name: str | None, scales: Sequence[Scale]) -> str:
-    """The result as HTML.
+@dataclass(frozen=True)
+class ShownClip:
+    """An analysis, and what the page needs to show it.
 
-    Args:
-        analysis: the analysis to render.
+    Attributes:
+        analysis: the numbers.
         name: of the file, without its folder; `None` for a transcript alone.
         scales: of the targets.
+        level: of the prediction interval, e.g. 0.9; `None` without one.
     """
-    source = "the text alone"
-    if name is not None and analysis.seconds is not None:
-        source = f"{escape(name)}, {_length(analysis.seconds)}"
-    parts = [_score(score, analysis.label, scale) for score, scale in zip(analysis.scores, scales, strict=True)]
-    parts.append(f'<p class="os-small">{source}</p>')
+
+    analysis: ClipAnalysis
+    name: str | None
+    scales: Sequence[Scale]
+    level: float | None = None
+
+    @property
+    def source(self) -> str:
+        """What was scored: the file's name and length, or "the text alone"."""
+        if self.name is None or self.analysis.seconds is None:
+            return "the text alone"
+        return f"{self.name}, {_length(self.analysis.seconds)}"
+
+    def ends(self, place: int) -> tuple[float, float] | None:
+        """The ends of a target's interval, label units; `None` without one."""
+        return (self.analysis.low[place], self.analysis.high[place]) if self.analysis.low else None
+
+    def said(self) -> str:
+        """The scores in one sentence, for a screen reader."""
+        return "; ".join(self.said_of(place) for place in range(len(self.scales)))
+
+    def said_of(self, place: int) -> str:
+        """The score of a target, its label and its interval in words."""
+        scale, label = self.scales[place], self.analysis.label
+        named = label if scale.neutral_band is not None and label else scale.name
+        text = (
+            f"{scale.written(self.analysis.scores[place])}, {named}, on a scale from {scale.written_end(scale.low)} to"
+        )
+        text += f" {scale.written_end(scale.high)}"
+        return f"{text}; {self.interval_of(place)}" if self.ends(place) else text
+
+    def interval_of(self, place: int) -> str:
+        """E.g. "90 % interval +0.50 to +1.30"; empty without one."""
+        ends = self.ends(place)
+        if ends is None or self.level is None:
+            return ""
+        low, high = map(self.scales[place].written, ends)
+        return f"{100 * self.level:g} % interval {low} to {high}"
+
+
+def percent(scale: Scale, value: float) -> float:
+    """Where a value is on its scale, from 0 to 100."""
+    return 100 * min(max((value - scale.low) / (scale.high - scale.low), 0.0), 1.0)
+
+
+def score_html(shown: ShownClip) -> str:
+    """What comes first: the score of each target as a number and on its scale."""
+    analysis = shown.analysis
+    parts = [_score(shown, place) for place in range(len(shown.scales))]
+    parts.append(f'<p class="os-small">{escape(shown.source)}</p>')
     if "text" not in analysis.modalities:
         parts.append(
-            "<p>Scored without a transcript. Text carries most of the signal, so this score is less reliable.</p>"
+            '<p class="os-note">Scored without a transcript. Text carries most of the signal, so this score is less reliable.</p>'
         )
     if analysis.warning:
-        parts.append(f"<p>Only part of the file could be read: {escape(analysis.warning)}.</p>")
-    if analysis.without:
-        parts += [_modalities(analysis, place, scales) for place in range(len(scales))]
+        parts.append(f'<p class="os-note">Only part of the file could be read: {escape(analysis.warning)}.</p>')
+    said = escape(f"Score: {shown.said()}")
+    label = escape(f"Score of {shown.source}")
+    return f'<section class="os-card os-result" aria-label="{label}" data-said="{said}">{"".join(parts)}</section>'
+
+
+def contributions_html(shown: ShownClip) -> str:
+    """What each modality and word adds; empty if there is only one modality, and no words are known."""
+    parts = [_modalities(shown, place) for place in range(len(shown.scales)) if shown.analysis.without]
+    if parts:
         parts.append(CONTRIBUTIONS)
-    return f'<div class="os-result">{"".join(parts)}</div>'
+    if shown.analysis.words:
+        parts += [_words(shown, place) for place in range(len(shown.scales))]
+    return f'<section class="os-card">{"".join(parts)}</section>' if parts else ""
 
 
-def _score(score: float, label: str | None, scale: Scale) -> str:
-    """The score of a target: as a number, and on its scale."""
+def interval_html(shown: ShownClip) -> str:
+    """The interval of each target, or that there is none."""
+    if shown.level is None:
+        return f'<section class="os-card"><h2>Interval</h2><p>{NO_INTERVAL}</p></section>'
+    rows = []
+    for place, scale in enumerate(shown.scales):
+        ends = shown.ends(place)
+        if ends is not None:
+            low, high = map(scale.written, ends)
+            named = f"{escape(scale.name)}: " if len(shown.scales) > 1 else ""
+            rows.append(f'<p class="os-interval">{named}{low} to {high}</p>')
+    return (
+        f'<section class="os-card"><h2>Interval</h2>{"".join(rows)}<p class="os-small">A {100 * shown.level:g} % prediction'
+        " interval: of clips like those that the model was calibrated on, about"
+        f" {100 * shown.level:g} in 100 have a rating inside it. With other languages, speakers or recordings it may be too"
+        " narrow.</p></section>"
+    )
 
-    def percent(value: float) -> float:
-        return 100 * min(max((value - scale.low) / (scale.high - scale.low), 0.0), 1.0)
 
-    band, ends = "", (scale.written_end(scale.low), scale.written_end(scale.middle), scale.written_end(scale.high))
+def scale_html(scale: Scale, marks: Sequence[tuple[str, float, tuple[float, float] | None]], said: str) -> str:
+    """A scale with marks on it.
+
+    Args:
+        scale: of the target.
+        marks: name ("" for none), score and interval of each; a name is one letter.
+        said: the same in words.
+    """
+    inner, ends = "", (scale.written_end(scale.low), scale.written_end(scale.middle), scale.written_end(scale.high))
     if scale.neutral_band is not None:
-        left, right = percent(-scale.neutral_band), percent(scale.neutral_band)
-        band = f'<i class="os-band" style="left:{left:.2f}%;width:{right - left:.2f}%"></i>'
+        left, right = percent(scale, -scale.neutral_band), percent(scale, scale.neutral_band)
+        inner += f'<i class="os-band" style="left:{left:.2f}%;width:{right - left:.2f}%"></i>'
         ends = (f"{ends[0]} negative", "neutral", f"positive {ends[2]}")
-    said = scale.name if scale.neutral_band is None else label or ""
+    for row, (name, score, interval) in enumerate(marks):
+        kind = f"os-{name.lower()}" if name else f"os-{_side(scale, score)}"
+        if interval is not None:
+            left, right = percent(scale, interval[0]), percent(scale, interval[1])
+            inner += f'<i class="os-range {kind} os-row{row}" style="left:{left:.2f}%;width:{max(right - left, 0.5):.2f}%"></i>'
+        inner += f'<i class="os-mark {kind} os-row{row}" style="left:{percent(scale, score):.2f}%"><b>{name}</b></i>'
+    rows = f" os-rows{len(marks)}" if len(marks) > 1 else ""
+    return (
+        f'<div class="os-scale{rows}" role="img" aria-label="{escape(said)}">{inner}</div>'
+        f'<div class="os-ends" aria-hidden="true">{"".join(f"<span>{end}</span>" for end in ends)}</div>'
+    )
+
+
+def _side(scale: Scale, score: float) -> str:
+    if not scale.has_sides:
+        return "plain"
+    return "minus" if score < 0 else "plus"
+
+
+def _score(shown: ShownClip, place: int) -> str:
+    scale, score = shown.scales[place], shown.analysis.scores[place]
+    said = scale.name if scale.neutral_band is None else shown.analysis.label or ""
     return (
         f'<div class="os-head"><span class="os-score" title="{score:.6f}">{scale.written(score)}</span>'
         f'<span class="os-label">{escape(said)}</span></div>'
-        f'<div class="os-scale">{band}'
-        f'<i class="os-mark" style="left:{percent(score):.2f}%"></i></div>'
-        f'<div class="os-ends">{"".join(f"<span>{end}</span>" for end in ends)}</div>'
+        f"{scale_html(scale, [('', score, shown.ends(place))], shown.said_of(place))}"
     )
 
 
@@ -103,9 +166,9 @@ def _length(seconds: float) -> str:
     return clock(round(seconds)) if seconds >= 60 else f"{seconds:.1f} s"
 
 
-def _modalities(analysis: ClipAnalysis, place: int, scales: Sequence[Scale]) -> str:
+def _modalities(shown: ShownClip, place: int) -> str:
     """What each modality adds to the score of a target."""
-    scale = scales[place]
+    scale, analysis = shown.scales[place], shown.analysis
     contributions = {name: analysis.contributions(name)[place] for name in analysis.without}
     least = (scale.high - scale.low) / 12 if scale.neutral_band is None else scale.neutral_band
     reach = max(least, *map(abs, contributions.values()))
@@ -114,34 +177,32 @@ def _modalities(analysis: ClipAnalysis, place: int, scales: Sequence[Scale]) -> 
         width = 50 * abs(contribution) / reach
         side, sign = (50 - width, "minus") if contribution < 0 else (50, "plus")
         rows.append(
-            f"<tr><td>{NAMES[name]}</td><td>{scale.written(analysis.without[name][place])}</td>"
-            f"<td>{signed(contribution)}</td>"
-            f'<td><div class="os-bar"><i class="os-{sign}" style="left:{side:.2f}%;width:{width:.2f}%"></i>'
-            '<i class="os-zero"></i></div></td></tr>'
+            f'<tr><th scope="row">{NAMES[name]}</th><td>{signed(contribution)}</td>'
+            f'<td class="os-wide"><div class="os-bar"><i class="os-{sign}" style="left:{side:.2f}%;width:{width:.2f}%"></i>'
+            f'<i class="os-zero"></i></div></td><td>{scale.written(analysis.without[name][place])}</td></tr>'
         )
-    to = f" to {escape(scale.name)}" if len(scales) > 1 else ""
+    to = f" to {escape(scale.name)}" if len(shown.scales) > 1 else ""
     return (
-        f"<h3>What each modality contributes{to}</h3><table><thead><tr><th>modality</th>"
-        "<th>score without it</th><th>contribution</th><th></th></tr>"
+        f'<h2>What each modality adds{to}</h2><table class="os-table"><thead><tr><th scope="col">Modality</th>'
+        '<th scope="col">Adds</th><th scope="col" class="os-wide"><span class="os-hidden">As a bar</span></th>'
+        '<th scope="col">Without it</th></tr>'
         f"</thead><tbody>{''.join(rows)}</tbody></table>"
     )
 
 
-def timeline_html(analysis: ClipAnalysis, *, name: str | None, scales: Sequence[Scale]) -> str:
-    """The plot over time as HTML, empty for a clip without windows; same arguments as `analysis_html`."""
-    if not analysis.windows:
-        return ""
-    first = analysis.windows[0]
-    with tempfile.TemporaryDirectory() as folder:
-        image = Path(folder, "timeline.png")
-        plot_timeline(analysis.windows, image, title=name or "", scales=scales)
-        data = base64.b64encode(image.read_bytes()).decode("ascii")
-    scored = sum(bool(window.scores) for window in analysis.windows)
-    words = ", with the words spoken in it; a transcript without times is spread evenly over the clip"
+def _words(shown: ShownClip, place: int) -> str:
+    """The transcript with each word coloured by what it adds to the score of a target."""
+    scale, words = shown.scales[place], [(word, added[place]) for word, added in shown.analysis.words]
+    reach = max(max(abs(added) for _, added in words), (scale.high - scale.low) / 60)
+    marked = "".join(
+        f'<span class="os-word os-{"minus" if added < 0 else "plus"}" style="--os-weight:{abs(added) / reach:.2f}">'
+        f'{escape(word)}<span class="os-hidden"> ({signed(added)})</span></span> '
+        for word, added in words
+    )
+    strongest = sorted(words, key=lambda one: -abs(one[1]))[:5]
+    listed = ", ".join(f"{escape(word)} {signed(added)}" for word, added in strongest if abs(added) >= 0.005)
+    to = f" to {escape(scale.name)}" if len(shown.scales) > 1 else ""
     return (
-        '<div class="os-result"><h3>Over time</h3>'
-        f'<div class="os-plot"><img alt="Score over time, {scored} windows" src="data:image/png;base64,{data}"></div>'
-        f'<p class="os-small">Each window of {first.end - first.start:g} s is scored separately'
-        f"{words if any(window.text for window in analysis.windows) else ''}. The score above is from one pass over the whole"
-        " clip, which uses only a few frames of a long clip.</p></div>"
+        f'<h2>What each word adds{to}</h2><p class="os-words">{marked}</p><p class="os-small">Strongest: {listed or "none"}.'
+        " Each word is left out in turn.</p>"
     )

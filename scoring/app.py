@@ -6,7 +6,6 @@ from other servers, and keeps clips for about an hour. analysis.py computes the 
     omnisent app --model runs/demo/model
 """
 
-import logging
 import os
 import signal
 import tempfile
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 try:
     import gradio as gr
@@ -23,45 +23,36 @@ except ImportError:
     raise ImportError("the page needs Gradio: pip install 'omnisent[app]'") from None
 
 from ..data.planted import make_planted_clips
-from ..errors_omnisent import OmniSentError
 from ..pipeline_omnisent import MultimodalSentimentPipeline
-from .analysis import analyse_clip, modalities_of
-from .analysis_page import STYLE, analysis_html, timeline_html
+from .analysis import modalities_of
+from .analysis_export import downloads_html
+from .clip_panel import Scored, Scoring, Transcribe, Wording, build_panel, html
+from .comparison_page import comparison_html
 from .scales import Scale, scales_of
 from .windows import windows_of
 
 CLEAN_EVERY, KEEP_FOR = 600, 3600  # seconds
-INTRODUCTION = """
-# {question}
-{task}, and press Score. {ranges}.
-"""
-LIMITS = """
-The model scores what {expresser} expresses, not what a person feels. Do not use it to judge people for employment, credit,
-policing or health.
-
-{storage}
-"""
-FAULT = "Not scored because of an error in the program; see the terminal that runs this page."
+STYLE, SCRIPT = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+TOP = """<div class="os-top"><h1>{question}</h1><p>{task}. {ranges}.</p>{about}</div>"""
+LIMITS = """<section class="os-card"><h2>What it is not for</h2><ul>
+<li>It scores what {expresser} expresses, not what a person feels.</li>
+<li>Do not use it to judge people for employment, credit, policing or health.</li>
+<li>{unlike} unlike those that it was trained on may be scored wrongly.</li>
+</ul><p class="os-small">{storage}</p></section>"""
 EXAMPLE_TEXTS = ("I did not expect to like it, and I loved every minute.", "Two hours that I will never get back.")
-PAGE_STYLE = """
-.gradio-container > main { width: 100%; max-width: 1120px !important; margin: 0 auto !important; }
-.gradio-container video { max-height: 240px; }
-.gradio-container .progress-level { padding-top: 48px; }
-"""
-CLEAR = """() => ['<div style="height: 120px"></div>', '']"""  # space for the progress bar
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
-
-logger = logging.getLogger(__name__)
+COMPARE, ALONE = "Compare with a second {subject}", "Remove the second {subject}"
 
 
 @dataclass(frozen=True)
 class _Wording:
-    """What a page says: of its input, for the placeholders of `INTRODUCTION` and `LIMITS`, and of its text field."""
+    """What a page says: of its input, for the placeholders of `TOP` and `LIMITS`, and of its text field."""
 
     subject: str
     input: str
     task: str
     expresser: str
+    unlike: str
     storage: str
     label: str
     info: str | None = None
@@ -69,9 +60,10 @@ class _Wording:
 
 FOR_CLIPS = _Wording(
     subject="the speaker",
-    input="a clip",
-    task="Upload or record a short clip of one speaker, type the transcript",
+    input="clip",
+    task="Drop or record a short clip of one speaker; it is scored at once. Add or correct the transcript, and score again",
     expresser="a speaker",
+    unlike="Languages, accents, faces and recordings",
     storage="Clips are sent only to the machine that runs this page. They are deleted after about an hour, and when the page is"
     " stopped.",
     label="Transcript",
@@ -79,16 +71,22 @@ FOR_CLIPS = _Wording(
 )
 FOR_TEXTS = _Wording(
     subject="a text",
-    input="a text",
-    task="Type or paste a text",
+    input="text",
+    task="Type or paste a text, and press Score",
     expresser="a text",
+    unlike="Languages and kinds of text",
     storage="Texts are sent only to the machine that runs this page, and are not stored.",
     label="Text",
 )
 
 
 def build_app(
-    pipeline: MultimodalSentimentPipeline, *, max_seconds: float = 600.0, window: float = 8.0, stride: float = 4.0
+    pipeline: MultimodalSentimentPipeline,
+    *,
+    max_seconds: float = 600.0,
+    window: float = 8.0,
+    stride: float = 4.0,
+    transcribe: Transcribe | None = None,
 ) -> gr.Blocks:
     """The page, not yet served; one clip is scored at a time, others wait in a queue. With text alone, it asks for no files.
 
@@ -97,91 +95,44 @@ def build_app(
         max_seconds: longer clips are rejected.
         window: seconds of one window; longer clips are also scored over time.
         stride: seconds from one window's start to the next.
+        transcribe: writes the transcript of a clip that has none, such as a `Transcriber`.
 
     Raises:
         ValueError: when `window` or `stride` is not above 0.
     """
     windows_of(0.0, window, stride)
-    config = pipeline.model.config
-    scales = scales_of(pipeline)
+    scoring = Scoring(pipeline, max_seconds, window, stride, transcribe)
     reads_media = modalities_of(pipeline) != ["text"]
     words = FOR_CLIPS if reads_media else FOR_TEXTS
-
-    def score(
-        video: str | None,
-        audio: str | None,
-        transcript: str,
-        tab: str | None,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> tuple[str, str]:
-        chosen = (
-            audio if tab == "audio" else video if tab == "video" else video or audio
-        )  # only the visible tab is scored
-        try:
-            analysis = analyse_clip(
-                pipeline,
-                chosen,
-                transcript or "",
-                window=window,
-                stride=stride,
-                max_seconds=max_seconds,
-                on_step=lambda done, steps: progress((done, steps), desc="Scoring", unit="passes"),
-            )
-            name = Path(chosen).name if chosen else None
-            return analysis_html(analysis, name=name, scales=scales), timeline_html(analysis, name=name, scales=scales)
-        except OmniSentError as error:
-            raise _as_sentence(error, chosen) from error
-        except Exception as error:
-            logger.exception("a clip could not be scored")
-            raise gr.Error(FAULT, duration=None, print_exception=False) from error
-
+    wording = Wording(words.label, words.info, _examples(reads_media))
+    compare, alone = COMPARE.format(subject=words.input), ALONE.format(subject=words.input)
     with gr.Blocks(title="omnisent", analytics_enabled=False, delete_cache=(CLEAN_EVERY, KEEP_FOR)) as app:
-        gr.HTML(f"<style>{PAGE_STYLE}{STYLE}</style>", padding=False)
-        gr.Markdown(_introduction(words, scales))
-        if config.about is not None:
-            gr.HTML(f"<p>This model: {escape(config.about)}.</p>", padding=False)
-        tab = gr.State()
+        html('<div id="os-status" class="os-hidden" role="status" aria-live="polite"></div>')
+        html(_top(words, scales_of(pipeline), pipeline.model.config.about))
+        comparison = html()
         with gr.Row(equal_height=False):
-            with gr.Column():
-                with gr.Tabs(visible=reads_media):
-                    with gr.Tab("Video") as video_tab:
-                        video = gr.Video(
-                            label="Video",
-                            sources=["upload", "webcam"],
-                            include_audio=True,
-                            webcam_options=gr.WebcamOptions(mirror=False),
-                        )
-                    with gr.Tab("Audio only") as audio_tab:
-                        audio = gr.Audio(label="Audio", sources=["upload", "microphone"], type="filepath")
-                transcript = gr.Textbox(
-                    label=words.label,
-                    info=words.info,
-                    placeholder="I did not expect to like it.",
-                    lines=2,
-                    max_lines=8,
-                )
-                button = gr.Button("Score", variant="primary")
-            with gr.Column():
-                result = gr.HTML("<p>The score appears here.</p>", min_height=120, padding=False)
-        timeline = gr.HTML(padding=False)
-        if reads_media:
-            _show_examples([video, transcript])
-        else:
-            gr.Examples([[text] for text in EXAMPLE_TEXTS], transcript, cache_examples=False)
-        gr.Markdown(LIMITS.format(**asdict(words)))
-        video_tab.select(lambda: "video", None, tab, queue=False, api_visibility="private")
-        audio_tab.select(lambda: "audio", None, tab, queue=False, api_visibility="private")
-        # A new request clears the last result, so that none is shown beside an error or another clip.
-        button.click(None, None, [result, timeline], js=CLEAR, queue=False, api_visibility="private")
-        button.click(
-            score,
-            [video, audio, transcript, tab],
-            [result, timeline],
-            api_name="score",
-            scroll_to_output=True,
-            show_progress_on=result,
+            first = build_panel(scoring, wording, letter="A", reads_media=reads_media, visible=True, api_name="score")
+            second = build_panel(scoring, wording, letter="B", reads_media=reads_media, visible=False, api_name=None)
+        is_compared = gr.State(False)
+        toggle = gr.Button(compare, variant="secondary")
+        html(LIMITS.format(**asdict(words)))
+        states = [first.state, second.state]
+        toggle.click(
+            lambda before: (not before, gr.update(visible=not before), compare if before else alone, None, ""),
+            is_compared,
+            [is_compared, second.column, toggle, second.state, comparison],
+            api_visibility="private",
         )
+        for finished in (*first.finished, *second.finished):
+            finished.then(_compared, states, comparison, api_visibility="private")
     return app.queue(default_concurrency_limit=1)
+
+
+def _compared(first: Scored | None, second: Scored | None) -> str:
+    if first is None or second is None:
+        return ""
+    downloads = downloads_html([first.shown, second.shown], [first.transcript, second.transcript])
+    return comparison_html(first.shown, second.shown, downloads)
 
 
 @contextmanager
@@ -191,11 +142,11 @@ def running(
     host: str = "127.0.0.1",
     port: int = 7860,
     max_megabytes: int = 200,
-    **limits: float,
+    **options: Any,
 ) -> Iterator[str]:
     """Serve the page while the block runs; yields its address. Same arguments as `serve`."""
     with tempfile.TemporaryDirectory(prefix="omnisent-app-") as folder, _upload_folder(folder):
-        app = build_app(pipeline, **limits)
+        app = build_app(pipeline, **options)
         try:
             try:
                 _, address, _ = app.launch(
@@ -209,7 +160,8 @@ def running(
                     footer_links=[],
                     prevent_thread_lock=True,
                     quiet=True,
-                    theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=("ui-monospace", "monospace")),
+                    theme=_theme(),
+                    head=f"<style>{STYLE}</style><script>{SCRIPT}</script>",
                 )
             except OSError as error:
                 raise OSError(f"cannot listen on {host}:{port}: is the port in use? Give another --port") from error
@@ -227,6 +179,7 @@ def serve(
     max_seconds: float = 600.0,
     window: float = 8.0,
     stride: float = 4.0,
+    transcribe: Transcribe | None = None,
 ) -> None:
     """Serve the page until Ctrl-C or SIGTERM, then delete every uploaded file. For the main thread.
 
@@ -238,25 +191,63 @@ def serve(
         max_seconds: longer clips are rejected.
         window: seconds of one window; longer clips are also scored over time.
         stride: seconds from one window's start to the next.
+        transcribe: writes the transcript of a clip that has none.
 
     Raises:
         OSError: when the port is in use.
         ValueError: when `window` or `stride` is not above 0.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    limits = {"max_seconds": max_seconds, "window": window, "stride": stride}
+    options = {"max_seconds": max_seconds, "window": window, "stride": stride, "transcribe": transcribe}
     try:
-        with running(pipeline, host=host, port=port, max_megabytes=max_megabytes, **limits) as address:
+        with running(pipeline, host=host, port=port, max_megabytes=max_megabytes, **options) as address:
             print(f"Open {address} in a browser; stop with Ctrl-C.", flush=True)
             threading.Event().wait()
     except KeyboardInterrupt:
         print("Stopped; all clips are deleted.", flush=True)
 
 
-def _introduction(words: _Wording, scales: Sequence[Scale]) -> str:
+def _theme() -> gr.themes.Base:
+    theme = gr.themes.Default(
+        primary_hue="blue", neutral_hue="slate", radius_size="lg", font=FONTS, font_mono=("ui-monospace", "monospace")
+    )
+    return theme.set(
+        button_primary_background_fill="#1d4ed8",
+        button_primary_background_fill_hover="#1e40af",
+        button_primary_background_fill_dark="#1d4ed8",
+        button_primary_background_fill_hover_dark="#2557e0",
+        body_background_fill="#f5f6f9",
+        body_background_fill_dark="#10141b",
+        block_background_fill_dark="#1a1f29",
+        input_background_fill_dark="#10141b",
+        button_secondary_background_fill="#ffffff",
+        button_secondary_background_fill_hover="#eceef3",
+        button_secondary_background_fill_dark="#1a1f29",
+        button_secondary_background_fill_hover_dark="#2a313e",
+        button_secondary_border_color="#c5cbd6",
+        button_secondary_border_color_dark="#4a5466",
+        button_border_width="1px",
+        block_radius="14px",
+        input_radius="10px",
+        input_text_size="16px",
+        block_info_text_size="14px",
+        block_title_text_size="16px",
+        table_odd_background_fill_dark="#1a1f29",
+        table_even_background_fill_dark="#1a1f29",
+        block_label_background_fill_dark="#1a1f29",
+        block_info_text_color="#535c6e",
+        block_info_text_color_dark="#b0b9c8",
+        block_label_text_color="#535c6e",
+        block_title_text_color="#1b2130",
+        block_title_text_color_dark="#edf0f6",
+        block_title_text_weight="600",
+    )
+
+
+def _top(words: _Wording, scales: Sequence[Scale], about: str | None) -> str:
     ends = [(scale, scale.written_end(scale.low), scale.written_end(scale.high)) for scale in scales]
     if all(scale.neutral_band is None for scale in scales):
-        question = f"Score {words.input}"
+        question = f"Score a {words.input}"
         ranges = (
             f"The model gives {' and '.join(f'{escape(one.name)} from {low} to {high}' for one, low, high in ends)}"
         )
@@ -264,34 +255,19 @@ def _introduction(words: _Wording, scales: Sequence[Scale]) -> str:
         ((_, low, high),) = ends
         question = f"How positive is {words.subject}?"
         ranges = f"The score ranges from {low} (strongly negative) through 0 (neutral) to {high} (strongly positive)"
-    return INTRODUCTION.format(question=question, task=words.task, ranges=ranges)
+    named = f'<p class="os-about">This model: {escape(about)}.</p>' if about is not None else ""
+    return TOP.format(question=question, task=words.task, ranges=ranges, about=named)
 
 
-def _as_sentence(error: OmniSentError, path: str | None) -> gr.Error:
-    """The error's message with the file's name in place of its path, as text and not as HTML."""
-    text = str(error)
-    if path is not None:
-        text = text.replace(path, Path(path).name)
-    if path is None or not text.startswith(Path(path).name):
-        text = text[:1].upper() + text[1:]
-    return gr.Error(f"{escape(text.rstrip('.'), quote=False)}.", duration=None, print_exception=False)
-
-
-def _show_examples(inputs: list[gr.components.Component]) -> None:
-    """Offer the most positive and the most negative of a few planted clips; Gradio copies their files."""
-    with tempfile.TemporaryDirectory() as folder:
-        clips = make_planted_clips(Path(folder, "clips"), n_train=16, n_valid=0, n_test=0)
-        complete_clips = [clip for clip in clips if clip.video and clip.text]
-        ends = (
-            max(complete_clips, key=lambda clip: clip.label or 0.0),
-            min(complete_clips, key=lambda clip: clip.label or 0.0),
-        )
-        gr.Examples(
-            [[clip.video, clip.text] for clip in ends],
-            inputs,
-            cache_examples=False,
-            label="Examples: synthetic clips, which only show how the page works",
-        )
+def _examples(reads_media: bool) -> list[tuple[str, str | None, str]]:
+    """Name, file and text of each example: the most positive and the most negative of a few planted clips, or two texts."""
+    if not reads_media:
+        return [(f"Example {number}", None, text) for number, text in enumerate(EXAMPLE_TEXTS, 1)]
+    folder = tempfile.mkdtemp(prefix="examples-", dir=os.environ.get("GRADIO_TEMP_DIR"))
+    clips = make_planted_clips(Path(folder), n_train=16, n_valid=0, n_test=0)
+    complete = sorted((clip for clip in clips if clip.video and clip.text), key=lambda clip: clip.label or 0.0)
+    ends = (("positive", complete[-1]), ("negative", complete[0]))
+    return [(f"Synthetic example, {name}", clip.video, clip.text or "") for name, clip in ends]
 
 
 @contextmanager

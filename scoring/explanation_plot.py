@@ -10,10 +10,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..figure_style import MEDIUM, NEGATIVE, POSITIVE, SMALL, save_figure
 from .explained import parts_of, words_heading, words_of
 from .explanation import Scores
 from .scales import Scale, signed
-from .timeline_plot import NEGATIVE, POSITIVE, Fonts, clock
+from .timeline_plot import Fonts, clock
 
 ROW_HEIGHT = 0.26  # inches of a bar
 MOST_LETTERS = 34  # of a word or a group of words
@@ -58,10 +59,10 @@ def plot_explanation(row: Mapping[str, Any], out: Path, *, scales: Sequence[Scal
             fontfamily=fonts.families,
         )
     title = fonts.written(Path(row["id"]).name, 80)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False, fontfamily=fonts.families)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=MEDIUM, parse_math=False, fontfamily=fonts.families)
     if about is not None:
         figure.supxlabel(fonts.written(about, 200), fontsize=8, color="0.3", parse_math=False, wrap=True)
-    figure.savefig(out, dpi=150)
+    save_figure(figure, out)
 
 
 def _draw_bars(axes: Axes, parts: Sequence[tuple[str, Scores]], place: int, heading: str, fonts: Fonts) -> None:
@@ -80,15 +81,15 @@ def _draw_bars(axes: Axes, parts: Sequence[tuple[str, Scores]], place: int, head
             textcoords="offset points",
             ha="left" if value >= 0 else "right",
             va="center",
-            fontsize=8.5,
+            fontsize=SMALL,
         )
-    axes.set_yticks(range(len(parts)), [fonts.written(name, MOST_LETTERS) for name, _ in parts], fontsize=9.5)
+    axes.set_yticks(range(len(parts)), [fonts.written(name, MOST_LETTERS) for name, _ in parts], fontsize=SMALL)
     for label in axes.get_yticklabels():
         label.set(parse_math=False, fontfamily=fonts.families)
     axes.set_ylim(len(parts) - 0.4, -0.6)
     axes.set_xlim(-reach, reach)
     axes.tick_params(axis="y", length=0)
-    axes.set_title(f"what is added: the score minus the score {heading}", loc="left", fontsize=9.5)
+    axes.set_title(f"what is added: the score minus the score {heading}", loc="left", fontsize=SMALL)
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
@@ -107,6 +108,6 @@ def _draw_windows(axes: Axes, windows: Sequence[Mapping[str, Any]], name: str, s
         axes.axhline(0, color="0.4", linewidth=0.8)
     axes.xaxis.set_major_formatter(clock)
     axes.set_xlabel("time")
-    axes.set_title("the score of each window alone", loc="left", fontsize=9.5)
+    axes.set_title("the score of each window alone", loc="left", fontsize=SMALL)
     axes.margins(y=0.25)
     axes.spines[["top", "right"]].set_visible(False)

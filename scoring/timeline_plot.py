@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.font_manager import findfont, get_font, get_font_names
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
@@ -69,8 +69,14 @@ def plot_timeline(windows: Sequence[WindowScore], out: Path, *, title: str, scal
         title: above the plot.
         scales: of the targets.
     """
-    last = max((w.end for w in windows), default=1.0)
     figure = Figure(figsize=(11, 1 + 3.8 * len(scales)), layout="constrained")
+    draw_timelines(figure, windows, title=title, scales=scales)
+    save_figure(figure, out)
+
+
+def draw_timelines(figure: FigureBase, windows: Sequence[WindowScore], *, title: str, scales: Sequence[Scale]) -> None:
+    """Draw what `plot_timeline` writes into a figure or a part of one."""
+    last = max((w.end for w in windows), default=1.0)
     panels = figure.subplots(len(scales), squeeze=False, sharex=True)[:, 0]
     fonts = Fonts.available()
     for place, (axes, scale) in enumerate(zip(panels, scales, strict=True)):
@@ -84,7 +90,6 @@ def plot_timeline(windows: Sequence[WindowScore], out: Path, *, title: str, scal
     axes.set_xlabel(f"time{gaps}")
     title = fonts.written(title, 90)
     panels[0].set_title(title, loc="left", fontsize=MEDIUM, parse_math=False, fontfamily=fonts.families)
-    save_figure(figure, out)
 
 
 @dataclass(frozen=True)

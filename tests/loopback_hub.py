@@ -24,9 +24,10 @@ OWNER = "org"
 
 @dataclass
 class Repository:
-    """A repository: whether it is private, and the files of each commit, by the commit's id, oldest first."""
+    """A repository: whether it is private, a Space's sdk, and the files of each commit, by the commit's id, oldest first."""
 
     private: bool = False
+    sdk: str | None = None
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -193,10 +194,10 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._json({"errors": faults_of_card(json.loads(body)["content"]), "warnings": []})
             case ["api", "repos", "create"]:
                 return self._create(json.loads(body))
-            case ["api", ("models" | "datasets") as kind, owner, name, *rest]:
+            case ["api", ("models" | "datasets" | "spaces") as kind, owner, name, *rest]:
                 return self._api(kind.removesuffix("s"), f"{owner}/{name}", rest, body)
-            case ["datasets", owner, name, "resolve", revision, *path]:
-                return self._file("dataset", f"{owner}/{name}", revision, "/".join(path))
+            case [("datasets" | "spaces") as kind, owner, name, "resolve", revision, *path]:
+                return self._file(kind.removesuffix("s"), f"{owner}/{name}", revision, "/".join(path))
             case [owner, name, "resolve", revision, *path]:
                 return self._file("model", f"{owner}/{name}", revision, "/".join(path))
         raise _Refused(404, "Not Found")
@@ -211,11 +212,13 @@ class _Handler(BaseHTTPRequestHandler):
         owner, kind = wanted.get("organization") or OWNER, wanted.get("type") or "model"
         self._need_token(owner)
         repo_id = f"{owner}/{wanted['name']}"
-        url = f"{self.state.url}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
+        url = f"{self.state.url}/{'' if kind == 'model' else f'{kind}s/'}{repo_id}"
         if (kind, repo_id) in self.state.repositories:
             return self._json({"error": "You already created this repo", "url": url}, status=409)
+        if kind == "space" and wanted.get("sdk") not in ("gradio", "docker", "static"):
+            raise _Refused(400, "sdk: expected one of gradio, docker, static")
         private = bool(wanted.get("private")) or wanted.get("visibility") == "private"
-        self.state.repositories[kind, repo_id] = Repository(private)
+        self.state.repositories[kind, repo_id] = Repository(private, wanted.get("sdk"))
         return self._json({"url": url, "id": repo_id})
 
     def _repository(self, kind: str, repo_id: str) -> Repository:
@@ -238,6 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
                 sha = self._commit_of(repository, rest[1] if rest else "main")
                 files = [{"rfilename": path} for path in sorted(repository.commits[sha])]
                 found = {"id": repo_id, "sha": sha, "private": repository.private, "siblings": files, "tags": []}
+                found |= {"sdk": repository.sdk} if kind == "space" else {}
                 return self._json({**found, "downloads": 0, "likes": 0, "disabled": False, "gated": False})
             case ["refs"]:
                 main = {"name": "main", "ref": "refs/heads/main", "targetCommit": repository.head}

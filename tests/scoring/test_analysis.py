@@ -6,8 +6,8 @@ import pytest
 from omnisent.data.planted import write_audio, write_video
 from omnisent.errors_omnisent import MediaError, OmniSentError
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
-from omnisent.scoring.analysis import analyse_clip
-from omnisent.scoring.analysis_page import analysis_html
+from omnisent.scoring.analysis import analyse_clip, calibrated_level
+from omnisent.scoring.analysis_page import ShownClip, score_html
 from omnisent.scoring.scales import scales_of
 from omnisent.scoring.subtitles import Cue
 from omnisent.scoring.timeline import score_timeline
@@ -139,5 +139,13 @@ def test_a_score_that_is_not_finite_is_an_error(broken_pipe, talk):
 def test_a_partly_read_file_has_a_warning(pipe, half_read):
     analysis = analyse_clip(pipe, half_read, WORDS)
     assert "% of its audio" in analysis.warning
-    shown = analysis_html(analysis, name="half.m4a", scales=scales_of(pipe))
+    shown = score_html(ShownClip(analysis, "half.m4a", scales_of(pipe)))
     assert f"Only part of the file could be read: {analysis.warning}." in shown
+
+
+def test_an_interval_is_the_pipelines_and_only_of_a_level_that_is_calibrated(pipe, two_pipe):
+    result = two_pipe({"text": WORDS}, interval=0.9)
+    analysis = analyse_clip(two_pipe, None, WORDS, interval=0.9)
+    assert (analysis.low, analysis.high) == (tuple(result["low"].values()), tuple(result["high"].values()))
+    assert (analyse_clip(pipe, None, WORDS).low, analyse_clip(pipe, None, WORDS).high) == ((), ())
+    assert [calibrated_level(two_pipe), calibrated_level(two_pipe, 0.8), calibrated_level(pipe)] == [0.9, None, None]

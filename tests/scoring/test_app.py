@@ -20,10 +20,15 @@ import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
+from omnisent.data.clip import Clip
 from omnisent.data.planted import write_audio, write_video
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
-from omnisent.scoring.app import FAULT, build_app, running, serve
+from omnisent.scoring.app import build_app, running, serve
+from omnisent.scoring.clip_panel import FAULT
 from omnisent.scoring.loading import Loading, load_pipeline
+from omnisent.scoring.transcribe import NOTHING_SAID, Transcriber
+from speech_recognizers import tiny_whisper
+from spoken import spoken
 
 
 def free_port() -> int:
@@ -32,18 +37,17 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def shown_score(answer: tuple[str, str]) -> float:
+def shown_score(answer: tuple) -> float:
     """The number that the result shows on hovering, to six decimals."""
     return float(re.search(r'class="os-score" title="([-\d.]+)"', answer[0])[1])
 
 
 def page_of(address: str) -> dict:
-    """Whether the tabs for files are visible, and all that the rest of the page says."""
+    """Whether there are tabs for files, and all that the rest of the page says."""
     components = httpx.get(f"{address}config").json()["components"]
-    (tabs,) = [one["props"]["visible"] for one in components if one["type"] == "tabs"]
-    shown = [one["props"] for one in components if one["type"] in ("markdown", "html", "textbox", "dataset")]
-    texts = [str(props.get(name)) for props in shown for name in ("value", "label", "info", "samples")]
-    return {"tabs": tabs, "words": " ".join(text for text in texts if "<style>" not in text)}
+    shown = [one["props"] for one in components if one["type"] in ("html", "textbox", "button")]
+    texts = [str(props.get(name)) for props in shown for name in ("value", "label", "info")]
+    return {"tabs": any(one["type"] == "tabs" for one in components), "words": " ".join(texts)}
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +64,9 @@ def client(address) -> Client:
 def test_five_at_once_are_all_answered_with_the_pipelines_scores(address, pipe, whole_clips):
     clips = whole_clips[:5]
 
-    def ask(clip) -> tuple[str, str]:
+    def ask(clip) -> tuple:
         client = Client(address, verbose=False, analytics_enabled=False)
-        return client.predict(handle_file(clip.video), None, clip.text, api_name="/score")
+        return client.predict(handle_file(clip.video), clip.text, None, None, api_name="/score")
 
     with ThreadPoolExecutor(5) as pool:
         found = [shown_score(answer) for answer in pool.map(ask, clips)]
@@ -73,19 +77,19 @@ def test_five_at_once_are_all_answered_with_the_pipelines_scores(address, pipe, 
 
 def test_audio_or_a_transcript_alone_is_scored(client, pipe, tmp_path):
     write_audio(tmp_path / "voice.m4a", np.sin(np.arange(24_000) / 9).astype(np.float32))
-    heard = client.predict(None, handle_file(tmp_path / "voice.m4a"), "", api_name="/score")
+    heard = client.predict(handle_file(tmp_path / "voice.m4a"), "", None, None, api_name="/score")
     assert shown_score(heard) == pytest.approx(pipe({"audio": str(tmp_path / "voice.m4a")})["score"], abs=1e-5)
     assert "Scored without a transcript" in heard[0]
-    read = client.predict(None, None, "it was wonderful", api_name="/score")
+    read = client.predict(None, "it was wonderful", None, None, api_name="/score")
     assert shown_score(read) == pytest.approx(pipe({"text": "it was wonderful"})["score"], abs=1e-5)
-    assert read[1] == ""
+    assert "os-player" not in read[1]
 
 
 def test_a_base_model_has_a_page_that_says_that_it_is_zero_shot(tiny_backbone):
     base = load_pipeline(Loading(str(tiny_backbone), device="cpu"))
     with running(base, port=free_port()) as address:
         client = Client(address, verbose=False, analytics_enabled=False)
-        answer = client.predict(None, None, "it was wonderful", api_name="/score")
+        answer = client.predict(None, "it was wonderful", None, None, api_name="/score")
         said = page_of(address)
     assert shown_score(answer) == pytest.approx(base({"text": "it was wonderful"})["score"], abs=1e-5)
     assert "This model: zero-shot: no training on sentiment; expected value over the answers" in said["words"]
@@ -94,14 +98,12 @@ def test_a_base_model_has_a_page_that_says_that_it_is_zero_shot(tiny_backbone):
 def test_a_bundle_that_reads_text_only_has_a_page_for_texts(text_bundle):
     texts = load_pipeline(Loading(str(text_bundle), device="cpu"))
     with running(texts, port=free_port()) as address:
-        answer = Client(address, verbose=False, analytics_enabled=False).predict(
-            None, None, "it was wonderful", api_name="/score"
-        )
+        answer = Client(address, verbose=False, analytics_enabled=False).predict("it was wonderful", api_name="/score")
         assert shown_score(answer) == pytest.approx(texts({"text": "it was wonderful"})["score"], abs=1e-5)
         assert "the text alone" in answer[0]
         assert "modality" not in answer[0]
         with pytest.raises(AppError, match=r"^Nothing to score: expected text; give a text\.$"):
-            Client(address, verbose=False, analytics_enabled=False).predict(None, None, "", api_name="/score")
+            Client(address, verbose=False, analytics_enabled=False).predict("", api_name="/score")
         said = page_of(address)
     assert said["tabs"] is False
     assert "This model: reads text only; trained on &lt;b&gt;reviews&lt;/b&gt;;" in said["words"]
@@ -112,32 +114,32 @@ def test_several_targets_on_scales_of_their_own_are_shown_by_name(two_pipe, whol
     write_video(tmp_path / "long.mp4", np.full((50, 56, 56, 3), 90, np.uint8), 10)
     with running(two_pipe, port=free_port(), window=2.0, stride=1.0) as address:
         client = Client(address, verbose=False, analytics_enabled=False)
-        result, timeline = client.predict(handle_file(tmp_path / "long.mp4"), None, "well", api_name="/score")
+        result, below, _ = client.predict(handle_file(tmp_path / "long.mp4"), "well", None, None, api_name="/score")
         said = page_of(address)["words"]
     expected = two_pipe({"video": str(tmp_path / "long.mp4"), "text": "well"})["scores"]
     shown = re.findall(r'class="os-score" title="(.*?)">.*?</span><span class="os-label">(.*?)<', result)
     assert [name for _, name in shown] == ["valence", "arousal"]
     assert [float(score) for score, _ in shown] == pytest.approx(list(expected.values()), abs=1e-5)
-    assert "data:image/png;base64," in timeline
-    assert "# Score a clip" in said
+    assert below.count("os-strip") == 2
+    assert "<h1>Score a clip</h1>" in said
     assert "The model gives valence from 1 to 9 and arousal from 1 to 9." in said
-    assert not re.search("positive|negative|neutral", said + result)
+    assert not re.search("positive|negative|neutral", re.sub("Synthetic example, [a-z]+", "", said) + result)
 
 
 def test_a_bundle_for_clips_has_fields_for_files_and_shows_no_line_that_it_lacks(address):
     said = page_of(address)
     assert said["tabs"] is True
-    assert "# How positive is the speaker?" in said["words"]
-    assert "Upload or record a short clip" in said["words"]
+    assert "<h1>How positive is the speaker?</h1>" in said["words"]
+    assert "Drop or record a short clip" in said["words"]
     assert "from −3 (strongly negative) through 0 (neutral) to +3 (strongly positive)." in said["words"]  # noqa: RUF001
     assert "This model" not in said["words"]
 
 
 def test_a_clip_longer_than_a_window_has_a_plot(client, tmp_path):
     write_video(tmp_path / "long.mp4", np.full((50, 56, 56, 3), 90, np.uint8), 10)
-    result, timeline = client.predict(handle_file(tmp_path / "long.mp4"), None, "well", api_name="/score")
+    result, below, _ = client.predict(handle_file(tmp_path / "long.mp4"), "well", None, None, api_name="/score")
     assert "long.mp4, 5.0 s" in result
-    assert "data:image/png;base64," in timeline
+    assert below.count("os-strip") == 1
 
 
 def test_errors_are_sentences_that_name_the_file_and_no_folder(client, tmp_path):
@@ -146,15 +148,15 @@ def test_errors_are_sentences_that_name_the_file_and_no_folder(client, tmp_path)
     said = []
     for path in ("broken.mp4", "long.mp4"):
         with pytest.raises(AppError) as raised:
-            client.predict(handle_file(tmp_path / path), None, "well", api_name="/score")
+            client.predict(handle_file(tmp_path / path), "well", None, None, api_name="/score")
         said.append(raised.value.message)
     assert said[0].startswith("broken.mp4: not media: expected a video or audio file")
     assert said[1].startswith("long.mp4: it lasts 0:08, and at most 0:06 are scored here; cut it")
     assert not any("/" in sentence for sentence in said)
     with pytest.raises(AppError, match=r"^Nothing to score: .*; give a clip or a transcript\.$"):
-        client.predict(None, None, "  ", api_name="/score")
+        client.predict(None, "  ", None, None, api_name="/score")
     with pytest.raises(AppError, match=r"^The transcript, line 1: .* &lt;b&gt;"):
-        client.predict(None, None, "0:01 --> <b>\nwell", api_name="/score")
+        client.predict(None, "0:01 --> <b>\nwell", None, None, api_name="/score")
 
 
 def test_an_internal_error_is_shown_and_the_page_keeps_running(pipe, caplog):
@@ -164,7 +166,7 @@ def test_an_internal_error_is_shown_and_the_page_keeps_running(pipe, caplog):
         client = Client(address, verbose=False, analytics_enabled=False)
         for _ in range(2):
             with pytest.raises(AppError) as raised:
-                client.predict(None, None, "well", api_name="/score")
+                client.predict(None, "well", None, None, api_name="/score")
             assert raised.value.message == FAULT
     assert "Traceback" in caplog.text
 
@@ -179,7 +181,7 @@ def test_files_that_are_too_large_are_refused(address):
 
 def test_files_of_the_server_and_of_other_hosts_are_out_of_reach(address, whole_clips):
     def ask(path: str) -> str:
-        data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, None, "well"]
+        data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, "well", None, None]
         begun = httpx.post(f"{address}gradio_api/call/score", json={"data": data}).json()
         return httpx.get(f"{address}gradio_api/call/score/{begun['event_id']}", timeout=60).text
 
@@ -196,17 +198,46 @@ def test_files_of_the_server_and_of_other_hosts_are_out_of_reach(address, whole_
             other.accept()
 
 
-def test_examples_can_be_played_and_are_labelled_as_synthetic(address):
-    config = httpx.get(f"{address}config").json()
-    (examples,) = [one["props"] for one in config["components"] if one["type"] == "dataset"]
-    assert "synthetic" in examples["label"]
-    assert len(examples["samples"]) == 2
-    for video, text in examples["samples"]:
-        assert " was " in text
-        path = video["video"]["path"] if "video" in video else video["path"]
-        served = httpx.get(f"{address}gradio_api/file={path}")
-        assert served.status_code == 200
-        assert served.content[4:8] == b"ftyp"
+def test_examples_are_labelled_as_synthetic(address):
+    components = httpx.get(f"{address}config").json()["components"]
+    names = [one["props"]["value"] for one in components if one["type"] == "button"]
+    assert names.count("Synthetic example, positive") == names.count("Synthetic example, negative") == 2
+
+
+def test_a_model_writes_the_transcript_of_a_clip_without_one(pipe, tmp_path):
+    write_audio(tmp_path / "voice.m4a", spoken(3.0))
+    write_audio(tmp_path / "silence.m4a", np.zeros(48_000, np.float32))
+    transcriber = Transcriber(str(tiny_whisper(tmp_path / "whisper")), "cpu")
+    expected, _ = transcriber(Clip(id="voice", audio=str(tmp_path / "voice.m4a")))
+    with running(pipe, port=free_port(), transcribe=transcriber) as address:
+        client = Client(address, verbose=False, analytics_enabled=False)
+
+        def ask(name: str, text: str) -> tuple:
+            return client.predict(handle_file(tmp_path / name), text, None, None, api_name="/score")
+
+        written, silent, typed = ask("voice.m4a", " "), ask("silence.m4a", ""), ask("voice.m4a", "fine")
+    clip = {"audio": str(tmp_path / "voice.m4a"), "text": expected}
+    assert expected
+    assert written[2] == expected
+    assert shown_score(written) == pytest.approx(pipe(clip)["score"], abs=1e-5)
+    assert "written by a speech recognition model; correct it" in written[0]
+    assert NOTHING_SAID[1:] in silent[0]
+    assert "Scored without a transcript" in silent[0]
+    assert "speech" not in typed[0]
+    assert shown_score(typed) == pytest.approx(pipe({**clip, "text": "fine"})["score"], abs=1e-5)
+
+
+def test_a_calibrated_model_gives_its_interval_and_another_says_that_it_has_none(two_pipe, client):
+    with running(two_pipe, port=free_port()) as address:
+        answer = Client(address, verbose=False, analytics_enabled=False).predict(
+            None, "well", None, None, api_name="/score"
+        )
+    result = two_pipe({"text": "well"}, interval=0.9)
+    ends = [f"{name}: {result['low'][name]:.2f} to {result['high'][name]:.2f}" for name in ("valence", "arousal")]
+    assert re.findall('class="os-interval">(.*?)<', answer[1]) == ends
+    plain = client.predict(None, "well", None, None, api_name="/score")
+    assert "not calibrated, so it gives no interval" in plain[1]
+    assert not re.search("os-range|90 %", plain[0] + plain[1])
 
 
 def test_it_listens_on_this_machine_only_by_default(address):
@@ -222,7 +253,7 @@ def test_its_files_are_removed_when_it_ends(pipe, whole_clips, tmp_path, monkeyp
     before = os.environ.get("GRADIO_TEMP_DIR")
     with running(pipe, port=free_port()) as address:
         client = Client(address, verbose=False, analytics_enabled=False, download_files=False)
-        client.predict(handle_file(whole_clips[0].video), None, "well", api_name="/score")
+        client.predict(handle_file(whole_clips[0].video), "well", None, None, api_name="/score")
         assert list(tmp_path.glob(f"omnisent-app-*/*/{Path(whole_clips[0].video).name}"))
     assert not list(tmp_path.glob("omnisent-app-*"))
     assert os.environ.get("GRADIO_TEMP_DIR") == before
@@ -239,7 +270,7 @@ def test_a_clip_is_removed_after_a_while_and_the_examples_are_not(pipe, whole_cl
         while Path(uploaded).exists() and time.monotonic() < deadline:
             time.sleep(0.2)
         assert not Path(uploaded).exists()
-        assert len(list(Path(os.environ["GRADIO_TEMP_DIR"]).glob("*/planted-*.mp4"))) == 2
+        assert list(Path(os.environ["GRADIO_TEMP_DIR"]).glob("examples-*/media/planted-*.mp4"))
 
 
 def test_windows_without_length_are_refused_before_anything_is_served(pipe):

@@ -1,0 +1,239 @@
+"""A run published with a Space: what is in it, that it runs as pushed, and what is refused. A Hub on the loopback address."""
+
+import ast
+import importlib.metadata
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from gradio_client import Client, handle_file
+
+from loopback_hub import OWNER, TOKEN, LoopbackHub, Repository
+from omnisent.hub.space import source_files
+from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
+from omnisent.processing_omnisent import OmniSentProcessor
+from omnisent.train import run
+from omnisent.training.arguments import parse_arguments
+
+NAME = f"{OWNER}/clips"
+COMMANDS = """
+import contextlib, io, json, sys
+from omnisent.cli import main
+
+results = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = ["publish", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+    results.append((1, code) if isinstance(code, str) else (code, printed.getvalue()))
+print(json.dumps(results))
+"""
+IMPORTED = """
+import json, sys
+import omnisent.scoring.space
+print(json.dumps({name: module.__file__ for name, module in sys.modules.items() if name.startswith("omnisent.")}))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with LoopbackHub() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def trained(short_config, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "run"
+    run(*parse_arguments([str(short_config), "--output_dir", str(folder)]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def publish(hub, trained, tmp_path_factory):
+    """Runs `omnisent publish` with each list of arguments, in one process; returns exit code and last line of each."""
+    home = tmp_path_factory.mktemp("author")
+
+    def commands(*wanted: list[str], token: str | None = TOKEN) -> list[tuple[int, str]]:
+        lists = [[str(trained), NAME, "--merged", "--license", "apache-2.0", *arguments] for arguments in wanted]
+        command = [sys.executable, "-c", COMMANDS, json.dumps(lists)]
+        environment = hub.environment(home, token=token)
+        done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return [tuple(one) for one in json.loads(done.stdout.splitlines()[-1])]
+
+    return commands
+
+
+@pytest.fixture(scope="module")
+def files(hub, publish) -> dict[str, bytes]:
+    """Of the Space, after it was published."""
+    ((code, said),) = publish(["--space"])
+    assert code == 0, said
+    model, space = (hub.repositories[kind, NAME] for kind in ("model", "space"))
+    assert said.split() == [f"{hub.url}/{NAME}/commit/{one.head}" for one in (model, space)]
+    return space.commits[space.head]
+
+
+@pytest.fixture
+def space(files, tmp_path) -> Path:
+    """The files of the Space, as the Hub checks them out."""
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    return tmp_path
+
+
+def test_a_space_is_one_commit_with_code_page_and_nothing_else(hub, files, trained):
+    repository = hub.repositories["space", NAME]
+    assert (repository.sdk, repository.private, len(repository.commits)) == ("gradio", False, 2)
+    assert set(files) == {"README.md", "app.py", "requirements.txt"} | {f"omnisent/{name}" for name in source_files()}
+    assert {"omnisent/scoring/page.css", "omnisent/scoring/page.js", "omnisent/LICENSE"} <= set(files)
+    assert not any(name.split("/")[1:2] == ["tests"] for name in files)
+    for name, data in files.items():
+        assert TOKEN.encode() not in data, name
+        assert str(trained).encode() not in data, name
+
+
+def test_its_front_matter_says_how_it_is_run(files):
+    front = yaml.safe_load(files["README.md"].decode().split("---\n")[1])
+    assert (front["sdk"], front["sdk_version"]) == ("gradio", importlib.metadata.version("gradio"))
+    assert (front["app_file"], front["models"], front["license"]) == ("app.py", [NAME], "apache-2.0")
+    assert front["python_version"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert len(front["short_description"]) <= 60
+    assert "HF_TOKEN" in files["README.md"].decode()
+
+
+def test_its_requirements_pin_all_that_its_page_imports(files, space):
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(space), "HF_HUB_OFFLINE": "1"}
+    output = subprocess.check_output([sys.executable, "-c", IMPORTED], cwd=space, env=environment, text=True)
+    modules = json.loads(output.splitlines()[-1])
+    assert all(path.startswith(str(space)) for path in modules.values())
+    imported = set()
+    for path in modules.values():
+        for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            imported |= {name.split(".")[0] for name in names}
+    owners = importlib.metadata.packages_distributions()
+    needed = {owners[name][0].lower().replace("_", "-") for name in imported - sys.stdlib_module_names}
+    pins = dict(line.split("==") for line in files["requirements.txt"].decode().splitlines())
+    assert needed - {"torchvision"} == set(pins) - {"torchvision"}
+    assert all(version == importlib.metadata.version(name).partition("+")[0] for name, version in pins.items())
+
+
+def test_publishing_again_replaces_it_and_a_space_that_fails_after_its_bundle_says_so(hub, files, publish):
+    repository = hub.repositories["space", NAME]
+    repository.commit({"omnisent/gone.py": b""}, set())
+    (again, _), (failed, said) = publish(["--space", NAME], ["--space", "someone/page"])
+    assert (again, failed) == (0, 1)
+    assert repository.commits[repository.head].keys() == files.keys()
+    assert said.startswith(f"omnisent: the bundle is published ({hub.url}/{NAME}/commit/")
+    assert "and its Space is not: someone/page: not published: " in said
+
+
+def test_another_space_of_the_name_is_kept_and_nothing_is_published(hub, publish):
+    others = {
+        "docker": Repository(sdk="docker"),
+        "page": Repository(sdk="gradio"),
+        "notes": Repository(sdk="gradio"),
+    }
+    others["page"].commit({"app.py": b"print()", "README.md": b""}, set())
+    others["notes"].commit({"notes.txt": b""}, set())
+    for name, repository in others.items():
+        hub.repositories["space", f"{OWNER}/{name}"] = repository
+    heads = [repository.head for repository in others.values()]
+    asked = len(hub.requests)
+    results = publish(*(["--space", f"{OWNER}/{name}"] for name in others), ["--space", "no/such/name"])
+    there = "there is another Space of this name, with a file of its own,"
+    expected = {
+        f"{OWNER}/docker": "there is a Space of this name with the sdk docker; expected gradio; choose another name",
+        f"{OWNER}/page": f"{there} app.py; choose another name",
+        f"{OWNER}/notes": f"{there} notes.txt; choose another name",
+        "no/such/name": "Repo id must be in the form",
+    }
+    for (code, said), (name, reason) in zip(results, expected.items(), strict=True):
+        assert code == 1
+        assert said.startswith(f"omnisent: space {name}: {reason}")
+    assert [repository.head for repository in others.values()] == heads
+    assert not [one for one in hub.requests[asked:] if one.startswith("POST")]
+
+
+def test_without_a_login_nothing_is_asked_for(hub, publish):
+    asked = len(hub.requests)
+    ((code, said),) = publish(["--space"], token=None)
+    assert (code, said[:50]) == (1, "omnisent: no Hub token: run `hf auth login`, or se")
+    assert len(hub.requests) == asked
+
+
+@pytest.fixture
+def served(hub, space, tmp_path_factory):
+    """Starts the Space's app.py as the Hub does; returns the process and its port."""
+    processes = []
+
+    def start(token: str | None) -> tuple[subprocess.Popen, int]:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+        environment = hub.environment(tmp_path_factory.mktemp("space-home"), token=token)
+        environment.pop("PYTHONPATH", None)
+        environment |= {"GRADIO_SERVER_PORT": str(port)}
+        process = subprocess.Popen(
+            [sys.executable, "app.py"],
+            cwd=space,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process, port
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_it_runs_as_pushed_and_scores_a_clip_over_http(served, trained, whole_clips):
+    _, port = served(None)
+    address, deadline = f"http://127.0.0.1:{port}/", time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(address)
+            break
+        except httpx.TransportError:
+            time.sleep(0.5)
+    assert "page.css" not in httpx.get(address).text
+    assert ".os-card" in httpx.get(address).text
+    client = Client(address, verbose=False, analytics_enabled=False)
+    clip = whole_clips[0]
+    result = client.predict(handle_file(clip.video), clip.text, None, None, api_name="/score")[0]
+    model = OmniForSentimentRegression.from_pretrained(trained / "model").eval()
+    pipe = MultimodalSentimentPipeline(model=model, processor=OmniSentProcessor.from_pretrained(trained / "model"))
+    expected = pipe({"video": clip.video, "text": clip.text})["score"]
+    assert float(result.split('class="os-score" title="')[1].split('"')[0]) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_private_bundle_without_a_token_says_what_to_set(hub, served):
+    hub.repositories["model", NAME].private = True
+    try:
+        process, _ = served(None)
+        _, said = process.communicate(timeout=120)
+    finally:
+        hub.repositories["model", NAME].private = False
+    assert process.returncode == 1
+    assert f"{NAME} cannot be loaded: " in said
+    assert "set a token that can read it as the secret HF_TOKEN in this Space's settings" in said.splitlines()[-1]
