@@ -64,7 +64,7 @@ def test_the_worst_clips_are_those_with_the_largest_error(report, comparison):
     errors = ((tables[0]["score"] + tables[1]["score"]) / 2 - tables[0]["label"]).abs()
     order = errors.sort_values(ascending=False, kind="stable").index
     worst = [tables[0]["id"][i] for i in order[:20]]
-    section = report.read_text().split("largest error of discriminative")[1].split("</table>")[0]
+    section = report.read_text().split("<caption>The 16 clips with the largest error of discriminative")[1].split("</table>")[0]
     assert re.findall(r"<small>(planted[^<]*)</small>", section) == worst
     assert f"<td>{errors[order[0]]:.2f}</td>" in section
 
