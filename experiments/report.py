@@ -159,7 +159,7 @@ def _run(folder: Path, library: ClipLibrary) -> Section:
     figures, worst = [], []
     for target in of_targets or [None]:
         table = run_folder.read_predictions(folder, split=metrics["split"], target=target)
-        scores, name = table.rename(columns={"score": "run"}), target or "score"
+        scores, name = table.rename(columns={"score": "run"}), "score" if target is None else f"score of {target}"
         worst.append(worst_clips(scores, {"run": name}, folder, library, target))
         figures.append(error_figure(name, scores["label"], scores["run"]))
     if weights:
