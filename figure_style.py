@@ -10,12 +10,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-BLUE, VERMILLION, WINE, GREEN = "#0072B2", "#D55E00", "#882255", "#009E73"
+BLUE, VERMILLION, WINE, GREEN, BLACK = "#0072B2", "#D55E00", "#882255", "#009E73", "#000000"
 GREY = "#767676"  # what is not compared: baselines, reference lines
-SERIES = (BLUE, VERMILLION, WINE, GREEN)
+SERIES = (BLUE, VERMILLION, WINE, GREEN, BLACK)
 MARKERS = "os^Dv<>P"
-HATCHES = ("", "///", "...", "xxx")
-LINES = ("-", "--", ":", "-.")
+HATCHES = ("", "///", "...", "xxx", "---")
+LINES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
 NEGATIVE, POSITIVE = "#b35806", "#542788"  # the two sides of a scale, the ends of `SIDES`
 SIDES = "PuOr"
 SMALL, MEDIUM = 9, 10.5  # points: at half of a figure's width still legible

@@ -225,7 +225,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
     left.set_xlabel("layer (0: token embeddings)")
     left.set_ylabel("test MAE (label units), lower is better")
     left.set_title("ridge regression on one layer", fontsize=MEDIUM)
-    left.legend(fontsize=SMALL, frameon=False)
+    left.legend(fontsize=SMALL, edgecolor="none", framealpha=0.9)
     groups = sorted({(row["layers"], row["pooling"]) for row in found["readouts"]})
     markers = dict(zip(LOSSES, "ov^sD", strict=False))
     for row in found["readouts"]:

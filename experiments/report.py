@@ -5,6 +5,7 @@
 Every number is read from files in the folders: the .md and .json of a study, or metrics.json and predictions.csv of a run.
 """
 
+import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def _sections(folder: Path, library: ClipLibrary) -> list[Section]:
 def _study(folder: Path, name: str, library: ClipLibrary) -> Section:
     result = run_folder.read_json(folder / f"{name}.json")
     title, lead, body = _read_markdown(folder / f"{name}.md")
-    finding = TAGS.sub("", lead).strip()
+    finding = html.unescape(TAGS.sub("", lead)).strip()
     figures = [
         stored_figure((folder / plot).read_bytes(), caption, finding)
         for plot, caption in STUDIES[name].items()
@@ -158,7 +159,7 @@ def _run(folder: Path, library: ClipLibrary) -> Section:
     figures, worst = [], []
     for target in of_targets or [None]:
         table = run_folder.read_predictions(folder, split=metrics["split"], target=target)
-        scores, name = table.rename(columns={"score": "run"}), target or "score"
+        scores, name = table.rename(columns={"score": "run"}), "score" if target is None else f"score of {target}"
         worst.append(worst_clips(scores, {"run": name}, folder, library, target))
         figures.append(error_figure(name, scores["label"], scores["run"]))
     if weights:

@@ -149,8 +149,8 @@ def _shortened(text: str | None) -> str | None:
     return f"{text[: MOST_LETTERS - 1].rstrip()}…"
 
 
-def _picture(video: str) -> str | None:
-    """A frame from the middle of a video, at most `PICTURE_BYTES`."""
+def _picture(video: str, most: int = PICTURE_BYTES) -> str | None:
+    """A frame from the middle of a video as a JPEG of at most so many bytes."""
     try:
         frames = read_media(video, audio=False, sampling=SAMPLING).frames
     except MediaError:
@@ -161,6 +161,6 @@ def _picture(video: str) -> str | None:
     for quality in QUALITIES:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=quality, optimize=True)
-        if file.tell() <= PICTURE_BYTES:
+        if file.tell() <= most:
             return data_uri(file.getvalue(), "jpeg")
     return None

@@ -1,7 +1,7 @@
 """A clip's analysis as HTML: what is shown of it and where on the scale, in words too, and that nothing of the user's runs."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
@@ -63,11 +63,8 @@ def rows(text: str) -> list[tuple[str, ...]]:
 
 
 def test_words_are_shown_where_an_analysis_has_them():
-    @dataclass(frozen=True)
-    class WithWords(ClipAnalysis):
-        words: tuple = (("<i>loved", 0.8), ("it", -0.2))
-
-    text = contributions_html(shown(WithWords((1.5,), "positive", None, ("text",), {}, ())))
+    words = (("<i>loved", (0.8,)), ("it", (-0.2,)))
+    text = contributions_html(shown(ClipAnalysis((1.5,), "positive", None, ("text",), {}, (), words=words)))
     assert 'os-plus" style="--os-weight:1.00">&lt;i&gt;loved<span class="os-hidden"> (+0.80)</span>' in text
     assert 'os-minus" style="--os-weight:0.25">it<span' in text
     assert "Strongest: &lt;i&gt;loved +0.80, it −0.20." in text  # noqa: RUF001
