@@ -5,6 +5,7 @@ in the site.
 """
 
 import dataclasses
+import logging
 import os
 import posixpath
 import re
@@ -19,8 +20,6 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-
-from omnisent.training.arguments import ARGUMENTS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "build" / "docs"  # `paths` in mkdocs.yml
@@ -133,6 +132,9 @@ def commands() -> str:
 
 def fields() -> str:
     """Every field of a config that is ours, with its default, in the order of `omnisent train --fields`."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # as the command: else it says what a GPU could have
+    from omnisent.training.arguments import ARGUMENTS  # only now
+
     lines = ["# Fields of a config", "", FIELDS]
     for kind, title in zip(ARGUMENTS, ("Model", "Data", "Training"), strict=True):
         lines += ["", f"## {title}", "", "| field | default | what it is |", "|---|---|---|"]
