@@ -98,8 +98,8 @@ def _rows(shown: ShownClip, transcript: str) -> Iterator[dict]:
         for name, scores in analysis.without.items():
             added = analysis.contributions(name)[place]
             yield {**row, "part": "modality", "name": name, "score": scores[place], "contribution": added}
-        for word, added in analysis.words:
-            yield {**row, "part": "word", "name": word, "contribution": added[place]}
+        for word, contributions in analysis.words:
+            yield {**row, "part": "word", "name": word, "contribution": contributions[place]}
         for window in analysis.windows:
             times = {"part": "window", "start": window.start, "end": window.end}
             score_over_time = window.scores[place] if window.scores else None
