@@ -83,8 +83,8 @@ def score_clip(
     try:
         if scoring.transcribe is not None and path is not None and not transcript.strip():
             progress(None, desc="Writing the transcript")
-            name, has_video = Path(path).name, read_header(path).has_video
-            clip = Clip(id=name, video=path) if has_video else Clip(id=name, audio=path)
+            id_, has_video = Path(path).name, read_header(path).has_video
+            clip = Clip(id=id_, video=path) if has_video else Clip(id=id_, audio=path)
             written, warning = scoring.transcribe(clip)
         level = calibrated_level(pipeline)
         analysis = analyse_clip(
