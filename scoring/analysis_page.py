@@ -114,7 +114,7 @@ def interval_html(shown: ShownClip) -> str:
             rows.append(f'<p class="os-interval">{named}{low} to {high}</p>')
     return (
         f'<section class="os-card"><h2>Interval</h2>{"".join(rows)}<p class="os-small">A {100 * shown.level:g} % prediction'
-        " interval: of clips like those that the model was calibrated on, about"
+        " interval: of data like those that the model was calibrated on, about"
         f" {100 * shown.level:g} in 100 have a rating inside it. With other languages, speakers or recordings it may be too"
         " narrow.</p></section>"
     )

@@ -104,7 +104,7 @@ def build_app(
     scoring = Scoring(pipeline, max_seconds, window, stride, transcribe)
     reads_media = modalities_of(pipeline) != ["text"]
     words = FOR_CLIPS if reads_media else FOR_TEXTS
-    wording = Wording(words.label, words.info, _examples(reads_media))
+    wording = Wording(words.input.capitalize(), words.label, words.info, _examples(reads_media))
     compare, alone = COMPARE.format(subject=words.input), ALONE.format(subject=words.input)
     with gr.Blocks(title="omnisent", analytics_enabled=False, delete_cache=(CLEAN_EVERY, KEEP_FOR)) as app:
         html('<div id="os-status" class="os-hidden" role="status" aria-live="polite"></div>')

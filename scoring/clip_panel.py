@@ -47,8 +47,9 @@ class Scored:
 
 @dataclass(frozen=True)
 class Wording:
-    """What a panel says of its text field, and of its examples: name, file and text of each."""
+    """What a panel says of its input and its text field, and of its examples: name, file and text of each."""
 
+    subject: str
     label: str
     info: str | None
     examples: Sequence[tuple[str, str | None, str]] = ()
@@ -83,8 +84,8 @@ def score_clip(
     try:
         if scoring.transcribe is not None and path is not None and not transcript.strip():
             progress(None, desc="Writing the transcript")
-            name, has_video = Path(path).name, read_header(path).has_video
-            clip = Clip(id=name, video=path) if has_video else Clip(id=name, audio=path)
+            id_, has_video = Path(path).name, read_header(path).has_video
+            clip = Clip(id=id_, video=path) if has_video else Clip(id=id_, audio=path)
             written, warning = scoring.transcribe(clip)
         level = calibrated_level(pipeline)
         analysis = analyse_clip(
@@ -130,7 +131,7 @@ def build_panel(
     """
     classes = ["os-clip", "os-second"] if letter == "B" else ["os-clip"]
     with gr.Column(visible=visible, elem_classes=classes) as column:
-        html(f'<h2 class="os-name"><b class="os-letter os-{letter.lower()}">{letter}</b> Clip {letter}</h2>')
+        html(f'<h2 class="os-name"><b class="os-letter os-{letter.lower()}">{letter}</b> {words.subject} {letter}</h2>')
         state, tab, used = gr.State(), gr.State("file"), gr.State(False)
         tabs, file, camera, microphone = _file_inputs(tab) if reads_media else _no_file_inputs()
         arrivals = [file.upload, camera.stop_recording, microphone.stop_recording] if reads_media else []

@@ -17,8 +17,8 @@ def comparison_html(first: ShownClip, second: ShownClip, downloads: str = "") ->
     )
     said = "; ".join(_difference(first, second, place) for place in range(len(first.scales)))
     return (
-        f'<section class="os-card os-compared" aria-label="Two clips compared" data-said="{escape(f"Compared: {said}")}">'
-        f'<h2>Two clips compared</h2><ul class="os-clips">{clips}</ul>{"".join(parts)}{downloads}</section>'
+        f'<section class="os-card os-compared" aria-label="A and B compared" data-said="{escape(f"Compared: {said}")}">'
+        f'<h2>A and B compared</h2><ul class="os-clips">{clips}</ul>{"".join(parts)}{downloads}</section>'
     )
 
 
@@ -56,7 +56,7 @@ def _overlap(first: ShownClip, second: ShownClip, place: int) -> str:
     level = f"{100 * first.level:g} %"
     overlap = max(one[0], other[0]) <= min(one[1], other[1])
     said = (
-        f"The {level} intervals overlap, so the difference does not show which clip people would rate higher."
+        f"The {level} intervals overlap, so the difference does not show which one people would rate higher."
         if overlap
         else f"The {level} intervals do not overlap."
     )
