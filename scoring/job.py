@@ -24,7 +24,7 @@ from .processes import Process, current_process, wait_for_all
 from .ray_engine import score_on_ray
 from .readers import allow_open_files, auto_workers
 from .results import ResumableWriter, row_columns
-from .transcribe import Transcriber
+from .transcribe import Transcriber, transcriber_settings
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def _score_clips(options: ScoreOptions, loading: Loading, notify: Callable[[str]
     batching = Batching(options.batch_size, options.batch_tokens or MOST_TOKENS)
     windows, writer = windows_of(clips, batching, process), None
     if options.out:
-        own: dict[str, Any] = {"transcribe": options.transcribe, "interval": options.interval, "readout": readout}
+        transcription = transcriber_settings(options.transcribe) if options.transcribe else {"transcribe": None}
+        own: dict[str, Any] = {**transcription, "interval": options.interval, "readout": readout}
         if readout is not None:
             own["score_range"] = (config.score_min, config.score_max)
         several = {"targets": config.targets} if len(config.targets) > 1 else {}
@@ -148,29 +149,14 @@ def _write_stats(path: Path, process: Process, values: dict[str, Any]) -> None:
 
 
 def _score_windows(options: ScoreOptions, loading: Loading, notify: Callable[[str], None]) -> ScoreResult:
-    from .timeline import write_timeline  # which imports matplotlib
+    from .timeline_job import score_over_time  # which imports matplotlib
 
-    path = options.files[0]
-    window, stride = options.window_and_stride()
-    out, other = options.timeline_paths()
-    _introduce(options.model, read_config(loading), notify)
-    pipeline = load_pipeline(loading)
-    scored = write_timeline(
-        path,
-        pipeline,
-        out,
-        window=window,
-        stride=stride,
-        batch_size=options.batch_size,
-        other=(other, options.timeline_format) if other and options.timeline_format else None,
-    )
-    failed = sum(window_score.error is not None for window_score in scored)
-    files = [str(file) for file in (out, other, out.with_suffix(".png")) if file]
-    message = f"{len(scored) - failed} of {len(scored)} windows scored; see {', '.join(files[:-1])} and {files[-1]}"
-    warnings: tuple[str, ...] = ()
-    if not any(window_score.text for window_score in scored):
-        warnings = ("no transcript, which carries most of the signal; put a .srt or .vtt file beside the media file",)
-    return ScoreResult(message, warnings, failed)
+    config = read_config(loading)
+    _introduce(options.model, config, notify)
+    done = score_over_time(options, loading, config, notify)
+    failed, files = sum(window.error is not None for window in done.windows), [str(file) for file in done.files]
+    message = f"{len(done.windows) - failed} of {len(done.windows)} windows scored; see {', '.join(files[:-1])} and {files[-1]}"
+    return ScoreResult(message, done.warnings, failed)
 
 
 def _introduce(model: str, config: OmniSentConfig, notify: Callable[[str], None]) -> None:

@@ -30,7 +30,9 @@ class PartFile:
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this kind of lock is not inherited by workers
         except BlockingIOError as error:
-            raise ValueError(f"{path} is being written by another process; wait for it or give another --out") from error
+            raise ValueError(
+                f"{path} is being written by another process; wait for it or give another --out"
+            ) from error
         self._check_header(json.loads(json.dumps(header)))
 
     def entries(self) -> Iterator[dict[str, Any]]:

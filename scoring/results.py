@@ -124,7 +124,9 @@ class ResumableWriter:
         check_ending(self.out)
         refuse_existing(self.out)
         self.path = self._path(process.rank)
-        header = {"journal": VERSION, **settings, "processes": process.world_size, "batches": len(batches)}
+        header = {"journal": VERSION, **settings, "processes": process.world_size}
+        if process.world_size > 1:  # the first one reads the rows of all
+            header["batches"] = len(batches)
         self._file = PartFile(self.path, header)
         kept = {entry["batch"]: entry["made of"] for entry in self._file.entries()}
         current = [[source.digest for source in batch] for batch in batches]
@@ -177,7 +179,8 @@ class ResumableWriter:
         """
         with ExitStack() as opened:
             files = [opened.enter_context(open(self._path(rank), "rb")) for rank in range(self.process.world_size)]
-            batches = sum(json.loads(file.readline())["batches"] for file in files)
+            headers = [json.loads(file.readline()) for file in files]
+            batches = sum(header["batches"] for header in headers) if len(files) > 1 else len(self.batches)
             offsets = [_batch_offsets(file) for file in files]
             for number in range(batches):
                 rank, batch = number % len(files), number // len(files)

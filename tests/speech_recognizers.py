@@ -16,7 +16,8 @@ from transformers import (
     WhisperTokenizer,
 )
 
-START = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|nospeech|>", "<|notimestamps|>"]
+OTHERS = ["<|en|>", "<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>"]
+START = ["<|endoftext|>", "<|startoftranscript|>", *OTHERS, "<|nospeech|>", "<|notimestamps|>"]
 TIMES = [f"<|{number / 50:.2f}|>" for number in range(1501)]
 
 
@@ -31,7 +32,7 @@ def tiny_whisper(folder: Path, *, always: str | None = None, no_speech: bool = F
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = WhisperTokenizer(vocab={letter: index for index, letter in enumerate(letters)}, merges=[])
     tokenizer.add_special_tokens({"additional_special_tokens": [*START, *TIMES]})
-    end, start, _, _, nothing, no_times = (tokenizer.convert_tokens_to_ids(token) for token in START)
+    end, start, *_, nothing, no_times = (tokenizer.convert_tokens_to_ids(token) for token in START)
     torch.manual_seed(0)
     sizes = {f"{part}_{what}": 1 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
     sizes |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "d_model": 16, "vocab_size": len(tokenizer)}
