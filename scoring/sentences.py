@@ -6,7 +6,7 @@ A sentence ends with a full stop, a question or exclamation mark, an ellipsis, o
 import math
 import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from .subtitles import Cue, words_of
 
@@ -25,7 +25,7 @@ def ends_sentence(word: str, following: str) -> bool:
 
 
 def sentences(cues: Sequence[Cue]) -> list[Cue]:
-    """The sentences of a transcript, in order of time; at least SHORTEST and at most LONGEST seconds each, or a single word.
+    """The sentences of a transcript, in order of time; at least SHORTEST and at most about LONGEST seconds each, or a single word.
 
     The words of a cue are spread evenly over it. Where nothing is said there is no sentence.
     """
@@ -51,16 +51,10 @@ def _divided_at_ends(words: Sequence[Cue]) -> Iterator[list[Cue]]:
 
 def _short_enough(words: list[Cue]) -> Iterator[list[Cue]]:
     """The sentence, or its words in as few parts as are short enough, each with about as many seconds."""
-    parts = math.ceil((words[-1].end - words[0].start) / LONGEST)
-    if parts <= 1 or len(words) == 1:
-        yield words
-        return
-    length, first = (words[-1].end - words[0].start) / parts, 0
-    for place in range(1, len(words)):
-        if words[place].end - words[first].start > length:
-            yield words[first:place]
-            first = place
-    yield words[first:]
+    start, seconds = words[0].start, words[-1].end - words[0].start
+    parts = math.ceil(seconds / LONGEST)
+    for _, some in groupby(words, lambda word: int(parts * ((word.start + word.end) / 2 - start) / max(seconds, 1e-9))):
+        yield list(some)
 
 
 def _sentence(words: list[Cue]) -> Cue:

@@ -183,7 +183,7 @@ def score_windows(
 
     def clips() -> Iterator[dict]:
         for window in windows:
-            name = f"{title} {clock(window.start, window.end)} to {clock(window.end)}"
+            name = f"{title} {clock(window.start)} to {clock(window.end)}"
             yield {"id": name, kind: media, "start": window.start, "end": window.end, "text": window.text}
 
     results = pipeline(clips(), batch_size=batch_size, on_error="return")
