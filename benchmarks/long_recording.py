@@ -1,10 +1,10 @@
 """Is the timeline of a long recording the same when its command was killed, and does its memory stay flat?
 
-    python benchmarks/long_recording.py BUNDLE [--minutes 120] [--kills 5]
+    python benchmarks/long_recording.py BUNDLE [--minutes 120] [--kills 5] [--transcribe]
 
-A recording with small frames and a spoken half minute in every five is transcribed by a Whisper with random weights, by
-faster-whisper, and scored in windows of 30 s: at once, and killed (kill -9) at random moments. All files of both must be the same,
-byte for byte.
+A recording with small frames and a spoken half minute in every five is scored in windows of 30 s: at once, and killed (kill -9) at
+random moments. All files of both must be the same, byte for byte. With --transcribe, it is transcribed first, by faster-whisper
+with random weights; without, a transcript lies beside it.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import numpy as np
 from common import save, table
 
 from omnisent.data.planted import write_video
+from omnisent.scoring.subtitles import VTT_START, vtt_cue
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -42,7 +43,7 @@ def make_recording(path: Path, minutes: int) -> None:
 class Command:
     """`omnisent score` of a recording, into a folder of its own."""
 
-    def __init__(self, recording: Path, whisper: str, bundle: str, folder: Path) -> None:
+    def __init__(self, recording: Path, whisper: str | None, bundle: str, folder: Path) -> None:
         folder.mkdir()
         self.table = folder / "over.csv"
         self.arguments = [
@@ -57,7 +58,8 @@ class Command:
                 "--out",
                 str(self.table),
             ),
-            *("--windows", "30s", "--stride", "30s", "--transcribe", whisper, "--timeline-format", "textgrid"),
+            *("--windows", "30s", "--stride", "30s", "--timeline-format", "textgrid"),
+            *(() if whisper is None else ("--transcribe", whisper)),
         ]
 
     def run(self, kill_after: float | None = None) -> dict[str, float]:
@@ -93,15 +95,23 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--minutes", type=int, default=120)
     parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--transcribe", action="store_true")
     options = parser.parse_args()
     draws = random.Random(0)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        whisper = f"faster-whisper:{faster_whisper(folder / 'faster', tiny_whisper(folder / 'whisper', words=True))}"
+        whisper = None
+        if options.transcribe:
+            model = faster_whisper(folder / "faster", tiny_whisper(folder / "whisper", words=True))
+            whisper = f"faster-whisper:{model}"
         recordings: dict[int, Path] = {}
         for minutes in (10, options.minutes):
             recordings[minutes] = folder / f"{minutes}.mp4"
             make_recording(recordings[minutes], minutes)
+            if whisper is None:
+                spoken_at = range(EVERY // 3, minutes * 60 - SPOKEN, EVERY)
+                cues = (vtt_cue(1000 * at, 1000 * (at + SPOKEN), [f"minute {at // 60}"]) for at in spoken_at)
+                recordings[minutes].with_suffix(".vtt").write_text(VTT_START + "".join(cues))
         short = Command(recordings[10], whisper, options.bundle, folder / "short").run()
         whole = Command(recordings[options.minutes], whisper, options.bundle, folder / "whole")
         fresh = whole.run()
@@ -115,6 +125,7 @@ def main() -> None:
         files, others = whole.files(), killed.files()
         result = {
             "minutes": options.minutes,
+            "transcribed": options.transcribe,
             "recording_megabytes": recordings[options.minutes].stat().st_size / 1e6,
             "ten_minutes": short,
             "fresh": fresh,

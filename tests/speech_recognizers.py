@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from string import ascii_lowercase
 
 import torch
 from ctranslate2.converters import TransformersConverter
@@ -40,7 +41,9 @@ def tiny_whisper(
         words: it writes words, with spaces, and its settings say which of its heads align them with the audio.
     """
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = WhisperTokenizer(vocab={letter: index for index, letter in enumerate(letters)}, merges=[])
+    pairs = [("Ġ", letter) for letter in ascii_lowercase] if words else []
+    letters += map("".join, pairs)
+    tokenizer = WhisperTokenizer(vocab={letter: index for index, letter in enumerate(letters)}, merges=pairs)
     tokenizer.add_special_tokens({"additional_special_tokens": [*START, *TIMES]})
     end, start, *_, nothing, no_times = (tokenizer.convert_tokens_to_ids(token) for token in START)
     torch.manual_seed(0)
@@ -52,11 +55,13 @@ def tiny_whisper(
     )
     tokens, last = model.model.decoder.embed_tokens.weight, model.model.decoder.layer_norm
     written = [
-        i for i, letter in enumerate(letters) if (letter.isascii() and letter.isalpha()) or (words and letter == "Ġ")
+        index for index, letter in enumerate(letters) if letter.lstrip("Ġ").isascii() and letter.lstrip("Ġ").isalpha()
     ]
     with torch.no_grad():
         last.weight[0], last.bias[0] = 0.0, 1.0
-        tokens[:256] *= 5
+        tokens[: len(letters)] *= 5
+        if words:  # so that a letter depends on its place
+            model.model.decoder.embed_positions.weight *= 50
         is_written = torch.zeros(len(tokens), dtype=torch.bool)
         is_written[written] = True
         tokens[:, 0] = torch.where(is_written, 0.0, -8.0)  # a letter is likelier than all timestamps
