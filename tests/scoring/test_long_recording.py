@@ -194,7 +194,7 @@ def test_a_recording_is_transcribed_and_each_window_has_its_words(score, talk, t
     assert f"the transcript is in {tmp_path}/over.transcript.vtt" in complained
     cues = read_cues(tmp_path / "over.transcript.vtt")
     for cue in cues:
-        assert any(start - 0.5 <= cue.start <= cue.end <= end + 0.5 for start, end in SAID)
+        assert any(start - 1 <= cue.start <= cue.end <= end + 1 for start, end in SAID)
     table = pd.read_csv(tmp_path / "over.csv", keep_default_na=False)
     assert table.text.tolist() == [text_within(cues, at, at + 10) or "" for at in (0, 10, 20, 30)]
     assert all(table.text)
