@@ -234,9 +234,17 @@ def score(
         typer.Option(help=".parquet or .npz file to write, with the states that the head reads of each clip"),
     ] = None,
     transcribe: Annotated[
-        str | None, typer.Option(help="speech recognition model for clips without a transcript")
+        str | None,
+        typer.Option(
+            help="speech recognition model of transformers, or faster-whisper:MODEL, where there is no transcript"
+        ),
     ] = None,
-    windows: Annotated[str | None, typer.Option(help="score one file over time; window length, e.g. 8s")] = None,
+    windows: Annotated[
+        str | None,
+        typer.Option(
+            help="score one file over time; window length, e.g. 8s, or sentences: a window of each, none in silence"
+        ),
+    ] = None,
     stride: Annotated[
         str | None, typer.Option(help="time between the starts of two windows; half a window by default")
     ] = None,

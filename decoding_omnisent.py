@@ -93,6 +93,7 @@ class MediaFile:
         self.path = _local_file(path)
         self.faults: list[tuple[float | None, str]] = []
         self._ends: dict[Any, int] = {}  # of each stream, in its ticks
+        self._fresh_audio: Any = None  # instead of the decoder of the audio stream
         with self.reporting():
             self.container = self._open()
             try:
@@ -156,6 +157,22 @@ class MediaFile:
             self.check_frame_size(context.width, context.height)
         self.faults += [(None, fault) for fault in self.log.take()]
 
+    @contextmanager
+    def fresh_audio_decoder(self) -> Iterator[None]:
+        """Decode audio as of a file that was just opened: those of AAC and AC-3 add noise that depends on all that they decoded."""
+        other = self._open()
+        try:
+            context = other.streams[self.audio.index].codec_context
+            context.thread_count = 1
+            with suppress(av.FFmpegError):
+                context.open(strict=False)
+            self.log.take()  # they are known
+            self._fresh_audio = context
+            yield
+        finally:
+            self._fresh_audio = None
+            other.close()
+
     def packets(self, *streams: Any) -> Iterator[av.Packet]:
         """The packets with data, of the given streams or of all."""
         try:
@@ -186,8 +203,9 @@ class MediaFile:
         log = self.log
         if log.lines:  # messages of the demuxer
             log.lines.clear()
+        context = self._fresh_audio if stream is self.audio and self._fresh_audio else stream.codec_context
         try:
-            frames = stream.codec_context.decode(packet)
+            frames = context.decode(packet)
         except av.FFmpegError:
             return None, True
         is_bad = packet is not None and packet.is_corrupt

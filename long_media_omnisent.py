@@ -208,16 +208,17 @@ class LongMedia:
     def _audio(self, buffer: AudioBuffer, start: float, stop: float) -> np.ndarray | None:
         """The audio in [start, stop), (samples,) at SAMPLE_RATE."""
         place = 0
-        for frame in self._decoded_audio(start):
-            if not buffer.taken and frame.pts is not None:
-                # Later frames are placed by counting samples, since some containers have coarse timestamps.
-                place = round(float(frame.pts * frame.time_base - self._file.zero) * frame.sample_rate)
-            first, last = round(start * frame.sample_rate) - place, round(stop * frame.sample_rate) - place
-            if last <= 0 or buffer.is_full:
-                break
-            if first < frame.samples:
-                buffer.append(frame, slice(max(first, 0), last))
-            place += frame.samples
+        with self._file.fresh_audio_decoder():  # so that a segment does not depend on those that were read before
+            for frame in self._decoded_audio(start):
+                if not buffer.taken and frame.pts is not None:
+                    # Later frames are placed by counting samples, since some containers have coarse timestamps.
+                    place = round(float(frame.pts * frame.time_base - self._file.zero) * frame.sample_rate)
+                first, last = round(start * frame.sample_rate) - place, round(stop * frame.sample_rate) - place
+                if last <= 0 or buffer.is_full:
+                    break
+                if first < frame.samples:
+                    buffer.append(frame, slice(max(first, 0), last))
+                place += frame.samples
         return buffer.finish()
 
     def _decoded_audio(self, start: float) -> Iterator[Any]:

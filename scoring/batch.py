@@ -3,30 +3,23 @@
 The pipeline computes the scores.
 """
 
-import hashlib
-import json
-import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
 from ..data.clip import Clip
 from ..feeding_omnisent import Batching, Statistics, read_ahead
-from ..modeling_omnisent import bundle_folder
 from ..pipeline_omnisent import MultimodalSentimentPipeline
-from ..thinker_omnisent import pinned_revision
 from .clips import transcript_file
 from .embeddings import POOLED, as_cell
 from .loading import Loading
 from .processes import Process
 from .readers import ClipReader, scored_row, transcribed
 from .results import ResumableWriter, Source
+from .row_sources import digest_of, loading_settings, stamp_of, weights_of
 from .transcribe import Transcriber
 
 CLIPS_TRANSCRIBED_AT_ONCE = 256
@@ -34,25 +27,23 @@ CLIPS_TRANSCRIBED_AT_ONCE = 256
 
 def settings_of(loading: Loading, clips: Sequence[Clip], batching: Batching, **others: Any) -> dict[str, Any]:
     """The settings that all rows depend on; a command resumes only if they are the same. See `sources` for each row's own."""
-    resolved = loading.resolved()
     return {
-        **asdict(resolved),
-        "device": torch.device(resolved.device).type,
+        **loading_settings(loading),
         "batch_size": batching.clips,
         "batch_tokens": batching.tokens,
         **others,
         "clips": len(clips),
-        "list of clips": _digest([clip.id for clip in clips]),
+        "list of clips": digest_of([clip.id for clip in clips]),
     }
 
 
 def sources(loading: Loading, windows: Sequence[Sequence[Clip]]) -> list[list[Source]]:
     """What each clip's row depends on: its transcript, the size and time of its files, and the model. Opens no file."""
-    model = _weights(loading.place)
+    model = weights_of(loading.place)
 
     def digest(clip: Clip) -> str:
-        files = [path and (path, _stamp(path)) for path in (clip.video, clip.audio, transcript_file(clip))]
-        return _digest([model, clip.text, [file and (str(file[0]), file[1]) for file in files]])
+        files = [path and (path, stamp_of(path)) for path in (clip.video, clip.audio, transcript_file(clip))]
+        return digest_of([model, clip.text, [file and (str(file[0]), file[1]) for file in files]])
 
     return [[Source(clip.id, digest(clip)) for clip in window] for window in windows]
 
@@ -130,25 +121,3 @@ def windows_of(clips: Sequence[Clip], batching: Batching, process: Process) -> l
     rest, sizes = iter(clips), batching.windows(most)
     windows = list(iter(lambda: list(islice(rest, next(sizes))), []))
     return windows[process.rank :: process.world_size]
-
-
-def _weights(model: str) -> str:
-    """Identifies a model: the commit of a Hub id, or the names, sizes and times of a folder's files."""
-    if not os.path.isdir(model):
-        return pinned_revision(model, None) or bundle_folder(model).name
-    folder = Path(model)
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json", ".jinja"))
-    return _digest([(str(path.relative_to(folder)), _stamp(path)) for path in files])
-
-
-def _stamp(path: str | os.PathLike) -> tuple[int, int] | None:
-    """Size and modification time; `None` if there is no such file."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]

@@ -27,7 +27,7 @@ from .processes import Process, current_process, wait_for_all
 from .ray_engine import score_on_ray
 from .readers import auto_workers
 from .results import ResumableWriter, row_columns
-from .transcribe import Transcriber
+from .transcribe import Transcriber, transcriber_settings
 
 Row = dict[str, Any]
 
@@ -134,7 +134,8 @@ class ClipJob:
     def _writer(self, windows: Sequence[Sequence[Clip]]) -> ResumableWriter:
         options, config = self.options, self.config
         readout = marks_of(config).get("readout")
-        own: dict[str, Any] = {"transcribe": options.transcribe, "interval": options.interval, "readout": readout}
+        transcription = transcriber_settings(options.transcribe) if options.transcribe else {"transcribe": None}
+        own: dict[str, Any] = {**transcription, "interval": options.interval, "readout": readout}
         if readout is not None:
             own["score_range"] = (config.score_min, config.score_max)
         if len(config.targets) > 1:

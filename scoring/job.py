@@ -1,11 +1,11 @@
-"""Runs `omnisent score`: clips (`clip_job.py`), or one file over time (`timeline.py`)."""
+"""Runs `omnisent score`: clips (`clip_job.py`), or one file over time (`timeline_job.py`)."""
 
 from collections.abc import Callable
 
 from transformers.utils import logging
 
 from .clip_job import ClipJob
-from .loading import Loading, load_pipeline, read_config
+from .loading import Loading, read_config
 from .options import ScoreOptions
 from .output import Emit, ScoreResult, as_json, introduce, marks_of, window_columns, window_row
 from .readers import allow_open_files
@@ -37,33 +37,17 @@ def score(options: ScoreOptions, notify: Callable[[str], None] = print, emit: Em
 
 
 def _score_windows(options: ScoreOptions, loading: Loading, notify: Callable[[str], None], emit: Emit) -> ScoreResult:
-    from .timeline import write_timeline  # which imports matplotlib
+    from .timeline_job import score_over_time  # which imports matplotlib
 
-    path = options.files[0]
-    window, stride = options.window_and_stride()
-    out, other = options.timeline_paths()
     config = read_config(loading)
     introduce(options.model, config, notify)
-    pipeline = load_pipeline(loading)
-    scored = write_timeline(
-        path,
-        pipeline,
-        out,
-        window=window,
-        stride=stride,
-        batch_size=options.batch_size,
-        other=(other, options.timeline_format) if other and options.timeline_format else None,
-    )
+    done = score_over_time(options, loading, config, notify)
     if options.prints_rows:
-        marks, columns = marks_of(config), window_columns(config.targets, marks_of(config))
-        for one in scored:
-            emit(as_json({**window_row(one, config.targets), **marks}, columns))
-    failed = sum(window_score.error is not None for window_score in scored)
-    files = [str(file) for file in (out, other, out.with_suffix(".png")) if file]
-    messages = [f"{len(scored) - failed} of {len(scored)} windows scored; see {', '.join(files[:-1])} and {files[-1]}"]
-    if not any(window_score.text for window_score in scored):
-        messages.append(
-            "no transcript, which carries most of the signal; put a .srt or .vtt file beside the media file"
-        )
-    failure = f"{failed} of {len(scored)} windows have no score; the column error says why" if failed else None
-    return ScoreResult(tuple(messages), failure)
+        marks, columns = marks_of(config), window_columns(config)
+        for window in done.windows:
+            emit(as_json({**window_row(window, config.targets), **marks}, columns))
+    count, failed = len(done.windows), sum(window.error is not None for window in done.windows)
+    files = [str(file) for file in done.files]
+    message = f"{count - failed} of {count} windows scored; see {', '.join(files[:-1])} and {files[-1]}"
+    failure = f"{failed} of {count} windows have no score; the column error says why" if failed else None
+    return ScoreResult((message, *done.warnings), failure)

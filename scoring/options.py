@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..data.table_options import FIELDS, TableOptions, parse_columns
 from ..training.choices import ATTENTION, DTYPES, QUANTIZATIONS
-from .windows import parse_seconds, windows_of
+from .windows import SENTENCES, parse_seconds, windows_of
 
 AUTO = "auto"  # a number of workers
 REAL_MODEL = "runs/real/model"  # the bundle that `make real` makes
@@ -87,7 +87,7 @@ class ScoreOptions:
         explain: also say what each modality and each word adds to a score, and score a long file over time.
         embed: a .parquet or .npz file to write, with the states that the head reads.
         transcribe: a speech recognition model for clips without a transcript.
-        windows: length of a window, such as `8s`, to score one file over time, or to explain clips that are longer.
+        windows: length of a window, such as `8s`, or `sentences`, to score one file over time; of an explanation, a length.
         stride: time from one window's start to the next; half a window by default, a whole one in an explanation.
         timeline_format: of a file with the scores over time for another program, beside their table.
         interval: a level such as 0.9, for the columns low and high.
@@ -151,14 +151,19 @@ class ScoreOptions:
             if self.timeline_format is not None:
                 raise ValueError("--timeline-format needs --windows, which scores one file over time")
             return
-        excluded = ("table", "text", "transcribe", "interval", "batch_tokens", "stats")
+        excluded = ("table", "text", "interval", "batch_tokens", "stats")
         if given := [f"--{name.replace('_', '-')}" for name in excluded if getattr(self, name) is not None]:
             raise ValueError(
-                f"{', '.join(given)} cannot be combined with --windows, which takes the transcript from a .srt or .vtt file"
+                f"{', '.join(given)} cannot be combined with --windows, which takes the transcript from a .srt or .vtt file, or"
+                " from --transcribe"
             )
         if len(self.files) != 1:
             raise ValueError(f"--windows scores one file over time, but {len(self.files)} are given")
-        windows_of(0.0, *self.window_and_stride())
+        if self.is_by_sentence and self.stride is not None:
+            raise ValueError("--stride cannot be combined with --windows sentences: sentences follow each other")
+        window, stride = self.window_and_stride()
+        if window is not None and stride is not None:
+            windows_of(0.0, window, stride)
         self.timeline_paths()
 
     @property
@@ -198,6 +203,8 @@ class ScoreOptions:
             )
         if self.file is not None and self.file.suffix.lower() != ".jsonl":
             raise ValueError(f"--explain: {self.file} cannot hold explanations; give an --out that ends in .jsonl")
+        if self.is_by_sentence:
+            raise ValueError("--windows sentences cannot be combined with --explain; give a duration such as 8s")
         windows_of(0.0, *self.explain_windows())
 
     def explain_windows(self) -> tuple[float, float]:
@@ -276,11 +283,18 @@ class ScoreOptions:
             raise ValueError(f"--workers must be {AUTO} or a number of processes, not {self.workers!r}")
         return int(self.workers)
 
-    def window_and_stride(self) -> tuple[float, float]:
-        """Seconds of a window, and from one window's start to the next; for options with `windows`.
+    @property
+    def is_by_sentence(self) -> bool:
+        """Whether the windows of a file are the sentences of its transcript."""
+        return self.windows == SENTENCES
+
+    def window_and_stride(self) -> tuple[float, float] | tuple[None, None]:
+        """Seconds of a window, and from one window's start to the next, of sentences `None`; for options with `windows`.
 
         Raises:
             ValueError: for an invalid duration.
         """
+        if self.is_by_sentence:
+            return None, None
         window = parse_seconds(self.windows or "")
         return window, parse_seconds(self.stride) if self.stride else window / 2

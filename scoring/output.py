@@ -104,17 +104,14 @@ def as_table(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> str:
     return table.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3f}")
 
 
-def window_columns(targets: Sequence[str], marks: Iterable[str] = ()) -> dict[str, type]:
-    """The keys of a window that is printed, with their types; see `score_columns`."""
-    return score_columns(
-        targets,
-        {"start": float, "end": float},
-        {**dict.fromkeys(marks, str), "text": str, "error": str, "warning": str},
-    )
+def window_columns(config: OmniSentConfig) -> dict[str, type]:
+    """The columns of windows, with their types; see `score_columns` and `marks_of`."""
+    after = dict.fromkeys((*marks_of(config), "text", "error", "warning"), str)
+    return score_columns(config.targets, {"start": float, "end": float}, after)
 
 
 def window_row(window: WindowScore, targets: Sequence[str]) -> dict[str, Any]:
-    """A window as a row, with the keys of `window_columns`."""
+    """A window as a row, with the columns of `window_columns` but its marks."""
     names = targets if len(targets) > 1 else ("score",)
     rest = {name: getattr(window, name) for name in ("start", "end", "label", "text", "error", "warning")}
     return dict(zip(names, window.scores or (None,) * len(names), strict=True)) | rest

@@ -7,7 +7,6 @@ power cut: only batches that are missing, or that have a changed clip, are score
 NAME.part-RANK.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, BinaryIO
 
 from ..data.catalog import LABEL
 from ..data.tables import check_ending, write_table
+from .part_file import PartFile
 from .processes import Process
 
 VERSION = 3  # raise when the format of lines changes
@@ -83,6 +83,16 @@ def score_cells(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**result["scores"], **ends, **rest}
 
 
+def refuse_existing(out: Path) -> None:
+    """Refuse to overwrite a file.
+
+    Raises:
+        FileExistsError: when it is there.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} already exists; replace it with --overwrite, or give another --out")
+
+
 @dataclass(frozen=True)
 class Source:
     """What a row depends on: the clip's id, and a digest of its transcript, its files and the bundle."""
@@ -126,19 +136,14 @@ class ResumableWriter:
         self.out, self.batches, self.columns, self.process = Path(out), batches, columns, process
         self.aside = tuple(aside)
         check_ending(self.out)
-        if self.out.exists() and not overwrite:
-            raise FileExistsError(f"{out} already exists; replace it with --overwrite, or give another --out")
+        if not overwrite:
+            refuse_existing(self.out)
         self.path = self._path(process.rank)
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b")  # noqa: SIM115 (open as long as rows come)
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this kind of lock is not inherited by workers
-        except BlockingIOError as error:
-            raise ValueError(
-                f"{self.path} is being written by another process; wait for it or give another --out"
-            ) from error
-        header = {"journal": VERSION, **settings, "processes": process.world_size, "batches": len(batches)}
-        kept = self._resume(json.loads(json.dumps(header)))
+        header = {"journal": VERSION, **settings, "processes": process.world_size}
+        if process.world_size > 1:  # the first one reads the rows of all
+            header["batches"] = len(batches)
+        self._file = PartFile(self.path, header)
+        kept = {entry["batch"]: entry["made of"] for entry in self._file.entries()}
         current = [[source.digest for source in batch] for batch in batches]
         self.missing = [number for number, digests in enumerate(current) if kept.get(number) != digests]
         self.changed = sum(
@@ -163,11 +168,16 @@ class ResumableWriter:
             raise ValueError(f"{self.out}: expected rows of the clips {expected}, got those of {given}; none is saved")
         kept = [{name: row.get(name) for name in (*self.columns, *self.aside)} for row in rows]
         digests = [source.digest for source in self.batches[number]]
-        self._write({"batch": number, "made of": digests, "rows": kept})
+        self._file.add({"batch": number, "made of": digests, "rows": kept})
 
-    def finish(self) -> None:
-        """Write the table atomically from the part files of all processes, and remove these; only one process does so."""
-        write_table(self.out, self.columns, ([row[name] for name in self.columns] for row in self.rows()))
+    def finish(self, *, line_end: str = "\r\n") -> None:
+        """Write the table atomically from the part files of all processes, and remove these; only one process does so.
+
+        Args:
+            line_end: of a CSV.
+        """
+        rows = ([row[name] for name in self.columns] for row in self.rows())
+        write_table(self.out, self.columns, rows, line_end=line_end)
         self.close()
         for rank in range(self.process.world_size):
             self._path(rank).unlink()
@@ -184,7 +194,8 @@ class ResumableWriter:
         """
         with ExitStack() as opened:
             files = [opened.enter_context(open(self._path(rank), "rb")) for rank in range(self.process.world_size)]
-            batches = sum(json.loads(file.readline())["batches"] for file in files)
+            headers = [json.loads(file.readline()) for file in files]
+            batches = sum(header["batches"] for header in headers) if len(files) > 1 else len(self.batches)
             offsets = [_batch_offsets(file) for file in files]
             for number in range(batches):
                 rank, batch = number % len(files), number // len(files)
@@ -196,43 +207,6 @@ class ResumableWriter:
     def _path(self, rank: int) -> Path:
         suffix = "" if self.process.world_size == 1 else f"-{rank}"
         return self.out.with_name(f"{self.out.name}.part{suffix}")
-
-    def _write(self, value: Mapping[str, Any]) -> None:
-        self._file.write((json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def _resume(self, header: Mapping[str, Any]) -> dict[int, list[str]]:
-        """Truncate an incomplete last line; returns the digests of the rows of each saved batch."""
-        self._file.seek(0)
-        first = self._file.readline()
-        if not first.endswith(b"\n"):
-            self._file.truncate(0)
-            self._write(header)
-            return {}
-        try:
-            before = json.loads(first)
-        except ValueError:
-            before = None
-        if not isinstance(before, dict):
-            raise ValueError(f"{self.path} is not an unfinished file of scores; remove it or give another --out")
-        for name, value in header.items():
-            if before.get(name) != value:
-                raise ValueError(
-                    f"{self.path} was started with {name} {before.get(name)}, now it is {value}; remove it or give another --out"
-                )
-        kept, end = {}, self._file.tell()
-        for line in self._file:
-            try:
-                entry = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                entry = None
-            if entry is None:  # incomplete, e.g. after a power cut
-                break
-            kept[entry["batch"]] = entry["made of"]
-            end += len(line)
-        self._file.truncate(end)
-        return kept
 
 
 def _batch_offsets(file: BinaryIO) -> dict[int, int]:

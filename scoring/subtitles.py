@@ -1,4 +1,6 @@
-"""Transcripts with times: reads .srt and .vtt files into cues, and finds the words spoken in a segment. Opens no media.
+"""Transcripts with times: reads .srt and .vtt files into cues, and finds the words spoken in a segment; the form of cues in them.
+
+Opens no media.
 
 Words have no times of their own in such files, so those of a cue are spread evenly over it.
 """
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SUFFIXES = (".srt", ".vtt")
+VTT_START = "WEBVTT\n\n"
 _STAMP = r"(?:([0-9]{1,4}):)?([0-9]{1,2}):([0-5]?[0-9])[.,]([0-9]{1,3})"
 _TIMES = re.compile(rf"\s*{_STAMP}\s*-->\s*{_STAMP}(?:\s.*)?")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")  # <i>, <v Name>, <00:01.500>, {\an8}
@@ -52,10 +55,10 @@ def read_cues(path: str | os.PathLike[str]) -> list[Cue]:
     return [cue for cue in cues if cue.text]
 
 
-def cues_beside(path: str | os.PathLike[str]) -> list[Cue]:
-    """The cues of the .srt or .vtt file of the same name beside a media file; empty if there is no such file."""
+def subtitles_beside(path: str | os.PathLike[str]) -> Path | None:
+    """The .srt or .vtt file of the same name beside a media file; `None` if there is no such file."""
     beside = (Path(path).with_suffix(suffix) for suffix in SUFFIXES)
-    return next((read_cues(file) for file in beside if file.is_file()), [])
+    return next((file for file in beside if file.is_file()), None)
 
 
 def text_within(cues: Sequence[Cue], start: float, end: float) -> str | None:
@@ -68,10 +71,27 @@ def text_within(cues: Sequence[Cue], start: float, end: float) -> str | None:
     return " ".join(text for text in parts if text) or None
 
 
-def _words_within(cue: Cue, start: float, end: float) -> str:
+def words_of(cue: Cue) -> list[Cue]:
+    """The words of a cue, spread evenly over it; each text with the space before it."""
     words = _WORD.findall(cue.text)
     step = (cue.end - cue.start) / max(len(words), 1)
-    within = (word for i, word in enumerate(words) if start <= cue.start + (i + 0.5) * step < end)
+    return [Cue(cue.start + i * step, cue.start + (i + 1) * step, word) for i, word in enumerate(words)]
+
+
+def stamp(milliseconds: int, separator: str) -> str:
+    """A time as these files have it; before its milliseconds, `","` in .srt and `"."` in .vtt."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{separator}{rest:03d}"
+
+
+def vtt_cue(start: int, end: int, lines: Sequence[str]) -> str:
+    """A cue of a .vtt file, with its times in milliseconds."""
+    escaped = (line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for line in lines)
+    return "\n".join([f"{stamp(start, '.')} --> {stamp(end, '.')}", *escaped, "", ""])
+
+
+def _words_within(cue: Cue, start: float, end: float) -> str:
+    within = (word.text for word in words_of(cue) if start <= (word.start + word.end) / 2 < end)
     return "".join(within).strip()
 
 

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 from .options import TimelineFormat
 from .scales import MINUS, Scale
+from .subtitles import VTT_START, stamp, vtt_cue
 from .windows import WindowScore
 
 NO_SCORE = "no score"
@@ -57,15 +58,20 @@ def write_timeline_file(
 
 
 def segments_of(windows: Sequence[WindowScore], scales: Sequence[Scale]) -> list[Segment]:
-    """A segment of each window, in order of time and without overlaps; between windows that do not touch there is none."""
+    """A segment of each window, in order of time and without overlaps; between windows that do not touch there is none.
+
+    Of several windows at one time, as of sentences that were spoken at once, some may have no segment.
+    """
     starts, ends = [window.start for window in windows], [window.end for window in windows]
     for left, (before, after) in enumerate(pairwise(windows)):
         if before.end > after.start:
-            ends[left] = starts[left + 1] = (before.end + after.start) / 2
-    return [
-        Segment(round(1000 * start), round(1000 * end), _texts(window, scales))
-        for start, end, window in zip(starts, ends, windows, strict=True)
-    ]
+            ends[left] = starts[left + 1] = (min(before.end, after.end) + after.start) / 2
+    segments: list[Segment] = []
+    for start, end, window in zip(starts, ends, windows, strict=True):
+        first = max(round(1000 * start), segments[-1].end if segments else 0)
+        if first < round(1000 * end):
+            segments.append(Segment(first, round(1000 * end), _texts(window, scales)))
+    return segments
 
 
 def _texts(window: WindowScore, scales: Sequence[Scale]) -> tuple[str, ...]:
@@ -74,11 +80,6 @@ def _texts(window: WindowScore, scales: Sequence[Scale]) -> tuple[str, ...]:
     scores = [scale.written(score).replace(MINUS, "-") for scale, score in zip(scales, window.scores, strict=True)]
     with_label = len(scales) == 1 and scales[0].has_sides and window.label is not None
     return (f"{scores[0]} {window.label}",) if with_label else tuple(scores)
-
-
-def _clock(milliseconds: int, separator: str) -> str:
-    seconds, rest = divmod(milliseconds, 1000)
-    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{separator}{rest:03d}"
 
 
 def _lines(segment: Segment, names: Sequence[str]) -> list[str]:
@@ -92,26 +93,18 @@ def _srt(segments: Sequence[Segment], names: Sequence[str], media: Path, out: Pa
     """A tag cannot be escaped in this format, so names have other brackets."""
     names = [name.translate({ord("<"): "\u2039", ord(">"): "\u203a"}) for name in names]
     return "".join(
-        "\n".join([str(number), f"{_clock(one.start, ',')} --> {_clock(one.end, ',')}", *_lines(one, names), "", ""])
+        "\n".join([str(number), f"{stamp(one.start, ',')} --> {stamp(one.end, ',')}", *_lines(one, names), "", ""])
         for number, one in enumerate(segments, 1)
     )
 
 
 def _vtt(segments: Sequence[Segment], names: Sequence[str], media: Path, out: Path) -> str:
-    cues = (
-        "\n".join([f"{_clock(one.start, '.')} --> {_clock(one.end, '.')}", *map(_escaped, _lines(one, names)), "", ""])
-        for one in segments
-    )
-    return "WEBVTT\n\n" + "".join(cues)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return VTT_START + "".join(vtt_cue(one.start, one.end, _lines(one, names)) for one in segments)
 
 
 def _textgrid(segments: Sequence[Segment], names: Sequence[str], media: Path, out: Path) -> str:
     """Intervals of a tier must follow each other without gaps, so empty ones fill these."""
-    last = segments[-1].end
+    last = segments[-1].end if segments else 1
     lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", *_span(0, last, 0)]
     lines += ["tiers? <exists>", f"size = {len(names)}", "item []:"]
     for place, name in enumerate(names):

@@ -131,7 +131,10 @@ def _draw_panel(
     if scale.neutral_band is not None:
         axes.axhspan(-band, band, color="0.93", zorder=0)
         axes.text(1.004, 0, "neutral", transform=axes.get_yaxis_transform(), color=GREY, fontsize=SMALL, va="center")
-    _draw_scores(axes, times, scores, scale.has_sides)
+    if _are_alike(windows):
+        _draw_scores(axes, times, scores, scale.has_sides)
+    else:
+        _draw_spans(axes, windows, scores, scale.has_sides)
     for sign, colour in ((1, POSITIVE), (-1, NEGATIVE)):
         for window, score, at in _placed(strongest(scored, sign, usual, band), last):
             middle_of_label = (at, middle + sign * 1.12 * reach)
@@ -146,6 +149,23 @@ def _draw_panel(
     panel(axes)
     name = fonts.written(scale.name, 30)
     axes.set_ylabel(f"{name} (label units)", parse_math=False, fontfamily=fonts.families)
+
+
+def _are_alike(windows: Sequence[WindowScore]) -> bool:
+    """Whether all windows but the last have the same length, unlike sentences."""
+    lengths = [window.end - window.start for window in windows[:-1]]
+    return not lengths or max(lengths) - min(lengths) < 1e-3
+
+
+def _draw_spans(axes: Axes, windows: Sequence[WindowScore], scores: np.ndarray, has_sides: bool) -> None:
+    """Windows of different lengths, with gaps between them: each from its start to its end."""
+    scored = [(window, score) for window, score in zip(windows, scores, strict=True) if np.isfinite(score)]
+    starts, lengths = [w.start for w, _ in scored], [w.end - w.start for w, _ in scored]
+    heights = np.array([score for _, score in scored])
+    if has_sides:
+        colours = [POSITIVE if height >= 0 else NEGATIVE for height in heights]
+        axes.bar(starts, heights, lengths, align="edge", color=colours, alpha=0.18, linewidth=0)
+    axes.hlines(heights, starts, np.add(starts, lengths), color="0.25", linewidth=1.6)
 
 
 def _draw_scores(axes: Axes, times: np.ndarray, scores: np.ndarray, has_sides: bool) -> None:

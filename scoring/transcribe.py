@@ -1,50 +1,57 @@
-"""Transcribes clips with any speech recognition model that transformers has a pipeline for.
+"""Transcribes clips and long recordings. Only speech reaches the recognition model: for silence too, it would write something.
 
-This package reads the audio, so that no other program is needed. Only speech reaches the model, and what the model writes is kept
-within bounds: recognition models, Whisper above all, also write something for silence, and may repeat it without end.
+This package reads the audio, so that no other program is needed.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
-import torch
-from transformers import pipeline
+import numpy as np
 
-from ..audio_omnisent import SAMPLE_RATE
 from ..data.clip import Clip
 from ..errors_omnisent import MediaError
 from ..media_omnisent import read_media
-from .speech_detector import SpeechDetector
+from . import recognizers, speech_detector
+from .recognizers import load_recognizer, recognizer_settings
+from .speech_detector import Piece, SpeechDetector, pieces_of
+from .subtitles import Cue, words_of
 
-AT_ONCE_SECONDS = 30
-TOKENS_PER_SECOND, TOKENS_AT_LEAST = 16, 16  # fast speech has 5 to 10 a second, and timestamps are tokens too
+VERSION = 2  # raise when the same audio and model give another transcript
 NOTHING_SAID = "no speech in its audio, so there is no transcript"
-# Of Whisper: an answer that repeats itself or is improbable is sampled anew, and one for what is likely no speech left out.
-THRESHOLDS = {
-    "temperature": (0.0, 0.2, 0.4),
-    "compression_ratio_threshold": 1.35,  # of tokens, as transformers computes it
-    "logprob_threshold": -1.0,
-    "no_speech_threshold": 0.6,
-    "condition_on_prev_tokens": False,  # or a repetition would continue in the next window
-}
 # Whole words that follow each other five times or more, or likewise anything without digits: 5 000 000 is a number.
 _LOOP = re.compile(r"(?<!\S)((?:\S+ ){1,40}?)\1{4,}|(\D{1,40}?)\2{4,}", re.IGNORECASE)
+_RULES = (
+    (speech_detector, ("THRESHOLD", "LEAST_SPEECH", "LONGEST_PAUSE", "AROUND")),
+    (recognizers, ("AT_ONCE_SECONDS", "WITHOUT_TIMES_SECONDS", "TOKENS_PER_SECOND", "TOKENS_AT_LEAST")),
+    (recognizers, ("TEMPERATURES", "LOG_PROBABILITY", "NO_SPEECH", "TOKEN_COMPRESSION")),
+)
+
+
+def transcriber_settings(model: str) -> dict[str, Any]:
+    """What a transcript depends on beside its audio: model and packages, the version of this code, and its thresholds.
+
+    Raises:
+        ImportError: for a model of a package that is not installed.
+    """
+    values = [f"{name.lower()} {getattr(module, name)}" for module, names in _RULES for name in names]
+    return {**recognizer_settings(model), "rules of transcription": ", ".join([f"version {VERSION}", *values])}
 
 
 class Transcriber:
     """Writes transcripts.
 
     Args:
-        model: Hub id or folder of a speech recognition model, such as a Whisper.
+        model: a speech recognition model, see `load_recognizer`.
         device: such as `"cuda"` or `"cpu"`.
 
     Raises:
-        OSError, ValueError: from transformers, for a model that cannot be loaded.
+        ImportError, OSError, ValueError, RuntimeError: for a model that cannot be loaded.
     """
 
     def __init__(self, model: str, device: str) -> None:
-        self._recognize: Any = pipeline("automatic-speech-recognition", model=model, device=device)
-        self._speech_in = SpeechDetector()
+        self._recognize = load_recognizer(model, device)
+        self._detector = SpeechDetector()
 
     def __call__(self, clip: Clip) -> tuple[str | None, str | None]:
         """The transcript of a clip, and a warning if nothing is said in it.
@@ -60,35 +67,34 @@ class Transcriber:
             return None, None
         if audio is None:
             return None, None
-        speech = self._speech_in(audio)
-        text = self._recognized(speech) if len(speech) else None
+        pieces = pieces_of(audio, self.spans(audio), self._recognize.longest)
+        text = without_loops(" ".join(_joined(self._recognize(piece.audio, False)) for piece in pieces))
         return (text, None) if text else (None, NOTHING_SAID)
 
-    def _recognized(self, speech: Any) -> str | None:
-        device = self._recognize.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(0)  # a transcript does not depend on those before it
-            result = self._recognize({"raw": speech, "sampling_rate": SAMPLE_RATE}, **self._options(len(speech)))
-        return without_loops(result["text"])
+    def spans(self, audio: np.ndarray) -> list[tuple[int, int]]:
+        """Where speech is in audio, (samples,): first and last sample of each span, no longer than is transcribed at once."""
+        return self._detector.spans(audio, self._recognize.longest)
 
-    def _options(self, samples: int) -> dict[str, Any]:
-        seconds, kind, model = samples / SAMPLE_RATE, self._recognize.type, self._recognize.model
-        generation: dict[str, Any] = {}
-        if kind.startswith("seq2seq"):  # others, CTC, write at most a token for a piece of audio
-            room = getattr(model.config, "max_target_positions", None) or AT_ONCE_SECONDS * TOKENS_PER_SECOND
-            most = round(TOKENS_AT_LEAST + TOKENS_PER_SECOND * min(seconds, AT_ONCE_SECONDS))
-            generation["max_new_tokens"] = min(most, room // 2)
-        options: dict[str, Any] = {"generate_kwargs": generation}
-        # Whisper continues at its own timestamps, except models from before these were in its settings; others read chunks.
-        has_timestamps = hasattr(getattr(model, "generation_config", None), "no_timestamps_token_id")
-        if kind == "seq2seq_whisper":
-            generation |= THRESHOLDS
-            options["return_timestamps"] = has_timestamps
-            if not has_timestamps:  # the token for no speech is found by that of timestamps
-                del generation["no_speech_threshold"]
-        if seconds > AT_ONCE_SECONDS and not has_timestamps:
-            options["chunk_length_s"] = AT_ONCE_SECONDS
-        return options
+    def words(self, audio: np.ndarray, spans: list[tuple[int, int]]) -> Iterator[Cue]:
+        """The words in spans of audio, (samples,), with their times in seconds; each text with the space before it."""
+        for piece in pieces_of(audio, spans, self._recognize.longest):
+            for word in self._words_in(piece):
+                yield Cue(*piece.in_whole(word.start, word.end), word.text)
+
+    def _words_in(self, piece: Piece) -> list[Cue]:
+        cues = self._recognize(piece.audio, True)
+        text = without_loops(_joined(cues))
+        if text is None:
+            return []
+        if text != " ".join(_joined(cues).split()):  # which of its times are those of the loops is not known
+            cues = [Cue(0.0, piece.seconds, f" {text}")]
+        elif cues and not cues[0].text[:1].isspace():
+            cues = [Cue(cues[0].start, cues[0].end, f" {cues[0].text}"), *cues[1:]]
+        return [word for cue in cues for word in words_of(cue)]
+
+
+def _joined(cues: list[Cue]) -> str:
+    return "".join(cue.text for cue in cues)
 
 
 def without_loops(text: str) -> str | None:

@@ -4,7 +4,17 @@ import math
 import re
 from dataclasses import dataclass
 
+SENTENCES = "sentences"  # as windows, instead of a duration
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+@dataclass(frozen=True)
+class Window:
+    """From `start` to `end`, in seconds, with the words spoken in it, or `None`."""
+
+    start: float
+    end: float
+    text: str | None
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,11 @@ from media_files import (
     write_clip,
     write_ordinary_clip,
 )
+from omnisent.data.planted import write_audio
 from omnisent.errors_omnisent import MediaError
+from omnisent.long_media_omnisent import LongMedia
 from omnisent.media_omnisent import read_media
+from spoken import spoken
 
 
 @pytest.fixture(scope="module")
@@ -220,3 +223,13 @@ def test_a_wav_from_a_pipe_is_whole(tmp_path):
 
 def test_a_video_without_a_container_is_named_as_such(tmp_path):
     assert "put the video into an MP4" in fault(write_clip(tmp_path / "a.h264", 10, container_options={}))
+
+
+def test_audio_of_a_segment_does_not_depend_on_those_read_before(tmp_path):
+    write_audio(tmp_path / "a.m4a", spoken(12))  # for such sound, the decoder of AAC adds noise
+    with LongMedia(tmp_path / "a.m4a") as media:
+        in_order = {start: media.read(start, start + 2.0, video=False).audio for start in range(0, 12, 2)}
+        for start in (6, 10, 0):
+            assert np.array_equal(media.read(start, start + 2.0, video=False).audio, in_order[start])
+    with LongMedia(tmp_path / "a.m4a") as media:
+        assert np.array_equal(media.read(8, 10.0, video=False).audio, in_order[8])

@@ -16,10 +16,14 @@ from omnisent.scoring.options import REAL_MODEL, ScoreOptions, TimelineFormat, g
         ({"windows": "8s", "files": ("a.mp4",), "text": "fine"}, "--text cannot be combined with --windows"),
         (
             {"windows": "8s", "files": (), "table": "a.csv", "transcribe": "m", "interval": 0.9},
-            "--table, --transcribe, --interval cannot be combined with --windows",
+            "--table, --interval cannot be combined with --windows",
         ),
         ({"windows": "8s", "files": ("a.mp4", "b.mp4")}, "--windows scores one file over time, but 2 are given"),
         ({"windows": "8 parsecs", "files": ("a.mp4",)}, "'8 parsecs' is not a duration"),
+        (
+            {"windows": "sentences", "stride": "4s", "files": ("a.mp4",)},
+            "--stride cannot be combined with --windows sent",
+        ),
         ({"windows": "8s", "stride": "x", "files": ("a.mp4",)}, "'x' is not a duration"),
         ({"dtype": "float8"}, "--dtype must be one of bfloat16, float16, float32, not 'float8'"),
         ({"quantize": "int3"}, "--quantize must be one of nf4, none, not 'int3'"),
@@ -52,6 +56,7 @@ def test_options_that_exclude_each_other_are_refused(options, message):
 def test_other_options_are_fine():
     ScoreOptions("model").check()
     ScoreOptions("model", ("a.mp4", "b.mp4"), text="x", interval=0.9).check()
+    ScoreOptions("model", ("a.mp4",), windows="sentences", transcribe="m").check()
     options = ScoreOptions("model", ("a.mp4",), windows="8s")
     options.check()
     assert options.window_and_stride() == (8.0, 4.0)

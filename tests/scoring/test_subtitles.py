@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from omnisent.scoring.subtitles import Cue, cues_beside, read_cues, text_within
+from omnisent.scoring.subtitles import Cue, read_cues, subtitles_beside, text_within
 
 SRT = """1
 00:00:01,000 --> 00:00:02,500
@@ -195,8 +195,8 @@ def test_chinese_is_cut_between_characters():
 
 
 def test_a_transcript_beside_the_video_is_found(tmp_path):
-    assert cues_beside(tmp_path / "talk.mp4") == []
+    assert subtitles_beside(tmp_path / "talk.mp4") is None
     written(tmp_path, "talk.vtt", VTT)
-    assert cues_beside(tmp_path / "talk.mp4")[1].text == "<nods>"
+    assert read_cues(subtitles_beside(tmp_path / "talk.mp4"))[1].text == "<nods>"
     written(tmp_path, "talk.srt", SRT)
-    assert cues_beside(str(tmp_path / "talk.mp4"))[1].text == "Fish & chips for 3 < 4"
+    assert read_cues(subtitles_beside(str(tmp_path / "talk.mp4")))[1].text == "Fish & chips for 3 < 4"

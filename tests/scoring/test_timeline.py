@@ -13,10 +13,12 @@ from transformers import pipeline
 
 from omnisent.data.planted import write_audio, write_video
 from omnisent.errors_omnisent import MediaError
+from omnisent.long_media_omnisent import LongMedia
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
+from omnisent.scoring.results import Source
 from omnisent.scoring.scales import Scale
-from omnisent.scoring.subtitles import Cue
-from omnisent.scoring.timeline import score_timeline, write_timeline
+from omnisent.scoring.subtitles import Cue, read_cues, subtitles_beside
+from omnisent.scoring.timeline import Timeline, TimelineFiles, score_timeline, timeline_windows
 from omnisent.scoring.timeline_plot import NEGATIVE, PLAIN, POSITIVE, clock, plot_timeline, strongest
 from omnisent.scoring.windows import WindowScore, parse_seconds, windows_of
 
@@ -28,6 +30,17 @@ SRT = "1\n00:00:00,000 --> 00:00:04,000\nthe acting was wonderful\n\n2\n00:00:12
 def sound_of(seconds: int) -> np.ndarray:
     place = np.arange(seconds * 16_000)
     return (0.4 * np.sin(2 * np.pi * (200 + 25 * (place // 16_000)) * place / 16_000)).astype(np.float32)
+
+
+def write_timeline(path: Path, pipe, out: Path, *, window, stride, cues=None, batch_size=1) -> list[WindowScore]:
+    """A table and a plot, with the transcript beside the file."""
+    beside = subtitles_beside(path) if cues is None else None
+    with LongMedia(path) as media:
+        windows = timeline_windows(media.duration, window, stride, cues or (read_cues(beside) if beside else []))
+        sources = [Source(str(number), "") for number in range(len(windows))]
+        timeline = Timeline(media, windows, TimelineFiles(out), pipe.model.config, {}, sources, batch_size)
+        timeline.score(pipe)
+        return timeline.finish(pipe)
 
 
 def damaged_from_12(talk: Path, folder: Path) -> Path:
@@ -201,6 +214,18 @@ def drawn(folder: Path, scales: list[Scale], scores: list[tuple[float, ...]]) ->
     windows = [WindowScore(8.0 * k, 8.0 * k + 8, own, None, None, None) for k, own in enumerate(scores)]
     plot_timeline(windows, folder / "a.png", title="a", scales=scales)
     return matplotlib.image.imread(folder / "a.png")[..., :3]
+
+
+def test_windows_of_different_lengths_are_drawn_from_their_start_to_their_end(tmp_path):
+    spans = [(0, 10), (10, 12), (60, 90), (99.5, 100)]
+    windows = [WindowScore(*span, (2.0,), None, None, None) for span in spans]
+    plot_timeline(windows, tmp_path / "a.png", title="a", scales=[SENTIMENT])
+    picture = matplotlib.image.imread(tmp_path / "a.png")[..., :3]
+    filled = (np.abs(picture - (1 - 0.18 * (1 - np.array(matplotlib.colors.to_rgb(POSITIVE))))) < 0.01).all(axis=2)
+    columns = filled.sum(axis=0) > 50
+    left, right = np.flatnonzero(columns)[[0, -1]]
+    assert columns[left : right + 1].mean() == pytest.approx(sum(end - start for start, end in spans) / 100, abs=0.03)
+    plot_timeline([*windows, *windows], tmp_path / "b.png", title="a", scales=[Scale("valence", 1, 9)])
 
 
 def share(picture: np.ndarray, colour: str) -> float:
