@@ -1,59 +1,76 @@
 """Score a long recording over time: a table, a plot, and the three strongest moments with their words.
 
-    python examples/long_recording.py lecture.mp4 --model runs/demo/model --window 8s
+    python examples/long_recording.py lecture.mp4 --model runs/demo/model --windows 8s
 
-Writes lecture.timeline.csv and lecture.timeline.png to the working directory. The words come from a .srt or .vtt file of the same
-name beside the recording. A moment is strong if its score is far from the middle of the scale.
+Writes lecture.timeline.csv and lecture.timeline.png to the working directory; if it is interrupted, start it again, and it goes on
+where it was. The words come from a .srt or .vtt file of the same name beside the recording, or from --transcribe. A moment is
+strong if its score is far from the middle of the scale.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from omnisent.errors_omnisent import OmniSentError
-from omnisent.scoring.loading import Loading, load_pipeline
-from omnisent.scoring.scales import Scale, scales_of
-from omnisent.scoring.timeline import write_timeline
-from omnisent.scoring.timeline_plot import clock
-from omnisent.scoring.windows import WindowScore, parse_seconds
+from omnisent.scoring.job import score
+from omnisent.scoring.loading import Loading, read_config
+from omnisent.scoring.options import ScoreOptions
 
 MOST = 3
 
 
-def strongest(windows: Sequence[WindowScore], place: int, scale: Scale) -> list[WindowScore]:
-    """At most three windows that do not overlap, the strongest first; `place` is that of the target."""
-    chosen: list[WindowScore] = []
-    for window in sorted(windows, key=lambda one: -abs(one.scores[place] - scale.middle)):
-        if len(chosen) < MOST and all(window.end <= one.start or window.start >= one.end for one in chosen):
-            chosen.append(window)
+def strongest(scored: pd.DataFrame, column: str, middle: float) -> list:
+    """At most three rows that do not overlap, the strongest first; `column` is that of the target's scores."""
+    chosen: list = []
+    by_strength = scored.loc[(scored[column] - middle).abs().sort_values(ascending=False, kind="stable").index]
+    for row in by_strength.to_dict("records"):
+        if len(chosen) < MOST and all(row["end"] <= one["start"] or row["start"] >= one["end"] for one in chosen):
+            chosen.append(row)
     return chosen
+
+
+def clock(seconds: float) -> str:
+    """As hours, minutes and seconds."""
+    return f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02}:{seconds % 60:04.1f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recording", type=Path, help="a video or audio file")
+    parser.add_argument("recording", help="a video or audio file")
     parser.add_argument("--model", required=True, help="folder or Hub id of a bundle")
-    parser.add_argument("--window", default="8s", help="length of a window, such as 8s or 1m30s (default: %(default)s)")
-    parser.add_argument("--stride", help="time from one window's start to the next; by default half a window")
-    options = parser.parse_args()
-    out = Path(f"{options.recording.stem}.timeline.csv")
+    parser.add_argument(
+        "--windows", default="8s", help="length of a window, such as 8s, or sentences (default: %(default)s)"
+    )
+    parser.add_argument("--transcribe", help="a speech recognition model, for a recording without a transcript")
+    given = parser.parse_args()
+    out = Path(f"{Path(given.recording).stem}.timeline.csv")
     try:
-        window = parse_seconds(options.window)
-        stride = parse_seconds(options.stride) if options.stride else window / 2
-        pipeline = load_pipeline(Loading(options.model))
-        windows = write_timeline(options.recording, pipeline, out, window=window, stride=stride, batch_size=8)
+        score(
+            ScoreOptions(
+                given.model,
+                files=(given.recording,),
+                windows=given.windows,
+                transcribe=given.transcribe,
+                out=out,
+                overwrite=True,
+            )
+        )
+        config = read_config(Loading(given.model))
     except (OmniSentError, ValueError, OSError) as error:
         sys.exit(f"long_recording.py: {error}")
-    scored = [window for window in windows if window.scores]
-    if not scored:
-        sys.exit(f"long_recording.py: none of the {len(windows)} windows has a score; the first: {windows[0].error}")
-    for place, scale in enumerate(scales_of(pipeline)):
-        mean = sum(window.scores[place] for window in scored) / len(scored)
-        print(f"{scale.name}: mean {scale.written(mean)} over {len(scored)} of {len(windows)} windows; the strongest:")
-        for window in strongest(scored, place, scale):
-            times = f"{clock(window.start)} to {clock(window.end)}"
-            print(f"  {times:16} {scale.written(window.scores[place])}  {window.text or '(no words)'}")
+    table = pd.read_csv(out, keep_default_na=False)
+    columns = ["score"] if len(config.targets) == 1 else config.targets
+    table[columns] = table[columns].apply(pd.to_numeric, errors="coerce")
+    scored = table.dropna(subset=columns)
+    if scored.empty:
+        sys.exit(f"long_recording.py: none of the {len(table)} windows has a score; the first: {table['error'][0]}")
+    for column, scale in zip(columns, config.label_scales, strict=True):
+        mean = scored[column].mean()
+        print(f"{column}: mean {mean:+.2f} over {len(scored)} of {len(table)} windows; the strongest:")
+        for row in strongest(scored, column, (scale.low + scale.high) / 2):
+            print(f"  {clock(row['start'])} to {clock(row['end'])}  {row[column]:+.2f}  {row['text'] or '(no words)'}")
     print(f"see {out} and {out.with_suffix('.png')}")
 
 

@@ -11,7 +11,7 @@ from .explanation import Explanation, Scores, explain
 from .output import window_row
 from .readers import ROW, row_of, scored_row, transcribed, with_text
 from .scales import Scale, signed
-from .subtitles import Cue, cues_beside
+from .subtitles import Cue, read_cues, subtitles_beside
 from .timeline import score_timeline
 from .transcribe import Transcriber
 
@@ -85,7 +85,8 @@ def _windows(
     path = clip.video or clip.audio
     if path is None or (clip.video and clip.audio) or seconds is None or seconds <= window:
         return []
-    cues = cues_beside(path) or ([Cue(0.0, seconds, clip.text)] if clip.text else [])
+    beside = subtitles_beside(path)
+    cues = (read_cues(beside) if beside else []) or ([Cue(0.0, seconds, clip.text)] if clip.text else [])
     scored = score_timeline(pipeline, path, window=window, stride=stride, cues=cues)
     return [window_row(one, pipeline.model.config.targets) for one in scored]
 
