@@ -142,7 +142,7 @@ def main() -> None:
     runs = {"10 minutes": short, f"{options.minutes} minutes": fresh, f"after {options.kills} kills": last}
     print(table([("recording", "seconds", "peak MB"), *((name, *run.values()) for name, run in runs.items())]))
     print("all files are the same:", all(result["same"].values()) and files.keys() == others.keys())
-    save("long_recording", result)
+    save("long_recording_transcribed" if options.transcribe else "long_recording", result)
 
 
 if __name__ == "__main__":
