@@ -62,21 +62,22 @@ class Command:
             *(() if whisper is None else ("--transcribe", whisper)),
         ]
 
-    def run(self, kill_after: float | None = None) -> dict[str, float]:
-        """Seconds, and peak memory in MB; killed after so many seconds, if it is given."""
-        started = time.perf_counter()
-        process = subprocess.Popen(self.arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        if kill_after is not None:
-            time.sleep(kill_after)
-            process.send_signal(signal.SIGKILL)
-        assert process.stdout is not None
-        said = process.stdout.read().decode()
-        _, status, usage = os.wait4(process.pid, 0)
+    def run(self, kill_after: int | None = None, pause: float = 0.0) -> dict[str, float]:
+        """Seconds, and peak memory in MB; killed `pause` seconds after so many lines were kept, if a number is given."""
+        started, before = time.perf_counter(), sum(self.kept().values())
+        log = self.table.with_suffix(".log")
+        with open(log, "wb") as said:
+            process = subprocess.Popen(self.arguments, stdout=said, stderr=said)
+            if kill_after is not None:
+                while sum(self.kept().values()) < before + kill_after and not _has_ended(process.pid):
+                    time.sleep(0.02)
+                time.sleep(pause)
+                os.kill(process.pid, signal.SIGKILL)
+            _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        if kill_after is None and process.returncode:
-            raise RuntimeError(said)
-        if kill_after is not None and process.returncode != -signal.SIGKILL:
-            raise RuntimeError(f"it was done before it was killed:\n{said}")
+        if process.returncode != (0 if kill_after is None else -signal.SIGKILL):
+            raise RuntimeError(f"it ended with {process.returncode}:\n{log.read_text()}")
+        log.unlink()
         return {"seconds": time.perf_counter() - started, "peak_megabytes": usage.ru_maxrss / 1024}
 
     def kept(self) -> dict[str, int]:
@@ -87,6 +88,11 @@ class Command:
     def files(self) -> dict[str, bytes]:
         """What was written."""
         return {path.name: path.read_bytes() for path in sorted(self.table.parent.iterdir())}
+
+
+def _has_ended(process: int) -> bool:
+    """Whether a child has ended; it is not waited for."""
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def main() -> None:
@@ -117,9 +123,8 @@ def main() -> None:
         fresh = whole.run()
         killed, kills = Command(recordings[options.minutes], whisper, options.bundle, folder / "killed"), []
         for _ in range(options.kills):
-            after = fresh["seconds"] / (options.kills + 2) * draws.uniform(0.5, 1.5)
-            killed.run(after)
-            kills.append({"after_seconds": after, "lines_kept": killed.kept()})
+            taken = killed.run(draws.randint(1, 4), draws.uniform(0, 2))
+            kills.append({"after_seconds": taken["seconds"], "lines_kept": killed.kept()})
             print(kills[-1], flush=True)
         last = killed.run()
         files, others = whole.files(), killed.files()
@@ -137,7 +142,7 @@ def main() -> None:
     runs = {"10 minutes": short, f"{options.minutes} minutes": fresh, f"after {options.kills} kills": last}
     print(table([("recording", "seconds", "peak MB"), *((name, *run.values()) for name, run in runs.items())]))
     print("all files are the same:", all(result["same"].values()) and files.keys() == others.keys())
-    save("long_recording", result)
+    save("long_recording_transcribed" if options.transcribe else "long_recording", result)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -326,14 +327,17 @@ def test_a_killed_command_gives_the_files_of_one_that_was_not(recording, recogni
             *options,
         ]
 
-    started = time.perf_counter()
+    def lines() -> int:
+        return sum(path.read_bytes().count(b"\n") for path in (tmp_path / "killed").glob("*.part"))
+
     subprocess.run(command("whole"), check=True, timeout=600)
-    seconds, draws = time.perf_counter() - started, random.Random(0)
-    for _ in range(3):
+    draws = random.Random(0)
+    for kept in (0, 2, 4):  # of the transcript there are two
         process = subprocess.Popen(command("killed"))
-        time.sleep(seconds * draws.uniform(0.5, 0.8))
+        while lines() <= kept and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(draws.uniform(0, 0.2))
         process.kill()
-        process.wait()
-    if not (tmp_path / "killed" / "over.csv").exists():
-        subprocess.run(command("killed"), check=True, timeout=600)
+        assert process.wait() == -signal.SIGKILL, "it was done before it was killed"
+    subprocess.run(command("killed"), check=True, timeout=600)
     assert files_in(tmp_path / "killed") == files_in(tmp_path / "whole")
