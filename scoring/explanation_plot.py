@@ -37,27 +37,20 @@ def plot_explanation(row: Mapping[str, Any], out: Path, *, scales: Sequence[Scal
     heights = [1.0 + ROW_HEIGHT * len(bars) for bars in (parts, words) if bars] + ([2.2] if windows else [])
     heights = heights or [1.0]
     figure = Figure(figsize=(WIDTH * len(scales), 1.1 + sum(heights)), layout="constrained")
-    panels = figure.subplots(len(heights), len(scales), squeeze=False, height_ratios=heights)
-    for place, (name, scale) in enumerate(zip(names, scales, strict=True)):
-        rows = iter(panels[:, place])
+    columns = figure.subfigures(1, len(scales), squeeze=False)[0]
+    for place, (column, name, scale) in enumerate(zip(columns, names, scales, strict=True)):
+        panels = iter(column.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
         if parts:
-            _draw_bars(next(rows), parts, place, "without each modality", fonts)
+            _draw_bars(next(panels), parts, place, "without each modality", fonts)
         if words:
-            _draw_bars(next(rows), words, place, words_heading(explanation), fonts)
+            _draw_bars(next(panels), words, place, words_heading(explanation), fonts)
         if windows:
-            _draw_windows(next(rows), windows, name, scale)
-        if not (parts or words or windows):
-            next(rows).set_axis_off()
+            _draw_windows(next(panels), windows, name, scale)
+        for unused in panels:
+            unused.set_axis_off()
         label = f" ({row['label']})" if row.get("label") else ""
-        panels[0, place].text(
-            0,
-            1.02 if not parts else 1 + 0.5 / heights[0],
-            f"{fonts.written(scale.name, 30)} {scale.written(row[name])}{label}",
-            transform=panels[0, place].transAxes,
-            fontsize=13,
-            parse_math=False,
-            fontfamily=fonts.families,
-        )
+        score = f"{fonts.written(scale.name, 30)} {scale.written(row[name])}{label}"
+        column.suptitle(score, x=0.01, ha="left", fontsize=13, parse_math=False, fontfamily=fonts.families)
     title = fonts.written(Path(row["id"]).name, 80)
     figure.suptitle(title, x=0.01, ha="left", fontsize=MEDIUM, parse_math=False, fontfamily=fonts.families)
     if about is not None:
