@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch
 
 from omnisent.evaluation.comparison_result import Comparison
+from omnisent.figure_style import BLUE, GREY, VERMILLION
 
 COMPARISON = "CMU-MOSI, text, tuned"
-HEAD, WRITTEN, BASELINE = "#0072B2", "#E69F00", "0.65"
+HEAD, WRITTEN, BASELINE = BLUE, VERMILLION, GREY
 BOX, LINE, TEXT = "#EEF1F4", "0.35", "0.1"
 ARMS = {
     "head": ("head", HEAD),
