@@ -14,7 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from omnisent.scoring import transcribe
 from omnisent.scoring.results import VERSION, ResumableWriter, Source, row_columns
+from speech_recognizers import tiny_wav2vec2
 
 
 @pytest.fixture
@@ -277,3 +279,12 @@ def test_rows_are_kept_only_for_their_own_clips(tmp_path):
     writer.close()
     again = ResumableWriter(tmp_path / "scores.csv", {}, [[Source("a", "1"), Source("b", "2")]], row_columns())
     assert again.missing == [0]
+
+
+def test_rows_with_transcripts_by_other_rules_are_not_kept(score, folder, tmp_path, monkeypatch):
+    out, recognizer = tmp_path / "s.csv", tiny_wav2vec2(tmp_path / "recognizer")
+    _interrupted(score, monkeypatch, 1, folder, "--transcribe", recognizer, "--out", out)
+    monkeypatch.setattr(transcribe, "VERSION", transcribe.VERSION + 1)
+    code, _, complained = score(folder, "--transcribe", recognizer, "--out", out, "--batch-size", 1)
+    assert code == 1
+    assert "was started with rules of transcription version" in complained

@@ -191,3 +191,9 @@ def test_the_command_writes_them_beside_the_table(kind, score, two_bundle, tmp_p
     assert {name: [text for _, _, text in tier] for name, tier in reader(out).items()} == {
         name: [f"{value:.2f}" for value in table[name]] for name in ("valence", "arousal")
     }
+
+
+def test_windows_within_others_have_segments_that_follow_each_other():
+    spans = [(0, 10), (2, 4), (5, 10), (12, 13), (12, 13), (12, 13)]
+    found = [(one.start, one.end) for one in segments_of([window(*span, 1.0) for span in spans], [SENTIMENT])]
+    assert found == [(0, 3000), (3000, 4000), (5000, 10_000), (12_000, 12_500), (12_500, 13_000)]
