@@ -69,9 +69,11 @@ def main() -> None:
         if options.out.suffix.lower() != ".xlsx" or options.out.exists():
             raise ValueError(f"{options.out}: expected the name of a new file that ends in .xlsx")
         config, table = read_config(Loading(options.model)), options.out.with_name(f"{options.out.name}.jsonl")
-        score(
-            ScoreOptions(options.model, (str(options.folder),), out=table, transcribe=options.transcribe), notify=note
-        )
+        if table.exists():  # scored before an interruption
+            note(f"the scores are those of {table}; remove it to score again")
+        else:
+            files = (str(options.folder),)
+            score(ScoreOptions(options.model, files, out=table, transcribe=options.transcribe), notify=note)
         rows = [row for _, row in read_rows(table)]
         names = config.targets if len(config.targets) > 1 else ("score",)
         ends = [(scale.low, scale.high) for scale in config.label_scales]

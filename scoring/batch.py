@@ -20,6 +20,7 @@ from .processes import Process
 from .readers import ClipReader, scored_row, transcribed
 from .results import ResumableWriter, Source
 from .row_sources import digest_of, loading_settings, stamp_of, weights_of
+from .subtitles import subtitles_beside
 from .transcribe import Transcriber
 
 CLIPS_TRANSCRIBED_AT_ONCE = 256
@@ -37,12 +38,16 @@ def settings_of(loading: Loading, clips: Sequence[Clip], batching: Batching, **o
     }
 
 
-def sources(loading: Loading, windows: Sequence[Sequence[Clip]]) -> list[list[Source]]:
-    """What each clip's row depends on: its transcript, the size and time of its files, and the model. Opens no file."""
+def sources(loading: Loading, windows: Sequence[Sequence[Clip]], *, explained: bool = False) -> list[list[Source]]:
+    """What each clip's row depends on: its transcript, the size and time of its files, and the model; an explained one also on
+    subtitles, which windows take their words from. Opens no file.
+    """
     model = weights_of(loading.place)
 
     def digest(clip: Clip) -> str:
-        files = [path and (path, stamp_of(path)) for path in (clip.video, clip.audio, transcript_file(clip))]
+        media = clip.video or clip.audio
+        beside = [subtitles_beside(media)] if explained and media else []
+        files = [path and (path, stamp_of(path)) for path in (clip.video, clip.audio, transcript_file(clip), *beside)]
         return digest_of([model, clip.text, [file and (str(file[0]), file[1]) for file in files]])
 
     return [[Source(clip.id, digest(clip)) for clip in window] for window in windows]

@@ -26,7 +26,7 @@ from .output import Emit, ScoreResult, as_json, as_table, introduce, marks_of, s
 from .processes import Process, current_process, wait_for_all
 from .ray_engine import score_on_ray
 from .readers import auto_workers
-from .results import ResumableWriter, row_columns
+from .results import ResumableWriter, refuse_existing, row_columns, was_finishing
 from .transcribe import Transcriber, transcriber_settings
 
 Row = dict[str, Any]
@@ -107,6 +107,7 @@ class ClipJob:
         if self.options.prints_rows:
             for row in writer.rows():
                 self.emit(as_json(row, self.columns))
+        writer.start_finishing()
         result = self._finished(writer.rows)
         writer.finish()
         return result
@@ -126,10 +127,22 @@ class ClipJob:
                 raise ValueError(
                     f"--embed: {options.model} is a base model, which has no head that reads states; give a bundle"
                 )
-        if options.embed is not None and options.embed.exists() and not options.overwrite:
+        self._check_files()
+
+    def _check_files(self) -> None:
+        """Refuse to replace files beside the table, but those that this command wrote before it was interrupted."""
+        options = self.options
+        if options.overwrite or (options.file is not None and was_finishing(options.file, self.process)):
+            return
+        if options.embed is not None and options.embed.exists():
             raise FileExistsError(
                 f"{options.embed} already exists; replace it with --overwrite, or give another --embed"
             )
+        if options.draws_explanations:
+            from .explained import picture_paths  # which imports matplotlib
+
+            for path in picture_paths(self.clips, options.file):
+                refuse_existing(path)
 
     def _writer(self, windows: Sequence[Sequence[Clip]]) -> ResumableWriter:
         options, config = self.options, self.config
@@ -145,7 +158,7 @@ class ClipJob:
         writer = ResumableWriter(
             options.file or "",
             settings_of(self.loading, self.clips, self.batching, **own),
-            sources(self.loading, windows),
+            sources(self.loading, windows, explained=options.explain),
             self.columns,
             self.process,
             overwrite=options.overwrite,
@@ -226,7 +239,7 @@ class ClipJob:
         if options.embed is not None:
             written = write_embeddings(options.embed, rows(), description(options.model, self.config))
             messages.append(f"states of {written} of {counts.clips} clips in {options.embed}")
-        if options.explain and (options.file is not None or not options.prints_rows):
+        if options.draws_explanations:
             messages += self._draw(rows())
         messages += counts.warnings(transcribed=options.transcribe is not None)
         return ScoreResult(tuple(messages), counts.failure)

@@ -49,10 +49,14 @@ def explain_clips(
         try:
             found = explain(pipeline, said.to_dict(), interval=interval)
             cells = explanation_cells(found, targets)
-            cells["windows"] = _windows(pipeline, said, row[ROW]["seconds"], window, stride)
         except OmniSentError as failed:
             yield scored_row(row, {"error": str(failed)})
             continue
+        try:
+            cells |= _windows(pipeline, said, row[ROW]["seconds"], window, stride)
+        except (ValueError, OSError) as failed:  # of a file that cannot be read in windows, or its subtitles
+            warning = f"no scores of windows: {failed}"
+            row[ROW]["warning"] = "; ".join(one for one in (row[ROW]["warning"], warning) if one)
         yield {**scored_row(row, found.result), "explanation": cells}
 
 
@@ -61,8 +65,8 @@ def explanation_cells(found: Explanation, targets: Sequence[str]) -> dict[str, A
 
     Returns:
         `modalities`, the contribution of each by its name; `words`, each with its text, its place in the transcript and its
-        contribution; `words_together`, how many were left out at once. A contribution is a number in label units, or of several
-        targets one by the name of each.
+        contribution; `words_together`, how many were left out at once; `windows`, none, and `words_spread`, false, see `_windows`.
+        A contribution is a number in label units, or of several targets one by the name of each.
     """
 
     def cell(contributions: Scores) -> float | dict[str, float]:
@@ -75,20 +79,27 @@ def explanation_cells(found: Explanation, targets: Sequence[str]) -> dict[str, A
             for word in found.words
         ],
         "words_together": found.words_together,
+        "windows": [],
+        "words_spread": False,
     }
 
 
 def _windows(
     pipeline: MultimodalSentimentPipeline, clip: Clip, seconds: float | None, window: float, stride: float
-) -> list[dict[str, Any]]:
-    """The scores over time of a clip of one file that is longer than a window, as rows."""
+) -> dict[str, Any]:
+    """The scores over time of a clip of one file that is longer than a window, as rows; and whether its words, which have no times,
+    were spread evenly over it.
+    """
     path = clip.video or clip.audio
     if path is None or (clip.video and clip.audio) or seconds is None or seconds <= window:
-        return []
+        return {}
     beside = subtitles_beside(path)
-    cues = (read_cues(beside) if beside else []) or ([Cue(0.0, seconds, clip.text)] if clip.text else [])
+    cues = read_cues(beside) if beside else []
+    is_spread = not cues and bool(clip.text)
+    if is_spread:
+        cues = [Cue(0.0, seconds, clip.text or "")]
     scored = score_timeline(pipeline, path, window=window, stride=stride, cues=cues)
-    return [window_row(one, pipeline.model.config.targets) for one in scored]
+    return {"windows": [window_row(one, pipeline.model.config.targets) for one in scored], "words_spread": is_spread}
 
 
 def contributions_of(cell: float | Mapping[str, float]) -> Scores:
@@ -112,6 +123,15 @@ def words_heading(explanation: Mapping[str, Any]) -> str:
     return "without each word" if together == 1 else f"without each group of {together} neighbouring words"
 
 
+def windows_heading(explanation: Mapping[str, Any]) -> str:
+    """What the scores of windows are, and what limits them."""
+    windows = explanation["windows"]
+    failed = sum(one["error"] is not None for one in windows)
+    limits = [f"{failed} of {len(windows)} have none"] if failed else []
+    limits += ["the transcript has no times, so its words are spread evenly"] if explanation["words_spread"] else []
+    return "the score of each window alone" + (f" ({'; '.join(limits)})" if limits else "")
+
+
 def as_text(row: Mapping[str, Any], scales: Sequence[Scale]) -> str:
     """A row for a terminal: its scores, and bars for what modalities and the strongest words add to each; then windows."""
     lines = [Path(row["id"]).name]
@@ -124,12 +144,14 @@ def as_text(row: Mapping[str, Any], scales: Sequence[Scale]) -> str:
         lines.append(f"  {scale.name} {scale.written(row[name])}{label}")
         lines += _bars("what each modality adds", parts_of(explanation), place)
         words, heading = words_of(explanation), f"what is added, {words_heading(explanation)}"
-        strongest = sorted(words, key=lambda word: -abs(word[1][place]))[:MOST_SHOWN]
+        strongest = sorted(range(len(words)), key=lambda at: -abs(words[at][1][place]))[:MOST_SHOWN]
         if len(words) > MOST_SHOWN:
             heading = f"{heading} (the {MOST_SHOWN} strongest of {len(words)})"
-        lines += _bars(heading, [word for word in words if word in strongest][:MOST_SHOWN], place)
-        windows = [(_span(one), (one[name],)) for one in explanation["windows"] if one.get(name) is not None]
-        lines += _bars("the score of each window alone", windows, 0)
+        lines += _bars(heading, [words[at] for at in sorted(strongest)], place)
+        windows = [(_span(one), (one[name],)) for one in explanation["windows"] if one[name] is not None]
+        lines += _bars(windows_heading(explanation), windows, 0)
+    failed = [one for one in explanation["windows"] if one["error"] is not None]
+    lines += [f"  {_span(one)}  no score: {one['error']}" for one in failed]
     if row.get("warning"):
         lines.append(f"  warning: {row['warning']}")
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..figure_style import MEDIUM, NEGATIVE, POSITIVE, SMALL, save_figure
-from .explained import parts_of, words_heading, words_of
+from .explained import parts_of, windows_heading, words_heading, words_of
 from .explanation import Scores
 from .scales import Scale, signed
 from .timeline_plot import Fonts, clock
@@ -33,7 +33,7 @@ def plot_explanation(row: Mapping[str, Any], out: Path, *, scales: Sequence[Scal
     explanation, fonts = row["explanation"], Fonts.available()
     parts, words = parts_of(explanation), words_of(explanation)
     names = ["score"] if len(scales) == 1 else [scale.name for scale in scales]
-    windows = [one for one in explanation["windows"] if one.get(names[0]) is not None]
+    windows = explanation["windows"]
     heights = [1.0 + ROW_HEIGHT * len(bars) for bars in (parts, words) if bars] + ([2.2] if windows else [])
     heights = heights or [1.0]
     figure = Figure(figsize=(WIDTH * len(scales), 1.1 + sum(heights)), layout="constrained")
@@ -45,7 +45,7 @@ def plot_explanation(row: Mapping[str, Any], out: Path, *, scales: Sequence[Scal
         if words:
             _draw_bars(next(panels), words, place, words_heading(explanation), fonts)
         if windows:
-            _draw_windows(next(panels), windows, name, scale)
+            _draw_windows(next(panels), explanation, name, scale)
         for unused in panels:
             unused.set_axis_off()
         label = f" ({row['label']})" if row.get("label") else ""
@@ -86,9 +86,12 @@ def _draw_bars(axes: Axes, parts: Sequence[tuple[str, Scores]], place: int, head
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _draw_windows(axes: Axes, windows: Sequence[Mapping[str, Any]], name: str, scale: Scale) -> None:
-    """The score of each window alone, over the seconds that it spans."""
+def _draw_windows(axes: Axes, explanation: Mapping[str, Any], name: str, scale: Scale) -> None:
+    """The score of each window alone, over the seconds that it spans; of a window without a score, nothing."""
+    windows = explanation["windows"]
     for one in windows:
+        if one[name] is None:
+            continue
         up = one[name] >= (0 if scale.has_sides else scale.middle)
         axes.plot(
             [one["start"], one["end"]],
@@ -101,6 +104,7 @@ def _draw_windows(axes: Axes, windows: Sequence[Mapping[str, Any]], name: str, s
         axes.axhline(0, color="0.4", linewidth=0.8)
     axes.xaxis.set_major_formatter(clock)
     axes.set_xlabel("time")
-    axes.set_title("the score of each window alone", loc="left", fontsize=SMALL)
+    axes.set_title(windows_heading(explanation), loc="left", fontsize=SMALL)
     axes.margins(y=0.25)
+    axes.set_xlim(windows[0]["start"], windows[-1]["end"])
     axes.spines[["top", "right"]].set_visible(False)

@@ -176,10 +176,16 @@ class ScoreOptions:
         """Whether rows are printed as JSON."""
         return self.as_json or self.out == STDOUT
 
+    @property
+    def draws_explanations(self) -> bool:
+        """Whether explanations are drawn; not where rows are printed as JSON alone."""
+        return self.explain and (self.file is not None or not self.prints_rows)
+
     def _check_output(self) -> None:
         if self.embed is not None:
             self._check_embed(self.embed)
-        if self.overwrite and self.file is None and self.windows is None and self.embed is None:
+        is_alone = self.file is None and self.windows is None and self.embed is None
+        if self.overwrite and is_alone and not self.draws_explanations:
             raise ValueError("--overwrite replaces the file of --out; give one")
         if self.windows is not None and self.out == STDOUT and not self.explain:
             raise ValueError(
@@ -189,6 +195,8 @@ class ScoreOptions:
     def _check_embed(self, file: Path) -> None:
         if file.suffix.lower() not in EMBEDDINGS:
             raise ValueError(f"--embed {file}: expected a file that ends in {' or '.join(EMBEDDINGS)}")
+        if self.file is not None and self.file.resolve() == file.resolve():
+            raise ValueError(f"--embed and --out are the same file, {file}; give each its own")
         if self.explain or self.windows is not None or self.engine is Engine.RAY:
             raise ValueError("--embed cannot be combined with --explain, --windows or --engine ray; give one of them")
 

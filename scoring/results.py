@@ -4,14 +4,15 @@ What is appended at once is a batch of rows: those of a window of clips, which m
 
 NAME.part has one line per batch, with a digest of what each row depends on. An interrupted command resumes from it, even after a
 power cut: only batches that are missing, or that have a changed clip, are scored. Each of several processes writes its own file,
-NAME.part-RANK.
+NAME.part-RANK. Before results are written under their final names, a last line says so: files that are then there may be the
+command's own, and resuming replaces them.
 """
 
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +21,8 @@ from ..data.tables import check_ending, write_table
 from .part_file import PartFile
 from .processes import Process
 
-VERSION = 3  # raise when the format of lines changes
+VERSION = 4  # raise when the format of lines changes
+FINISHING = {"finishing": True}  # a line
 
 
 def row_columns(
@@ -83,6 +85,21 @@ def score_cells(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**result["scores"], **ends, **rest}
 
 
+def part_path(out: Path, process: Process) -> Path:
+    """Where a process saves its rows of a table."""
+    suffix = "" if process.world_size == 1 else f"-{process.rank}"
+    return out.with_name(f"{out.name}.part{suffix}")
+
+
+def was_finishing(out: Path, process: Process = Process()) -> bool:  # noqa: B008 (frozen)
+    """Whether a command was interrupted while it wrote its results, so that those that are there may be its own."""
+    try:
+        with open(part_path(out, replace(process, rank=0)), "rb") as lines:
+            return f"{json.dumps(FINISHING)}\n".encode() in lines
+    except FileNotFoundError:
+        return False
+
+
 def refuse_existing(out: Path) -> None:
     """Refuse to overwrite a file.
 
@@ -119,7 +136,7 @@ class ResumableWriter:
 
     Raises:
         ValueError: for an unsupported suffix, or a part file of other clips or settings.
-        FileExistsError: when `out` already exists, unless it may be overwritten.
+        FileExistsError: when `out` already exists, unless it may be overwritten, or may be the command's own, see `was_finishing`.
     """
 
     def __init__(
@@ -136,14 +153,14 @@ class ResumableWriter:
         self.out, self.batches, self.columns, self.process = Path(out), batches, columns, process
         self.aside = tuple(aside)
         check_ending(self.out)
-        if not overwrite:
+        if not overwrite and not was_finishing(self.out, process):
             refuse_existing(self.out)
         self.path = self._path(process.rank)
         header = {"journal": VERSION, **settings, "processes": process.world_size}
         if process.world_size > 1:  # the first one reads the rows of all
             header["batches"] = len(batches)
         self._file = PartFile(self.path, header)
-        kept = {entry["batch"]: entry["made of"] for entry in self._file.entries()}
+        kept = {entry["batch"]: entry["made of"] for entry in self._file.entries() if "batch" in entry}
         current = [[source.digest for source in batch] for batch in batches]
         self.missing = [number for number, digests in enumerate(current) if kept.get(number) != digests]
         self.changed = sum(
@@ -170,8 +187,13 @@ class ResumableWriter:
         digests = [source.digest for source in self.batches[number]]
         self._file.add({"batch": number, "made of": digests, "rows": kept})
 
+    def start_finishing(self) -> None:
+        """Save that results are about to be written, before any is; only the first process does so."""
+        self._file.add(FINISHING)
+
     def finish(self, *, line_end: str = "\r\n") -> None:
-        """Write the table atomically from the part files of all processes, and remove these; only one process does so.
+        """Write the table atomically from the part files of all processes, and remove these, the one that says so last; only the
+        first process does so, after `start_finishing`.
 
         Args:
             line_end: of a CSV.
@@ -179,7 +201,7 @@ class ResumableWriter:
         rows = ([row[name] for name in self.columns] for row in self.rows())
         write_table(self.out, self.columns, rows, line_end=line_end)
         self.close()
-        for rank in range(self.process.world_size):
+        for rank in reversed(range(self.process.world_size)):
             self._path(rank).unlink()
 
     def close(self) -> None:
@@ -205,8 +227,7 @@ class ResumableWriter:
                 yield from json.loads(files[rank].readline())["rows"]
 
     def _path(self, rank: int) -> Path:
-        suffix = "" if self.process.world_size == 1 else f"-{rank}"
-        return self.out.with_name(f"{self.out.name}.part{suffix}")
+        return part_path(self.out, replace(self.process, rank=rank))
 
 
 def _batch_offsets(file: BinaryIO) -> dict[int, int]:
@@ -214,6 +235,8 @@ def _batch_offsets(file: BinaryIO) -> dict[int, int]:
     file.seek(0)
     offsets, offset = {}, len(file.readline())
     for line in file:
-        offsets[json.loads(line)["batch"]] = offset
+        entry = json.loads(line)
+        if "batch" in entry:
+            offsets[entry["batch"]] = offset
         offset += len(line)
     return offsets

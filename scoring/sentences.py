@@ -1,6 +1,7 @@
 """Sentences of a transcript with times: where they end, and when each was spoken. Opens no file.
 
-A sentence ends with a full stop, a question or exclamation mark, an ellipsis, or before a pause; one that is too long is divided.
+A sentence ends with a full stop, a question or exclamation mark, an ellipsis, before a pause, or where another voice falls in; one
+that is too long is divided.
 """
 
 import math
@@ -44,16 +45,22 @@ def _divided_at_ends(words: Sequence[Cue]) -> Iterator[list[Cue]]:
     for word, following in pairwise([*words, None]):
         assert word is not None
         sentence.append(word)
-        if following is None or following.start - word.end >= PAUSE or ends_sentence(word.text, following.text):
+        if following is None or _is_apart(word, following) or ends_sentence(word.text, following.text):
             yield sentence
             sentence = []
 
 
+def _is_apart(word: Cue, following: Cue) -> bool:
+    """Whether there is a pause between two words, or the second is of another voice, that began before the first word."""
+    return following.start - word.end >= PAUSE or following.start < word.start
+
+
 def _short_enough(words: list[Cue]) -> Iterator[list[Cue]]:
     """The sentence, or its words in as few parts as are short enough, each with about as many seconds."""
-    start, seconds = words[0].start, words[-1].end - words[0].start
-    parts = math.ceil(seconds / LONGEST)
-    for _, some in groupby(words, lambda word: int(parts * ((word.start + word.end) / 2 - start) / max(seconds, 1e-9))):
+    start = words[0].start
+    seconds = max(word.end for word in words) - start
+    parts = max(1, math.ceil(seconds / LONGEST))
+    for _, some in groupby(words, lambda word: int(parts * (word.start - start) / max(seconds, 1e-9))):
         yield list(some)
 
 

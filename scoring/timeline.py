@@ -89,12 +89,13 @@ def timeline_windows(duration: float, window: float | None, stride: float | None
 
     Args:
         duration: of the file, seconds.
-        window: seconds of one window; `None` for a window of each sentence of the transcript.
+        window: seconds of one window; `None` for a window of each sentence of the transcript that starts within the file.
         stride: seconds from one window's start to the next; by default half a window.
         cues: the transcript.
     """
     if window is None:
-        return [Window(one.start, one.end, one.text) for one in sentences(cues)]
+        found = [one for one in sentences(cues) if one.start < duration]
+        return [Window(one.start, min(one.end, duration), one.text) for one in found]
     spans = windows_of(duration, window, window / 2 if stride is None else stride)
     return [Window(start, end, text_within(cues, start, end)) for start, end in spans]
 
@@ -156,6 +157,7 @@ class Timeline:
         scored, files, title = list(map(self._scored, self._writer.rows())), self.files, Path(self.media.path).name
         scales, how = scales_of(pipeline), "zero-shot" if isinstance(self.config, ZeroShotConfig) else ""
         files.table.parent.mkdir(parents=True, exist_ok=True)
+        self._writer.start_finishing()
         if files.other is not None and files.kind is not None:
             write_timeline_file(files.other, files.kind, scored, scales, Path(self.media.path), how)
         plot_timeline(scored, files.plot, title=f"{title} ({how})" if how else title, scales=scales)

@@ -15,8 +15,9 @@ from ..readouts.zero_shot import ZeroShotConfig
 from .loading import Loading, load_pipeline
 from .long_transcript import check_is_of, transcript_beside, write_transcript
 from .options import ScoreOptions
-from .results import Source, refuse_existing
+from .results import Source, refuse_existing, was_finishing
 from .row_sources import digest_of, loading_settings, stamp_of, weights_of
+from .sentences import sentences
 from .subtitles import Cue, read_cues, subtitles_beside
 from .timeline import Timeline, TimelineFiles, timeline_windows
 from .transcribe import Transcriber, transcriber_settings
@@ -56,9 +57,8 @@ def score_over_time(
     """
     table, other = options.timeline_paths()
     files, path = TimelineFiles(table, other, options.timeline_format), Path(options.files[0])
-    is_resumed = table.with_name(f"{table.name}.part").exists()
-    if not options.overwrite:
-        for file in [table] if is_resumed else files.all:
+    if not options.overwrite and not was_finishing(table):
+        for file in files.all:
             refuse_existing(file)
     with LongMedia(path) as media:
         transcript = _transcript(options, loading, media, table, notify)
@@ -66,6 +66,8 @@ def score_over_time(
         _check_sentences(options, cues, transcript)
         window, stride = options.window_and_stride()
         windows = timeline_windows(media.duration, window, stride, cues)
+        if options.is_by_sentence:
+            _say_what_is_late(len(sentences(cues)), len(windows), transcript, media, notify)
         settings = _settings(options, loading, config)
         timeline = Timeline(
             media,
@@ -119,6 +121,18 @@ def _check_sentences(options: ScoreOptions, cues: list[Cue], transcript: Path | 
         f"--windows sentences needs a transcript with times, and there is no .srt or .vtt file beside {options.files[0]}; put one"
         " there, or give --transcribe MODEL, or a duration such as 8s"
     )
+
+
+def _say_what_is_late(
+    said: int, kept: int, transcript: Path | None, media: LongMedia, notify: Callable[[str], None]
+) -> None:
+    """Say how many sentences of a transcript start after the end of the file, and refuse if all do."""
+    if kept == said:
+        return
+    late = f"{said - kept} of {said} sentences of {transcript} start after the file's end, at {media.duration:.1f} s"
+    if not kept:
+        raise ValueError(f"{late}; is it the transcript of another file?")
+    notify(f"{late}, and have no window")
 
 
 def _no_words(transcript: Path) -> str:

@@ -7,8 +7,13 @@ import pytest
 from matplotlib import image
 
 from omnisent.data.clip import Clip
-from omnisent.scoring.explained import as_text, picture_paths, words_heading
+from omnisent.errors_omnisent import MediaError, MediaFault
+from omnisent.long_media_omnisent import LongMedia
+from omnisent.scoring import explanation_plot
+from omnisent.scoring.explained import as_text, picture_paths, windows_heading, words_heading
+from omnisent.scoring.explanation_plot import plot_explanation
 from omnisent.scoring.loading import Loading, load_pipeline
+from omnisent.scoring.results import ResumableWriter
 from omnisent.scoring.scales import scales_of
 
 WORDS = "it was a fine day"
@@ -55,7 +60,7 @@ def test_rows_have_it_as_json_in_order_and_a_failed_clip_has_its_error(score, fo
     first, second, third = rows_of(printed)
     assert second["explanation"] is None
     assert "b.mp4" in second["error"]
-    assert list(first["explanation"]) == ["modalities", "words", "words_together", "windows"]
+    assert list(first["explanation"]) == ["modalities", "words", "words_together", "windows", "words_spread"]
     assert list(first["explanation"]["modalities"]) == ["text", "audio", "video"]
     assert [word["text"] for word in first["explanation"]["words"]] == first["text"].split()
     assert third["text"] is None
@@ -161,10 +166,102 @@ def test_pictures_of_files_with_one_name_have_a_number():
 
 
 def test_words_that_are_left_out_together_are_said_to_be(pipe):
-    together = {"modalities": {}, "words": [], "words_together": 3}
+    together = {"modalities": {}, "words": [], "words_together": 3, "words_spread": False}
     assert words_heading(together) == "without each group of 3 neighbouring words"
     words = [{"text": f"w{n}", "contribution": 0.01 * n} for n in range(20)]
     row = {"id": "a", "score": 0.5, "label": "positive", "explanation": {**together, "words": words, "windows": []}}
     text = as_text(row, scales_of(pipe))
     assert "without each group of 3 neighbouring words (the 12 strongest of 20)" in text
     assert [line.split()[0] for line in text.splitlines()[3:]] == [f"w{n}" for n in range(8, 20)]
+
+
+def test_the_strongest_words_are_shown_although_equal_ones_come_before(pipe):
+    words = [{"text": "the", "contribution": 0.5}] * 14 + [{"text": "fine", "contribution": 2.0}]
+    explanation = {"modalities": {}, "words": words, "words_together": 1, "windows": [], "words_spread": False}
+    text = as_text({"id": "a", "score": 0.5, "label": "positive", "explanation": explanation}, scales_of(pipe))
+    assert [line.split()[0] for line in text.splitlines()[3:]] == ["the"] * 11 + ["fine"]
+
+
+def test_windows_without_a_score_are_said_and_counted(pipe, tmp_path):
+    scored = {"start": 0.0, "end": 1.0, "score": 0.5, "error": None}
+    failed = {"start": 1.0, "end": 2.0, "score": None, "error": "damaged"}
+    explanation = {"modalities": {}, "words": [], "words_together": 1, "words_spread": True}
+    row = {"id": "a", "score": 0.5, "explanation": {**explanation, "windows": [scored, failed]}}
+    text = as_text(row, scales_of(pipe))
+    heading = (
+        "the score of each window alone (1 of 2 have none; the transcript has no times, so its words are spread evenly)"
+    )
+    assert text.splitlines()[2].strip() == heading
+    assert text.splitlines()[-1] == "  1.0 to 2.0 s  no score: damaged"
+    assert windows_heading(row["explanation"]) == heading
+    for number, windows in enumerate(([scored, failed], [failed])):
+        row["explanation"]["windows"] = windows
+        plot_explanation(row, tmp_path / f"{number}.png", scales=scales_of(pipe))
+        assert is_a_picture(tmp_path / f"{number}.png")
+
+
+def test_pictures_that_are_there_are_replaced_with_overwrite_alone(score, folder, tmp_path):
+    picture = Path("a.explain.png")
+    picture.write_text("mine")
+    code, _, complained = score(folder / "a.mp4", "--explain")
+    assert (code, picture.read_text()) == (1, "mine")
+    assert "a.explain.png already exists; replace it with --overwrite" in complained
+    assert score(folder / "a.mp4", "--explain", "--json")[0] == 0
+    assert score(folder / "a.mp4", "--explain", "--overwrite")[0] == 0
+    assert is_a_picture(picture)
+
+
+def test_an_explanation_that_was_stopped_while_it_drew_resumes(score, folder, tmp_path, monkeypatch):
+    out, draw = tmp_path / "out" / "s.jsonl", explanation_plot.plot_explanation
+
+    def stop(row, path, **how):
+        draw(row, path, **how)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(explanation_plot, "plot_explanation", stop)
+        assert score(folder, "--explain", "--out", out)[0] == 130
+    assert sorted(path.name for path in out.parent.iterdir()) == ["a.explain.png", "s.jsonl.part"]
+    _, _, complained = score(folder, "--explain", "--out", out)
+    assert "2 explanations drawn" in complained
+    assert sorted(path.name for path in out.parent.iterdir()) == ["a.explain.png", "c.explain.png", "s.jsonl"]
+
+
+@pytest.mark.parametrize("kind", ["subtitles", "media"])
+def test_a_file_without_windows_keeps_its_score(score, folder, kind, monkeypatch):
+    if kind == "subtitles":
+        (folder / "a.srt").write_text("no times here\n")
+        message = "a.srt, line 1: expected a cue"
+    else:
+        message = "a.mp4: the video has no display times"
+        error = MediaError("a.mp4", "the video has no display times", MediaFault.DAMAGED)
+        monkeypatch.setattr(LongMedia, "_list_packets", lambda media: (_ for _ in ()).throw(error))
+    command = (folder / "c.mp4", folder / "a.mp4", "--explain", "--windows", "1s", "--json")
+    code, printed, _ = score(*command)
+    assert code == 0
+    first, second = rows_of(printed)
+    assert "no scores of windows: " in second["warning"]
+    assert message in second["warning"]
+    assert second["score"] is not None
+    assert second["explanation"]["windows"] == []
+    assert bool(first["explanation"]["windows"]) is (kind == "subtitles")
+
+
+def test_windows_are_scored_again_when_their_subtitles_changed(score, folder, tmp_path, monkeypatch):
+    out, add = tmp_path / "s.jsonl", ResumableWriter.add
+    command = (folder / "a.mp4", "--explain", "--windows", "1s", "--out", out)
+
+    def stop(writer, *entry):
+        add(writer, *entry)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResumableWriter, "add", stop)
+        assert score(*command)[0] == 130
+    (folder / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nsaid at once\n")
+    _, _, complained = score(*command)
+    assert "1 clips changed" in complained
+    (row,) = rows_of(out.read_text())
+    assert row["explanation"]["windows"][0]["text"] == "said at once"
+    assert row["explanation"]["windows"][1]["text"] is None
+    assert row["explanation"]["words_spread"] is False

@@ -164,6 +164,54 @@ def test_what_is_there_is_not_overwritten(score, talk, tmp_path, name):
     assert not (tmp_path / "over.csv.part").exists()
 
 
+@pytest.mark.parametrize("name", ["over.png", "over.eaf"])
+def test_an_interrupted_command_may_not_replace_what_came_after_it(score, talk, tmp_path, interrupted, name):
+    command = (
+        talk,
+        "--windows",
+        "20s",
+        "--timeline-format",
+        "eaf",
+        "--batch-size",
+        "1",
+        "--out",
+        tmp_path / "over.csv",
+    )
+    interrupted(ResumableWriter, 1, *command)
+    (tmp_path / name).write_text("mine")
+    code, _, complained = score(*command)
+    assert (code, (tmp_path / name).read_text()) == (1, "mine")
+    assert f"{name} already exists" in complained
+
+
+@pytest.mark.parametrize("place", ["timeline.plot_timeline", "results.write_table", "results.ResumableWriter.close"])
+def test_a_command_that_was_stopped_while_it_wrote_its_files_resumes(score, talk, tmp_path, monkeypatch, place):
+    command = (talk, "--windows", "20s", "--timeline-format", "srt", "--out")
+    assert score(*command, tmp_path / "whole" / "over.csv")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(f"omnisent.scoring.{place}", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert score(*command, tmp_path / "again" / "over.csv")[0] == 130
+    assert (tmp_path / "again" / "over.srt").exists()
+    code, _, complained = score(*command, tmp_path / "again" / "over.csv")
+    assert code == 0, complained
+    assert files_in(tmp_path / "again") == files_in(tmp_path / "whole")
+
+
+def test_sentences_after_the_end_of_the_file_have_no_window(score, talk, tmp_path):
+    late = "\n4\n00:00:39,000 --> 00:00:50,000\nYes.\n\n5\n00:01:00,000 --> 00:01:01,000\nNo.\n"
+    talk.with_suffix(".srt").write_text(SRT + late)
+    command = (talk, "--windows", "sentences", "--overwrite", "--out", tmp_path / "over.csv")
+    code, _, complained = score(*command)
+    assert code == 0, complained
+    assert "1 of 5 sentences of" in complained
+    assert "start after the file's end, at 40.0 s, and have no window" in complained
+    assert pd.read_csv(tmp_path / "over.csv")[["start", "end"]].iloc[-1].tolist() == pytest.approx([39, 40], abs=0.1)
+    talk.with_suffix(".srt").write_text("1\n00:01:00,000 --> 00:01:01,000\nNo.\n")
+    code, _, complained = score(*command)
+    assert code == 1
+    assert "is it the transcript of another file?" in complained
+
+
 def test_sentences_are_windows_and_silence_is_none(score, talk, tmp_path):
     talk.with_suffix(".srt").write_text(SRT)
     code, _, complained = score(

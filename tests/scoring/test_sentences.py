@@ -75,5 +75,16 @@ def test_sentences_that_are_spoken_at_once_are_in_order_of_time():
     ]
 
 
+def test_voices_that_overlap_keep_their_words_and_times():
+    found = sentences([Cue(0, 10, "so I went and then"), Cue(2, 4, "oh no you did not")])
+    assert found == [Cue(0, 10, "so I went and then"), Cue(2, 4, "oh no you did not")]
+
+
+def test_a_sentence_whose_last_word_is_not_its_end_is_divided_by_its_whole_length():
+    found = sentences([Cue(0, 70, "well"), Cue(1, 2, "so"), Cue(40, 41, "home")])
+    assert [(one.start, one.end) for one in found] == [(0, 70), (40, 41)]
+    assert sentences([Cue(0, 5, "oh"), Cue(3, 3, "no")]) == [Cue(0, 5, "oh no")]
+
+
 def test_nothing_said_is_no_sentence():
     assert sentences([]) == []
