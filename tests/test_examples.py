@@ -22,6 +22,8 @@ from media_files import tone
 from omnisent.data.planted import planted_sentences, write_video
 from omnisent.data.tables import read_columns
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
+from omnisent.scoring.job import score
+from omnisent.scoring.options import ScoreOptions
 
 EXAMPLES = Path(omnisent.__file__).resolve().parent / "examples"
 SCRIPT = EXAMPLES / "score_text.py"
@@ -123,6 +125,12 @@ def test_a_folder_becomes_a_spreadsheet_in_its_order(example, bundle, model, pro
     assert "truncated or damaged" in table.loc["talks/bad.mp4", "error"]
     ((cells, (rule,)),) = ((found.sqref, found.rules) for found in sheet.conditional_formatting)
     assert (str(cells), [float(end.val) for end in rule.colorScale.cfvo]) == ("B2:B5", [-3, 0, 3])
+    scored = tmp_path / "again.xlsx.jsonl"
+    score(ScoreOptions(str(bundle), (str(folder / "a.mp4"),), out=scored), notify=print)
+    done = example("folder_to_spreadsheet.py", "talks", "again.xlsx", "--model", bundle)
+    assert done.stdout == "1 of 1 files scored, see again.xlsx\n", done.stderr
+    assert "the scores are those of again.xlsx.jsonl; remove it to score again" in done.stderr
+    assert not scored.exists()
     assert last_line(example("folder_to_spreadsheet.py", "talks", "scores.xlsx", "--model", bundle)) == (
         "folder_to_spreadsheet.py: scores.xlsx: expected the name of a new file that ends in .xlsx"
     )

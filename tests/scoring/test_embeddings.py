@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from omnisent.modeling_omnisent import OmniForSentimentRegression
+from omnisent.scoring import results
 from omnisent.scoring.processes import Process
 from omnisent.scoring.results import ResumableWriter, Source, row_columns
 
@@ -88,6 +89,17 @@ def test_what_cannot_be_meant_is_refused(score, folder, tmp_path, monkeypatch, a
     assert code == 1
     assert message in complained
     assert Path("there.npz").read_text() == "mine"
+
+
+def test_a_command_that_was_stopped_after_it_wrote_the_states_resumes(score, folder, tmp_path, monkeypatch):
+    command = (folder / "a.mp4", "--out", tmp_path / "s.csv", "--embed", tmp_path / "e.npz")
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "write_table", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert score(*command)[0] == 130
+    assert (tmp_path / "e.npz").exists()
+    code, _, complained = score(*command)
+    assert code == 0, complained
+    assert (tmp_path / "s.csv").exists()
 
 
 def test_an_existing_file_is_replaced_on_request_and_a_base_model_has_no_head(score, folder, tiny_backbone, tmp_path):

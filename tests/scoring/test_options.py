@@ -41,6 +41,11 @@ from omnisent.scoring.options import REAL_MODEL, ScoreOptions, TimelineFormat, g
             {"files": ("a.mp4",), "overwrite": True, "out": Path("-")},
             "--overwrite replaces the file of --out; give one",
         ),
+        ({"files": ("a.mp4",), "overwrite": True, "explain": True, "as_json": True}, "--overwrite replaces the file"),
+        (
+            {"files": ("a.mp4",), "out": Path("a.parquet"), "embed": Path("x/../a.parquet")},
+            r"--embed and --out are the same file, x/\.\./a\.parquet; give each its own",
+        ),
         ({"files": ("a.mp4",), "windows": "8s", "out": Path("-")}, "--out - cannot be combined with --windows"),
         (
             {"windows": "8s", "files": ("x/../a.mp4",), "timeline_format": TimelineFormat.SRT, "out": Path("a.csv")},
@@ -57,6 +62,7 @@ def test_other_options_are_fine():
     ScoreOptions("model").check()
     ScoreOptions("model", ("a.mp4", "b.mp4"), text="x", interval=0.9).check()
     ScoreOptions("model", ("a.mp4",), windows="sentences", transcribe="m").check()
+    ScoreOptions("model", ("a.mp4",), explain=True, overwrite=True).check()
     options = ScoreOptions("model", ("a.mp4",), windows="8s")
     options.check()
     assert options.window_and_stride() == (8.0, 4.0)
