@@ -163,8 +163,8 @@ def test_a_long_recording_gives_its_three_strongest_moments(example, bundle, tmp
     strengths = [abs(by_start.loc[int(start), "score"]) for start, *_ in rows]
     assert strengths[0] == table["score"].abs().max()
     assert strengths == sorted(strengths, reverse=True)
-    for start, end, score, words in rows:
-        assert float(score) == pytest.approx(by_start.loc[int(start), "score"], abs=0.006)
+    for start, end, value, words in rows:
+        assert float(value) == pytest.approx(by_start.loc[int(start), "score"], abs=0.006)
         assert words == by_start.loc[int(start), "text"].strip()
         assert all(int(end) <= int(other[0]) or int(start) >= int(other[1]) for other in rows if other[0] != start)
     missing = last_line(example("long_recording.py", "none.mp4", "--model", bundle))
