@@ -126,7 +126,7 @@ def test_arms_of_a_file_are_compared_with_scores_from_elsewhere(laboratory):
     assert "Validation, which chose the checkpoints" in text
     assert BUILT_IN not in text  # the clips are in a folder of their own here
     page = write_report([out, out / "mix" / "seed-0"], folder / "report.html").read_text()
-    assert page.count("weights of the layers") == 4  # caption and alternative text, of the comparison and of the run
+    assert page.count("Weights of the layers") == 4  # caption and alternative text, of the comparison and of the run
     assert "errors of head" in page
 
 

@@ -101,12 +101,12 @@ def test_an_interrupted_timeline_resumes_with_its_missing_windows_to_the_same_fi
     monkeypatch.setattr(
         LongMedia, "read", lambda media, *span, **how: read.append(span) or segment(media, *span, **how)
     )
-    code, said, complained = score(*command, tmp_path / "again" / "over.csv")
+    code, _, complained = score(*command, tmp_path / "again" / "over.csv")
     assert code == 0, complained
     assert "12 of 19 windows were scored before" in complained
     assert [start for start, _ in read] == list(range(24, 38, 2))
     assert files_in(tmp_path / "again") == files_in(tmp_path / "whole")
-    assert "19 of 19 windows scored" in said
+    assert "19 of 19 windows scored" in complained
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ def test_a_transcript_with_more_sentences_than_before_is_taken(score, talk, tmp_
     srt.write_text(SRT)
     interrupted(ResumableWriter, 1, *command, tmp_path / "a" / "over.csv")
     srt.write_text(SRT + "\n4\n00:00:37,000 --> 00:00:38,000\nYes.\n")
-    _, said, complained = score(*command, tmp_path / "a" / "over.csv")
+    _, _, complained = score(*command, tmp_path / "a" / "over.csv")
     assert "1 of 4 windows were scored before" in complained
-    assert "4 of 4 windows scored" in said
+    assert "4 of 4 windows scored" in complained
 
 
 @pytest.mark.parametrize("name", ["over.csv", "over.png", "over.eaf"])
