@@ -18,7 +18,7 @@ HATCHES = ("", "///", "...", "xxx", "---")
 LINES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
 NEGATIVE, POSITIVE = "#b35806", "#542788"  # the two sides of a scale, the ends of `SIDES`
 SIDES = "PuOr"
-SMALL, MEDIUM = 9, 10.5  # points: at half of a figure's width still legible
+SMALL, MEDIUM, LARGE = 9, 10.5, 13  # points: at half of a figure's width still legible
 DPI = 150
 
 

@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch
 
 from omnisent.evaluation.comparison_result import Comparison
-from omnisent.figure_style import BLUE, GREY, VERMILLION
+from omnisent.figure_style import BLUE, DPI, GREY, VERMILLION
 
 COMPARISON = "CMU-MOSI, text, tuned"
 HEAD, WRITTEN, BASELINE = BLUE, VERMILLION, GREY
-BOX, LINE, TEXT = "#EEF1F4", "0.35", "0.1"
+BOX, LINE, TEXT = "0.94", "0.35", "0.1"
 ARMS = {
     "head": ("head", HEAD),
     "written-expected": ("written, mean of all answers", WRITTEN),
@@ -126,7 +126,7 @@ def _finish(axes: Axes, left: float, title: str, subtitle: str) -> None:
 
 def main() -> None:
     evidence = json.loads((RESULTS / "evidence.json").read_text(encoding="utf-8"))
-    draw(evidence).savefig(RESULTS / "overview.png", dpi=130, facecolor="white", pil_kwargs={"optimize": True})
+    draw(evidence).savefig(RESULTS / "overview.png", dpi=DPI, facecolor="white", pil_kwargs={"optimize": True})
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def write_picture(shown: Sequence[ShownClip], out: Path) -> None:
     longer_names = [name for name, one in zip(names, shown, strict=True) if one.analysis.windows]
     for one, name, course in zip(longer, longer_names, courses, strict=True):
         draw_timelines(course, one.analysis.windows, title=name, scales=scales)
-    figure.text(0.01, 0.004, NOTE, fontsize=8, color="0.35")
+    figure.text(0.01, 0.004, NOTE, fontsize=SMALL, color="0.35")
     save_figure(figure, out)
 
 
@@ -130,7 +130,13 @@ def _draw_scale(axes: Axes, shown: Sequence[ShownClip], letters: Sequence[str], 
         axes.text(1.01, y, said, transform=axes.get_yaxis_transform(), va="center", color=colour, fontweight="bold")
         if interval:
             axes.text(
-                1.01, y - 0.42, interval, transform=axes.get_yaxis_transform(), va="center", fontsize=7, color="0.35"
+                1.01,
+                y - 0.42,
+                interval,
+                transform=axes.get_yaxis_transform(),
+                va="center",
+                fontsize=SMALL,
+                color="0.35",
             )
     if scale.neutral_band is not None:
         axes.axvspan(-scale.neutral_band, scale.neutral_band, color="0.93", zorder=0)
@@ -154,7 +160,7 @@ def _draw_contributions(
             )
             colour = POSITIVE if added >= 0 else NEGATIVE
             axes.barh(y, added, height=0.9 * thick, color=colour, alpha=1 if row == 0 else 0.6)
-            axes.text(1.01, y, signed(added), transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+            axes.text(1.01, y, signed(added), transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL)
             ticks.append((y, f"{NAMES[name]} {letter}".strip()))
     reach = max((abs(value) for value in axes.get_xlim()), default=1.0)
     reach = max(reach, (scale.high - scale.low) / 12)

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..figure_style import MEDIUM, NEGATIVE, POSITIVE, SMALL, save_figure
+from ..figure_style import LARGE, MEDIUM, NEGATIVE, POSITIVE, SMALL, save_figure
 from .explained import parts_of, windows_heading, words_heading, words_of
 from .explanation import Scores
 from .scales import Scale, signed
@@ -50,11 +50,11 @@ def plot_explanation(row: Mapping[str, Any], out: Path, *, scales: Sequence[Scal
             unused.set_axis_off()
         label = f" ({row['label']})" if row.get("label") else ""
         score = f"{fonts.written(scale.name, 30)} {scale.written(row[name])}{label}"
-        column.suptitle(score, x=0.01, ha="left", fontsize=13, parse_math=False, fontfamily=fonts.families)
+        column.suptitle(score, x=0.01, ha="left", fontsize=LARGE, parse_math=False, fontfamily=fonts.families)
     title = fonts.written(Path(row["id"]).name, 80)
     figure.suptitle(title, x=0.01, ha="left", fontsize=MEDIUM, parse_math=False, fontfamily=fonts.families)
     if about is not None:
-        figure.supxlabel(fonts.written(about, 200), fontsize=8, color="0.3", parse_math=False, wrap=True)
+        figure.supxlabel(fonts.written(about, 200), fontsize=SMALL, color="0.3", parse_math=False, wrap=True)
     save_figure(figure, out)
 
 

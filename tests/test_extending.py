@@ -271,13 +271,14 @@ def test_add_baseline(monkeypatch, settings, planted_clips):
 
 
 def test_add_study(monkeypatch, tmp_path):
-    monkeypatch.setitem(STUDIES, "lengths", ("lengths.png",))
+    monkeypatch.setitem(STUDIES, "lengths", {"lengths.png": "Error by length of the clip"})
     (tmp_path / "lengths.json").write_text('{"settings": {"seed": 5}, "environment": {}}')
     (tmp_path / "lengths.md").write_text("# Lengths of clips\n\nLong clips are scored no worse.\n")
     (tmp_path / "lengths.png").write_bytes(b"PNG")
     page = write_report([tmp_path], tmp_path / "report.html").read_text()
     assert "Lengths of clips" in page
     assert "scored no worse" in page
+    assert "Error by length of the clip" in page
     assert "data:image/png;base64,UE5H" in page
 
 

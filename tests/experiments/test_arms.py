@@ -126,8 +126,8 @@ def test_arms_of_a_file_are_compared_with_scores_from_elsewhere(laboratory):
     assert "Validation, which chose the checkpoints" in text
     assert BUILT_IN not in text  # the clips are in a folder of their own here
     page = write_report([out, out / "mix" / "seed-0"], folder / "report.html").read_text()
-    assert page.count("weights of the layers") == 4  # caption and alternative text, of the comparison and of the run
-    assert "errors of head" in page
+    assert page.count("<figcaption>Weights of the layers that a head reads<") == 2  # of the comparison and of the run
+    assert "Scores against labels, and errors, of head" in page
 
 
 def test_scores_from_elsewhere_must_have_every_clip_once(comparison, tmp_path):

@@ -119,7 +119,7 @@ def test_the_lines_of_the_documentation_and_of_its_readme_run(official, linear):
 @pytest.mark.parametrize(
     "changes",
     [
-        ["--head", "mlp"],
+        pytest.param(["--head", "mlp"], marks=pytest.mark.slow),
         ["--loss", "hl_gauss", "--layers", "mix", "--pooling", "attention"],
     ],
 )

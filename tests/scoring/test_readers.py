@@ -101,7 +101,7 @@ def test_statistics_are_written(score, folder, tmp_path, workers):
 def test_of_several_processes_each_writes_its_own(score, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("omnisent.scoring.job.wait_for_all", lambda process: None)
+    monkeypatch.setattr("omnisent.scoring.clip_job.wait_for_all", lambda process: None)
     command = (folder, "--out", tmp_path / "scores.csv", "--batch-size", "1", "--stats", tmp_path / "stats.json")
     assert score(*command)[0] == 0
     assert json.loads((tmp_path / "stats-1.json").read_text())["clips"] == 1  # the second of three

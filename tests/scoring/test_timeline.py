@@ -13,13 +13,14 @@ from transformers import pipeline
 
 from omnisent.data.planted import write_audio, write_video
 from omnisent.errors_omnisent import MediaError
+from omnisent.figure_style import BLUE, NEGATIVE, POSITIVE
 from omnisent.long_media_omnisent import LongMedia
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.results import Source
 from omnisent.scoring.scales import Scale
 from omnisent.scoring.subtitles import Cue, read_cues, subtitles_beside
 from omnisent.scoring.timeline import Timeline, TimelineFiles, score_timeline, timeline_windows
-from omnisent.scoring.timeline_plot import NEGATIVE, PLAIN, POSITIVE, clock, plot_timeline, strongest
+from omnisent.scoring.timeline_plot import clock, plot_timeline, strongest
 from omnisent.scoring.windows import WindowScore, parse_seconds, windows_of
 
 SENTIMENT = Scale("score", -3, 3, 0.5)
@@ -234,10 +235,10 @@ def share(picture: np.ndarray, colour: str) -> float:
 
 def test_a_scale_without_two_sides_has_neither_band_nor_colours_of_negative_and_positive(tmp_path):
     picture = drawn(tmp_path, [SENTIMENT], [(-2.0,), (0.5,), (2.0,)])
-    assert [share(picture, colour) > 0 for colour in (NEGATIVE, POSITIVE, PLAIN)] == [True, True, False]
+    assert [share(picture, colour) > 0 for colour in (NEGATIVE, POSITIVE, BLUE)] == [True, True, False]
     assert share(picture, "0.93") > 0.05
     picture = drawn(tmp_path, [Scale("valence", 1, 9)], [(2.0,), (5.5,), (8.0,)])
-    assert [share(picture, colour) > 0 for colour in (NEGATIVE, POSITIVE, PLAIN)] == [False, False, True]
+    assert [share(picture, colour) > 0 for colour in (NEGATIVE, POSITIVE, BLUE)] == [False, False, True]
     assert share(picture, "0.93") < 0.02
 
 
@@ -248,8 +249,8 @@ def test_every_target_has_a_panel_of_the_same_size_with_its_own_scores(tmp_path)
     assert two.shape[1] == one.shape[1]
     assert two.shape[0] == pytest.approx(2 * one.shape[0], abs=200)
     middle = len(two) // 2
-    assert share(two[:middle], PLAIN) > 0
-    assert share(two[middle:], PLAIN) > 0
+    assert share(two[:middle], BLUE) > 0
+    assert share(two[middle:], BLUE) > 0
     level, other = (drawn(tmp_path, scales, [(2.0, arousal)] * 3) for arousal in (8.0, 7.0))  # without quotes
     assert (other[: middle - 50] == level[: middle - 50]).all()
     assert (other[middle:] != level[middle:]).any()

@@ -177,9 +177,9 @@ def test_the_command_writes_them_beside_the_table(kind, score, two_bundle, tmp_p
     write_audio(tmp_path / "talk.m4a", np.sin(np.arange(80_000) / 20).astype(np.float32) * 0.3)
     command = (tmp_path / "talk.m4a", "--windows", "2s", "--stride", "1s", "--timeline-format", str(kind))
     out = tmp_path / f"over{kind.suffix}"
-    code, said, complained = score(*command, "--model", two_bundle, "--out", out)
+    code, _, complained = score(*command, "--model", two_bundle, "--out", out)
     assert code == 0, complained
-    assert f"see {tmp_path}/over.csv, {out} and {tmp_path}/over.png" in said
+    assert f"see {tmp_path}/over.csv, {out} and {tmp_path}/over.png" in complained
     table = pd.read_csv(tmp_path / "over.csv")
     reader = {"textgrid": read_textgrid, "eaf": read_eaf}.get(str(kind))
     if reader is None:
