@@ -127,8 +127,8 @@ def windows_heading(explanation: Mapping[str, Any]) -> str:
     """What the scores of windows are, and what limits them."""
     windows = explanation["windows"]
     failed = sum(one["error"] is not None for one in windows)
-    limits = [f"{failed} of {len(windows)} have none"] if failed else []
-    limits += ["the transcript has no times, so its words are spread evenly"] if explanation["words_spread"] else []
+    limits = [f"{failed} of {len(windows)} without"] if failed else []
+    limits += ["words spread evenly over the file"] if explanation["words_spread"] else []
     return "the score of each window alone" + (f" ({'; '.join(limits)})" if limits else "")
 
 

@@ -188,9 +188,7 @@ def test_windows_without_a_score_are_said_and_counted(pipe, tmp_path):
     explanation = {"modalities": {}, "words": [], "words_together": 1, "words_spread": True}
     row = {"id": "a", "score": 0.5, "explanation": {**explanation, "windows": [scored, failed]}}
     text = as_text(row, scales_of(pipe))
-    heading = (
-        "the score of each window alone (1 of 2 have none; the transcript has no times, so its words are spread evenly)"
-    )
+    heading = "the score of each window alone (1 of 2 without; words spread evenly over the file)"
     assert text.splitlines()[2].strip() == heading
     assert text.splitlines()[-1] == "  1.0 to 2.0 s  no score: damaged"
     assert windows_heading(row["explanation"]) == heading
