@@ -87,9 +87,11 @@ def score_clip(
         if scoring.transcribe is not None and path is not None and not transcript.strip():
             with pipeline.processor.open(path) as media:
                 check_length(path, media.duration, scoring.max_seconds)
-                kind = "video" if media.has_video else "audio"
+                has_video = media.has_video
             progress(None, desc="Writing the transcript")
-            written, warning = scoring.transcribe(Clip(id=Path(path).name, **{kind: path}))
+            id_ = Path(path).name
+            clip = Clip(id=id_, video=path) if has_video else Clip(id=id_, audio=path)
+            written, warning = scoring.transcribe(clip)
             written = written or ""
         level = calibrated_level(pipeline)
         analysis = analyse_clip(
