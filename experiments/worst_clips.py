@@ -1,12 +1,13 @@
 """The clips with the largest errors, with their words and a picture from each video, for the report.
 
-Words and pictures are read where the run read them. What is not there any more is left out, and said once.
+Words and pictures are read where the run read them. What is not there any more is left out, and said once. Where a scored clip has
+another label now, ids may mean other clips, so nothing of that data set is shown.
 """
 
 import io
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,19 +60,31 @@ class ClipLibrary:
         self._missing: defaultdict[str, set[str]] = defaultdict(set)
         self._notes: dict[str, None] = {}
 
-    def clip(self, run: Path, clip_id: str, label: float, target: str | None) -> Clip | None:
-        """A clip that a run scored; `None` if it is missing, or has another label now."""
+    def clips(
+        self, run: Path, scored: Mapping[str, float], worst: Iterable[str], target: str | None
+    ) -> dict[str, Clip]:
+        """The worst clips of a run, by id; without those that are missing, and empty if the data set has changed since.
+
+        Args:
+            run: which scored them.
+            scored: the label of every clip that it scored, by id, label units.
+            worst: ids of the clips that are wanted.
+            target: of the labels; `None` if the run has one.
+        """
         config = run_folder.read_config(run)
         name = dataset_name(config["dataset"])
         clips = self._of_run(config, name)
-        clip = clips.get(clip_id)
         place = 0 if target is None else list(config["targets"]).index(target)
-        known = None if clip is None else clip.labels[place]
-        if known is None or not math.isclose(known, label, abs_tol=1e-6):
-            if clips:
-                self._missing[f"{name}: the words of {{}} are not shown: changed or removed since the run"].add(clip_id)
-            return None
-        return clip
+        if any(id_ in clips and _differs(clips[id_].labels[place], label) for id_, label in scored.items()):
+            self._notes[
+                f"{name}: clips are shown without words and pictures, as the data set has changed since the run: an id has"
+                " another label"
+            ] = None
+            return {}
+        missing = {id_ for id_ in worst if id_ not in clips}
+        if clips and missing:
+            self._missing[f"{name}: the words of {{}} are not shown: removed since the run"] |= missing
+        return {id_: clips[id_] for id_ in worst if id_ in clips}
 
     def picture(self, run: Path, clip: Clip) -> str | None:
         """A frame of the clip's video as a data URI of a small JPEG; `None` without a video that can be read."""
@@ -124,9 +137,9 @@ def worst_clips(
     first = next(iter(labels))
     errors = (scores[first] - scores["label"]).abs()
     worst = scores.assign(error=errors).sort_values("error", ascending=False, kind="stable").head(WORST)
-    rows = []
+    rows, clips = [], library.clips(run, dict(zip(scores["id"], scores["label"], strict=True)), worst["id"], target)
     for row in worst.to_dict("records"):
-        clip = library.clip(run, row["id"], row["label"], target)
+        clip = clips.get(row["id"])
         rows.append(
             WorstClip(
                 id=row["id"],
@@ -137,6 +150,10 @@ def worst_clips(
         )
     caption = f"The {len(worst)} clips with the largest error of {labels[first]}, of {len(scores)}; label units"
     return WorstClips(caption, ["label", "error", *labels.values()], rows)
+
+
+def _differs(known: float | None, label: float) -> bool:
+    return known is None or not math.isclose(known, label, abs_tol=1e-6)
 
 
 def _counted(count: int) -> str:

@@ -79,7 +79,7 @@ def model_card(
         "repo_id": repo_id,
         "rated": rated,
         "people": any(target.person is not None for target in rated),
-        "what": joined(list(dict.fromkeys(_what(target) for target in targets))),
+        "what": what_is_rated(targets),
         "about": bundle.get("about"),
         "synthetic": synthetic,
         "expresser": _expresser(modalities),
@@ -131,9 +131,10 @@ def model_card(
     return template.render(values)
 
 
-def _what(target: Target) -> str:
+def what_is_rated(targets: Sequence[Target]) -> str:
     """What is rated, in the words before `that a speaker expresses`."""
-    return "the sentiment" if target.name == LABEL else target.asks.removeprefix("the speaker's ")
+    names = ["the sentiment" if one.name == LABEL else one.asks.removeprefix("the speaker's ") for one in targets]
+    return joined(list(dict.fromkeys(names)))
 
 
 def _expresser(modalities: Sequence[str]) -> str:

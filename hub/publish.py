@@ -272,10 +272,17 @@ def check_bundle(folder: Path, *, forbidden: tuple[str, ...] = ()) -> None:
         for path in () if name in VOCABULARIES else forbidden:
             if len(path) > 1 and _contains_path(text, path):
                 raise PublishError(f"{name} contains the local path {path}; remove it and publish again")
-        if SECRET.search(text):
-            raise PublishError(
-                f"{name} contains what looks like a Hub token; remove it, and revoke the token if it is one"
-            )
+        check_secret(name, text)
+
+
+def check_secret(name: str, text: bytes) -> None:
+    """Check that a file to publish contains nothing that looks like a Hub token.
+
+    Raises:
+        PublishError: naming the file.
+    """
+    if SECRET.search(text):
+        raise PublishError(f"{name} contains what looks like a Hub token; remove it, and revoke the token if it is one")
 
 
 def _contains_path(text: bytes, path: str) -> bool:

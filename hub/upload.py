@@ -39,7 +39,7 @@ def publish_folder(
         replaced: patterns of files to delete unless they are uploaded again.
         message: of the commit.
         space_sdk: of a Space, when it is created.
-        private: make the repository private, when it is created.
+        private: make the repository private, when it is created; one that exists must be private then.
         token: Hub token, instead of the saved one.
 
     Returns:
@@ -56,6 +56,11 @@ def publish_folder(
         try:
             assemble(Path(draft))
             api.create_repo(repo_id, repo_type=repo_type, space_sdk=space_sdk, private=private, exist_ok=True)
+            if private and not api.repo_info(repo_id, repo_type=repo_type).private:
+                raise PublishError(
+                    f"{repo_id}: not published: it is public, and is to be private; make it private in its settings on the Hub,"
+                    " or choose another name"
+                )
             others = [path for path in api.list_repo_files(repo_id, repo_type=repo_type) if not is_ours(path)]
             if others:
                 raise PublishError(

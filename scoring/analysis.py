@@ -88,11 +88,7 @@ def analyse_clip(
             seconds = media.duration
             clip["video" if media.has_video else "audio"] = os.fspath(path)
             present |= {name for name, has in (("video", media.has_video), ("audio", media.has_audio)) if has}
-    if path is not None and seconds is not None and seconds > max_seconds:
-        raise OmniSentError(
-            f"{Path(path).name}: it lasts {clock(seconds)}, and at most {clock(max_seconds)} are scored here;"
-            " cut it, or score it with `omnisent score --windows`"
-        )
+            check_length(path, seconds, max_seconds)
     read = modalities_of(pipeline)
     used = tuple(name for name in read if name in present)
     if not used:
@@ -120,6 +116,19 @@ def analyse_clip(
         high,
         [(word.text, word.contributions) for word in found.words],
     )
+
+
+def check_length(path: str | os.PathLike[str], seconds: float, max_seconds: float) -> None:
+    """Check that a file is not longer than is scored.
+
+    Raises:
+        OmniSentError: naming the file and both lengths.
+    """
+    if seconds > max_seconds:
+        raise OmniSentError(
+            f"{Path(path).name}: it lasts {clock(seconds)}, and at most {clock(max_seconds)} are scored here;"
+            " cut it, or score it with `omnisent score --windows`"
+        )
 
 
 def read_transcript(transcript: str) -> tuple[str | None, list[Cue]]:

@@ -46,9 +46,15 @@ def write_csv(shown: Sequence[ShownClip], transcripts: Sequence[str], out: Path)
     """Write a row for each score of each clip; the column `part` says of what.
 
     `clip` is the whole clip, with its interval and transcript; `modality` the score without the named one, and what it adds;
-    `word` what a word adds; `window` a score over time, from `start` to `end` in seconds.
+    `word` what a word adds; `window` a score over time, from `start` to `end` in seconds. Of two clips, the names in the column
+    `clip` begin with "A: " and "B: ".
     """
-    rows = (row for one, text in zip(shown, transcripts, strict=True) for row in _rows(one, text))
+    letters = ["A: ", "B: "] if len(shown) > 1 else [""]
+    rows = (
+        {**row, "clip": f"{letter}{row['clip']}"}
+        for letter, one, text in zip(letters, shown, transcripts, strict=True)
+        for row in _rows(one, text)
+    )
     write_table(out, COLUMNS, ([row.get(name) for name in COLUMNS] for row in rows), line_end="\r\n")
 
 

@@ -116,20 +116,20 @@ def build_app(
         is_compared = gr.State(False)
         toggle = gr.Button(compare, variant="secondary")
         html(LIMITS.format(**asdict(words)))
-        states = [first.state, second.state]
+        states = [is_compared, first.state, second.state]
         toggle.click(
-            lambda before: (not before, gr.update(visible=not before), compare if before else alone, None, ""),
+            lambda before: (not before, gr.update(visible=not before), compare if before else alone, "", "", None, ""),
             is_compared,
-            [is_compared, second.column, toggle, second.state, comparison],
+            [is_compared, second.column, toggle, second.head, second.body, second.state, comparison],
             api_visibility="private",
         )
         for finished in (*first.finished, *second.finished):
-            finished.then(_compared, states, comparison, api_visibility="private")
+            finished.then(_compared, states, comparison, trigger_mode="multiple", api_visibility="private")
     return app.queue(default_concurrency_limit=1)
 
 
-def _compared(first: Scored | None, second: Scored | None) -> str:
-    if first is None or second is None:
+def _compared(is_compared: bool, first: Scored | None, second: Scored | None) -> str:
+    if not is_compared or first is None or second is None:
         return ""
     downloads = downloads_html([first.shown, second.shown], [first.transcript, second.transcript])
     return comparison_html(first.shown, second.shown, downloads)

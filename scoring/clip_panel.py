@@ -11,9 +11,8 @@ import gradio as gr
 
 from ..data.clip import Clip
 from ..errors_omnisent import OmniSentError
-from ..media_omnisent import read_header
 from ..pipeline_omnisent import MultimodalSentimentPipeline
-from .analysis import analyse_clip, calibrated_level
+from .analysis import analyse_clip, calibrated_level, check_length
 from .analysis_export import downloads_html
 from .analysis_page import ShownClip, contributions_html, interval_html, score_html
 from .scales import scales_of
@@ -57,9 +56,11 @@ class Wording:
 
 @dataclass(frozen=True)
 class ClipPanel:
-    """The components of a panel that the page needs."""
+    """The components of a panel that the page needs; a result fills head, body and state."""
 
     column: gr.Column
+    head: gr.HTML
+    body: gr.HTML
     state: gr.State
     finished: Sequence[Any]
 
@@ -75,7 +76,8 @@ def score_clip(
     """Score a clip; without a transcript, write one first if there is a model for it.
 
     Returns:
-        The clip, the transcript that was written for it or `None`, and a warning of the model that writes it.
+        The clip; the transcript that was written for it, empty if no words were found, or `None` if none was asked for; and a
+        warning of the model that writes it.
 
     Raises:
         gr.Error: in one sentence, what is wrong with the clip.
@@ -83,10 +85,14 @@ def score_clip(
     pipeline, written, warning = scoring.pipeline, None, None
     try:
         if scoring.transcribe is not None and path is not None and not transcript.strip():
+            with pipeline.processor.open(path) as media:
+                check_length(path, media.duration, scoring.max_seconds)
+                has_video = media.has_video
             progress(None, desc="Writing the transcript")
-            id_, has_video = Path(path).name, read_header(path).has_video
+            id_ = Path(path).name
             clip = Clip(id=id_, video=path) if has_video else Clip(id=id_, audio=path)
             written, warning = scoring.transcribe(clip)
+            written = written or ""
         level = calibrated_level(pipeline)
         analysis = analyse_clip(
             pipeline,
@@ -159,29 +165,32 @@ def build_panel(
         return noted, result_html(scored, path), written if written is not None else gr.skip(), scored
 
     inputs, outputs = [file, transcript, camera, microphone, tab], [head, body, transcript, state]
-    options: dict[str, Any] = {"scroll_to_output": True, "show_progress_on": head}
+    # By default, Gradio drops an event while an earlier one of the same kind runs.
+    each: dict[str, Any] = {"trigger_mode": "multiple"}
+    options = {**each, "concurrency_id": "score", "scroll_to_output": True, "show_progress_on": head}
     # A new request clears the last result, so that none is shown beside an error or another clip.
     clear = f"() => {{ omnisentBusy(); return ['{BUSY}', '', null]; }}"
-    cleared: dict[str, Any] = {"js": clear, "queue": False, "api_visibility": "private"}
-    starts = [button.click(None, None, [head, body, state], **cleared)]
+    cleared = {**each, "js": clear, "queue": False, "api_visibility": "private"}
+    shown = [head, body, state]
+    starts = [button.click(None, None, shown, **cleared)]
     named: dict[str, Any] = {"api_name": api_name} if api_name else {"api_visibility": "private"}
     finished = [button.click(score, inputs, outputs, **named, **options)]
     private: dict[str, Any] = {"api_visibility": "private"}
     for arrival in arrivals:
         taken = arrival(
-            lambda text, again: ("" if again else text, True), [transcript, used], [transcript, used], **private
+            lambda text, again: ("" if again else text, True), [transcript, used], [transcript, used], **private, **each
         )
-        starts.append(taken.then(None, None, [head, body, state], **cleared))
+        starts.append(taken.then(None, None, shown, **cleared))
         finished.append(starts[-1].then(score, inputs, outputs, **private, **options))
     for example, (_, path, text) in zip(examples, words.examples, strict=True):
         targets = [file, transcript, used, tabs, tab] if reads_media else [transcript]
         values = [path, text, True, gr.update(selected="file"), "file"] if reads_media else [text]
-        chosen = example.click(lambda values=values: values, None, targets, **private)
-        starts.append(chosen.then(None, None, [head, body, state], **cleared))
+        chosen = example.click(lambda values=values: values, None, targets, **private, **each)
+        starts.append(chosen.then(None, None, shown, **cleared))
         finished.append(starts[-1].then(score, inputs, outputs, **private, **options))
     for end in finished:
         end.failure(None, None, head, js="() => ''", queue=False, api_visibility="private")
-    return ClipPanel(column, state, finished)
+    return ClipPanel(column, head, body, state, finished)
 
 
 def _file_inputs(tab: gr.State) -> list[Any]:

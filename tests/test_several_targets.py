@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import re
 import shutil
 
 import numpy as np
@@ -210,6 +211,23 @@ def test_the_card_has_scales_and_results_of_each_target(folder):
     assert {"MAE of valence", "MAE of arousal"} <= set(names)
     tests = [entry["dataset"]["task_id"] for entry in yaml.safe_load(eval_results(folder))]
     assert {"test_valence_mae", "test_arousal_mae"} <= set(tests)
+
+
+def test_a_correlation_that_is_not_defined_is_left_empty_on_the_card(folder, tmp_path):
+    run = tmp_path / "comparison" / "arm" / "run"
+    shutil.copytree(folder, run, ignore=shutil.ignore_patterns("checkpoint*"))
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["targets"]["arousal"]["corr"] = None
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    predictions = run / run_folder.PREDICTIONS["test"]
+    with predictions.open(newline="") as file:
+        rows = [{**row, "arousal": "5.0"} for row in csv.DictReader(file)]
+    with predictions.open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    card = model_card(run, "org/name", base_model="org/base")
+    assert re.search(r"^\| arousal \| 1 \| 9 \| \*\*[^|]*\|  \| \d", card, re.MULTILINE)
 
 
 def test_one_target_on_a_scale_without_two_sides(foreign_config, tmp_path, caplog):

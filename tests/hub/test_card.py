@@ -105,6 +105,13 @@ def test_words_and_example_fit_the_modalities(text_run, tmp_path, modalities, sc
     assert ("may be missing" in card) == (len(modalities) > 1)
 
 
+def test_a_merged_model_without_validation_clips_says_that_its_drift_was_not_measured(text_run):
+    card = model_card(text_run, "org/name", base_model=None, drift=None)
+    assert "before merging. How much merging changed the scores was not measured: the validation clips" in card
+    assert "missing.\n\n## Results" in card
+    assert "of 8 validation clips by 0.0010 on\naverage" in model_card(text_run, "org/name", **MERGED)
+
+
 def test_genres_that_were_chosen_are_named(text_run, tmp_path):
     assert "Test split of clips: " in model_card(text_run, "org/name", **MERGED)
     shutil.copytree(text_run, tmp_path / "run")

@@ -3,10 +3,13 @@
 import ast
 import importlib.metadata
 import json
+import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import httpx
@@ -15,12 +18,15 @@ import yaml
 from gradio_client import Client, handle_file
 
 from loopback_hub import OWNER, TOKEN, LoopbackHub, Repository
-from omnisent.hub.space import source_files
+from omnisent.hub.licence import UNSTATED
+from omnisent.hub.publish import PACKAGE, PublishError
+from omnisent.hub.space import assemble_space, source_files
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.train import run
 from omnisent.training.arguments import parse_arguments
+from omnisent.training.run_folder import read_config, read_metrics, write_json
 
 NAME = f"{OWNER}/clips"
 COMMANDS = """
@@ -39,6 +45,18 @@ for arguments in json.loads(sys.argv[1]):
     results.append((1, code) if isinstance(code, str) else (code, printed.getvalue()))
 print(json.dumps(results))
 """
+SPACES = """
+import sys
+from pathlib import Path
+from omnisent.hub.licence import UNSTATED
+from omnisent.hub.space import publish_space
+
+for space in sys.argv[3:]:
+    publish_space(Path(sys.argv[1]), sys.argv[2], space, licence=UNSTATED)
+"""
+RATED = {"targets": {"valence": [1.0, 9.0]}, "dataset": "some.csv"}
+LONG_NAMES = {"targets": {"x" * 40: [1.0, 9.0], "y" * 40: [1.0, 9.0]}, "dataset": "some.csv"}
+OWNERS = importlib.metadata.packages_distributions()
 IMPORTED = """
 import json, sys
 import omnisent.scoring.space
@@ -110,8 +128,85 @@ def test_its_front_matter_says_how_it_is_run(files):
     assert (front["sdk"], front["sdk_version"]) == ("gradio", importlib.metadata.version("gradio"))
     assert (front["app_file"], front["models"], front["license"]) == ("app.py", [NAME], "apache-2.0")
     assert front["python_version"] == f"{sys.version_info.major}.{sys.version_info.minor}"
-    assert len(front["short_description"]) <= 60
+    assert (front["title"], front["short_description"]) == ("clips", "Scores the sentiment of a video clip")
     assert "HF_TOKEN" in files["README.md"].decode()
+
+
+@pytest.mark.parametrize(
+    ("modalities", "targets", "short", "said"),
+    [
+        (["text"], {}, "Scores the sentiment of a text", "the sentiment of texts"),
+        (["text", "audio"], RATED, "Scores valence of an audio clip", "valence of audio clips"),
+        (["video"], LONG_NAMES, "Scores a video clip", f"{'x' * 40} and {'y' * 40} of video clips"),
+    ],
+)
+def test_its_readme_fits_what_the_run_reads_and_rates(trained, tmp_path, modalities, targets, short, said):
+    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("model", "checkpoint*"))
+    metrics, config = (read_metrics(trained), read_config(trained))
+    write_json(tmp_path / "run" / "metrics.json", {**metrics, "modalities": modalities})
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({**config, **targets}))
+    (tmp_path / "draft").mkdir()
+    assemble_space(tmp_path / "draft", tmp_path / "run", NAME, f"{OWNER}/2024", UNSTATED)
+    _, front, text = (tmp_path / "draft" / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    assert yaml.safe_load(front)["title"] == "2024"
+    assert yaml.safe_load(front)["short_description"] == short
+    assert f"A page that scores {said} with [{NAME}]" in text
+    assert ("what each modality adds" in text) == (len(modalities) > 1)
+    assert "# 2024\n" in text
+
+
+def test_of_a_clone_only_what_git_tracks_is_published(tmp_path, monkeypatch):
+    (tmp_path / "scoring").mkdir()
+    for name in ("__init__.py", "secrets.py", "LICENSE", "scoring/__init__.py", "scoring/notes.md"):
+        (tmp_path / name).write_text("")
+    files = {str(file) for file in source_files(tmp_path)}
+    assert {"secrets.py", "scoring/notes.md"} <= files  # no clone: an installed package
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "add", "__init__.py", "LICENSE", "scoring/__init__.py"], cwd=tmp_path, check=True)
+    assert {str(file) for file in source_files(tmp_path)} == {"__init__.py", "LICENSE", "scoring/__init__.py"}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PublishError, match=r"is a git clone, .* `git ls-files` fails: .*; install or repair git"):
+        source_files(tmp_path)
+
+
+def test_a_source_file_with_a_token_is_not_published(trained, tmp_path, monkeypatch):
+    (tmp_path / "package").mkdir()
+    for name, text in (("__init__.py", ""), ("LICENSE", ""), ("secrets.py", f"TOKEN = 'hf_{'a1B2' * 8}'")):
+        (tmp_path / "package" / name).write_text(text)
+    monkeypatch.setattr("omnisent.hub.space.PACKAGE", tmp_path / "package")
+    (tmp_path / "draft").mkdir()
+    with pytest.raises(PublishError, match=r"^omnisent/secrets\.py contains what looks like a Hub token"):
+        assemble_space(tmp_path / "draft", trained, NAME, NAME, UNSTATED)
+
+
+def test_the_space_of_a_private_bundle_is_private_and_a_public_one_is_refused(hub, files, trained, tmp_path):
+    hub.repositories["model", NAME].private = True
+    environment = hub.environment(tmp_path)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", SPACES, str(trained), NAME, f"{OWNER}/hidden", NAME],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    finally:
+        hub.repositories["model", NAME].private = False
+    assert done.returncode == 1
+    assert hub.repositories["space", f"{OWNER}/hidden"].private
+    assert done.stderr.splitlines()[-1].endswith(
+        f"PublishError: {NAME}: not published: it is public, and is to be private; make it private in its settings on the Hub,"
+        " or choose another name"
+    )
+
+
+def _imported(node: ast.AST) -> set[str]:
+    """The packages, by their names on PyPI, of an import statement; empty for others."""
+    names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+    names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+    modules = {name.split(".")[0] for name in names} - sys.stdlib_module_names
+    return {OWNERS[name][0].lower().replace("_", "-") for name in modules}
 
 
 def test_its_requirements_pin_all_that_its_page_imports(files, space):
@@ -119,14 +214,17 @@ def test_its_requirements_pin_all_that_its_page_imports(files, space):
     output = subprocess.check_output([sys.executable, "-c", IMPORTED], cwd=space, env=environment, text=True)
     modules = json.loads(output.splitlines()[-1])
     assert all(path.startswith(str(space)) for path in modules.values())
-    imported = set()
+    needed, lazy = set(), set()
     for path in modules.values():
-        for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
-            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
-            imported |= {name.split(".")[0] for name in names}
-    owners = importlib.metadata.packages_distributions()
-    needed = {owners[name][0].lower().replace("_", "-") for name in imported - sys.stdlib_module_names}
+        tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        inside = {node for function in functions for node in ast.walk(function)}
+        for node in ast.walk(tree):
+            (lazy if node in inside else needed).update(_imported(node))
+    # An import inside a function of what only an extra installs is optional: it says what to install, and is not pinned.
+    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed |= lazy & {re.match(r"[\w.-]+", line)[0].lower() for line in project["dependencies"]}
+    assert "faster-whisper" in lazy - needed
     pins = dict(line.split("==") for line in files["requirements.txt"].decode().splitlines())
     assert needed - {"torchvision"} == set(pins) - {"torchvision"}
     assert all(version == importlib.metadata.version(name).partition("+")[0] for name, version in pins.items())

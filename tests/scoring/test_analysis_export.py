@@ -43,15 +43,22 @@ def test_the_csv_has_a_row_for_each_number(tmp_path):
     assert list(rows[0]) == list(COLUMNS)
     parts = [(row["clip"], row["part"], row["name"], row["score"], row["contribution"]) for row in rows]
     assert parts == [
-        ("a talk.mp4", "clip", "", "1.5", ""),
-        ("a talk.mp4", "modality", "text", "0.25", "1.25"),
-        ("a talk.mp4", "modality", "video", "1.75", "-0.25"),
-        *(("a talk.mp4", "window", "", score, "") for score in ("-1.0", "-0.5", "0.0", "")),
-        ("text", "clip", "", "-0.5", ""),
+        ("A: a talk.mp4", "clip", "", "1.5", ""),
+        ("A: a talk.mp4", "modality", "text", "0.25", "1.25"),
+        ("A: a talk.mp4", "modality", "video", "1.75", "-0.25"),
+        *(("A: a talk.mp4", "window", "", score, "") for score in ("-1.0", "-0.5", "0.0", "")),
+        ("B: text", "clip", "", "-0.5", ""),
     ]
     assert (rows[0]["low"], rows[0]["high"], rows[0]["label"]) == ("0.5", "2.5", "positive")
     assert rows[0]["text"] == 'it was "fine", really'
     assert (rows[4]["start"], rows[4]["end"], rows[4]["text"]) == ("2.0", "6.0", "well")
+    write_csv([WORDS, WORDS], ["bad", "bad"], tmp_path / "a.csv")
+    assert [row["clip"] for row in rows_of((tmp_path / "a.csv").read_text(encoding="utf-8-sig"))] == [
+        "A: text",
+        "B: text",
+    ]
+    write_csv([WORDS], ["bad"], tmp_path / "a.csv")
+    assert [row["clip"] for row in rows_of((tmp_path / "a.csv").read_text(encoding="utf-8-sig"))] == ["text"]
 
 
 def test_each_target_has_rows_of_its_own(tmp_path):

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
 
+import gradio as gr
 import httpx
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from omnisent.data.clip import Clip
 from omnisent.data.planted import write_audio, write_video
 from omnisent.pipeline_omnisent import MultimodalSentimentPipeline
 from omnisent.scoring.app import build_app, running, serve
-from omnisent.scoring.clip_panel import FAULT
+from omnisent.scoring.clip_panel import FAULT, Scoring, score_clip
 from omnisent.scoring.loading import Loading, load_pipeline
 from omnisent.scoring.transcribe import NOTHING_SAID, Transcriber
 from speech_recognizers import tiny_whisper
@@ -223,8 +224,32 @@ def test_a_model_writes_the_transcript_of_a_clip_without_one(pipe, tmp_path):
     assert "written by a speech recognition model; correct it" in written[0]
     assert NOTHING_SAID[1:] in silent[0]
     assert "Scored without a transcript" in silent[0]
+    assert silent[2] == ""  # no words of an earlier clip are left
     assert "speech" not in typed[0]
     assert shown_score(typed) == pytest.approx(pipe({**clip, "text": "fine"})["score"], abs=1e-5)
+
+
+def test_a_clip_that_is_too_long_is_refused_before_it_is_transcribed(pipe, tmp_path):
+    write_audio(tmp_path / "voice.m4a", spoken(3.0))
+    transcriber, asked = Transcriber(str(tiny_whisper(tmp_path / "whisper")), "cpu"), []
+
+    def transcribe(clip: Clip) -> tuple[str | None, str | None]:
+        asked.append(clip.id)
+        return transcriber(clip)
+
+    path = str(tmp_path / "voice.m4a")
+    with pytest.raises(gr.Error, match=r"voice\.m4a: it lasts 0:03, and at most 0:02 are scored here; cut it"):
+        score_clip(Scoring(pipe, 2.0, 8.0, 4.0, transcribe), path, "", gr.Progress())
+    assert asked == []
+    score_clip(Scoring(pipe, 4.0, 8.0, 4.0, transcribe), path, "", gr.Progress())
+    assert asked == ["voice.m4a"]
+
+
+def test_both_panels_wait_in_one_queue_that_drops_nothing(pipe):
+    page = build_app(pipe)
+    scores = [one for one in page.fns.values() if one.name == "score"]
+    assert len(scores) == 2 * 6  # the button, three arrivals and two examples of each panel
+    assert {(one.concurrency_id, one.trigger_mode) for one in scores} == {("score", "multiple")}
 
 
 def test_a_calibrated_model_gives_its_interval_and_another_says_that_it_has_none(two_pipe, client):

@@ -3,6 +3,7 @@
 import csv
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from omnisent.data.clip import Clip
 from omnisent.data.planted import write_video
 from omnisent.scoring.app import running
 from omnisent.scoring.scales import signed
@@ -49,6 +51,25 @@ def browser() -> Iterator[Browser]:
     assert CHROMIUM, "this test needs Chromium"
     with sync_playwright() as play:
         yield play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *FAKE_CAMERA])
+
+
+@pytest.fixture
+def held(pipe, whole_clips) -> Iterator[tuple[str, threading.Event]]:
+    """The address of a page that finds words in the first clip alone, and only once the event is set."""
+    release, name = threading.Event(), Path(whole_clips[0].video).name
+
+    def transcribe(clip: Clip) -> tuple[str | None, str | None]:
+        if clip.id != name:
+            return None, None
+        release.wait(60)
+        return "words of the first", None
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    with running(pipe, port=port, transcribe=transcribe) as address:
+        yield address, release
+        release.set()
 
 
 @pytest.fixture(params=SIZES)
@@ -124,6 +145,46 @@ def test_a_new_clip_does_not_get_the_transcript_of_the_one_before(page, pipe, wh
     expected = signed(pipe({"video": whole_clips[1].video})["score"])
     expect(page.locator(".os-score")).to_have_text(expected, timeout=60_000)
     expect(page.get_by_label("Transcript")).to_have_value("")
+
+
+def test_a_clip_that_arrives_while_another_is_scored_is_scored_too(browser, held, pipe, whole_clips):
+    """The first has to wait until the second has arrived; no words are found in the second."""
+    address, release = held
+    page = browser.new_page()
+    page.goto(address)
+    first, second = whole_clips[:2]
+    upload(page, first.video)
+    expect(page.locator(".os-busy")).to_be_visible(timeout=30_000)
+    page.wait_for_timeout(500)
+    page.get_by_label("Clear").first.click()
+    upload(page, second.video)
+    page.wait_for_timeout(1500)
+    release.set()
+    expect(page.locator(".os-result")).to_contain_text(Path(second.video).name, timeout=30_000)
+    assert shown_score(page) == signed(pipe({"video": second.video})["score"])
+    expect(page.get_by_label("Transcript")).to_have_value("")
+    page.close()
+
+
+def test_a_second_clip_that_is_removed_while_it_is_scored_leaves_nothing(browser, held, whole_clips):
+    address, release = held
+    page = browser.new_page()
+    page.goto(address)
+    page.get_by_label("Transcript").first.fill("it was plain")
+    page.get_by_role("button", name="Score", exact=True).click()
+    shown_score(page)
+    page.get_by_role("button", name="Compare with a second clip").click()
+    upload(page, whole_clips[0].video, panel=1)
+    expect(page.locator(".os-busy")).to_be_visible(timeout=30_000)
+    page.get_by_role("button", name="Remove the second clip").click()
+    expect(page.locator(".os-clip")).to_have_count(1)
+    release.set()
+    page.wait_for_timeout(3000)
+    expect(page.locator(".os-compared")).to_have_count(0)
+    page.get_by_role("button", name="Compare with a second clip").click()
+    expect(page.locator(".os-clip")).to_have_count(2)
+    expect(page.locator(".os-score")).to_have_count(1)
+    page.close()
 
 
 def test_an_example_is_scored_from_any_tab(page):
