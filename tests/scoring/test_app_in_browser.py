@@ -127,7 +127,8 @@ def test_a_user_drops_a_clip_corrects_its_transcript_and_sees_its_score(page, pi
         "all => all.map(one => one.className || one.textContent || one.tagName)"
     )
     assert [one for one in order if one.startswith(("os-score", "What", "Over", "Interval", "Download"))] == [
-        *("os-score", "What each modality adds", "Over time", "Interval", "Download", "What it is not for"),
+        *("os-score", "What each modality adds", "What each word adds", "Over time", "Interval", "Download"),
+        "What it is not for",
     ]
     score_top, text_top, added_top = (
         page.locator(place).first.bounding_box()["y"] for place in (".os-score", "textarea", ".os-table")
