@@ -133,7 +133,7 @@ def test_several_processes_share_the_work_and_write_one_file(score, many, model,
     ]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert "19 scores in" in done.stdout, done.stderr[-2000:]
+    assert "19 scores in" in done.stderr
     assert done.returncode != 0  # for there are clips without a score
     pd.testing.assert_frame_equal(pd.read_csv(shared), pd.read_csv(alone), atol=1e-6)
     assert not list(tmp_path.glob("*.part*"))
