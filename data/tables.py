@@ -25,6 +25,8 @@ from typing import Any, TextIO, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .draft import draft_of
+
 _ARROW_TYPES = {str: pa.string(), float: pa.float64(), int: pa.int64()}
 _KINDS = {float: "a finite number", int: "a whole number"}
 _ROWS_AT_ONCE = 4096
@@ -156,12 +158,8 @@ def write_table(
     path = Path(path)
     write = FORMATS[check_ending(path)].write
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    try:
+    with draft_of(path) as draft:
         write(draft, columns, rows, line_end)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def read_text(path: str | Path, encoding: str | None = None) -> str:

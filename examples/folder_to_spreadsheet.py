@@ -22,6 +22,7 @@ from omnisent.data.tables import read_rows
 from omnisent.scoring.job import score
 from omnisent.scoring.loading import Loading, read_config
 from omnisent.scoring.options import ScoreOptions
+from omnisent.scoring.results import score_names
 
 WIDTHS = {"id": 44, "text": 60, "warning": 30, "error": 60}  # of columns, in characters
 
@@ -75,7 +76,7 @@ def main() -> None:
             files = (str(options.folder),)
             score(ScoreOptions(options.model, files, out=table, transcribe=options.transcribe), notify=note)
         rows = [row for _, row in read_rows(table)]
-        names = config.targets if len(config.targets) > 1 else ("score",)
+        names = score_names(config.targets)
         ends = [(scale.low, scale.high) for scale in config.label_scales]
         write_workbook(options.out, rows, dict(zip(names, ends, strict=True)))
         table.unlink()

@@ -17,6 +17,7 @@ from omnisent.errors_omnisent import OmniSentError
 from omnisent.scoring.job import score
 from omnisent.scoring.loading import Loading, read_config
 from omnisent.scoring.options import ScoreOptions
+from omnisent.scoring.results import score_names
 
 MOST = 3
 
@@ -61,7 +62,7 @@ def main() -> None:
     except (OmniSentError, ValueError, OSError) as error:
         sys.exit(f"long_recording.py: {error}")
     table = pd.read_csv(out, keep_default_na=False)
-    columns = ["score"] if len(config.targets) == 1 else config.targets
+    columns = score_names(config.targets)
     table[columns] = table[columns].apply(pd.to_numeric, errors="coerce")
     scored = table.dropna(subset=columns)
     if scored.empty:

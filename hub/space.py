@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 from string import Template
 
-from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from ..training import run_folder
@@ -22,24 +21,29 @@ from .card import what_is_rated
 from .card_metadata import run_targets
 from .licence import Licence
 from .publish import PACKAGE, check_secret, licence_of_run, publish_run
-from .upload import FAULTS, PublishError, publish_folder
+from .upload import FAULTS, PublishError, hub_api, publish_folder, reason_of
 
 SDK = "gradio"
 NEEDS = (  # what the page and the modules that it imports import, except inside functions what only an extra installs
-    *(
-        "accelerate",
-        "av",
-        "datasets",
-        "gradio",
-        "huggingface-hub",
-        "matplotlib",
-        "numpy",
-        "openpyxl",
-        "pandas",
-        "peft",
-        "pyarrow",
-    ),
-    *("qwen-omni-utils", "safetensors", "silero-vad", "soxr", "torch", "torchvision", "tqdm", "transformers"),
+    "accelerate",
+    "av",
+    "datasets",
+    "gradio",
+    "huggingface-hub",
+    "matplotlib",
+    "numpy",
+    "openpyxl",
+    "pandas",
+    "peft",
+    "pyarrow",
+    "qwen-omni-utils",
+    "safetensors",
+    "silero-vad",
+    "soxr",
+    "torch",
+    "torchvision",
+    "tqdm",
+    "transformers",
 )
 SOURCE = "omnisent"
 OWN_FILES = ("README.md", "app.py", "requirements.txt", ".gitattributes")
@@ -124,9 +128,9 @@ def publish_space(
         private: make the Space private, which that of a private bundle is anyway.
     """
     try:
-        private = private or bool(HfApi(token=token).model_info(repo_id).private)
+        private = private or bool(hub_api(token).model_info(repo_id).private)
     except FAULTS as error:
-        raise PublishError(f"{repo_id}: {str(error).strip().splitlines()[0]}") from error
+        raise PublishError(f"{repo_id}: {reason_of(error)}") from error
     return publish_folder(
         space_id,
         repo_type="space",
@@ -146,15 +150,13 @@ def check_space(space_id: str, *, token: str | None = None) -> None:
     Raises:
         PublishError: without a token, for an invalid name, or for another Space that has the name.
     """
-    token = token or get_token()
-    if token is None:
-        raise PublishError("no Hub token: run `hf auth login`, or set HF_TOKEN, and publish again")
+    api = hub_api(token)
     try:
-        found = HfApi(token=token).space_info(space_id)
+        found = api.space_info(space_id)
     except RepositoryNotFoundError:
         return  # it will be created
     except FAULTS as error:
-        raise PublishError(f"space {space_id}: {str(error).strip().splitlines()[0]}") from error
+        raise PublishError(f"space {space_id}: {reason_of(error)}") from error
     files = {file.rfilename for file in found.siblings or ()}
     if found.sdk not in (None, SDK):
         raise PublishError(

@@ -17,6 +17,23 @@ class PublishError(ValueError):
     """Publishing failed; nothing was committed to the Hub."""
 
 
+def hub_api(token: str | None) -> HfApi:
+    """The Hub with a token, or else the saved one.
+
+    Raises:
+        PublishError: without a token.
+    """
+    token = token or get_token()
+    if token is None:
+        raise PublishError("no Hub token: run `hf auth login`, or set HF_TOKEN, and publish again")
+    return HfApi(token=token)
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an error's message, or its kind."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def publish_folder(
     repo_id: str,
     *,
@@ -48,10 +65,7 @@ def publish_folder(
     Raises:
         PublishError: what went wrong and what to do, in one line. Nothing was committed then.
     """
-    token = token or get_token()
-    if token is None:
-        raise PublishError("no Hub token: run `hf auth login`, or set HF_TOKEN, and publish again")
-    api = HfApi(token=token)
+    api = hub_api(token)
     with tempfile.TemporaryDirectory(prefix="omnisent-") as draft:
         try:
             assemble(Path(draft))
@@ -74,6 +88,5 @@ def publish_folder(
                 delete_patterns=list(replaced),
             )
         except FAULTS as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise PublishError(f"{repo_id}: not published: {reason[0]}; fix this and publish again") from error
+            raise PublishError(f"{repo_id}: not published: {reason_of(error)}; fix this and publish again") from error
     return commit.commit_url

@@ -94,7 +94,7 @@ class ClipJob:
         done: list[Row] = []
         with closing(self._rows(remaining)) as rows:
             if writer is None:
-                done = [*self._printed(rows)]
+                done = self._print(rows)
             else:
                 write_rows(rows, writer)
         if self.options.stats:
@@ -208,8 +208,8 @@ class ClipJob:
         window, stride = self.options.explain_windows()
         return explain_clips(self.pipeline, clips, window=window, stride=stride, **common)
 
-    def _printed(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """The rows, printed as they come; a table at the end."""
+    def _print(self, rows: Iterable[Row]) -> list[Row]:
+        """Print rows as they come, or as a table at the end; returns them."""
         done = []
         for row in rows:
             if self.options.prints_rows:
@@ -217,13 +217,13 @@ class ClipJob:
             elif self.options.explain:
                 self.emit(self._explanation(row))
             done.append(row)
-            yield row
         if self.options.prints_rows:
-            return
+            return done
         if not self.options.explain:
             self.emit(as_table(done, self.columns))
         if self.config.disclaimer is not None:
             self.emit(f"{self.options.model}: {self.config.disclaimer}")
+        return done
 
     def _explanation(self, row: Row) -> str:
         from .explained import as_text

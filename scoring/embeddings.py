@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ..configuration_omnisent import OmniSentConfig
+from ..data.draft import draft_of
 from ..family_omnisent import ThinkerConfig
 
 POOLED = "pooled"  # the cell of a row
@@ -47,18 +47,13 @@ def write_embeddings(path: Path, rows: Iterable[Mapping[str, Any]], about: Mappi
     ids, width = [one for one, _ in found], about["hidden_size"]
     states = np.frombuffer(b"".join(base64.b64decode(cell) for _, cell in found), "<f4").reshape(len(ids), width)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        with open(draft, "wb") as file:
-            if path.suffix.lower() == ".npz":
-                np.savez(file, ids=np.array(ids, str), embeddings=states, about=np.array(json.dumps(about)))
-            else:
-                column = pa.FixedSizeListArray.from_arrays(pa.array(states.reshape(-1)), width)
-                schema = pa.schema(
-                    [("id", pa.string()), ("embedding", column.type)], metadata={METADATA: json.dumps(about).encode()}
-                )
-                pq.write_table(pa.Table.from_arrays([pa.array(ids, pa.string()), column], schema=schema), file)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with draft_of(path) as draft, open(draft, "wb") as file:
+        if path.suffix.lower() == ".npz":
+            np.savez(file, ids=np.array(ids, str), embeddings=states, about=np.array(json.dumps(about)))
+        else:
+            column = pa.FixedSizeListArray.from_arrays(pa.array(states.reshape(-1)), width)
+            schema = pa.schema(
+                [("id", pa.string()), ("embedding", column.type)], metadata={METADATA: json.dumps(about).encode()}
+            )
+            pq.write_table(pa.Table.from_arrays([pa.array(ids, pa.string()), column], schema=schema), file)
     return len(ids)

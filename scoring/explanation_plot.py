@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from ..figure_style import LARGE, MEDIUM, NEGATIVE, POSITIVE, SMALL, save_figure
 from .explained import parts_of, windows_heading, words_heading, words_of
 from .explanation import Scores
+from .results import score_names
 from .scales import Scale, signed
 from .timeline_plot import Fonts, clock
 
@@ -32,7 +33,7 @@ def plot_explanation(row: Mapping[str, Any], out: Path, *, scales: Sequence[Scal
     """
     explanation, fonts = row["explanation"], Fonts.available()
     parts, words = parts_of(explanation), words_of(explanation)
-    names = ["score"] if len(scales) == 1 else [scale.name for scale in scales]
+    names = score_names([scale.name for scale in scales])
     windows = explanation["windows"]
     heights = [1.0 + ROW_HEIGHT * len(bars) for bars in (parts, words) if bars] + ([2.2] if windows else [])
     heights = heights or [1.0]

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..audio_omnisent import SAMPLE_RATE
+from ..data.draft import draft_of
 from ..errors_omnisent import MediaError
 from ..long_media_omnisent import LongMedia
 from .part_file import PartFile
@@ -147,13 +148,9 @@ def _is_full(line: list[Cue], following: Cue) -> bool:
 
 def _write(out: Path, note: str, cues: Sequence[Cue]) -> None:
     """Write cues atomically."""
-    draft = out.with_name(f".{out.name}.part")
     blocks = (vtt_cue(round(1000 * cue.start), round(1000 * cue.end), [cue.text]) for cue in cues)
-    try:
+    with draft_of(out) as draft:
         draft.write_text(f"{VTT_START}{note}\n\n" + "".join(blocks), encoding="utf-8", newline="\n")
-        draft.replace(out)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _name(media: Path) -> str:

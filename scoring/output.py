@@ -7,7 +7,7 @@ from typing import Any
 
 from ..configuration_omnisent import OmniSentConfig
 from ..readouts.zero_shot import ZeroShotConfig
-from .results import score_columns
+from .results import score_columns, score_names
 from .transcribe import NOTHING_SAID
 from .windows import WindowScore
 
@@ -112,6 +112,6 @@ def window_columns(config: OmniSentConfig) -> dict[str, type]:
 
 def window_row(window: WindowScore, targets: Sequence[str]) -> dict[str, Any]:
     """A window as a row, with the columns of `window_columns` but its marks."""
-    names = targets if len(targets) > 1 else ("score",)
+    names = score_names(targets)
     rest = {name: getattr(window, name) for name in ("start", "end", "label", "text", "error", "warning")}
     return dict(zip(names, window.scores or (None,) * len(names), strict=True)) | rest

@@ -76,6 +76,11 @@ def score_columns(
     return {**before, **dict.fromkeys(names, float), **after}
 
 
+def score_names(targets: Sequence[str]) -> list[str]:
+    """The columns of the scores themselves, one for each target."""
+    return ["score"] if len(targets) == 1 else list(targets)
+
+
 def score_cells(result: Mapping[str, Any]) -> dict[str, Any]:
     """A result of the pipeline by the names of `score_columns`."""
     if "scores" not in result:

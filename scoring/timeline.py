@@ -19,7 +19,7 @@ from ..pipeline_omnisent import MultimodalSentimentPipeline
 from ..readouts.zero_shot import ZeroShotConfig
 from .options import TimelineFormat
 from .output import marks_of, window_columns, window_row
-from .results import ResumableWriter, Source
+from .results import ResumableWriter, Source, score_names
 from .scales import scales_of, scores_of
 from .sentences import sentences
 from .subtitles import Cue, text_within
@@ -168,8 +168,7 @@ class Timeline:
         return {"id": source.id, **window_row(scored, self.config.targets), **marks_of(self.config)}
 
     def _scored(self, row: Mapping[str, Any]) -> WindowScore:
-        names = ["score"] if len(self.config.targets) == 1 else self.config.targets
-        scores = tuple(row[name] for name in names) if row["error"] is None else ()
+        scores = tuple(row[name] for name in score_names(self.config.targets)) if row["error"] is None else ()
         rest = (row[name] for name in ("text", "error", "warning"))
         return WindowScore(row["start"], row["end"], scores, row.get("label"), *rest)
 

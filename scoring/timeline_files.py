@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
+from ..data.draft import draft_of
 from .options import TimelineFormat
 from .scales import MINUS, Scale
 from .subtitles import VTT_START, stamp, vtt_cue
@@ -49,12 +50,8 @@ def write_timeline_file(
     """
     segments = segments_of(windows, scales)
     names = [f"{scale.name} ({mark})" if mark else scale.name for scale in scales]
-    draft = out.with_name(f".{out.name}.part")
-    try:
+    with draft_of(out) as draft:
         draft.write_text(_WRITERS[kind](segments, names, media, out), encoding="utf-8", newline="\n")
-        draft.replace(out)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def segments_of(windows: Sequence[WindowScore], scales: Sequence[Scale]) -> list[Segment]:
