@@ -16,6 +16,7 @@ import datasets
 from .built import build_record
 from .catalog import DATASETS
 from .clip import Clip
+from .draft import draft_of
 from .mmsa import read_table
 from .mmsa_builder import MmsaBuilder
 from .tables import read_rows

@@ -12,6 +12,7 @@ import datasets
 from .built import build_record
 from .catalog import DATASETS
 from .clip import SPLITS, Clip
+from .draft import draft_of
 from .mmsa import TableRow
 from .pinned_file import PinnedFile
 from .rated_sentences import COLUMNS, FACTS, RatedRow, read_sentences

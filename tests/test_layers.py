@@ -61,6 +61,18 @@ def test_there_is_no_circle():
     list(graphlib.TopologicalSorter({module: imported(module) for module in MODULES}).static_order())
 
 
+def test_a_loading_script_names_every_module_it_needs():
+    """datasets 3 copies the modules that a script itself imports from its own folder, and no others."""
+    scripts = [
+        m for m, path in MODULES.items() if "a loading script under datasets" in path.read_text(encoding="utf-8")
+    ]
+    assert len(scripts) == 4
+    for script in scripts:
+        named = imported(script)
+        assert {further for module in named for further in imported(module)} <= named, script
+        assert {module.split(".")[0] for module in named} == {"data"}, script
+
+
 def test_files_are_short():
     files = [
         *FILES,
