@@ -10,7 +10,7 @@ from ..pipeline_omnisent import MultimodalSentimentPipeline
 from .explanation import Explanation, Scores, explain
 from .output import window_row
 from .readers import ROW, row_of, scored_row, transcribed, with_text
-from .results import score_names
+from .results import label_of, score_names
 from .scales import Scale, signed
 from .subtitles import Cue, read_cues, subtitles_beside
 from .timeline import score_timeline
@@ -140,7 +140,7 @@ def as_text(row: Mapping[str, Any], scales: Sequence[Scale]) -> str:
         return "\n".join([*lines, f"  no score: {row['error']}"])
     explanation = row["explanation"]
     names = score_names([scale.name for scale in scales])
-    label = f"  {row['label']}" if row.get("label") else ""
+    label = f"  {verdict}" if (verdict := label_of(row, names)) else ""
     for place, (name, scale) in enumerate(zip(names, scales, strict=True)):
         lines.append(f"  {scale.name} {scale.written(row[name])}{label}")
         lines += _bars("what each modality adds", parts_of(explanation), place)

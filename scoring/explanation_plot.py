@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ..figure_style import LARGE, MEDIUM, NEGATIVE, POSITIVE, SMALL, save_figure
 from .explained import parts_of, windows_heading, words_heading, words_of
 from .explanation import Scores
-from .results import score_names
+from .results import label_of, score_names
 from .scales import Scale, signed
 from .timeline_plot import Fonts, clock
 
@@ -49,7 +49,7 @@ def plot_explanation(row: Mapping[str, Any], out: Path, *, scales: Sequence[Scal
             _draw_windows(next(panels), explanation, name, scale)
         for unused in panels:
             unused.set_axis_off()
-        label = f" ({row['label']})" if row.get("label") else ""
+        label = f" ({verdict})" if (verdict := label_of(row, names)) else ""
         score = f"{fonts.written(scale.name, 30)} {scale.written(row[name])}{label}"
         column.suptitle(score, x=0.01, ha="left", fontsize=LARGE, parse_math=False, fontfamily=fonts.families)
     title = fonts.written(Path(row["id"]).name, 80)

@@ -114,4 +114,4 @@ def window_row(window: WindowScore, targets: Sequence[str]) -> dict[str, Any]:
     """A window as a row, with the columns of `window_columns` but its marks."""
     names = score_names(targets)
     rest = {name: getattr(window, name) for name in ("start", "end", "label", "text", "error", "warning")}
-    return dict(zip(names, window.scores or (None,) * len(names), strict=True)) | rest
+    return rest | dict(zip(names, window.scores or (None,) * len(names), strict=True))

@@ -81,6 +81,11 @@ def score_names(targets: Sequence[str]) -> list[str]:
     return ["score"] if len(targets) == 1 else list(targets)
 
 
+def label_of(row: Mapping[str, Any], targets: Sequence[str]) -> str | None:
+    """The label of a row's score; `None` with several targets, of which one may be called `label`."""
+    return row.get("label") if len(targets) == 1 else None
+
+
 def score_cells(result: Mapping[str, Any]) -> dict[str, Any]:
     """A result of the pipeline by the names of `score_columns`."""
     if "scores" not in result:

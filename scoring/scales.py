@@ -15,7 +15,7 @@ class Scale:
     """How the scores of a target are shown.
 
     Attributes:
-        name: of the target; `"score"` for one without a name.
+        name: of the target; `"score"` for the only one, if it has no name of its own.
         low: lowest possible score, label units.
         high: highest possible score, label units.
         neutral_band: scores within this distance of 0 are neutral, label units; `None` if scores are not called negative,
@@ -49,10 +49,11 @@ class Scale:
 def scales_of(pipeline: MultimodalSentimentPipeline) -> tuple[Scale, ...]:
     """For each target of a pipeline's model, how its scores are shown."""
     config = pipeline.model.config
-    pairs = list(zip(config.targets, config.label_scales, strict=True))
-    has_labels = len(pairs) == 1 and has_two_sides(pairs[0][1].low, pairs[0][1].high)
+    names, scales = config.targets, config.label_scales
+    has_labels = len(scales) == 1 and has_two_sides(scales[0].low, scales[0].high)
     band = pipeline.neutral_band if has_labels else None
-    return tuple(Scale("score" if name == LABEL else name, scale.low, scale.high, band) for name, scale in pairs)
+    shown = ("score",) if names == (LABEL,) else names
+    return tuple(Scale(name, scale.low, scale.high, band) for name, scale in zip(shown, scales, strict=True))
 
 
 def scores_of(result: Mapping[str, Any]) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ from ..pipeline_omnisent import MultimodalSentimentPipeline
 from ..readouts.zero_shot import ZeroShotConfig
 from .options import TimelineFormat
 from .output import marks_of, window_columns, window_row
-from .results import ResumableWriter, Source, score_names
+from .results import ResumableWriter, Source, label_of, score_names
 from .scales import scales_of, scores_of
 from .sentences import sentences
 from .subtitles import Cue, text_within
@@ -170,7 +170,7 @@ class Timeline:
     def _scored(self, row: Mapping[str, Any]) -> WindowScore:
         scores = tuple(row[name] for name in score_names(self.config.targets)) if row["error"] is None else ()
         rest = (row[name] for name in ("text", "error", "warning"))
-        return WindowScore(row["start"], row["end"], scores, row.get("label"), *rest)
+        return WindowScore(row["start"], row["end"], scores, label_of(row, self.config.targets), *rest)
 
 
 def score_windows(

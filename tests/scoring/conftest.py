@@ -37,6 +37,15 @@ def two_bundle(tiny_backbone, processor, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def label_bundle(two_bundle, tmp_path_factory) -> Path:
+    """`two_bundle`, whose first target is called as the column of ratings is by default."""
+    folder = shutil.copytree(two_bundle, tmp_path_factory.mktemp("label") / "model")
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"valence"', '"label"'))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def two_pipe(two_bundle) -> MultimodalSentimentPipeline:
     return load_pipeline(Loading(str(two_bundle), device="cpu"))
 

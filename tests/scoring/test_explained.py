@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib import image
 
@@ -15,6 +16,7 @@ from omnisent.scoring.explanation_plot import plot_explanation
 from omnisent.scoring.loading import Loading, load_pipeline
 from omnisent.scoring.results import ResumableWriter
 from omnisent.scoring.scales import scales_of
+from omnisent.scoring.timeline import score_timeline
 
 WORDS = "it was a fine day"
 
@@ -122,6 +124,24 @@ def test_several_targets_have_a_contribution_each(score, two_bundle, folder, tmp
     printed = score(*command)[1]
     assert "  valence " in printed
     assert "  arousal " in printed
+
+
+def test_one_of_several_targets_may_be_called_label(score, label_bundle, two_bundle, folder, tmp_path):
+    (row,), (expected,) = (
+        rows_of(score(folder / "a.mp4", "--explain", "--model", model, "--json")[1])
+        for model in (label_bundle, two_bundle)
+    )
+    assert (row["label"], row["arousal"]) == (expected["valence"], expected["arousal"])
+    _, printed, _ = score(folder / "a.mp4", "--explain", "--model", label_bundle)
+    assert f"  label {row['label']:.2f}\n" in printed
+    over = ("--windows", "1s", "--stride", "1s", "--model", label_bundle)
+    assert score(folder / "a.mp4", *over, "--out", tmp_path / "over.csv")[0] == 0
+    table = pd.read_csv(tmp_path / "over.csv")
+    assert len(table) > 1
+    pipe = load_pipeline(Loading(str(label_bundle), device="cpu"))
+    for one in score_timeline(pipe, folder / "a.mp4", window=1.0, stride=1.0):
+        (found,) = table[table["start"] == one.start].to_dict("records")
+        assert (found["label"], found["arousal"]) == pytest.approx(one.scores, abs=2e-6)
 
 
 def test_a_base_model_is_explained_too_and_says_what_it_is(score, tiny_backbone, folder):
