@@ -26,7 +26,7 @@ from .output import Emit, ScoreResult, as_json, as_table, introduce, marks_of, s
 from .processes import Process, current_process, wait_for_all
 from .ray_engine import score_on_ray
 from .readers import auto_workers
-from .results import ResumableWriter, refuse_existing, row_columns, was_finishing
+from .results import ResumableWriter, own_files, refuse_existing, row_columns
 from .transcribe import Transcriber, transcriber_settings
 
 Row = dict[str, Any]
@@ -107,7 +107,7 @@ class ClipJob:
         if self.options.prints_rows:
             for row in writer.rows():
                 self.emit(as_json(row, self.columns))
-        writer.start_finishing()
+        writer.start_finishing(self._files_beside())
         result = self._finished(writer.rows)
         writer.finish()
         return result
@@ -132,17 +132,21 @@ class ClipJob:
     def _check_files(self) -> None:
         """Refuse to replace files beside the table, but those that this command wrote before it was interrupted."""
         options = self.options
-        if options.overwrite or (options.file is not None and was_finishing(options.file, self.process)):
+        if options.overwrite:
             return
-        if options.embed is not None and options.embed.exists():
-            raise FileExistsError(
-                f"{options.embed} already exists; replace it with --overwrite, or give another --embed"
-            )
+        own = own_files(options.file, self.process) if options.file is not None else frozenset()
+        for path in self._files_beside():
+            refuse_existing(path, own, "--embed" if path == options.embed else "--out")
+
+    def _files_beside(self) -> list[Path]:
+        """What is written beside the table: states, and pictures of explanations."""
+        options = self.options
+        files = [] if options.embed is None else [options.embed]
         if options.draws_explanations:
             from .explained import picture_paths  # which imports matplotlib
 
-            for path in picture_paths(self.clips, options.file):
-                refuse_existing(path)
+            files += picture_paths(self.clips, options.file)
+        return files
 
     def _writer(self, windows: Sequence[Sequence[Clip]]) -> ResumableWriter:
         options, config = self.options, self.config

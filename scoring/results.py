@@ -4,13 +4,13 @@ What is appended at once is a batch of rows: those of a window of clips, which m
 
 NAME.part has one line per batch, with a digest of what each row depends on. An interrupted command resumes from it, even after a
 power cut: only batches that are missing, or that have a changed clip, are scored. Each of several processes writes its own file,
-NAME.part-RANK. Before results are written under their final names, a last line says so: files that are then there may be the
-command's own, and resuming replaces them.
+NAME.part-RANK. Before results are written under their final names, a last line names these files: those that are then there may be
+the command's own, and resuming replaces them.
 """
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,8 +21,8 @@ from ..data.tables import check_ending, write_table
 from .part_file import PartFile
 from .processes import Process
 
-VERSION = 4  # raise when the format of lines changes
-FINISHING = {"finishing": True}  # a line
+VERSION = 5  # raise when the format of lines changes
+WRITTEN = "written"  # key of a line with the files that are about to be written
 
 
 def row_columns(
@@ -101,23 +101,30 @@ def part_path(out: Path, process: Process) -> Path:
     return out.with_name(f"{out.name}.part{suffix}")
 
 
-def was_finishing(out: Path, process: Process = Process()) -> bool:  # noqa: B008 (frozen)
-    """Whether a command was interrupted while it wrote its results, so that those that are there may be its own."""
+def own_files(out: Path, process: Process = Process()) -> frozenset[str]:  # noqa: B008 (frozen)
+    """The paths of the files that an interrupted command for this table was writing: one that is there may be its own."""
+    start = f'{{"{WRITTEN}":'.encode()
     try:
         with open(part_path(out, replace(process, rank=0)), "rb") as lines:
-            return f"{json.dumps(FINISHING)}\n".encode() in lines
+            entries = [json.loads(line) for line in lines if line.startswith(start) and line.endswith(b"\n")]
     except FileNotFoundError:
-        return False
+        return frozenset()
+    return frozenset(path for entry in entries for path in entry[WRITTEN])
 
 
-def refuse_existing(out: Path) -> None:
-    """Refuse to overwrite a file.
+def refuse_existing(path: Path, own: Collection[str], option: str = "--out") -> None:
+    """Refuse to overwrite a file of others.
+
+    Args:
+        path: where a file is to be written.
+        own: see `own_files`.
+        option: which says where.
 
     Raises:
         FileExistsError: when it is there.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} already exists; replace it with --overwrite, or give another --out")
+    if path.exists() and os.path.abspath(path) not in own:
+        raise FileExistsError(f"{path} already exists; replace it with --overwrite, or give another {option}")
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,7 @@ class ResumableWriter:
 
     Raises:
         ValueError: for an unsupported suffix, or a part file of other clips or settings.
-        FileExistsError: when `out` already exists, unless it may be overwritten, or may be the command's own, see `was_finishing`.
+        FileExistsError: when `out` already exists, unless it may be overwritten, or may be the command's own, see `own_files`.
     """
 
     def __init__(
@@ -163,8 +170,8 @@ class ResumableWriter:
         self.out, self.batches, self.columns, self.process = Path(out), batches, columns, process
         self.aside = tuple(aside)
         check_ending(self.out)
-        if not overwrite and not was_finishing(self.out, process):
-            refuse_existing(self.out)
+        if not overwrite:
+            refuse_existing(self.out, own_files(self.out, process))
         self.path = self._path(process.rank)
         header = {"journal": VERSION, **settings, "processes": process.world_size}
         if process.world_size > 1:  # the first one reads the rows of all
@@ -197,9 +204,9 @@ class ResumableWriter:
         digests = [source.digest for source in self.batches[number]]
         self._file.add({"batch": number, "made of": digests, "rows": kept})
 
-    def start_finishing(self) -> None:
-        """Save that results are about to be written, before any is; only the first process does so."""
-        self._file.add(FINISHING)
+    def start_finishing(self, beside: Iterable[Path] = ()) -> None:
+        """Save that the table, and files beside it, are about to be written, before any is; only the first process does so."""
+        self._file.add({WRITTEN: list(map(os.path.abspath, (self.out, *beside)))})
 
     def finish(self, *, line_end: str = "\r\n") -> None:
         """Write the table atomically from the part files of all processes, and remove these, the one that says so last; only the

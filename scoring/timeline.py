@@ -157,7 +157,7 @@ class Timeline:
         scored, files, title = list(map(self._scored, self._writer.rows())), self.files, Path(self.media.path).name
         scales, how = scales_of(pipeline), "zero-shot" if isinstance(self.config, ZeroShotConfig) else ""
         files.table.parent.mkdir(parents=True, exist_ok=True)
-        self._writer.start_finishing()
+        self._writer.start_finishing(files.all)
         if files.other is not None and files.kind is not None:
             write_timeline_file(files.other, files.kind, scored, scales, Path(self.media.path), how)
         plot_timeline(scored, files.plot, title=f"{title} ({how})" if how else title, scales=scales)

@@ -15,7 +15,7 @@ from ..readouts.zero_shot import ZeroShotConfig
 from .loading import Loading, load_pipeline
 from .long_transcript import check_is_of, transcript_beside, write_transcript
 from .options import ScoreOptions
-from .results import Source, refuse_existing, was_finishing
+from .results import Source, own_files, refuse_existing
 from .row_sources import digest_of, loading_settings, stamp_of, weights_of
 from .sentences import sentences
 from .subtitles import Cue, read_cues, subtitles_beside
@@ -57,9 +57,10 @@ def score_over_time(
     """
     table, other = options.timeline_paths()
     files, path = TimelineFiles(table, other, options.timeline_format), Path(options.files[0])
-    if not options.overwrite and not was_finishing(table):
+    if not options.overwrite:
+        own = own_files(table)
         for file in files.all:
-            refuse_existing(file)
+            refuse_existing(file, own)
     with LongMedia(path) as media:
         transcript = _transcript(options, loading, media, table, notify)
         cues = [] if transcript is None else read_cues(transcript)

@@ -197,6 +197,22 @@ def test_a_command_that_was_stopped_while_it_wrote_its_files_resumes(score, talk
     assert files_in(tmp_path / "again") == files_in(tmp_path / "whole")
 
 
+def test_a_command_that_was_stopped_while_it_wrote_may_not_replace_a_file_that_it_did_not_write(
+    score, talk, tmp_path, monkeypatch
+):
+    command = (talk, "--windows", "20s", "--out", tmp_path / "over.csv", "--timeline-format")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "omnisent.scoring.timeline.plot_timeline", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        assert score(*command, "srt")[0] == 130
+    (tmp_path / "over.vtt").write_text("mine")
+    code, _, complained = score(*command, "vtt")
+    assert (code, (tmp_path / "over.vtt").read_text()) == (1, "mine")
+    assert "over.vtt already exists" in complained
+    assert score(*command, "eaf")[0] == 0
+
+
 def test_sentences_after_the_end_of_the_file_have_no_window(score, talk, tmp_path):
     late = "\n4\n00:00:39,000 --> 00:00:50,000\nYes.\n\n5\n00:01:00,000 --> 00:01:01,000\nNo.\n"
     talk.with_suffix(".srt").write_text(SRT + late)
