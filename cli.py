@@ -168,9 +168,9 @@ def publish(
     from .hub.space import publish_with_space
 
     space = repo_id if space == SAME_NAME else space
-    for url in publish_with_space(run, repo_id, space, merged=merged, license=license, private=private):
-        typer.echo(url)
-    if private:
+    bundle, page = publish_with_space(run, repo_id, space, merged=merged, license=license, private=private)
+    typer.echo(f"{bundle}\n{page.url}")
+    if page.is_private:
         warn(
             f"the Space needs a token that can read {repo_id}: set it as the secret HF_TOKEN in the settings of {space}"
         )

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from string import Template
+from typing import NamedTuple
 
 from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -84,6 +85,13 @@ private or gated, set a token that can read it as the secret `HF_TOKEN` in the S
 """)
 
 
+class PublishedSpace(NamedTuple):
+    """A Space on the Hub: the URL of its commit, and whether its bundle is private, which it then needs a token to read."""
+
+    url: str
+    is_private: bool
+
+
 def publish_with_space(
     run: str | Path,
     repo_id: str,
@@ -93,7 +101,7 @@ def publish_with_space(
     license: str | None = None,
     private: bool = False,
     token: str | None = None,
-) -> tuple[str, str]:
+) -> tuple[str, PublishedSpace]:
     """Publish a run, and a Space that scores with it; that the Space can be written is checked before anything is published.
 
     Args:
@@ -101,7 +109,7 @@ def publish_with_space(
         run, repo_id, merged, license, private, token: as in `publish_run`; `private` applies to both.
 
     Returns:
-        The URLs of the two commits.
+        The URL of the bundle's commit, and the Space.
 
     Raises:
         PublishError: what went wrong, and whether the bundle was published.
@@ -117,21 +125,21 @@ def publish_with_space(
 
 def publish_space(
     run: Path, repo_id: str, space_id: str, *, licence: Licence, private: bool = False, token: str | None = None
-) -> str:
+) -> PublishedSpace:
     """Upload the Space of a published bundle in one commit; publishing again replaces it.
 
     Args:
         run: of the bundle.
         repo_id: of the bundle.
-        space_id, token: as in `publish_folder`, which also says what is returned and raised.
+        space_id, token: as in `publish_folder`, which also says what is raised.
         licence: of the bundle.
         private: make the Space private, which that of a private bundle is anyway.
     """
     try:
-        private = private or bool(hub_api(token).model_info(repo_id).private)
+        is_private = bool(hub_api(token).model_info(repo_id).private)
     except FAULTS as error:
         raise PublishError(f"{repo_id}: {reason_of(error)}") from error
-    return publish_folder(
+    url = publish_folder(
         space_id,
         repo_type="space",
         space_sdk=SDK,
@@ -139,9 +147,10 @@ def publish_space(
         is_ours=_is_ours,
         replaced=("*",),
         message=f"Serve {repo_id}",
-        private=private,
+        private=private or is_private,
         token=token,
     )
+    return PublishedSpace(url, is_private)
 
 
 def check_space(space_id: str, *, token: str | None = None) -> None:

@@ -36,23 +36,15 @@ from omnisent.cli import main
 results = []
 for arguments in json.loads(sys.argv[1]):
     sys.argv[1:] = ["publish", *arguments]
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
+    printed, complained = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained):
         code = 0
         try:
             main()
         except SystemExit as stop:
             code = stop.code or 0
-    results.append((1, code) if isinstance(code, str) else (code, printed.getvalue()))
+    results.append((1, code, "") if isinstance(code, str) else (code, printed.getvalue(), complained.getvalue()))
 print(json.dumps(results))
-"""
-SPACES = """
-import sys
-from pathlib import Path
-from omnisent.hub.licence import UNSTATED
-from omnisent.hub.space import publish_space
-
-for space in sys.argv[3:]:
-    publish_space(Path(sys.argv[1]), sys.argv[2], space, licence=UNSTATED)
 """
 RATED = {"targets": {"valence": [1.0, 9.0]}, "dataset": "some.csv"}
 LONG_NAMES = {"targets": {"x" * 40: [1.0, 9.0], "y" * 40: [1.0, 9.0]}, "dataset": "some.csv"}
@@ -79,10 +71,11 @@ def trained(short_config, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def publish(hub, trained, tmp_path_factory):
-    """Runs `omnisent publish` with each list of arguments, in one process; returns exit code and last line of each."""
+    """Runs `omnisent publish` with each list of arguments, in one process; returns exit code and output, or error, of each, and what
+    was printed beside it."""
     home = tmp_path_factory.mktemp("author")
 
-    def commands(*wanted: list[str], token: str | None = TOKEN) -> list[tuple[int, str]]:
+    def commands(*wanted: list[str], token: str | None = TOKEN) -> list[tuple[int, str, str]]:
         lists = [[str(trained), NAME, "--merged", "--license", "apache-2.0", *arguments] for arguments in wanted]
         command = [sys.executable, "-c", COMMANDS, json.dumps(lists)]
         environment = hub.environment(home, token=token)
@@ -96,7 +89,7 @@ def publish(hub, trained, tmp_path_factory):
 @pytest.fixture(scope="module")
 def files(hub, publish) -> dict[str, bytes]:
     """Of the Space, after it was published."""
-    ((code, said),) = publish(["--space"])
+    ((code, said, _),) = publish(["--space"])
     assert code == 0, said
     model, space = (hub.repositories[kind, NAME] for kind in ("model", "space"))
     assert said.split() == [f"{hub.url}/{NAME}/commit/{one.head}" for one in (model, space)]
@@ -179,24 +172,20 @@ def test_a_source_file_with_a_token_is_not_published(trained, tmp_path, monkeypa
         assemble_space(tmp_path / "draft", trained, NAME, NAME, UNSTATED)
 
 
-def test_the_space_of_a_private_bundle_is_private_and_a_public_one_is_refused(hub, files, trained, tmp_path):
+def test_the_space_of_a_private_bundle_is_private_and_a_public_one_is_refused(hub, files, publish):
     hub.repositories["model", NAME].private = True
-    environment = hub.environment(tmp_path)
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", SPACES, str(trained), NAME, f"{OWNER}/hidden", NAME],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        (code, _, said), (refused, why, _) = publish(["--space", f"{OWNER}/hidden"], ["--space", NAME])
     finally:
         hub.repositories["model", NAME].private = False
-    assert done.returncode == 1
+    assert (code, refused) == (0, 1)
     assert hub.repositories["space", f"{OWNER}/hidden"].private
-    assert done.stderr.splitlines()[-1].endswith(
-        f"PublishError: {NAME}: not published: it is public, and is to be private; make it private in its settings on the Hub,"
+    assert (
+        f"the Space needs a token that can read {NAME}: set it as the secret HF_TOKEN in the settings of {OWNER}/hid"
+        in said
+    )
+    assert why.endswith(
+        f": {NAME}: not published: it is public, and is to be private; make it private in its settings on the Hub,"
         " or choose another name"
     )
 
@@ -233,7 +222,7 @@ def test_its_requirements_pin_all_that_its_page_imports(files, space):
 def test_publishing_again_replaces_it_and_a_space_that_fails_after_its_bundle_says_so(hub, files, publish):
     repository = hub.repositories["space", NAME]
     repository.commit({"omnisent/gone.py": b""}, set())
-    (again, _), (failed, said) = publish(["--space", NAME], ["--space", "someone/page"])
+    (again, *_), (failed, said, _) = publish(["--space", NAME], ["--space", "someone/page"])
     assert (again, failed) == (0, 1)
     assert repository.commits[repository.head].keys() == files.keys()
     assert said.startswith(f"omnisent: the bundle is published ({hub.url}/{NAME}/commit/")
@@ -260,7 +249,7 @@ def test_another_space_of_the_name_is_kept_and_nothing_is_published(hub, publish
         f"{OWNER}/notes": f"{there} notes.txt; choose another name",
         "no/such/name": "Repo id must be in the form",
     }
-    for (code, said), (name, reason) in zip(results, expected.items(), strict=True):
+    for (code, said, _), (name, reason) in zip(results, expected.items(), strict=True):
         assert code == 1
         assert said.startswith(f"omnisent: space {name}: {reason}")
     assert [repository.head for repository in others.values()] == heads
@@ -269,7 +258,7 @@ def test_another_space_of_the_name_is_kept_and_nothing_is_published(hub, publish
 
 def test_without_a_login_nothing_is_asked_for(hub, publish):
     asked = len(hub.requests)
-    ((code, said),) = publish(["--space"], token=None)
+    ((code, said, _),) = publish(["--space"], token=None)
     assert (code, said[:50]) == (1, "omnisent: no Hub token: run `hf auth login`, or se")
     assert len(hub.requests) == asked
 
