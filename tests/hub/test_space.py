@@ -71,8 +71,7 @@ def trained(short_config, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def publish(hub, trained, tmp_path_factory):
-    """Runs `omnisent publish` with each list of arguments, in one process; returns exit code and output, or error, of each, and what
-    was printed beside it."""
+    """Runs `omnisent publish` with each list of arguments, in one process; returns code, output or error, and messages of each."""
     home = tmp_path_factory.mktemp("author")
 
     def commands(*wanted: list[str], token: str | None = TOKEN) -> list[tuple[int, str, str]]:
