@@ -185,7 +185,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_readers_end_when_their_parent_is_killed(method, tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(READING)

@@ -95,6 +95,7 @@ def test_impossible_values_are_detected():
         assert fuzz.what_is_not_finite(replace(clip, **wrong)), wrong
 
 
+@pytest.mark.slow
 def test_a_crash_or_hang_affects_only_its_file_and_is_reported(folder, tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(

@@ -336,6 +336,7 @@ def test_several_targets_are_answered_by_name(tiny_backbone, processor, temporar
     json.dumps(result)
 
 
+@pytest.mark.slow
 def test_the_handler_finds_its_bundle_beside_it_and_a_model_saved_again_has_it(bundle, tmp_path):
     """In a process without the package, from a folder of another name."""
     shutil.copytree(bundle, tmp_path / "copy of it")

@@ -175,7 +175,7 @@ LOAD_ELSEWHERE = """
 """
 
 
-@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("quantized", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_saved_model_scores_the_same_where_the_package_is_not_importable(
     tiny_backbone, processor, planted_clips, tmp_path, quantized
 ):

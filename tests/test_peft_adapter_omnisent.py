@@ -268,6 +268,7 @@ def test_every_weight_must_be_there_and_fit(official, arguments, shared, tmp_pat
         shutil.rmtree(checkpoint)
 
 
+@pytest.mark.slow
 def test_training_adds_a_head_and_trains_both_to_an_ordinary_bundle(settings, official, tmp_path, planted_clips):
     trained(official, tmp_path / "c", "factory, two")
     before = peft_adapter(tmp_path / "c")

@@ -332,6 +332,7 @@ print(json.dumps([type(pipe.model).__module__, *(result["score"] for result in p
 """
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_and_its_bundle_loads_by_its_own_code(backbone, settings, whole_clips, tmp_path):
     short = {"max_steps": 2, "eval_steps": 1, "save_steps": 1}
     metrics = run(*parse_arguments([settings(base_model=str(backbone), head="linear", **short)]))

@@ -108,7 +108,7 @@ def test_training_stops_when_the_validation_error_does_not_fall(settings, tmp_pa
     assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 3
 
 
-@pytest.mark.parametrize("readout", ["discriminative", "generative"])
+@pytest.mark.parametrize("readout", ["discriminative", pytest.param("generative", marks=pytest.mark.slow)])
 def test_the_seed_determines_all_randomness_and_nothing_else(settings, tmp_path, readout):
     common = {"readout": readout, "decoding": "expected"}
     for name, seed in (("first", 7), ("again", 7), ("other", 8)):
@@ -167,6 +167,7 @@ def test_the_pipeline_gives_the_intervals_that_the_run_measured(settings, tmp_pa
         assert np.ptp([one["high"] + one["low"] - 2 * one["score"] for one in found]) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_calibration_of_one_that_was_not_stopped(settings, tmp_path, caplog):
     """The validation scores of evaluations before the stop take part."""
     whole, halves = tmp_path / "whole", tmp_path / "halves"
@@ -186,6 +187,7 @@ def test_a_resumed_run_has_the_calibration_of_one_that_was_not_stopped(settings,
     assert calibration_of(halves / "model")["half_widths"]
 
 
+@pytest.mark.slow
 def test_a_trained_run_is_scored_again_without_training(settings, tmp_path):
     for readout in ("discriminative", "generative"):
         trained, again = tmp_path / readout, tmp_path / f"{readout}-again"
@@ -275,8 +277,12 @@ def test_a_run_that_was_stopped_after_training_is_finished_from_its_last_checkpo
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"quantization": "nf4"}, {"train_sampling_strategy": "group_by_length"}, {"optim": "paged_adamw_8bit"}],
-    ids=["plain", "nf4", "group_by_length", "paged_adamw_8bit"],
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"quantization": "nf4"}, id="nf4"),
+        pytest.param({"train_sampling_strategy": "group_by_length"}, id="group_by_length", marks=pytest.mark.slow),
+        pytest.param({"optim": "paged_adamw_8bit"}, id="paged_adamw_8bit", marks=pytest.mark.slow),
+    ],
 )
 def test_resuming_half_way_gives_bit_equal_weights(settings, tmp_path, changes):
     common = {"quantization": "none", "load_best_model_at_end": False, "save_total_limit": 5, **changes}
@@ -331,6 +337,7 @@ def test_training_under_nf4_continues_to_learn_after_an_evaluation(tiny_backbone
     assert all(g.abs().max() > 0 for n, g in after.items() if "lora_B" in n)
 
 
+@pytest.mark.slow
 def test_training_continues_from_the_adapter_of_a_bundle(settings, tmp_path):
     run(*parse_arguments([settings(output_dir=str(tmp_path / "first"))]))
     bundle = tmp_path / "first" / "model"
@@ -356,7 +363,7 @@ def test_another_run_does_not_start_in_a_folder_with_checkpoints(settings, tmp_p
     assert (tmp_path / "run" / "metrics.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("readout", ["discriminative", "generative"])
+@pytest.mark.parametrize("readout", ["discriminative", pytest.param("generative", marks=pytest.mark.slow)])
 def test_mixed_precision_affects_training_and_not_scoring(settings, tmp_path, readout):
     common = {"readout": readout, "decoding": "expected", "bf16": True, "learning_rate": 0.02}
     run(*parse_arguments([settings(**common)]))

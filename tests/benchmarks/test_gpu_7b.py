@@ -28,6 +28,7 @@ def gpu_7b(monkeypatch, tmp_path):
     return gpu_7b
 
 
+@pytest.mark.slow
 def test_it_runs_completely_at_tiny_size(gpu_7b, tmp_path, capsys):
     gpu_7b.main(["--size", "tiny"])
     found = json.loads((tmp_path / "gpu_tiny.json").read_text())

@@ -323,6 +323,7 @@ def test_a_reader_that_hangs_or_crashes_costs_one_clip_and_leaves_no_process(tmp
             os.kill(pid, 0)
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_the_process_that_started_it(tmp_path, media):
     (tmp_path / "a.mp4").write_bytes(media["good"])
     code = (

@@ -94,7 +94,9 @@ def test_spectral_gating_reduces_noise_and_keeps_speech(tmp_path):
     assert after[middle].std() > 0.7 * before[middle].std()
 
 
-@pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
+@pytest.mark.parametrize(
+    "rate", [pytest.param(8_000, marks=pytest.mark.slow), pytest.param(44_100, marks=pytest.mark.slow), 48_000]
+)
 def test_sound_is_denoised_at_its_own_rate(tmp_path, rate):
     pytest.importorskip("noisereduce")
     time = np.arange(round(1.5 * rate)) / rate

@@ -120,7 +120,7 @@ def test_the_lines_of_the_documentation_and_of_its_readme_run(official, linear):
     "changes",
     [
         pytest.param(["--head", "mlp"], marks=pytest.mark.slow),
-        ["--loss", "hl_gauss", "--layers", "mix", "--pooling", "attention"],
+        pytest.param(["--loss", "hl_gauss", "--layers", "mix", "--pooling", "attention"], marks=pytest.mark.slow),
     ],
 )
 def test_another_head_is_beside_the_weights_and_its_lines_run(trained, tmp_path, changes):

@@ -27,25 +27,9 @@ from omnisent.processing_omnisent import OmniSentProcessor
 from omnisent.train import run
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.run_folder import read_config, read_metrics, write_json
+from prepared import PreparedPython
 
 NAME = f"{OWNER}/clips"
-COMMANDS = """
-import contextlib, io, json, sys
-from omnisent.cli import main
-
-results = []
-for arguments in json.loads(sys.argv[1]):
-    sys.argv[1:] = ["publish", *arguments]
-    printed, complained = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained):
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-    results.append((1, code, "") if isinstance(code, str) else (code, printed.getvalue(), complained.getvalue()))
-print(json.dumps(results))
-"""
 RATED = {"targets": {"valence": [1.0, 9.0]}, "dataset": "some.csv"}
 LONG_NAMES = {"targets": {"x" * 40: [1.0, 9.0], "y" * 40: [1.0, 9.0]}, "dataset": "some.csv"}
 OWNERS = importlib.metadata.packages_distributions()
@@ -71,27 +55,24 @@ def trained(short_config, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def publish(hub, trained, tmp_path_factory):
-    """Runs `omnisent publish` with each list of arguments, in one process; returns code, output or error, and messages of each."""
+    """Runs `omnisent publish` with further arguments, as somebody who is logged in with a token, or not."""
     home = tmp_path_factory.mktemp("author")
+    with PreparedPython(hub.environment(home)) as python:
 
-    def commands(*wanted: list[str], token: str | None = TOKEN) -> list[tuple[int, str, str]]:
-        lists = [[str(trained), NAME, "--merged", "--license", "apache-2.0", *arguments] for arguments in wanted]
-        command = [sys.executable, "-c", COMMANDS, json.dumps(lists)]
-        environment = hub.environment(home, token=token)
-        done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return [tuple(one) for one in json.loads(done.stdout.splitlines()[-1])]
+        def command(*further: str, token: str | None = TOKEN) -> subprocess.CompletedProcess:
+            arguments = ("publish", trained, NAME, "--merged", "--license", "apache-2.0", *further)
+            return python.run("from omnisent.cli import main; main()", *arguments, cwd=home, token=token)
 
-    return commands
+        yield command
 
 
 @pytest.fixture(scope="module")
 def files(hub, publish) -> dict[str, bytes]:
     """Of the Space, after it was published."""
-    ((code, said, _),) = publish(["--space"])
-    assert code == 0, said
+    done = publish("--space")
+    assert done.returncode == 0, done.stderr
     model, space = (hub.repositories[kind, NAME] for kind in ("model", "space"))
-    assert said.split() == [f"{hub.url}/{NAME}/commit/{one.head}" for one in (model, space)]
+    assert done.stdout.split() == [f"{hub.url}/{NAME}/commit/{one.head}" for one in (model, space)]
     return space.commits[space.head]
 
 
@@ -174,18 +155,18 @@ def test_a_source_file_with_a_token_is_not_published(trained, tmp_path, monkeypa
 def test_the_space_of_a_private_bundle_is_private_and_a_public_one_is_refused(hub, files, publish):
     hub.repositories["model", NAME].private = True
     try:
-        (code, _, said), (refused, why, _) = publish(["--space", f"{OWNER}/hidden"], ["--space", NAME])
+        hidden, public = publish("--space", f"{OWNER}/hidden"), publish("--space", NAME)
     finally:
         hub.repositories["model", NAME].private = False
-    assert (code, refused) == (0, 1)
+    assert (hidden.returncode, public.returncode) == (0, 1)
     assert hub.repositories["space", f"{OWNER}/hidden"].private
-    assert (
-        f"the Space needs a token that can read {NAME}: set it as the secret HF_TOKEN in the settings of {OWNER}/hid"
-        in said
+    needs = (
+        f"the Space needs a token that can read {NAME}: set it as the secret HF_TOKEN in the settings of {OWNER}/hidden"
     )
-    assert why.endswith(
+    assert needs in hidden.stderr
+    assert public.stderr.endswith(
         f": {NAME}: not published: it is public, and is to be private; make it private in its settings on the Hub,"
-        " or choose another name"
+        " or choose another name\n"
     )
 
 
@@ -218,12 +199,14 @@ def test_its_requirements_pin_all_that_its_page_imports(files, space):
     assert all(version == importlib.metadata.version(name).partition("+")[0] for name, version in pins.items())
 
 
+@pytest.mark.slow
 def test_publishing_again_replaces_it_and_a_space_that_fails_after_its_bundle_says_so(hub, files, publish):
     repository = hub.repositories["space", NAME]
     repository.commit({"omnisent/gone.py": b""}, set())
-    (again, *_), (failed, said, _) = publish(["--space", NAME], ["--space", "someone/page"])
-    assert (again, failed) == (0, 1)
+    again, failed = publish("--space", NAME), publish("--space", "someone/page")
+    assert (again.returncode, failed.returncode) == (0, 1)
     assert repository.commits[repository.head].keys() == files.keys()
+    said = failed.stderr.splitlines()[-1]
     assert said.startswith(f"omnisent: the bundle is published ({hub.url}/{NAME}/commit/")
     assert "and its Space is not: someone/page: not published: " in said
 
@@ -240,7 +223,6 @@ def test_another_space_of_the_name_is_kept_and_nothing_is_published(hub, publish
         hub.repositories["space", f"{OWNER}/{name}"] = repository
     heads = [repository.head for repository in others.values()]
     asked = len(hub.requests)
-    results = publish(*(["--space", f"{OWNER}/{name}"] for name in others), ["--space", "no/such/name"])
     there = "there is another Space of this name, with a file of its own,"
     expected = {
         f"{OWNER}/docker": "there is a Space of this name with the sdk docker; expected gradio; choose another name",
@@ -248,17 +230,18 @@ def test_another_space_of_the_name_is_kept_and_nothing_is_published(hub, publish
         f"{OWNER}/notes": f"{there} notes.txt; choose another name",
         "no/such/name": "Repo id must be in the form",
     }
-    for (code, said, _), (name, reason) in zip(results, expected.items(), strict=True):
-        assert code == 1
-        assert said.startswith(f"omnisent: space {name}: {reason}")
+    for name, reason in expected.items():
+        done = publish("--space", name)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith(f"omnisent: space {name}: {reason}")
     assert [repository.head for repository in others.values()] == heads
     assert not [one for one in hub.requests[asked:] if one.startswith("POST")]
 
 
 def test_without_a_login_nothing_is_asked_for(hub, publish):
     asked = len(hub.requests)
-    ((code, said, _),) = publish(["--space"], token=None)
-    assert (code, said[:50]) == (1, "omnisent: no Hub token: run `hf auth login`, or se")
+    done = publish("--space", token=None)
+    assert (done.returncode, done.stderr[:50]) == (1, "omnisent: no Hub token: run `hf auth login`, or se")
     assert len(hub.requests) == asked
 
 

@@ -74,11 +74,11 @@ def _killed_and_fresh(
 
 @pytest.mark.parametrize("ending", ["csv", pytest.param("parquet", marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_to_the_same_file(many, bundle, tmp_path, ending):
-    fresh, killed = _killed_and_fresh(many(40, 4), bundle, tmp_path, 3, ending, pause=0.1)
+    fresh, killed = _killed_and_fresh(many(24, 3), bundle, tmp_path, 3, ending, pause=0.1)
     assert killed.read_bytes() == fresh.read_bytes()
     table = pd.read_csv(fresh) if ending == "csv" else pd.read_parquet(fresh)
-    assert len(table) == table["id"].nunique() == 40
-    assert table["error"].notna().sum() == 4
+    assert len(table) == table["id"].nunique() == 24
+    assert table["error"].notna().sum() == 3
 
 
 @pytest.fixture

@@ -87,6 +87,7 @@ def test_rows_say_in_every_format_that_they_are_zero_shot_and_those_of_a_bundle_
     assert "zero-shot" not in said + complained
 
 
+@pytest.mark.slow
 def test_a_score_does_not_depend_on_workers_or_batches(score, planted_root, tiny_backbone):
     table = ("--table", planted_root / "clips.csv", "--model", tiny_backbone)
     for name, options in (("alone", ("--batch-size", 1)), ("two", ("--workers", 2, "--stats", "stats.json"))):

@@ -56,7 +56,7 @@ def _losses(folder) -> list[float]:
     "common",
     [
         {},
-        {"layers": "mix", "pool_over": "clip", "pooling": "mean"},
+        pytest.param({"layers": "mix", "pool_over": "clip", "pooling": "mean"}, marks=pytest.mark.slow),
         {"readout": "generative", "decoding": "expected"},
     ],
 )

@@ -47,7 +47,7 @@ def test_a_clip_that_is_predicted_twice_in_place_of_another_is_refused(settings,
     assert not (tmp_path / "run" / "predictions.csv").exists()
 
 
-@pytest.mark.parametrize("readout", ["discriminative", "generative"])
+@pytest.mark.parametrize("readout", ["discriminative", pytest.param("generative", marks=pytest.mark.slow)])
 def test_a_run_whose_saved_bundle_gives_other_scores_is_not_finished(settings, tmp_path, monkeypatch, readout):
     save = train.save_bundle
 
