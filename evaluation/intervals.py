@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from .metrics import METRICS, Numbers, finite, paired
-from .variances import places_of, unbiased
+from .variances import effective_groups, effective_units, places_of, unbiased
 
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 LEVEL = 0.9  # level of `interval_coverage` in metrics.json
@@ -62,12 +62,22 @@ def _design_effect(which: np.ndarray, places: np.ndarray) -> float:
 def share_with_interval(which: np.ndarray, groups: Sequence[str] | None = None) -> tuple[float, float, float]:
     """The share of n clips, and its 95 % interval for new videos: Wilson's (1927), of n over the design effect.
 
+    Of few videos the design effect is uncertain: the normal quantile is then that of Student's t. Where all clips count, or none, or
+    there is one video, it cannot be seen: the clips of a video then count as one.
+
     Args:
         which: (n,) whether a clip counts.
         groups: the video of each clip, if known.
     """
     share, z = float(np.mean(which)), float(stats.norm.ppf(0.975))
-    clips = len(which) if groups is None else len(which) / _design_effect(which, places_of(groups, len(which)))
+    clips = float(len(which))
+    if groups is not None:
+        places = places_of(groups, len(which))
+        if share in (0, 1) or places.max() == 0:
+            clips = effective_units(places)
+        else:
+            clips /= _design_effect(which, places)
+            z = float(stats.t.ppf(0.975, max(1.0, effective_groups(places) - 1)))
     middle, reach = share + z**2 / (2 * clips), z * math.sqrt(share * (1 - share) / clips + (z / (2 * clips)) ** 2)
     low, high = ((middle + side * reach) / (1 + z**2 / clips) for side in (-1, 1))
     return share, min(max(low, 0.0), share), max(min(high, 1.0), share)

@@ -34,6 +34,12 @@ def effective_groups(places: np.ndarray) -> float:
     return float(np.sum(shares**2) ** 2 / np.sum(shares**4))
 
 
+def effective_units(places: np.ndarray) -> float:
+    """How many independent clips say as much as the clips of these videos, if those of one video are all the same."""
+    shares = np.bincount(places) / len(places)
+    return float(1 / np.sum(shares**2))
+
+
 def unbiased(places: np.ndarray) -> float:
     """What the sum of squared deviations of videos, each weighted by its share of the clips, has to be multiplied with.
 

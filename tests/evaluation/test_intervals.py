@@ -113,8 +113,27 @@ def test_the_interval_of_a_share_is_wider_for_clips_of_few_videos():
     alone, together = share_with_interval(which), share_with_interval(which, videos)
     assert together[1] < alone[1]
     assert together[2] > alone[2]
-    # 400 / 180 of 20 clips each: 200 clips count as 9
-    assert together == pytest.approx((0.8, 0.4695, 0.9478), abs=0.01)
+    # 400 / 180 of 20 clips each: 200 clips count as 9; with 2.262, the quantile of t for 10 videos
+    assert together == pytest.approx((0.8, 0.427, 0.9553), abs=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_where_all_clips_count_those_of_a_video_count_as_one(share):
+    which = np.full(40, share == 1)
+    _, low, high = share_with_interval(which, ["a"] * 20 + ["b"] * 20)
+    assert high - low == pytest.approx(1 - 2 / (2 + 1.96**2), abs=1e-4)  # Wilson's of 2 clips
+    assert share_with_interval(which, ["a"] * 40) == pytest.approx(share_with_interval(which[:1]))
+    assert share_with_interval(which, list(map(str, range(40)))) == pytest.approx(share_with_interval(which))
+
+
+def test_the_interval_of_a_share_covers_that_of_new_videos_although_there_are_few():
+    """Of 5 videos with 20 clips whose shares differ (beta distributed, mean .9)."""
+    draws, covered = np.random.default_rng(0), []
+    for _ in range(400):
+        which = draws.random((5, 20)) < draws.beta(2.1, 0.233, (5, 1))
+        _, low, high = share_with_interval(which.ravel(), np.repeat(list("abcde"), 20))
+        covered.append(low <= 0.9 <= high)
+    assert np.mean(covered) > 0.9
 
 
 def test_a_higher_figure_is_better_where_the_metric_says_so():
