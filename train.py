@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from omnisent.data.clip import ONE_PERSON
+from omnisent.evaluation.metrics import over_constant
 from omnisent.training import run_folder
 from omnisent.training.about import about_bundle
 from omnisent.training.arguments import DataArguments, ModelArguments, OmniSentTrainingArguments, parse_arguments
@@ -106,7 +107,9 @@ def _in_words(folder: Path, metrics: dict, target: str | None) -> str:
     human = run_folder.one_person_mae(folder, target) if metrics["split"] == "test" else None
     person = "" if human is None else f", {ONE_PERSON} {human:.3f}"
     of = "" if target is None else f"{target}: "
-    return f"{of}{metrics['split']} MAE {mae:.3f}, constant (train median) {constant:.3f}, ratio {mae / constant:.2f}{person}"
+    ratio = over_constant(mae, constant)
+    times = "" if ratio is None else f", ratio {ratio:.2f}"
+    return f"{of}{metrics['split']} MAE {mae:.3f}, constant (train median) {constant:.3f}{times}{person}"
 
 
 def start_logging(*, debug: bool = False) -> None:

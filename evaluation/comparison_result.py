@@ -22,7 +22,7 @@ class ArmResult:
         is_baseline: whether it is a simple baseline (`floor` in comparison.json).
         seeds: of its runs.
         metrics: by key of `METRICS`.
-        mae_over_constant: its MAE divided by that of the training median.
+        mae_over_constant: its MAE divided by that of the training median; `None` if that is 0.
         unparsable_rate, ...: the figures of `PER_SEED`, as in metrics.json, one value per seed.
         trainable_parameters, trainable_percent, head_parameters: as in metrics.json.
     """
@@ -33,7 +33,7 @@ class ArmResult:
     is_baseline: bool
     seeds: list[int | None]
     metrics: dict[str, Estimate]
-    mae_over_constant: float
+    mae_over_constant: float | None
     trainable_parameters: int | None
     trainable_percent: float | None
     head_parameters: int | None

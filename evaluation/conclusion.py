@@ -48,7 +48,8 @@ def quoted(label: str) -> str:
 def _cautions(comparison: Comparison) -> str:
     """What a reader should be careful about, each in a sentence after a space; empty if there is nothing."""
     arms, found = comparison.arms, ""
-    weak = [arms[name].label for name in _other_trained(comparison) if arms[name].mae_over_constant > WEAK]
+    trained = [arm for arm in arms.values() if arm.trainable_parameters]
+    weak = [arm.label for arm in trained if arm.mae_over_constant is None or arm.mae_over_constant > WEAK]
     if weak:
         found += f" Read this with care: some MAE are above {WEAK} times that of the constant ({'; '.join(weak)})."
     improving = [arm.label for arm in arms.values() if any(arm.still_improving)]

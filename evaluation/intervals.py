@@ -62,8 +62,8 @@ def _design_effect(which: np.ndarray, places: np.ndarray) -> float:
 def share_with_interval(which: np.ndarray, groups: Sequence[str] | None = None) -> tuple[float, float, float]:
     """The share of n clips, and its 95 % interval for new videos: Wilson's (1927), of n over the design effect.
 
-    Of few videos the design effect is uncertain: the normal quantile is then that of Student's t. Where all clips count, or none, or
-    there is one video, it cannot be seen: the clips of a video then count as one.
+    Of few videos the design effect is uncertain: the normal quantile is then that of Student's t. Where all clips count or none,
+    and of one video, it cannot be seen: the clips of a video then count as one.
 
     Args:
         which: (n,) whether a clip counts.

@@ -255,6 +255,16 @@ def finite(name: str, values: Numbers, dimensions: int = 1) -> np.ndarray:
     return array
 
 
+def over_constant(mae: float, constant_mae: float) -> float | None:
+    """A MAE divided by that of always the same score; `None` if that is 0, as where all labels are the same."""
+    return mae / constant_mae if constant_mae else None
+
+
+def ratio_text(ratio: float | None) -> str:
+    """For tables: a ratio; empty if there is none."""
+    return "" if ratio is None else f"{ratio:.2f}"
+
+
 def paired(name: str, values: Numbers, label_name: str, labels: Numbers) -> tuple[np.ndarray, np.ndarray]:
     """Values and labels of n clips, both (n,) float64.
 

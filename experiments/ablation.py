@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..data.clip import MODALITIES
+from ..evaluation.metrics import over_constant, ratio_text
 from ..evaluation.statistics import Estimate, PairedTest, Verdict, bootstrap_estimates, paired_tests, verdict
 from ..evaluation.variances import p_text
 from ..figure_style import GREY, MEDIUM, SMALL, bar, panel, save_figure
@@ -269,7 +270,7 @@ def markdown(ablation: Ablation) -> str:
                 "MAE": mae.text,
                 "95 % interval": mae.interval,
                 "Corr": subset.metrics["corr"].text,
-                "MAE / constant": f"{mae.mean_low_high()[0] / ablation.constant_mae:.2f}",
+                "MAE / constant": ratio_text(over_constant(mae.mean_low_high()[0], ablation.constant_mae)),
             }
     parts = (
         f"# Modalities on {ablation.dataset}, {ablation.readout} readout",

@@ -27,6 +27,7 @@ from ..evaluation.comparison_result import (
     comparison_folder,
 )
 from ..evaluation.metric_tests import metric_tests
+from ..evaluation.metrics import over_constant
 from ..evaluation.statistics import Resampled, estimates, paired_tests, resampled
 from ..training import run_folder
 from ..training.arguments import parse_arguments
@@ -292,7 +293,7 @@ def summarise(
             is_baseline=name in baselines or name in outside,
             seeds=[run["seed"] for run in metrics],
             metrics=estimated,
-            mae_over_constant=estimated["mae"].mean_low_high()[0] / constant,
+            mae_over_constant=over_constant(estimated["mae"].mean_low_high()[0], constant),
             trainable_parameters=measured["trainable_parameters"],
             trainable_percent=measured["trainable_percent"],
             head_parameters=measured["head_parameters"],

@@ -12,7 +12,7 @@ from ..data.catalog import DATASETS
 from ..data.clip import ONE_PERSON
 from ..evaluation.comparison_result import ArmResult, Comparison
 from ..evaluation.conclusion import in_words, main_test, mean_of
-from ..evaluation.metrics import METRICS, Metric
+from ..evaluation.metrics import METRICS, Metric, ratio_text
 from ..evaluation.variances import p_text
 from ..figure_style import GREY, MEDIUM, SMALL, bar, panel, save_figure
 from ..training import run_folder
@@ -46,7 +46,7 @@ def metric_table(comparison: Comparison) -> pd.DataFrame:
             row[metric.title] = arm.metrics[metric.key].text
             if metric.key == "mae":
                 row["95 % interval"] = arm.metrics["mae"].interval
-                row["MAE / constant"] = f"{arm.mae_over_constant:.2f}"
+                row["MAE / constant"] = ratio_text(arm.mae_over_constant)
         rows[arm.label] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 

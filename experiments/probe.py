@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..data.clip import SPLITS, labels_of
-from ..evaluation.metrics import msa_metrics
+from ..evaluation.metrics import msa_metrics, over_constant
 from ..figure_style import GREY, MEDIUM, SMALL, WINE, line, panel, save_figure
 from ..training import run_folder
 from ..training.arguments import DataArguments, parse_arguments
@@ -190,9 +190,11 @@ def fit_layers(
 def conclusion(result: Probe) -> str:
     """The MAE of the probe compared with the constant and the trained run, in one sentence."""
     mae, constant, run = result.chosen.test_mae, result.constant_mae, result.run
+    ratio = over_constant(mae, constant)
+    times = "beside" if ratio is None else f"{ratio:.2f} times"
     start = (
         f"Ridge regression on the untrained states of layer {result.chosen_layer} of {len(result.layers) - 1} has MAE"
-        f" {mae:.3f}, {mae / constant:.2f} times that of the constant ({constant:.3f})"
+        f" {mae:.3f}, {times} that of the constant ({constant:.3f})"
     )
     if run is None:
         return f"{start}."
