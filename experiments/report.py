@@ -166,16 +166,15 @@ def _run(folder: Path, library: ClipLibrary) -> Section:
         figures.append(layer_figure({"run": [weights]}))
     details = _details(run_folder.read_config(folder), run_folder.read_environment(folder))
     title = f"Run {folder.name}: {metrics['readout']} on {metrics['dataset']}"
-    return Section(title, _html(_run_in_words(metrics)), body, figures, worst, details)
+    in_words = " ".join(_in_words(one, metrics["split"], name) for name, one in (of_targets or {"": metrics}).items())
+    return Section(title, _html(in_words), body, figures, worst, details)
 
 
-def _run_in_words(metrics: Mapping[str, Any]) -> str:
-    shown = [
-        f"{name} {metrics[key]:.3f}"
-        for key, name in (("mae", "MAE"), ("corr", "correlation"))
-        if metrics.get(key) is not None
-    ]
-    return f"{', '.join(shown)} on {metrics['n']} {metrics['split']} clips."
+def _in_words(metrics: Mapping[str, Any], split: str, target: str) -> str:
+    """The main figures of a target, `""` if it is the only one."""
+    shown = (("mae", "MAE"), ("corr", "correlation"))
+    figures = ", ".join(f"{name} {metrics[key]:.3f}" for key, name in shown if metrics.get(key) is not None)
+    return f"{f'{target}: ' if target else ''}{figures} on {metrics['n']} {split} clips."
 
 
 def _figures(columns: dict[str, dict[str, Any]]) -> pd.DataFrame:

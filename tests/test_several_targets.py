@@ -193,6 +193,8 @@ def test_the_report_has_a_section_for_each_target_and_one_for_a_run(compared, fo
     for name in TARGETS:
         assert f"umfrage.csv, {name}" in text
         assert f"score of {name}" in text
+        own = run_folder.read_metrics(folder, name)
+        assert f"{name}: MAE {own['mae']:.3f}, correlation {own['corr']:.3f} on {own['n']} test clips." in text
 
 
 def test_the_card_has_scales_and_results_of_each_target(folder):

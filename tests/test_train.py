@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -394,6 +395,13 @@ def test_labels_outside_the_range_are_refused_by_clip(settings, tmp_path):
     table.write_text("id,text,label,split\na,good,1,train\nb,bad,-7,train\nc,so,0,valid\nd,so,0,test\n")
     with pytest.raises(SystemExit, match=r"1 clips without a label in \[-3.*\], first b"):
         main([settings(dataset=str(table), modalities=["text"])])
+
+
+def test_a_constant_without_error_has_no_ratio_to_it(settings, tmp_path, capsys):
+    table = tmp_path / "clips.csv"
+    table.write_text("id,text,label,split\na,good,1,train\nb,bad,2,train\nf,hm,1,train\nc,so,1,valid\nd,so,1,test\n")
+    main([settings(dataset=str(table), modalities=["text"], max_steps=1)])
+    assert re.search(r"test MAE \S+, constant \(train median\) 0\.000; run folder", capsys.readouterr().out)
 
 
 @pytest.mark.slow

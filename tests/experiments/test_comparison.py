@@ -14,13 +14,13 @@ from omnisent.cli import app
 from omnisent.data.catalog import DatasetFacts
 from omnisent.evaluation.comparison_result import ArmTest, Comparison, read_comparison
 from omnisent.evaluation.conclusion import best_rival
-from omnisent.evaluation.metrics import msa_metrics
+from omnisent.evaluation.metrics import msa_metrics, ratio_text
 from omnisent.evaluation.power import Noise, power
 from omnisent.evaluation.variances import p_text
 from omnisent.experiments.arms import SAME_FOR_ALL, Arm, default_arms
 from omnisent.experiments.baselines import BASELINES
 from omnisent.experiments.comparison import OWN_FIELDS, check_comparable, compare, summarise
-from omnisent.experiments.comparison_report import conclusion, markdown
+from omnisent.experiments.comparison_report import conclusion, markdown, metric_table
 from omnisent.experiments.power_study import power_of
 from omnisent.experiments.probe import SAME_FIELDS
 from omnisent.experiments.runs import IGNORED_FIELDS
@@ -195,6 +195,17 @@ def test_the_conclusion_is_the_verdict_of_the_adjusted_test(comparison, change, 
     said = conclusion(Comparison.from_dict(stored))
     assert sentence in said
     assert ("adjusted for" in said) == (change["p_holm"] is not None)
+
+
+def test_arms_that_learned_little_are_named_with_the_first_and_one_without_error_in_the_constant(comparison):
+    stored = _stored(comparison)
+    for arm, ratio in zip(stored["arms"].values(), (0.8, 0.6, None), strict=False):
+        arm |= {"mae_over_constant": ratio, "trainable_parameters": 9}
+    (first, _, third, *_), found = stored["arms"].values(), Comparison.from_dict(stored)
+    assert f"that of the constant ({first['label']}; {third['label']})" in conclusion(found)
+    ratios = [arm.mae_over_constant for arm in found.arms.values()]
+    assert list(metric_table(found)["MAE / constant"]) == [ratio_text(ratio) for ratio in ratios]
+    assert ratio_text(None) == ""
 
 
 def test_a_reader_is_told_of_another_split_of_shared_videos_and_of_what_clips_lack(comparison):
