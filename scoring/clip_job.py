@@ -14,6 +14,7 @@ from typing import Any
 
 from ..configuration_omnisent import OmniSentConfig
 from ..data.clip import Clip
+from ..data.draft import draft_of
 from ..feeding_omnisent import MOST_TOKENS, Batching, Statistics
 from ..pipeline_omnisent import MultimodalSentimentPipeline
 from ..readouts.zero_shot import ZeroShotConfig
@@ -98,7 +99,8 @@ class ClipJob:
             else:
                 write_rows(rows, writer)
         if self.options.stats:
-            _write_stats(self.options.stats, self.process, {**self.statistics.to_dict(), "workers": self.workers})
+            values = {**self.statistics.to_dict(), "workers": self.workers}
+            _write_stats(self._stats_files()[self.process.rank], values)
         if writer is None:
             return self._finished(lambda: iter(done))
         wait_for_all(self.process)
@@ -107,7 +109,7 @@ class ClipJob:
         if self.options.prints_rows:
             for row in writer.rows():
                 self.emit(as_json(row, self.columns))
-        writer.start_finishing(self._files_beside())
+        writer.start_finishing([*self._files_beside(), *self._stats_files()])
         result = self._finished(writer.rows)
         writer.finish()
         return result
@@ -137,6 +139,15 @@ class ClipJob:
         own = own_files(options.file, self.process) if options.file is not None else frozenset()
         for path in self._files_beside():
             refuse_existing(path, own, "--embed" if path == options.embed else "--out")
+        for path in self._stats_files():
+            refuse_existing(path, own, "--stats")
+
+    def _stats_files(self) -> list[Path]:
+        """The statistics of each process: of several, NAME-RANK.json."""
+        path, count = self.options.stats, self.process.world_size
+        if path is None or count == 1:
+            return [] if path is None else [path]
+        return [path.with_stem(f"{path.stem}-{rank}") for rank in range(count)]
 
     def _files_beside(self) -> list[Path]:
         """What is written beside the table: states, and pictures of explanations."""
@@ -273,9 +284,8 @@ def _timed(rows: Iterable[Row], statistics: Statistics) -> Generator[Row, None, 
         yield row
 
 
-def _write_stats(path: Path, process: Process, values: dict[str, Any]) -> None:
-    """Write the statistics of a process; of several processes, each has a file of its own, NAME-RANK.json."""
-    if process.world_size > 1:
-        path = path.with_stem(f"{path.stem}-{process.rank}")
+def _write_stats(path: Path, values: dict[str, Any]) -> None:
+    """Write the statistics of a process, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with draft_of(path) as draft:
+        draft.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from ..pipeline_omnisent import MultimodalSentimentPipeline
 from .explanation import Explanation, Scores, explain
 from .output import window_row
 from .readers import ROW, row_of, scored_row, transcribed, with_text
-from .results import label_of, score_names
+from .results import interval_of, label_of, score_names
 from .scales import Scale, signed
 from .subtitles import Cue, read_cues, subtitles_beside
 from .timeline import score_timeline
@@ -135,14 +135,13 @@ def windows_heading(explanation: Mapping[str, Any]) -> str:
 
 def as_text(row: Mapping[str, Any], scales: Sequence[Scale]) -> str:
     """A row for a terminal: its scores, and bars for what modalities and the strongest words add to each; then windows."""
-    lines = [Path(row["id"]).name]
+    lines = [row["id"]]
     if row.get("error"):
         return "\n".join([*lines, f"  no score: {row['error']}"])
     explanation = row["explanation"]
     names = score_names([scale.name for scale in scales])
-    label = f"  {verdict}" if (verdict := label_of(row, names)) else ""
     for place, (name, scale) in enumerate(zip(names, scales, strict=True)):
-        lines.append(f"  {scale.name} {scale.written(row[name])}{label}")
+        lines.append("  ".join([f"  {scale.name} {scale.written(row[name])}", *beside_score(row, place, scales)]))
         lines += _bars("what each modality adds", parts_of(explanation), place)
         words, heading = words_of(explanation), f"what is added, {words_heading(explanation)}"
         strongest = sorted(range(len(words)), key=lambda at: -abs(words[at][1][place]))[:MOST_SHOWN]
@@ -156,6 +155,14 @@ def as_text(row: Mapping[str, Any], scales: Sequence[Scale]) -> str:
     if row.get("warning"):
         lines.append(f"  warning: {row['warning']}")
     return "\n".join(lines)
+
+
+def beside_score(row: Mapping[str, Any], place: int, scales: Sequence[Scale]) -> list[str]:
+    """The label and the interval of a target's score, those that there are."""
+    names = score_names([scale.name for scale in scales])
+    label, ends = label_of(row, names), interval_of(row, names, place)
+    found = [label] if label else []
+    return found + ([" to ".join(map(scales[place].written, ends))] if ends else [])
 
 
 def _bars(heading: str, parts: Sequence[tuple[str, Scores]], place: int) -> list[str]:

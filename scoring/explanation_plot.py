@@ -11,12 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..figure_style import LARGE, MEDIUM, NEGATIVE, POSITIVE, SMALL, save_figure
-from .explained import parts_of, windows_heading, words_heading, words_of
+from .explained import beside_score, parts_of, windows_heading, words_heading, words_of
 from .explanation import Scores
-from .results import label_of, score_names
+from .results import score_names
 from .scales import Scale, signed
 from .timeline_plot import Fonts, clock
 
+LONGEST_NAME = 80  # letters of a file in the title; of a longer one, the last
 ROW_HEIGHT = 0.26  # inches of a bar
 MOST_LETTERS = 34  # of a word or a group of words
 WIDTH = 7.0  # inches of a column
@@ -49,10 +50,13 @@ def plot_explanation(row: Mapping[str, Any], out: Path, *, scales: Sequence[Scal
             _draw_windows(next(panels), explanation, name, scale)
         for unused in panels:
             unused.set_axis_off()
-        label = f" ({verdict})" if (verdict := label_of(row, names)) else ""
-        score = f"{fonts.written(scale.name, 30)} {scale.written(row[name])}{label}"
+        beside = "".join(f" ({one})" for one in beside_score(row, place, scales))
+        score = f"{fonts.written(scale.name, 30)} {scale.written(row[name])}{beside}"
         column.suptitle(score, x=0.01, ha="left", fontsize=LARGE, parse_math=False, fontfamily=fonts.families)
-    title = fonts.written(Path(row["id"]).name, 80)
+    name = row["id"]
+    title = fonts.written(
+        name if len(name) <= LONGEST_NAME else f"\N{HORIZONTAL ELLIPSIS}{name[1 - LONGEST_NAME :]}", LONGEST_NAME
+    )
     figure.suptitle(title, x=0.01, ha="left", fontsize=MEDIUM, parse_math=False, fontfamily=fonts.families)
     if about is not None:
         figure.supxlabel(fonts.written(about, 200), fontsize=SMALL, color="0.3", parse_math=False, wrap=True)

@@ -148,14 +148,14 @@ class ScoreOptions:
             self._check_explain()
             return
         if self.windows is None:
-            if self.timeline_format is not None:
-                raise ValueError("--timeline-format needs --windows, which scores one file over time")
+            if given := self._given("timeline_format", "stride"):
+                raise ValueError(f"{', '.join(given)} needs --windows, which scores one file over time")
             return
-        excluded = ("table", "text", "interval", "batch_tokens", "stats")
-        if given := [f"--{name.replace('_', '-')}" for name in excluded if getattr(self, name) is not None]:
+        given = self._given("table", "text", "interval", "batch_tokens", "stats") + self._given_readers()
+        if given:
             raise ValueError(
-                f"{', '.join(given)} cannot be combined with --windows, which takes the transcript from a .srt or .vtt file, or"
-                " from --transcribe"
+                f"{', '.join(given)} cannot be combined with --windows, which reads one file, and its transcript from a .srt or"
+                " .vtt file or from --transcribe"
             )
         if len(self.files) != 1:
             raise ValueError(f"--windows scores one file over time, but {len(self.files)} are given")
@@ -184,7 +184,9 @@ class ScoreOptions:
     def _check_output(self) -> None:
         if self.embed is not None:
             self._check_embed(self.embed)
-        is_alone = self.file is None and self.windows is None and self.embed is None
+        if self.stats is not None and self.stats.suffix.lower() != ".json":
+            raise ValueError(f"--stats {self.stats}: expected a file that ends in .json")
+        is_alone = self.windows is None and self.file is self.embed is self.stats is None
         if self.overwrite and is_alone and not self.draws_explanations:
             raise ValueError("--overwrite replaces the file of --out; give one")
         if self.windows is not None and self.out == STDOUT and not self.explain:
@@ -201,11 +203,7 @@ class ScoreOptions:
             raise ValueError("--embed cannot be combined with --explain, --windows or --engine ray; give one of them")
 
     def _check_explain(self) -> None:
-        excluded = ("timeline_format", "batch_tokens", "stats")
-        given = [f"--{name.replace('_', '-')}" for name in excluded if getattr(self, name) is not None]
-        given += ["--engine ray"] if self.engine is Engine.RAY else []
-        given += ["--workers"] if self.workers != AUTO else []
-        if given:
+        if given := self._given("timeline_format", "batch_tokens", "stats") + self._given_readers():
             raise ValueError(
                 f"{', '.join(given)} cannot be combined with --explain, which reads and scores one clip after another"
             )
@@ -214,6 +212,14 @@ class ScoreOptions:
         if self.is_by_sentence:
             raise ValueError("--windows sentences cannot be combined with --explain; give a duration such as 8s")
         windows_of(0.0, *self.explain_windows())
+
+    def _given(self, *names: str) -> list[str]:
+        """Which of these options are given, as they are written."""
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
+
+    def _given_readers(self) -> list[str]:
+        """Which options of how many clips are read at once are given."""
+        return ["--engine ray"] * (self.engine is Engine.RAY) + ["--workers"] * (self.workers != AUTO)
 
     def explain_windows(self) -> tuple[float, float]:
         """As `window_and_stride`, for explanations.

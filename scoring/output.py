@@ -29,14 +29,14 @@ class ScoreResult:
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of clips: all, failed, scored without a transcript, scored although a file is only partly readable, and those that
-    were to be transcribed, but in which nothing is said.
+    """Counts of clips: all, failed, scored without a transcript, scored with a warning, and those that were to be transcribed, but
+    in which nothing is said.
     """
 
     clips: int
     failed: int
     without_text: int
-    partial: int
+    warned: int
     nothing_said: int
 
     def warnings(self, *, transcribed: bool) -> tuple[str, ...]:
@@ -49,10 +49,8 @@ class Summary:
             )
         if self.nothing_said:
             lines.append(f"{self.nothing_said} of {self.clips} clips have no speech in their audio to transcribe")
-        if self.partial:
-            lines.append(
-                f"{self.partial} of {self.clips} clips partly unreadable; the column warning says what is missing"
-            )
+        if self.warned:
+            lines.append(f"{self.warned} of {self.clips} clips have a warning; the column warning says what is missing")
         return tuple(lines)
 
     @property
@@ -77,15 +75,15 @@ def marks_of(config: OmniSentConfig) -> dict[str, str]:
 
 def summary(rows: Iterable[Mapping[str, Any]]) -> Summary:
     """Counts of rows."""
-    clips = failed = without_text = partial = nothing_said = 0
+    clips = failed = without_text = warned = nothing_said = 0
     for row in rows:
         clips += 1
         failed += row.get("error") is not None
         without_text += row.get("error") is None and not row.get("text")
         warning = row.get("warning") or ""
         nothing_said += NOTHING_SAID in warning
-        partial += warning not in ("", NOTHING_SAID)
-    return Summary(clips, failed, without_text, partial, nothing_said)
+        warned += warning not in ("", NOTHING_SAID)
+    return Summary(clips, failed, without_text, warned, nothing_said)
 
 
 def as_json(row: Mapping[str, Any], columns: Iterable[str]) -> str:

@@ -86,6 +86,13 @@ def label_of(row: Mapping[str, Any], targets: Sequence[str]) -> str | None:
     return row.get("label") if len(targets) == 1 else None
 
 
+def interval_of(row: Mapping[str, Any], targets: Sequence[str], place: int) -> tuple[float, float] | None:
+    """The ends of the interval of a target's score, if the row has one."""
+    prefix = "" if len(targets) == 1 else f"{targets[place]}_"
+    low, high = row.get(f"{prefix}low"), row.get(f"{prefix}high")
+    return None if low is None or high is None else (low, high)
+
+
 def score_cells(result: Mapping[str, Any]) -> dict[str, Any]:
     """A result of the pipeline by the names of `score_columns`."""
     if "scores" not in result:

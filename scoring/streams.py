@@ -1,5 +1,7 @@
 """Standard output for scores alone, and silence. Only the standard library is imported."""
 
+import codecs
+import json
 import os
 import sys
 import warnings
@@ -8,10 +10,28 @@ from contextlib import contextmanager, redirect_stdout
 from io import UnsupportedOperation
 from typing import TextIO
 
+AS_JSON = "escaped as in JSON"
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error(AS_JSON, _escaped)
+
 
 @contextmanager
 def scores_alone() -> Iterator[TextIO]:
-    """A stream to standard output; whatever else is printed there meanwhile goes to standard error."""
+    """A stream to standard output; whatever else is printed there meanwhile goes to standard error.
+
+    What its encoding cannot write is escaped as in JSON. Where standard output is closed, nothing is shown.
+    """
+    if sys.stdout is None:  # it was closed before this process started
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            yield nowhere
+        return
     shown = sys.stdout
     shown.flush()
     try:
@@ -22,7 +42,8 @@ def scores_alone() -> Iterator[TextIO]:
         return
     kept = os.dup(descriptor)
     try:
-        with open(kept, "w", encoding=shown.encoding, errors=shown.errors, closefd=False) as own:
+        errors = AS_JSON if shown.errors == "strict" else shown.errors
+        with open(kept, "w", encoding=shown.encoding, errors=errors, closefd=False) as own:
             os.dup2(2, descriptor)
             yield own
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from omnisent.data.table_options import TableOptions
-from omnisent.scoring.options import REAL_MODEL, ScoreOptions, TimelineFormat, given_or_real
+from omnisent.scoring.options import REAL_MODEL, Engine, ScoreOptions, TimelineFormat, given_or_real
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,12 @@ from omnisent.scoring.options import REAL_MODEL, ScoreOptions, TimelineFormat, g
         ({"table": "a.csv", "encoding": "latein"}, "--encoding: 'latein' is unknown"),
         ({"windows": "0s", "files": ("a.mp4",)}, "window and stride must be above 0 s"),
         ({"files": ("a.mp4",), "timeline_format": TimelineFormat.SRT}, "--timeline-format needs --windows"),
+        ({"files": ("a.mp4",), "stride": "2s"}, "--stride needs --windows"),
+        (
+            {"files": ("a.mp4",), "windows": "8s", "engine": Engine.RAY, "workers": "2"},
+            "--engine ray, --workers cannot be combined with --windows",
+        ),
+        ({"files": ("a.mp4",), "stats": Path("a.mp4")}, r"--stats a\.mp4: expected a file that ends in \.json"),
         (
             {"windows": "8s", "files": ("a.mp4",), "timeline_format": TimelineFormat.CSV, "out": Path("a.jsonl")},
             "--timeline-format csv is a table in CSV, but --out is a.jsonl",

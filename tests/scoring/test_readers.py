@@ -98,6 +98,16 @@ def test_statistics_are_written(score, folder, tmp_path, workers):
     assert 0 <= values["waiting_share"] <= 1
 
 
+def test_statistics_replace_no_file_without_being_told(score, folder, tmp_path):
+    (tmp_path / "stats.json").write_text("mine")
+    command = (folder / "a.mp4", "--stats", tmp_path / "stats.json")
+    code, _, complained = score(*command)
+    assert (code, (tmp_path / "stats.json").read_text()) == (1, "mine")
+    assert "stats.json already exists; replace it with --overwrite, or give another --stats" in complained
+    assert score(*command, "--overwrite")[0] == 0
+    assert json.loads((tmp_path / "stats.json").read_text())["clips"] == 1
+
+
 def test_of_several_processes_each_writes_its_own(score, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -106,6 +116,10 @@ def test_of_several_processes_each_writes_its_own(score, folder, tmp_path, monke
     assert score(*command)[0] == 0
     assert json.loads((tmp_path / "stats-1.json").read_text())["clips"] == 1  # the second of three
     assert not (tmp_path / "stats.json").exists()
+    (tmp_path / "scores.csv.part-1").unlink()
+    code, _, complained = score(*command)
+    assert code == 1
+    assert "stats-1.json already exists" in complained
 
 
 def test_scores_do_not_depend_on_attention_or_tokens_of_a_batch(score, folder, tmp_path):

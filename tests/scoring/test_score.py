@@ -219,7 +219,7 @@ def test_corrupt_partly_readable_and_oddly_named_files_affect_only_their_rows(
     assert "% of its audio" in rows[f"half{Path(half_read).suffix}"]["warning"]
     assert [row["warning"] for name, row in rows.items() if not name.startswith("half")] == [None] * 4
     assert code == 1
-    assert "1 of 5 clips partly unreadable; the column warning says what is missing" in complained
+    assert "1 of 5 clips have a warning; the column warning says what is missing" in complained
     code, said, _ = score(folder)
     assert {"warning", "error"} <= set(said.splitlines()[0].split())
 
