@@ -1,6 +1,5 @@
 """`omnisent score --windows` of a long recording: transcribed in segments, resumed after any interruption, by sentence too."""
 
-import os
 import random
 import shutil
 import signal
@@ -212,13 +211,6 @@ def test_a_command_that_was_stopped_while_it_wrote_may_not_replace_a_file_that_i
     assert (code, (tmp_path / "over.vtt").read_text()) == (1, "mine")
     assert "over.vtt already exists" in complained
     assert score(*command, "eaf")[0] == 0
-
-
-def test_a_file_whose_name_is_not_text_is_scored_over_time(score, talk, tmp_path):
-    odd = talk.rename(os.fsdecode(bytes(talk.parent) + b"/talk\xff.mp4"))
-    code, _, complained = score(odd, "--windows", "20s", "--out", os.fsdecode(bytes(tmp_path) + b"/over\xff.csv"))
-    assert code == 0, complained
-    assert sorted(map(os.fsencode, os.listdir(tmp_path))) == [b"over\xff.csv", b"over\xff.png", b"talks"]
 
 
 def test_sentences_after_the_end_of_the_file_have_no_window(score, talk, tmp_path):

@@ -1,6 +1,7 @@
 """The resumable writer of scores: what it refuses by name, what it keeps, and what it leaves on the disk."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,15 @@ import pytest
 
 from omnisent.data.tables import FORMATS
 from omnisent.scoring.processes import Process
-from omnisent.scoring.results import VERSION, ResumableWriter, Source, row_columns, score_cells
+from omnisent.scoring.results import (
+    VERSION,
+    ResumableWriter,
+    Source,
+    own_files,
+    refuse_existing,
+    row_columns,
+    score_cells,
+)
 
 BATCHES = [[Source("a", "1"), Source("b", "2")], [Source("c", "3")]]
 ROWS = [[{"id": "a", "score": 1.0}, {"id": "b", "error": "no sound"}], [{"id": "c", "score": -0.5, "text": "naïve"}]]
@@ -67,6 +76,15 @@ def test_results_become_cells_by_the_names_of_the_columns():
         "warning": "cut",
     }
     assert score_cells(several).keys() <= row_columns(0.9, ("a", "b")).keys()
+
+
+def test_files_that_are_being_written_may_have_any_name(tmp_path):
+    beside = tmp_path / os.fsdecode(b"talk\xff.png")
+    made = writer(tmp_path / "over.csv")
+    made.start_finishing([beside])
+    made.close()
+    assert own_files(tmp_path / "over.csv") == {str(tmp_path / "over.csv"), str(beside)}
+    refuse_existing(beside, own_files(tmp_path / "over.csv"))
 
 
 @pytest.mark.parametrize("suffix", [*FORMATS, ".JSONL"])
