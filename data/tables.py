@@ -112,7 +112,7 @@ def read_columns(
     *,
     absent: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
-    """The rows of a CSV that this package wrote: the given columns, with their types.
+    """The rows of a table: the given columns, with their types.
 
     Args:
         path: the table.
@@ -136,7 +136,7 @@ def read_columns(
             elif name in empty and not cells[name]:
                 row[name] = empty[name]
             else:
-                row[name] = _converted(place, name, cells[name], kind)
+                row[name] = _converted(place, name, "" if cells[name] is None else cells[name], kind)
         rows.append(row)
     return rows
 

@@ -8,6 +8,7 @@ readout.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,8 @@ def compare(
     if settings is not None:
         arms, tuning = tuned_arms(arms, settings, argv), tuning_of(arms, settings)
     _check_names(predictions or {}, arms)
+    for file in (predictions or {}).values():
+        _read_scores(Path(file), _score_columns([target.name for target in targets]))
     _check_datasets(arms, facts)
     runs = planned_runs(argv, arms, seeds, out)
     _check_adapters(runs)
@@ -222,6 +225,27 @@ def _check_adapters(runs: Sequence[PlannedRun]) -> None:
             raise ValueError(f"{run.folder} was scored with another checkpoint; remove it, or give another --out")
 
 
+def _score_columns(targets: Sequence[str]) -> dict[str, str]:
+    """The columns of scores from elsewhere, and those of their copies before clipping."""
+    return {"score": "raw"} if len(targets) == 1 else {name: f"{name}_raw" for name in targets}
+
+
+def _read_scores(file: Path, columns: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Scores from elsewhere by clip.
+
+    Raises:
+        ValueError: naming the table, and what it lacks or has twice.
+    """
+    rows = read_columns(file, {"id": str, **dict.fromkeys(columns, float)})
+    found = {row["id"]: row for row in rows}
+    if len(found) < len(rows):
+        twice = Counter(row["id"] for row in rows).most_common(1)[0][0]
+        raise ValueError(
+            f"{file}: clip {twice} is there twice; expected one row with id and {' and '.join(columns)} for each"
+        )
+    return found
+
+
 def import_predictions(out: Path, name: str, file: Path, *, of: Path) -> None:
     """Copy scores from elsewhere into `predictions/NAME`, beside the labels of the test clips of a run of the comparison.
 
@@ -229,16 +253,13 @@ def import_predictions(out: Path, name: str, file: Path, *, of: Path) -> None:
         FileNotFoundError: when the table is missing.
         ValueError: naming the table and what it lacks.
     """
-    names = run_folder.target_names(of)
-    columns = {"score": "raw"} if len(names) == 1 else {name: f"{name}_raw" for name in names}
+    columns = _score_columns(run_folder.target_names(of))
     test = [cells for _, cells in read_rows(of / run_folder.PREDICTIONS["test"])]
-    rows = read_columns(file, {"id": str, **dict.fromkeys(columns, float)})
-    found = {row["id"]: row for row in rows}
-    missing = [row["id"] for row in test if row["id"] not in found]
-    if missing or len(found) < len(rows):
-        what = f"{len(missing)} test clips have no score, first {missing[0]}" if missing else "a clip is there twice"
+    found = _read_scores(file, columns)
+    if missing := [row["id"] for row in test if row["id"] not in found]:
         raise ValueError(
-            f"{file}: {what}; expected one row with id and {' and '.join(columns)} for each of the {len(test)} test clips"
+            f"{file}: {len(missing)} test clips have no score, first {missing[0]}; expected one row with id and"
+            f" {' and '.join(columns)} for each of the {len(test)} test clips"
         )
     folder = out / OUTSIDE / name
     folder.mkdir(parents=True, exist_ok=True)

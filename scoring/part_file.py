@@ -56,7 +56,9 @@ class PartFile:
         Raises:
             ValueError: for NaN or infinity; nothing is added.
         """
-        self._file.write((json.dumps(entry, allow_nan=False) + "\n").encode())
+        self._file.write(
+            (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="backslashreplace")
+        )
         self._file.flush()
         os.fsync(self._file.fileno())
 

@@ -136,12 +136,21 @@ def test_scores_from_elsewhere_must_have_every_clip_once(comparison, tmp_path):
     whole = [(row.id, "0.5") for row in test.itertuples()]
     for rows, message in (
         (whole[1:], f"1 test clips have no score, first {whole[0][0]}"),
-        ([*whole, whole[0]], "a clip is there twice"),
+        ([*whole, whole[0]], f"clip {whole[0][0]} is there twice"),
         ([(whole[0][0], "nan"), *whole[1:]], "line 2: column score: expected a finite number"),
     ):
         file.write_text("id,score\n" + "".join(f"{clip},{score}\n" for clip, score in rows))
         with pytest.raises(ValueError, match=f"scores.csv.*{message}"):
             import_predictions(tmp_path, "theirs", file, of=run)
+
+
+@pytest.mark.parametrize("cells", ['"id": "a"', '"id": "a", "score": null', '"id": null, "score": "x"'])
+def test_scores_from_elsewhere_are_read_before_anything_is_trained(short_config, tmp_path, cells):
+    file = tmp_path / "theirs.jsonl"
+    file.write_text(f"{{{cells}}}\n")
+    with pytest.raises(ValueError, match=r"theirs\.jsonl, line 1: (no column|column) score"):
+        compare([str(short_config)], [0], tmp_path / "out", predictions={"Theirs": file})
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
