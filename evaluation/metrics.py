@@ -43,6 +43,7 @@ class Metric:
         panel: whether the plot of a comparison has a panel for it.
         long_title: its name on model cards and plots, if that differs from the title.
         limits: the smallest and largest value that it can have.
+        fewest_videos: of which it has an interval; resamples of fewer say nothing of an agreement, as two clips always agree.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Metric:
     panel: bool = False
     long_title: str | None = None
     limits: tuple[float, float] = (-np.inf, np.inf)
+    fewest_videos: int = 2
 
     @property
     def name(self) -> str:
@@ -112,6 +114,7 @@ METRICS = {
             True,
             _PEARSON,
             limits=_AGREEMENT,
+            fewest_videos=5,
         ),
         Metric(
             "spearman",
@@ -123,8 +126,9 @@ METRICS = {
             False,
             _SPEARMAN,
             limits=_AGREEMENT,
+            fewest_videos=5,
         ),
-        Metric("ccc", "CCC", "higher", {"generic": Concordance()}, ("generic",), "ccc", True, _CCC, limits=_AGREEMENT),
+        Metric("ccc", "CCC", "higher", {"generic": Concordance()}, ("generic",), "ccc", True, _CCC, _AGREEMENT, 5),
         Metric(
             "acc_7",
             "Acc-7",

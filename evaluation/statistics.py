@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from .metrics import METRICS, Numbers, finite, msa_metrics, resampled_metrics
+from .metrics import METRICS, Metric, Numbers, finite, msa_metrics, resampled_metrics
 from .variances import (
     ALPHA,
     effective_groups,
@@ -168,7 +168,8 @@ def bootstrap_estimates(
     """Every metric with its interval, from `resampled`, whose arguments these are.
 
     The quantiles below and above the mean are taken as 1.96 standard errors; to each the variance of the seeds' mean is added,
-    and the interval is that of a t distribution with Satterthwaite's degrees of freedom. With one video there is no interval.
+    and the interval is that of a t distribution with Satterthwaite's degrees of freedom. With one video, or too few for the
+    metric, there is no interval.
     """
     return estimates(resampled(scores, labels, convention, groups=groups, resamples=resamples, seed=seed))
 
@@ -176,7 +177,7 @@ def bootstrap_estimates(
 def estimates(found: Resampled) -> dict[str, Estimate]:
     """Every metric with its interval, as `bootstrap_estimates`."""
     return {
-        key: _estimate(values, found.drawn[key][~np.isnan(found.drawn[key])], found.places, METRICS[key].limits)
+        key: _estimate(values, found.drawn[key][~np.isnan(found.drawn[key])], found.places, METRICS[key])
         for key, values in found.per_seed.items()
     }
 
@@ -361,17 +362,16 @@ def _metrics(scores: np.ndarray, labels: np.ndarray, convention: str) -> dict[st
         return msa_metrics(scores, labels, convention=convention)
 
 
-def _estimate(
-    per_seed: list[float | None], drawn: np.ndarray, places: np.ndarray, limits: tuple[float, float]
-) -> Estimate:
+def _estimate(per_seed: list[float | None], drawn: np.ndarray, places: np.ndarray, metric: Metric) -> Estimate:
     values = defined(per_seed)
     if not values:
         return Estimate(None, None, None, None, per_seed)
     mean, sd = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
-    if not len(drawn):
+    if not len(drawn) or places.max() + 1 < metric.fewest_videos:
         return Estimate(mean, sd, None, None, per_seed)
     correction, between_seeds = unbiased(places), variance_of_mean(np.array(values))
     _, df = standard_error(float(np.var(drawn)) * correction, effective_groups(places), between_seeds, len(values))
     sides = np.maximum(np.array([-1.0, 1.0]) * (np.quantile(drawn, (0.025, 0.975)) - mean), 0) / 1.96
     below, above = np.sqrt(sides**2 * correction + between_seeds) * stats.t.ppf(1 - ALPHA / 2, df)
-    return Estimate(mean, sd, max(mean - float(below), limits[0]), min(mean + float(above), limits[1]), per_seed)
+    low, high = metric.limits
+    return Estimate(mean, sd, max(mean - float(below), low), min(mean + float(above), high), per_seed)

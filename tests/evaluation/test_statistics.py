@@ -187,14 +187,30 @@ def test_two_seeds_have_a_spread():
 
 
 def test_a_metric_that_no_resample_has_keeps_its_mean_without_an_interval():
-    # Two clips are drawn as the same one twice half of the time, and have no correlation then.
-    found = [bootstrap_estimates([0.1, 0.9], [0.0, 1.0], "mosi", resamples=1, seed=seed)["corr"] for seed in range(12)]
+    # Of two clips the neutral one is drawn twice a quarter of the time, and leaves none to tell apart.
+    found = [
+        bootstrap_estimates([0.1, 0.9], [0.0, 1.0], "mosi", resamples=1, seed=seed)["f1_non0"] for seed in range(12)
+    ]
     assert [estimate.mean for estimate in found] == pytest.approx([1.0] * 12)
     ends = [(estimate.low, estimate.high) for estimate in found]
     assert all(low is high is None or low == pytest.approx(high) for low, high in ends)
     lows = [estimate.low for estimate in found if estimate.low is not None]
     assert lows == pytest.approx([1.0] * len(lows))
     assert 0 < len(lows) < 12
+
+
+@pytest.mark.parametrize("groups", [None, list("aabbccdde")])
+def test_the_correlation_of_few_videos_has_no_interval(groups):
+    generator = np.random.default_rng(0)
+    labels = generator.normal(size=4 if groups is None else 9)
+    scores, fewer = labels + generator.normal(size=len(labels)), groups and ["d" if g == "e" else g for g in groups]
+    found = bootstrap_estimates(scores, labels, "generic", groups=fewer, resamples=50)
+    assert all(found[key].low is found[key].high is None for key in ("corr", "spearman", "ccc"))
+    assert found["corr"].mean == pytest.approx(np.corrcoef(scores, labels)[0, 1])
+    assert found["mae"].low < found["mae"].mean < found["mae"].high
+    if groups is not None:
+        found = bootstrap_estimates(scores, labels, "generic", groups=groups, resamples=50)
+        assert found["corr"].low < found["corr"].mean < found["corr"].high
 
 
 def test_figures_are_plain_values_for_json():
