@@ -249,7 +249,9 @@ def read_comparison(file: Path) -> Comparison:
         ValueError: for one that an earlier version wrote, naming it.
     """
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; expected the folder of a finished comparison")
+        of_targets = ", ".join(map(str, comparison_folders(file.parent)))
+        expected = f"one of its targets: {of_targets}" if of_targets else "the folder of a finished comparison"
+        raise FileNotFoundError(f"{file}: no such file; expected {expected}")
     try:
         return Comparison.from_dict(json.loads(file.read_text(encoding="utf-8")))
     except ValueError as error:

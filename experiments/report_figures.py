@@ -37,7 +37,8 @@ def error_figure(name: str, labels: pd.Series, scores: pd.Series) -> ReportFigur
     left.scatter(labels, scores, s=14, alpha=0.6, color=BLUE, edgecolors="none")
     left.set_xlabel("label")
     left.set_ylabel("score")
-    right.hist(errors, bins=30, color=BLUE)
+    beside = 1e-6 * (1 + errors.abs().max())  # bins have a width although all errors are the same
+    right.hist(errors, bins=30, range=(errors.min() - beside, errors.max() + beside), color=BLUE)
     right.axvline(0, color=GREY, linewidth=1, linestyle="--")
     right.set_xlabel("score minus label")
     right.set_ylabel("clips")

@@ -85,6 +85,7 @@ def publish_run(
     """
     run = Path(run)
     check_run(run, merged=merged)
+    _check_results(run)
     licence = licence_of_run(run, license)
     return publish_folder(
         repo_id,
@@ -113,6 +114,15 @@ def check_run(run: Path, *, merged: bool) -> None:
         raise PublishError(
             f"{run}: its base model is a local folder, which nobody else can load; publish it with --merged, or train"
             " on a base model from the Hub"
+        )
+
+
+def _check_results(run: Path) -> None:
+    split = run_folder.read_metrics(run)["split"]
+    if split != "test":
+        raise PublishError(
+            f"{run}: its results are of the {split} split, and a card shows those of the test split; train it again with"
+            " --evaluate test --resume_from_checkpoint true, which only scores"
         )
 
 

@@ -62,8 +62,8 @@ logger = logging.getLogger("omnisent.run_folder")
 
 
 def begin(folder: Path, *, resumed: bool) -> None:
-    """Remove metrics.json and audit.json of an earlier run, and unless this one resumes it, best adapters and validation scores."""
-    for name in ("metrics.json", "audit.json"):
+    """Remove the results of an earlier run, and unless this one resumes it, best adapters and validation scores."""
+    for name in ("metrics.json", "audit.json", *PREDICTIONS.values()):
         (folder / name).unlink(missing_ok=True)
     if not resumed:
         for name in (BEST, EVALUATIONS):

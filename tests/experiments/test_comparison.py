@@ -272,6 +272,14 @@ def test_the_power_of_a_finished_comparison_is_that_of_the_noise_between_two_arm
         table(comparison / "discriminative")
 
 
+def test_a_comparison_of_several_targets_is_named_where_one_is_expected(comparison, tmp_path):
+    for name in ("arousal", "valence"):
+        (tmp_path / "targets" / name).mkdir(parents=True)
+        shutil.copy(comparison / "comparison.json", tmp_path / "targets" / name)
+    with pytest.raises(FileNotFoundError, match=r"expected one of its targets: \S+/arousal, \S+/valence$"):
+        read_comparison(tmp_path / "comparison.json")
+
+
 def test_tests_of_an_earlier_version_are_refused_with_what_to_do(comparison, tmp_path):
     stored = _stored(comparison)
     del stored["tests"][0]["p"]

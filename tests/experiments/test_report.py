@@ -8,6 +8,7 @@ import shutil
 import subprocess
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
@@ -23,6 +24,7 @@ from omnisent.experiments.comparison import summarise
 from omnisent.experiments.comparison_report import conclusion, write_comparison
 from omnisent.experiments.latex import write_latex
 from omnisent.experiments.report import write_report
+from omnisent.experiments.report_figures import error_figure
 from omnisent.experiments.worst_clips import PICTURE_BYTES, _picture
 from omnisent.hub.card import model_card
 from omnisent.hub.card_metadata import eval_results
@@ -307,3 +309,9 @@ def test_a_comparison_shows_the_error_of_one_person_where_the_single_ratings_are
     before = {key: value for key, value in read_json(file).items() if key != "human_mae"}
     write_json(file, before)
     assert summarise(out, [0, 1], DatasetFacts("any", "Any")).human_mae is None
+
+
+@pytest.mark.parametrize("error", [0.0, 0.1, 1e8])
+def test_errors_that_differ_by_rounding_alone_are_drawn(error):
+    labels = pd.Series([0.1, 0.2, 0.3])
+    assert error_figure("run", labels, labels + error).uri.startswith("data:image/png;base64,")

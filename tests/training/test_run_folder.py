@@ -1,4 +1,4 @@
-"""The tables of a run folder: rows in the order of the clips, with the video that each is from."""
+"""The files of a run folder: rows in the order of the clips, with the video that each is from, and no results of a run before."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -7,10 +7,13 @@ import pytest
 import yaml
 
 from omnisent.data.clip import Clip
+from omnisent.hub.publish import PublishError, publish_run
+from omnisent.train import run
 from omnisent.training.arguments import parse_arguments
 from omnisent.training.run_folder import (
     read_config,
     read_json,
+    read_metrics,
     read_predictions,
     videos_of,
     write_config,
@@ -66,3 +69,16 @@ def test_the_settings_of_an_older_run_are_those_of_today_by_default(tmp_path):
     newer = ("targets", "score_range", "columns", "auto_split", "balance", "target_weights")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({k: v for k, v in whole.items() if k not in newer}))
     assert read_config(tmp_path) == whole
+
+
+def test_a_run_with_validation_results_is_refused_and_scored_on_test_when_trained_again(short_config, tmp_path):
+    common = [str(short_config), "--output_dir", str(tmp_path / "run"), "--max_steps", "2"]
+    run(*parse_arguments(common))
+    run(*parse_arguments([*common, "--evaluate", "valid", "--resume_from_checkpoint", "true"]))
+    assert not (tmp_path / "run" / "predictions.csv").exists()  # of the run before
+    message = "its results are of the valid split, .* --evaluate test --resume_from_checkpoint true"
+    with pytest.raises(PublishError, match=message):
+        publish_run(tmp_path / "run", "org/name", merged=True, token="hf_none")
+    run(*parse_arguments([*common, "--evaluate", "test", "--resume_from_checkpoint", "true"]))
+    assert read_metrics(tmp_path / "run")["split"] == "test"
+    assert len(read_predictions(tmp_path / "run"))
