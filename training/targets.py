@@ -67,8 +67,17 @@ def table_options(settings: Any) -> TableOptions:
 
 
 def label_scales(targets: Sequence[Target], labels: np.ndarray) -> list[LabelScale]:
-    """The scale of each of K targets, from training labels (n,) or (n, K), label units; nan where one is missing."""
+    """The scale of each of K targets, from training labels (n,) or (n, K), label units; nan where one is missing.
+
+    Raises:
+        ValueError: naming a target whose labels are all the same.
+    """
     columns = [column[~np.isnan(column)] for column in labels.reshape(len(labels), -1).T]
+    for target, column in zip(targets, columns, strict=True):
+        if np.ptp(column) == 0:
+            raise ValueError(
+                f"{target.name}: the labels of all {len(column)} training clips are {column[0]:g}; expected labels that differ"
+            )
     return [
         LabelScale(float(column.mean()), float(column.std()), *target.score_range)
         for target, column in zip(targets, columns, strict=True)

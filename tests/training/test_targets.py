@@ -74,6 +74,14 @@ def test_the_scale_of_each_target_is_that_of_its_own_labels():
     assert (second.mean, second.std, second.low, second.high) == (6.0, 1.0, 0.0, 10.0)
 
 
+def test_labels_that_are_all_the_same_are_refused_by_the_name_of_their_target():
+    labels = np.array([[1.0, np.nan], [3.0, 5.0], [5.0, 5.0]])
+    with pytest.raises(
+        ValueError, match=r"arousal: the labels of all 2 training clips are 5; expected labels that differ"
+    ):
+        label_scales([VALENCE, AROUSAL], labels)
+
+
 def test_rare_labels_count_more_by_the_inverse_of_their_share():
     # Ten parts of [1, 9]: three labels in the first, one in the last.
     weights = inverse_density([VALENCE], np.array([1.0, 1.1, 1.2, 9.0]))
