@@ -10,6 +10,7 @@ from typing import Any
 
 from .group_tests import GroupTest
 from .intervals import LEVEL
+from .markdown_text import escaped
 from .variances import ALPHA, p_text
 
 NO_COVERAGE = (
@@ -105,11 +106,11 @@ class Group:
 
     @property
     def title(self) -> str:
-        """Such as `gender: female`, for Markdown."""
+        """Such as `gender: female`; plain text in one line."""
         if self.column is None:
             return "all"
         text = f"{self.column}: {MISSING if self.name is None else self.name}"
-        return " ".join(text.split()).replace("|", r"\|")
+        return " ".join(text.split())
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Audit:
         return list(dict.fromkeys(group.target for group in self.groups))
 
     def conclusion(self) -> str:
-        """What was found, in a few sentences."""
+        """What was found, in a few sentences of Markdown."""
         shown = [group for group in self.groups if not self._is_mirrored(group)]
         sentences = [sentence for sentence in map(_finding, shown) if sentence]
         if not self.tests:
@@ -163,9 +164,11 @@ class Audit:
             ]
         small = [group.title for group in self.groups if group.is_compared and not group.is_tested]
         if small and self.tests:
-            sentences.append(f"Too few {self.units} for a verdict: {', '.join(dict.fromkeys(small))}.")
+            sentences.append(f"Too few {self.units} for a verdict: {', '.join(map(escaped, dict.fromkeys(small)))}.")
         if self.absent:
-            sentences.append(f"{self.absent} of {self.n} clips have no row in {self.table}; they count as `{MISSING}`.")
+            sentences.append(
+                f"{self.absent} of {self.n} clips have no row in {escaped(self.table)}; they count as `{MISSING}`."
+            )
         return " ".join(sentences)
 
     def _is_mirrored(self, group: Group) -> bool:
@@ -176,7 +179,7 @@ class Audit:
         return len(alike) == 2 and alike[1] is group
 
     def rows(self, target: str | None) -> tuple[list[str], list[list[str]]]:
-        """The header and the rows of the table of one target."""
+        """The header and the rows of the table of one target, plain text."""
         groups = [group for group in self.groups if group.target == target]
         keys = [key for key in MEASURES if key in groups[0].figures]
         header = ["clips of", "clips", *([] if self.units == "clips" else [self.units]), "mean label"]
@@ -211,14 +214,14 @@ def read_audit(folder: Path) -> Audit | None:
 
 
 def _finding(group: Group) -> str:
-    """What a group surely has, in a sentence; empty if nothing is sure."""
+    """What a group surely has, in a sentence of Markdown; empty if nothing is sure."""
     found = [
         f"{verdict} ({MEASURES[key].title} {difference_text(key, figure.test)}, adjusted p {p_text(figure.p_holm)})"
         for key, figure in group.figures.items()
         if figure.test is not None and figure.p_holm is not None and (verdict := figure.verdict(key))
     ]
     of = f"{group.target}, " if group.target else ""
-    return f"{of}{group.title}, against the others: {'; '.join(found)}." if found else ""
+    return f"{escaped(of + group.title)}, against the others: {'; '.join(found)}." if found else ""
 
 
 def figure_text(key: str, figure: GroupFigure) -> str:

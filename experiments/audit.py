@@ -299,4 +299,4 @@ def _panel(axes: Axes, key: str, groups: Sequence[Group]) -> None:
 
 def _row_name(group: Group, units: str) -> str:
     counts = f"{group.clips} clips" + ("" if units == "clips" else f", {group.videos} {units}")
-    return f"{group.title} ({counts})".replace(r"\|", "|").replace("$", r"\$")
+    return f"{group.title} ({counts})".replace("$", r"\$")

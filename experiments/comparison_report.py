@@ -30,10 +30,10 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
 
 
 def conclusion(comparison: Comparison) -> str:
-    """See `in_words`."""
+    """What was found, as Markdown; see `in_words`."""
     facts = DATASETS.get(comparison.dataset)
     is_synthetic = facts is not None and facts.synthetic
-    return in_words(comparison, built_in=is_synthetic or is_tiny(comparison.settings["base_model"]))
+    return in_words(comparison.for_markdown(), built_in=is_synthetic or is_tiny(comparison.settings["base_model"]))
 
 
 def metric_table(comparison: Comparison) -> pd.DataFrame:
@@ -162,7 +162,8 @@ def cost_table(comparison: Comparison) -> pd.DataFrame:
 
 def markdown(comparison: Comparison) -> str:
     """The contents of comparison.md."""
-    first = next(iter(comparison.arms.values())).label
+    in_text = comparison.for_markdown()
+    first = next(iter(in_text.arms.values())).label
     genres = named_genres(comparison.settings.get("genres"))
     parts = (
         f"# Readouts on {comparison.subject}",
@@ -187,7 +188,7 @@ def markdown(comparison: Comparison) -> str:
         " has the lower error:",
         markdown_table(paired_test_table(comparison)),
         *_titled(
-            f"{first} against {comparison.arms[main_test(comparison).second].label} by the other metrics, the difference with its"
+            f"{first} against {in_text.arms[main_test(comparison).second].label} by the other metrics, the difference with its"
             " interval:",
             metric_test_table(comparison),
         ),

@@ -237,7 +237,7 @@ def _formatted(value: object) -> str:
         return f"{value:.6g}"
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return str(value).replace("|", r"\|").replace("\n", " ")
+    return str(value)
 
 
 def _html(markdown: str) -> str:

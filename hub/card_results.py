@@ -101,7 +101,7 @@ def target_results(
         constant=run_folder.constant_mae(run, target=own),
         person=run_folder.one_person_mae(run, own),
         question=None if comparison is None else _question(comparison),
-        verdict=None if comparison is None else in_words(comparison, built_in=built_in),
+        verdict=None if comparison is None else in_words(comparison.for_markdown(), built_in=built_in),
         columns=columns,
         rows=rows,
         covers=comparison.covers if comparison else None,
