@@ -22,6 +22,7 @@ from ..data.clip_columns import Cells, columns_of_dataset, columns_of_table
 from ..evaluation.audit_result import MEASURES, NO_COVERAGE, Audit, Group, GroupFigure, difference_text
 from ..evaluation.group_tests import MIN_VIDEOS, group_test, mean_with_interval
 from ..evaluation.intervals import LEVEL, residuals, share_with_interval
+from ..evaluation.markdown_text import escaped
 from ..evaluation.statistics import holm
 from ..evaluation.variances import p_text
 from ..figure_style import BLUE, GREY, MEDIUM, SMALL, VERMILLION, panel, save_figure
@@ -211,7 +212,7 @@ def markdown(result: Audit) -> str:
     """The contents of audit.md."""
     by = " and ".join(result.columns)
     seed = "" if result.seed is None else f", seed {result.seed}"
-    heading = f"# Audit by {by}: {result.dataset}, {result.split} split{seed}"
+    heading = f"# Audit by {escaped(f'{by}: {result.dataset}')}, {result.split} split{seed}"
     dependence = (
         "Which clips are of one video is not known, so that they are taken as independent."
         if result.units == "clips"

@@ -12,6 +12,7 @@ from ..data.catalog import DATASETS
 from ..data.clip import ONE_PERSON
 from ..evaluation.comparison_result import ArmResult, Comparison
 from ..evaluation.conclusion import in_words, main_test, mean_of
+from ..evaluation.markdown_text import escaped
 from ..evaluation.metrics import METRICS, Metric
 from ..evaluation.variances import p_text
 from ..figure_style import GREY, MEDIUM, SMALL, bar, panel, save_figure
@@ -166,7 +167,7 @@ def markdown(comparison: Comparison) -> str:
     first = next(iter(in_text.arms.values())).label
     genres = named_genres(comparison.settings.get("genres"))
     parts = (
-        f"# Readouts on {comparison.subject}",
+        f"# Readouts on {escaped(comparison.subject)}",
         conclusion(comparison),
         f"{comparison.n} {comparison.split} clips{f' of {genres}' if genres else ''}{comparison.lacking}"
         f" ({', '.join(comparison.modalities)}); seeds {', '.join(map(str, comparison.seeds))};"

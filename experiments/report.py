@@ -112,7 +112,7 @@ def _sections(folder: Path, library: ClipLibrary) -> list[Section]:
 def _study(folder: Path, name: str, library: ClipLibrary) -> Section:
     result = run_folder.read_json(folder / f"{name}.json")
     title, lead, body = _read_markdown(folder / f"{name}.md")
-    finding = html.unescape(TAGS.sub("", lead)).strip()
+    finding = _words(lead)
     figures = [
         stored_figure((folder / plot).read_bytes(), caption, finding)
         for plot, caption in STUDIES[name].items()
@@ -132,7 +132,12 @@ def _read_markdown(file: Path) -> tuple[str, str, str]:
     first, _, rest = text.strip().partition("\n\n")
     if first.startswith("|"):
         first, rest = "", text
-    return title.lstrip("# "), _html(first), _html(rest)
+    return _words(_html(title)), _html(first), _html(rest)
+
+
+def _words(markup: str) -> str:
+    """What a reader sees of HTML."""
+    return html.unescape(TAGS.sub("", markup)).strip()
 
 
 def _of_comparison(folder: Path, library: ClipLibrary) -> tuple[list[ReportFigure], list[WorstClips]]:

@@ -114,17 +114,18 @@ def test_no_bias_is_undecided_and_small_groups_have_no_verdict(tmp_path):
 def test_a_groups_name_is_shown_as_it_is(tmp_path):
     names = ["*s*", "__under__", "[y](http://e.com)", "<unk>", "a|b"]
     rows = "".join(f"v{video}_{index},{names[video % 5]}\n" for video in range(50) for index in range(3))
-    (tmp_path / "_shows_.csv").write_text(f"id,show\nother,x\n{rows}".replace("v0_0,*s*\n", ""))
+    (tmp_path / "_shows_.csv").write_text(f"id,*show*\nother,x\n{rows}".replace("v0_0,*s*\n", ""))
     out = tmp_path / "out"
-    audit(make_run(tmp_path / "run", videos=50), ["show"], table=tmp_path / "_shows_.csv", out=out)
+    audit(make_run(tmp_path / "run", videos=50), ["*show*"], table=tmp_path / "_shows_.csv", out=out)
     texts = write_report([out], tmp_path / "report.html").read_text().split("<td>")
     for name in names:
-        cell = f"{html.escape(f'show: {name}')}</td>"
+        cell = f"{html.escape(f'*show*: {name}')}</td>"
         assert sum(text.startswith(cell) for text in texts) == 1 + 3  # of the groups and of their tests
+    assert "<h2>Audit by *show*: planted, test split" in html.unescape("".join(texts))
     assert "have no row in _shows_.csv;" in html.unescape("".join(texts))
     latex = write_latex([out / "audit.md"], tmp_path / "tables.tex").read_text()
-    assert latex.count(r"show: \_\_under\_\_ & ") == 1 + 3
-    assert "show: <unk> & " in latex
+    assert latex.count(r"*show*: \_\_under\_\_ & ") == 1 + 3
+    assert "*show*: <unk> & " in latex
 
 
 def test_p_is_adjusted_for_all_tests_and_a_pair_counts_once(tmp_path):
