@@ -101,7 +101,7 @@ def model_card(
         "drift": drift,
         "licence": licence.title,
         "audit": audit,
-        "audit_tables": [] if audit is None else [audit.rows(target) for target in audit.targets()],
+        "audit_tables": [] if audit is None else [(target, *audit.rows(target)) for target in audit.targets()],
         "may_have_seen": not is_tiny(config["base_model"]) and not facts.synthetic,
         "quantization_words": _quantization(config["quantization"], family),
         "dataset": name,

@@ -4,6 +4,7 @@ import csv
 import html
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -228,13 +229,19 @@ def test_the_card_and_the_report_show_it_until_the_run_begins_anew(comparison, t
     ids = run_folder.read_predictions(run)["id"]
     rows = "".join(f"{one},{'one' if at % 2 else 'two|three'}\n" for at, one in enumerate(ids))
     (tmp_path / "shows.csv").write_text(f"id,show\n{rows}")
-    audit(run, ["show"], table=tmp_path / "shows.csv")
+    result = audit(run, ["show"], table=tmp_path / "shows.csv")
     card = model_card(run, "org/name", base_model="org/base")
     assert "By show, each group against the other clips" in card
+    assert "Scores of" not in card
     assert r"| show: two\|three | 8 |" in card
     assert str(tmp_path) not in card
     page = write_report([run], tmp_path / "report.html").read_text()
     assert "Audit by show" in page
     assert "Run run: discriminative" in page
+    several = [replace(group, target=target) for target in ("label", "arousal*") for group in result.groups]
+    run_folder.write_json(run / "audit.json", replace(result, groups=several).to_dict())
+    card = model_card(run, "org/name", base_model="org/base")
+    for name in ("label", r"arousal\*"):
+        assert f"\n\nScores of {name}:\n\n| clips of | clips |" in card
     run_folder.begin(run, resumed=False)
     assert read_audit(run) is None
