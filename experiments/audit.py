@@ -25,12 +25,13 @@ from ..evaluation.intervals import LEVEL, residuals, share_with_interval
 from ..evaluation.markdown_text import escaped
 from ..evaluation.statistics import holm
 from ..evaluation.variances import p_text
-from ..figure_style import BLUE, GREY, MEDIUM, SMALL, VERMILLION, panel, save_figure
+from ..figure_style import BLUE, GREY, MEDIUM, SMALL, VERMILLION, Fonts, panel, save_figure
 from ..training import run_folder
 from ..training.targets import table_options
 from .tables import markdown_table
 
 MOST_GROUPS = 60  # of a column; more are numbers or ids
+COLUMN_CHARACTERS, NAME_CHARACTERS = 20, 40  # of names in the figure
 COLOURS = {"sure": VERMILLION, "undecided": BLUE, "not compared": GREY}
 MARKERS = {"sure": "s", "undecided": "o", "not compared": "x"}
 LIMITS = """\
@@ -252,7 +253,7 @@ def _tests(result: Audit) -> str:
 
 def plot(result: Audit, path: Path) -> None:
     """The figures of every group with their intervals; a row of panels for each target."""
-    targets = result.targets()
+    targets, fonts = result.targets(), Fonts.available()
     keys = [key for key in MEASURES if all(key in group.figures for group in result.groups)]
     most = max(sum(group.target == target for group in result.groups) for target in targets)
     figure = Figure(figsize=(3.4 * len(keys) + 2.2, (0.32 * most + 1.1) * len(targets) + 0.7), layout="constrained")
@@ -261,18 +262,21 @@ def plot(result: Audit, path: Path) -> None:
         groups = [group for group in result.groups if group.target == target]
         for axes, key in zip(row, keys, strict=True):
             _panel(axes, key, groups)
-        row[0].set_yticks(range(len(groups)), [_row_name(group, result.units) for group in groups], fontsize=SMALL)
+        names = [_row_name(group, result.units, fonts) for group in groups]
+        words = {"fontsize": SMALL, "parse_math": False, "fontfamily": fonts.families}
+        row[0].set_yticks(range(len(groups)), names, **words)
         row[0].set_ylim(len(groups) - 0.4, -0.6)
         if target is not None:
-            row[0].set_title(target, fontsize=SMALL, loc="left")
+            row[0].set_title(fonts.written(target, NAME_CHARACTERS), loc="left", **words)
     states = {"sure": "differs from the others", "undecided": "undecided", "not compared": "not compared"}
     handles = [
         Line2D([], [], color=COLOURS[state], marker=MARKERS[state], linewidth=1, label=words)
         for state, words in states.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=SMALL, frameon=False)
-    shown = f"{result.dataset}, {result.n} {result.split} clips"
-    figure.suptitle(f"{shown}; lines: 95 % intervals, those of small groups cut at the edges", fontsize=MEDIUM)
+    shown = f"{fonts.written(result.dataset, NAME_CHARACTERS)}, {result.n} {result.split} clips"
+    about = f"{shown}; lines: 95 % intervals, those of small groups cut at the edges"
+    figure.suptitle(about, fontsize=MEDIUM, parse_math=False, fontfamily=fonts.families)
     save_figure(figure, path)
 
 
@@ -298,6 +302,8 @@ def _panel(axes: Axes, key: str, groups: Sequence[Group]) -> None:
     panel(axes)
 
 
-def _row_name(group: Group, units: str) -> str:
+def _row_name(group: Group, units: str, fonts: Fonts) -> str:
     counts = f"{group.clips} clips" + ("" if units == "clips" else f", {group.videos} {units}")
-    return f"{group.title} ({counts})".replace("$", r"\$")
+    column = None if group.column is None else fonts.written(group.column, COLUMN_CHARACTERS)
+    name = None if group.name is None else fonts.written(group.name, NAME_CHARACTERS)
+    return f"{replace(group, column=column, name=name).title} ({counts})"

@@ -10,12 +10,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..figure_style import LARGE, MEDIUM, NEGATIVE, POSITIVE, SMALL, save_figure
+from ..figure_style import LARGE, MEDIUM, NEGATIVE, POSITIVE, SMALL, Fonts, save_figure
 from .explained import parts_of, windows_heading, words_heading, words_of
 from .explanation import Scores
 from .results import label_of, score_names
 from .scales import Scale, signed
-from .timeline_plot import Fonts, clock
+from .timeline_plot import clock
 
 ROW_HEIGHT = 0.26  # inches of a bar
 MOST_LETTERS = 34  # of a word or a group of words

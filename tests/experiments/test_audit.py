@@ -4,6 +4,7 @@ import csv
 import html
 import shutil
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -16,9 +17,10 @@ from omnisent.configuration_omnisent import OmniSentConfig
 from omnisent.data.clip import Clip, Rating
 from omnisent.evaluation.audit_result import read_audit
 from omnisent.evaluation.statistics import holm
-from omnisent.experiments.audit import audit
+from omnisent.experiments.audit import _row_name, audit
 from omnisent.experiments.latex import write_latex
 from omnisent.experiments.report import write_report
+from omnisent.figure_style import Fonts
 from omnisent.hub.card import model_card
 from omnisent.training import run_folder
 from omnisent.training.arguments import parse_arguments
@@ -127,6 +129,22 @@ def test_a_groups_name_is_shown_as_it_is(tmp_path):
     latex = write_latex([out / "audit.md"], tmp_path / "tables.tex").read_text()
     assert latex.count(r"*show*: \_\_under\_\_ & ") == 1 + 3
     assert "*show*: <unk> & " in latex
+
+
+def test_the_figure_has_room_for_long_names_and_those_in_other_scripts(tmp_path):
+    names = ["a group of speakers " * 12, "costs $5 and $6", "\u4f60\u597d", "\U0001f600"]
+    rows = "".join(f"v{video}_{index},{names[video % 4]}\n" for video in range(40) for index in range(3))
+    (tmp_path / "shows.csv").write_text(f"id,show\n{rows}")
+    run = make_run(tmp_path / "run")
+    fonts = Fonts(["DejaVu Sans"], {chr(code) for code in range(128)})
+    with warnings.catch_warnings(action="error"):  # of a layout that fails, and of letters that no font has
+        result = audit(run, ["show"], table=tmp_path / "shows.csv")
+    assert Image.open(run / "audit.png").width > 1000
+    rows = [_row_name(replace(group, column="Which show is it from?"), "videos", fonts) for group in result.groups[1:3]]
+    assert rows == [
+        "Which show is it fr…: a group of speakers a group of speakers… (30 clips, 10 videos)",
+        "Which show is it fr…: costs $5 and $6 (30 clips, 10 videos)",
+    ]
 
 
 def test_p_is_adjusted_for_all_tests_and_a_pair_counts_once(tmp_path):
