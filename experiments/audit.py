@@ -5,7 +5,7 @@
 Writes audit.json, audit.md and audit.png. Trains and scores nothing: the scores are those in the run's predictions.csv.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,6 +102,8 @@ def measure(run: Path, columns: Sequence[str], cells: Cells, table: str) -> Audi
             f"{table}: none of its {len(cells)} ids, such as {next(iter(cells), None)!r}, is that of a {metrics['split']} clip of"
             f" {run}, such as {min(ids)!r}; give a table of the same clips"
         )
+    for column in columns:
+        _check_groups(column, {cells[one].get(column) for one in ids & cells.keys()} - {None})
     widths = {name: _half_width(run, name) for name in clips}
     found = [
         group
@@ -124,6 +126,14 @@ def measure(run: Path, columns: Sequence[str], cells: Cells, table: str) -> Audi
         has_coverage=all(width is not None for width in widths.values()),
         groups=groups,
     )
+
+
+def _check_groups(column: str, names: Collection[str | None]) -> None:
+    if not 2 <= len(names) <= MOST_GROUPS:
+        hint = "; cut numbers into ranges first" if len(names) > MOST_GROUPS else ""
+        raise ValueError(
+            f"column {column!r}: expected 2 to {MOST_GROUPS} groups of the run's clips, found {len(names)}{hint}"
+        )
 
 
 def _half_width(run: Path, target: str | None) -> float | None:
@@ -158,13 +168,7 @@ def _groups(
     for column in columns:
         names = np.array([cells.get(one, {}).get(column) for one in clips["id"]], dtype=object)
         has = np.array([name is not None for name in names])
-        different = sorted(set(names[has]))
-        if not 2 <= len(different) <= MOST_GROUPS:
-            hint = "; cut numbers into ranges first" if different[1:] else ""
-            raise ValueError(
-                f"column {column!r}: expected 2 to {MOST_GROUPS} groups of the run's clips, found {len(different)}{hint}"
-            )
-        for name in different:
+        for name in sorted(set(names[has])):
             yield group(column, name, has & (names == name), has)
         if not has.all():
             yield group(column, None, ~has, None)
@@ -221,10 +225,11 @@ def markdown(result: Audit) -> str:
     )
     parts = [heading, result.conclusion()]
     for target in result.targets():
+        clips = next(group.clips for group in result.groups if group.target == target)
         columns, rows = result.rows(target)
         table = pd.DataFrame([row[1:] for row in rows], columns=columns[1:], index=[row[0] for row in rows])
-        of = f" Scores of {target}." if target else ""
-        parts += [f"{result.n} clips; with 95 % intervals, label units.{of}", markdown_table(table)]
+        of = f" Scores of {escaped(target)}." if target else ""
+        parts += [f"{clips} clips; with 95 % intervals, label units.{of}", markdown_table(table)]
     if not result.has_coverage:
         parts.append(NO_COVERAGE)
     if result.tests:
@@ -238,7 +243,7 @@ def _tests(result: Audit) -> str:
     for group in result.groups:
         for key, figure in group.figures.items():
             if figure.test is not None:
-                names.append(f"{group.target}, {group.title}" if group.target else group.title)
+                names.append(group.full_title)
                 rows.append(
                     {
                         "figure": MEASURES[key].title,

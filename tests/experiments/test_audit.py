@@ -8,6 +8,7 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -191,6 +192,35 @@ def test_each_target_is_audited(tmp_path):
     assert result.tests == 2 * 2
     assert "arousal, gender: female, against the others: " in result.conclusion()
     assert "coverage by group is not known" in (run / "audit.md").read_text()
+
+
+def test_a_target_whose_clips_are_of_one_group_is_listed_without_tests(tmp_path):
+    fields = {"dataset": ["own.csv"], "score_range": ["-3", "3"]}
+    run = make_run(tmp_path / "run", targets=("valence", "arousal"), **fields)
+    predictions = pd.read_csv(run / "predictions.csv")
+    odd = predictions["id"].str.match(r"v\d*[13579]_")
+    predictions.loc[odd, "arousal_label"] = np.nan
+    predictions.to_csv(run / "predictions.csv", index=False)
+    result = audit(run, ["gender"], table=write_speakers(tmp_path / "speakers.csv"))
+    verdicts = {group.full_title: result.verdict(group) for group in result.groups}
+    assert verdicts == {
+        **{"valence, all": "", "valence, gender: female": "undecided", "valence, gender: male": "undecided"},
+        **{"arousal, all": "", "arousal, gender: female": "no other group"},
+    }
+    assert "No other group to compare with: arousal, gender: female." in result.conclusion()
+    text = (run / "audit.md").read_text()
+    assert "120 clips; with 95 % intervals, label units. Scores of valence." in text
+    assert "60 clips; with 95 % intervals, label units. Scores of arousal." in text
+
+
+def test_a_large_group_is_not_called_too_small_for_its_small_counterpart(tmp_path):
+    rows = "".join(f"v{video}_{index},{'one' if video < 3 else 'rest'}\n" for video in range(40) for index in range(3))
+    (tmp_path / "shows.csv").write_text("id,size,show\n" + rows.replace("\n", ",a\n").replace("_0,rest,a", "_0,rest,b"))
+    result = audit(make_run(tmp_path / "run"), ["size", "show"], table=tmp_path / "shows.csv")
+    groups = groups_of(result)
+    assert result.verdict(groups["size: one"]) == "too few videos"
+    assert result.verdict(groups["size: rest"]) == "too few other videos"
+    assert "Too few videos for a verdict: size: one." in result.conclusion()
 
 
 @pytest.mark.parametrize(
