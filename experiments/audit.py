@@ -117,7 +117,7 @@ def measure(run: Path, columns: Sequence[str], cells: Cells, table: str) -> Audi
         split=metrics["split"],
         n=len(ids),
         seed=metrics["seed"],
-        units=dataset_facts(metrics["dataset"]).documents if known else "clips",
+        units=dataset_facts(metrics["dataset"]).units_of(metrics["modalities"]) if known else "clips",
         table=table,
         columns=list(columns),
         absent=absent,

@@ -208,7 +208,8 @@ def markdown(comparison: Comparison) -> str:
 
 def _about_splits(comparison: Comparison) -> list[str]:
     """What a reader should know of the splits: that they are not the official ones, or what they share."""
-    own = "The clips were split anew, by video: these are not results on the official split."
+    document = comparison.documents.removesuffix("s")
+    own = f"The clips were split anew, by {document}: these are not results on the official split."
     shared = comparison.environment.get("overlap")  # not in runs from before
     notes = [own] if comparison.settings.get("group_split") else []
     return [*notes, *([f"The splits are not apart: {'; '.join(shared)}."] if shared else [])]

@@ -105,6 +105,7 @@ def model_card(
         "may_have_seen": not is_tiny(config["base_model"]) and not facts.synthetic,
         "quantization_words": _quantization(config["quantization"], family),
         "dataset": name,
+        "document": facts.units_of(modalities).removesuffix("s"),
         "test_set": facts.title if facts.name in DATASETS else name,
         "genres": named_genres(config["genres"]),
         "paper": facts.published_results,

@@ -15,6 +15,7 @@ from PIL import Image
 from omnisent import cli
 from omnisent.command_line import one_flag_per_group
 from omnisent.configuration_omnisent import OmniSentConfig
+from omnisent.data.catalog import DATASETS
 from omnisent.data.clip import Clip, Rating
 from omnisent.evaluation.audit_result import read_audit
 from omnisent.evaluation.statistics import holm
@@ -23,13 +24,14 @@ from omnisent.experiments.latex import write_latex
 from omnisent.experiments.report import write_report
 from omnisent.figure_style import Fonts
 from omnisent.hub.card import model_card
+from omnisent.hub.card_results import _units
 from omnisent.training import run_folder
 from omnisent.training.arguments import parse_arguments
 
 HALF_WIDTH = 1.0
 
 
-def make_run(folder, *, videos=40, shift=0.0, targets=("label",), known=True, **fields):
+def make_run(folder, *, videos=40, shift=0.0, targets=("label",), known=True, modalities=("video",), **fields):
     """The files of a finished run; `shift` is added to the scores of the even videos."""
     generator = np.random.default_rng(5)
     arguments = ["tiny", "--output_dir", str(folder), "--targets", *targets]
@@ -49,7 +51,13 @@ def make_run(folder, *, videos=40, shift=0.0, targets=("label",), known=True, **
                 else clip
             )
             scores.append(labels + common + generator.normal(0, 0.4) + shift * (video % 2 == 0))
-    values = {"dataset": "planted", "split": "test", "readout": "discriminative", "modalities": ["text"], "seed": 0}
+    values = {
+        "dataset": "planted",
+        "split": "test",
+        "readout": "discriminative",
+        "modalities": [*modalities],
+        "seed": 0,
+    }
     several = {name: {"interval_coverage": None} for name in targets} if len(targets) > 1 else None
     run_folder.write_metrics(
         folder,
@@ -182,6 +190,13 @@ def test_where_videos_are_not_known_clips_are_the_units_and_it_is_said(tmp_path)
     assert result.units == "clips"
     assert "taken as independent" in (tmp_path / "out" / "audit.md").read_text()
     assert not (run / "audit.json").exists()
+
+
+def test_clips_of_text_alone_are_of_documents_in_the_audit_as_in_the_card(tmp_path):
+    run = make_run(tmp_path / "run", modalities=["text"])
+    assert audit(run, ["gender"], table=write_speakers(tmp_path / "speakers.csv")).units == "documents"
+    assert _units(run_folder.read_metrics(run)) == "documents"
+    assert DATASETS["planted"].units_of(["text", "video"]) == "videos"
 
 
 def test_each_target_is_audited(tmp_path):
