@@ -1,14 +1,16 @@
-"""How all figures look: one palette, one size of letters, markers beside colours.
+"""How all figures look: one palette, one size of letters and the same fonts, markers beside colours.
 
 Every colour has at least three times the contrast of the white ground, and any two of `SERIES` can be told apart with each kind
 of colour vision. Draws nothing.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font, get_font_names
 
 BLUE, VERMILLION, WINE, GREEN, BLACK = "#0072B2", "#D55E00", "#882255", "#009E73", "#000000"
 GREY = "#767676"  # what is not compared: baselines, reference lines
@@ -20,6 +22,34 @@ NEGATIVE, POSITIVE = "#b35806", "#542788"  # the two sides of a scale, the ends 
 SIDES = "PuOr"
 SMALL, MEDIUM, LARGE = 9, 10.5, 13  # points: at half of a figure's width still legible
 DPI = 150
+# For characters that DejaVu Sans lacks.
+OTHER_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "SimHei",
+)
+
+
+@dataclass(frozen=True)
+class Fonts:
+    """The fonts of a plot, and the characters that they have."""
+
+    families: list[str]
+    letters: set[str]
+
+    @classmethod
+    def available(cls) -> "Fonts":
+        """Those of this machine."""
+        families = ["DejaVu Sans", *(name for name in OTHER_FONTS if name in set(get_font_names()))]
+        return cls(families, {chr(code) for family in families for code in get_font(findfont(family)).get_charmap()})
+
+    def written(self, text: str, most: int) -> str:
+        """A text of at most so many characters, with a question mark for each that the fonts lack."""
+        text = "".join(letter if letter in self.letters else "?" for letter in text)
+        return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def line(place: int) -> dict[str, Any]:

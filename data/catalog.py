@@ -92,6 +92,10 @@ class DatasetFacts:
         """What its clips are parts of, in the plural."""
         return "videos" if self.has_media else "documents"
 
+    def units_of(self, modalities: Sequence[str]) -> str:
+        """What its clips are parts of for a model that reads these modalities, in the plural."""
+        return "documents" if list(modalities) == ["text"] else self.documents
+
 
 def ranges_of(score_range: Sequence[float], count: int) -> list[tuple[float, float]]:
     """The score range of each of some targets, from two numbers for all of them or two for each.

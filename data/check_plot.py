@@ -1,18 +1,16 @@
 """Plots the labels of a table: a histogram for each target. `check.py` reads them."""
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.font_manager import get_font_names
 
-from ..figure_style import MEDIUM, NEGATIVE, POSITIVE, SMALL, panel, save_figure
+from ..figure_style import MEDIUM, NEGATIVE, POSITIVE, SMALL, Fonts, panel, save_figure
 
 BINS = 20
 COLUMNS = 3  # of plots, at most
-CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC", "SimHei")
+TITLE_CHARACTERS, NAME_CHARACTERS = 80, 30
 
 
 def plot_labels(
@@ -26,7 +24,7 @@ def plot_labels(
         ranges: lowest and highest label that is shown, by target; labels outside are counted at the ends.
         title: above the plots.
     """
-    families = ["DejaVu Sans", *(name for name in CHINESE_FONTS if name in set(get_font_names()))]
+    fonts = Fonts.available()
     columns = min(COLUMNS, len(labels))
     rows = -(-len(labels) // columns)
     figure = Figure(figsize=(max(4.2 * columns, 5.5), 3.2 * rows + 0.4), layout="constrained")
@@ -43,12 +41,13 @@ def plot_labels(
             axes.axvline(values.mean(), color=NEGATIVE, linewidth=1.6, linestyle="--")
             mean = f"mean {values.mean():.3g}, n {len(values):,}"
             axes.set_title(mean, loc="right", fontsize=SMALL, color=NEGATIVE)
-        axes.set_title(target, loc="left", fontsize=MEDIUM, parse_math=False, fontfamily=families)
+        name = fonts.written(target, NAME_CHARACTERS)
+        axes.set_title(name, loc="left", fontsize=MEDIUM, parse_math=False, fontfamily=fonts.families)
         axes.set_xlim(low, high)
         axes.set_xlabel("label")
         panel(axes)
     for axes in grid[:, 0]:
         axes.set_ylabel("clips")
-    figure.suptitle(title, fontsize=MEDIUM, x=0.01, ha="left", parse_math=False, fontfamily=families)
-    with warnings.catch_warnings(action="ignore"):  # a letter that no font has becomes a box
-        save_figure(figure, Path(path))
+    title = fonts.written(title, TITLE_CHARACTERS)
+    figure.suptitle(title, fontsize=MEDIUM, x=0.01, ha="left", parse_math=False, fontfamily=fonts.families)
+    save_figure(figure, Path(path))

@@ -10,6 +10,7 @@ from typing import Any
 
 from .group_tests import GroupTest
 from .intervals import LEVEL
+from .markdown_text import escaped
 from .variances import ALPHA, p_text
 
 NO_COVERAGE = (
@@ -17,6 +18,7 @@ NO_COVERAGE = (
     " which predictions.csv does not have."
 )
 MISSING = "no value"  # name of the clips that have none in a column
+ALONE = "no other group"  # why a group has no test
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,16 @@ class Group:
 
     @property
     def title(self) -> str:
-        """Such as `gender: female`, for Markdown."""
+        """Such as `gender: female`; plain text in one line."""
         if self.column is None:
             return "all"
         text = f"{self.column}: {MISSING if self.name is None else self.name}"
-        return " ".join(text.split()).replace("|", r"\|")
+        return " ".join(text.split())
+
+    @property
+    def full_title(self) -> str:
+        """The title, after the target if there are several."""
+        return f"{self.target}, {self.title}" if self.target else self.title
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,7 @@ class Audit:
         return list(dict.fromkeys(group.target for group in self.groups))
 
     def conclusion(self) -> str:
-        """What was found, in a few sentences."""
+        """What was found, in a few sentences of Markdown."""
         shown = [group for group in self.groups if not self._is_mirrored(group)]
         sentences = [sentence for sentence in map(_finding, shown) if sentence]
         if not self.tests:
@@ -161,22 +168,44 @@ class Audit:
             sentences = [
                 "No group is surely scored differently from the others. This does not show that all are scored alike."
             ]
-        small = [group.title for group in self.groups if group.is_compared and not group.is_tested]
-        if small and self.tests:
-            sentences.append(f"Too few {self.units} for a verdict: {', '.join(dict.fromkeys(small))}.")
+        for why, said in (
+            (self._few, f"Too few {self.units} for a verdict"),
+            (ALONE, "No other group to compare with"),
+        ):
+            names = [escaped(group.full_title) for group in self.groups if self._why_untested(group) == why]
+            if names and self.tests:
+                sentences.append(f"{said}: {'; '.join(names)}.")
         if self.absent:
-            sentences.append(f"{self.absent} of {self.n} clips have no row in {self.table}; they count as `{MISSING}`.")
+            sentences.append(
+                f"{self.absent} of {self.n} clips have no row in {escaped(self.table)}; they count as `{MISSING}`."
+            )
         return " ".join(sentences)
+
+    def _compared(self, group: Group) -> list[Group]:
+        """The groups of its column and target that were to be compared."""
+        return [
+            one for one in self.groups if one.is_compared and (one.target, one.column) == (group.target, group.column)
+        ]
 
     def _is_mirrored(self, group: Group) -> bool:
         """Whether it is the second of two groups of a column, whose differences are those of the first with the other sign."""
-        alike = [
-            one for one in self.groups if one.is_compared and (one.target, one.column) == (group.target, group.column)
-        ]
+        alike = self._compared(group)
         return len(alike) == 2 and alike[1] is group
 
+    @property
+    def _few(self) -> str:
+        return f"too few {self.units}"
+
+    def _why_untested(self, group: Group) -> str | None:
+        """Why a group that was to be compared has no test; else `None`."""
+        if not group.is_compared or group.is_tested:
+            return None
+        if len(self._compared(group)) == 1:
+            return ALONE
+        return self._few if group.videos < self.least else f"too few other {self.units}"
+
     def rows(self, target: str | None) -> tuple[list[str], list[list[str]]]:
-        """The header and the rows of the table of one target."""
+        """The header and the rows of the table of one target, plain text."""
         groups = [group for group in self.groups if group.target == target]
         keys = [key for key in MEASURES if key in groups[0].figures]
         header = ["clips of", "clips", *([] if self.units == "clips" else [self.units]), "mean label"]
@@ -191,8 +220,8 @@ class Audit:
         """In a few words; empty for what is not compared."""
         if not group.is_compared:
             return ""
-        if not group.is_tested:
-            return f"too few {self.units}"
+        if why := self._why_untested(group):
+            return why
         found = [figure.verdict(key) for key, figure in group.figures.items()]
         return ", ".join(one for one in found if one) or "undecided"
 
@@ -211,14 +240,13 @@ def read_audit(folder: Path) -> Audit | None:
 
 
 def _finding(group: Group) -> str:
-    """What a group surely has, in a sentence; empty if nothing is sure."""
+    """What a group surely has, in a sentence of Markdown; empty if nothing is sure."""
     found = [
         f"{verdict} ({MEASURES[key].title} {difference_text(key, figure.test)}, adjusted p {p_text(figure.p_holm)})"
         for key, figure in group.figures.items()
         if figure.test is not None and figure.p_holm is not None and (verdict := figure.verdict(key))
     ]
-    of = f"{group.target}, " if group.target else ""
-    return f"{of}{group.title}, against the others: {'; '.join(found)}." if found else ""
+    return f"{escaped(group.full_title)}, against the others: {'; '.join(found)}." if found else ""
 
 
 def figure_text(key: str, figure: GroupFigure) -> str:

@@ -4,10 +4,11 @@ Computes nothing; see experiments/comparison.py for where the figures come from.
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from .markdown_text import escaped
 from .metric_tests import MetricTest
 from .statistics import Estimate, PairedTest, Verdict, verdict
 
@@ -218,6 +219,10 @@ class Comparison:
             f"Intervals and p hold for new {units} and new trainings together; they rest on {base} {units} and"
             f" {len(self.seeds)} seeds.{unknown}"
         )
+
+    def for_markdown(self) -> "Comparison":
+        """The same with labels that Markdown shows unchanged, to write sentences of it."""
+        return replace(self, arms={name: replace(arm, label=escaped(arm.label)) for name, arm in self.arms.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """What comparison.json holds."""

@@ -5,7 +5,7 @@
 Writes audit.json, audit.md and audit.png. Trains and scores nothing: the scores are those in the run's predictions.csv.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,14 +22,16 @@ from ..data.clip_columns import Cells, columns_of_dataset, columns_of_table
 from ..evaluation.audit_result import MEASURES, NO_COVERAGE, Audit, Group, GroupFigure, difference_text
 from ..evaluation.group_tests import MIN_VIDEOS, group_test, mean_with_interval
 from ..evaluation.intervals import LEVEL, residuals, share_with_interval
+from ..evaluation.markdown_text import escaped
 from ..evaluation.statistics import holm
 from ..evaluation.variances import p_text
-from ..figure_style import BLUE, GREY, MEDIUM, SMALL, VERMILLION, panel, save_figure
+from ..figure_style import BLUE, GREY, MEDIUM, SMALL, VERMILLION, Fonts, panel, save_figure
 from ..training import run_folder
 from ..training.targets import table_options
 from .tables import markdown_table
 
 MOST_GROUPS = 60  # of a column; more are numbers or ids
+COLUMN_CHARACTERS, NAME_CHARACTERS = 20, 40  # of names in the figure
 COLOURS = {"sure": VERMILLION, "undecided": BLUE, "not compared": GREY}
 MARKERS = {"sure": "s", "undecided": "o", "not compared": "x"}
 LIMITS = """\
@@ -100,6 +102,8 @@ def measure(run: Path, columns: Sequence[str], cells: Cells, table: str) -> Audi
             f"{table}: none of its {len(cells)} ids, such as {next(iter(cells), None)!r}, is that of a {metrics['split']} clip of"
             f" {run}, such as {min(ids)!r}; give a table of the same clips"
         )
+    for column in columns:
+        _check_groups(column, {cells[one].get(column) for one in ids & cells.keys()} - {None})
     widths = {name: _half_width(run, name) for name in clips}
     found = [
         group
@@ -113,7 +117,7 @@ def measure(run: Path, columns: Sequence[str], cells: Cells, table: str) -> Audi
         split=metrics["split"],
         n=len(ids),
         seed=metrics["seed"],
-        units=dataset_facts(metrics["dataset"]).documents if known else "clips",
+        units=dataset_facts(metrics["dataset"]).units_of(metrics["modalities"]) if known else "clips",
         table=table,
         columns=list(columns),
         absent=absent,
@@ -122,6 +126,14 @@ def measure(run: Path, columns: Sequence[str], cells: Cells, table: str) -> Audi
         has_coverage=all(width is not None for width in widths.values()),
         groups=groups,
     )
+
+
+def _check_groups(column: str, names: Collection[str | None]) -> None:
+    if not 2 <= len(names) <= MOST_GROUPS:
+        hint = "; cut numbers into ranges first" if len(names) > MOST_GROUPS else ""
+        raise ValueError(
+            f"column {column!r}: expected 2 to {MOST_GROUPS} groups of the run's clips, found {len(names)}{hint}"
+        )
 
 
 def _half_width(run: Path, target: str | None) -> float | None:
@@ -156,13 +168,7 @@ def _groups(
     for column in columns:
         names = np.array([cells.get(one, {}).get(column) for one in clips["id"]], dtype=object)
         has = np.array([name is not None for name in names])
-        different = sorted(set(names[has]))
-        if not 2 <= len(different) <= MOST_GROUPS:
-            hint = "; cut numbers into ranges first" if different[1:] else ""
-            raise ValueError(
-                f"column {column!r}: expected 2 to {MOST_GROUPS} groups of the run's clips, found {len(different)}{hint}"
-            )
-        for name in different:
+        for name in sorted(set(names[has])):
             yield group(column, name, has & (names == name), has)
         if not has.all():
             yield group(column, None, ~has, None)
@@ -211,7 +217,7 @@ def markdown(result: Audit) -> str:
     """The contents of audit.md."""
     by = " and ".join(result.columns)
     seed = "" if result.seed is None else f", seed {result.seed}"
-    heading = f"# Audit by {by}: {result.dataset}, {result.split} split{seed}"
+    heading = f"# Audit by {escaped(f'{by}: {result.dataset}')}, {result.split} split{seed}"
     dependence = (
         "Which clips are of one video is not known, so that they are taken as independent."
         if result.units == "clips"
@@ -219,10 +225,11 @@ def markdown(result: Audit) -> str:
     )
     parts = [heading, result.conclusion()]
     for target in result.targets():
+        clips = next(group.clips for group in result.groups if group.target == target)
         columns, rows = result.rows(target)
         table = pd.DataFrame([row[1:] for row in rows], columns=columns[1:], index=[row[0] for row in rows])
-        of = f" Scores of {target}." if target else ""
-        parts += [f"{result.n} clips; with 95 % intervals, label units.{of}", markdown_table(table)]
+        of = f" Scores of {escaped(target)}." if target else ""
+        parts += [f"{clips} clips; with 95 % intervals, label units.{of}", markdown_table(table)]
     if not result.has_coverage:
         parts.append(NO_COVERAGE)
     if result.tests:
@@ -236,7 +243,7 @@ def _tests(result: Audit) -> str:
     for group in result.groups:
         for key, figure in group.figures.items():
             if figure.test is not None:
-                names.append(f"{group.target}, {group.title}" if group.target else group.title)
+                names.append(group.full_title)
                 rows.append(
                     {
                         "figure": MEASURES[key].title,
@@ -251,7 +258,7 @@ def _tests(result: Audit) -> str:
 
 def plot(result: Audit, path: Path) -> None:
     """The figures of every group with their intervals; a row of panels for each target."""
-    targets = result.targets()
+    targets, fonts = result.targets(), Fonts.available()
     keys = [key for key in MEASURES if all(key in group.figures for group in result.groups)]
     most = max(sum(group.target == target for group in result.groups) for target in targets)
     figure = Figure(figsize=(3.4 * len(keys) + 2.2, (0.32 * most + 1.1) * len(targets) + 0.7), layout="constrained")
@@ -260,18 +267,21 @@ def plot(result: Audit, path: Path) -> None:
         groups = [group for group in result.groups if group.target == target]
         for axes, key in zip(row, keys, strict=True):
             _panel(axes, key, groups)
-        row[0].set_yticks(range(len(groups)), [_row_name(group, result.units) for group in groups], fontsize=SMALL)
+        names = [_row_name(group, result.units, fonts) for group in groups]
+        words = {"fontsize": SMALL, "parse_math": False, "fontfamily": fonts.families}
+        row[0].set_yticks(range(len(groups)), names, **words)
         row[0].set_ylim(len(groups) - 0.4, -0.6)
         if target is not None:
-            row[0].set_title(target, fontsize=SMALL, loc="left")
+            row[0].set_title(fonts.written(target, NAME_CHARACTERS), loc="left", **words)
     states = {"sure": "differs from the others", "undecided": "undecided", "not compared": "not compared"}
     handles = [
         Line2D([], [], color=COLOURS[state], marker=MARKERS[state], linewidth=1, label=words)
         for state, words in states.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=SMALL, frameon=False)
-    shown = f"{result.dataset}, {result.n} {result.split} clips"
-    figure.suptitle(f"{shown}; lines: 95 % intervals, those of small groups cut at the edges", fontsize=MEDIUM)
+    shown = f"{fonts.written(result.dataset, NAME_CHARACTERS)}, {result.n} {result.split} clips"
+    about = f"{shown}; lines: 95 % intervals, those of small groups cut at the edges"
+    figure.suptitle(about, fontsize=MEDIUM, parse_math=False, fontfamily=fonts.families)
     save_figure(figure, path)
 
 
@@ -297,6 +307,8 @@ def _panel(axes: Axes, key: str, groups: Sequence[Group]) -> None:
     panel(axes)
 
 
-def _row_name(group: Group, units: str) -> str:
+def _row_name(group: Group, units: str, fonts: Fonts) -> str:
     counts = f"{group.clips} clips" + ("" if units == "clips" else f", {group.videos} {units}")
-    return f"{group.title} ({counts})".replace(r"\|", "|").replace("$", r"\$")
+    column = None if group.column is None else fonts.written(group.column, COLUMN_CHARACTERS)
+    name = None if group.name is None else fonts.written(group.name, NAME_CHARACTERS)
+    return f"{replace(group, column=column, name=name).title} ({counts})"

@@ -338,7 +338,7 @@ def summarise(
         human_mae=run_folder.one_person_mae(first, target),
         left_out=left_out,
         videos=None if videos is None else len(set(videos)),
-        documents=facts.documents,
+        documents=facts.units_of(measured["modalities"]),
         margin=MARGIN * (facts.score_range[1] - facts.score_range[0]),
         target=target,
     )

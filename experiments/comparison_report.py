@@ -12,6 +12,7 @@ from ..data.catalog import DATASETS
 from ..data.clip import ONE_PERSON
 from ..evaluation.comparison_result import ArmResult, Comparison
 from ..evaluation.conclusion import in_words, main_test, mean_of
+from ..evaluation.markdown_text import escaped
 from ..evaluation.metrics import METRICS, Metric, ratio_text
 from ..evaluation.variances import p_text
 from ..figure_style import GREY, MEDIUM, SMALL, bar, panel, save_figure
@@ -30,10 +31,10 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
 
 
 def conclusion(comparison: Comparison) -> str:
-    """See `in_words`."""
+    """What was found, as Markdown; see `in_words`."""
     facts = DATASETS.get(comparison.dataset)
     is_synthetic = facts is not None and facts.synthetic
-    return in_words(comparison, built_in=is_synthetic or is_tiny(comparison.settings["base_model"]))
+    return in_words(comparison.for_markdown(), built_in=is_synthetic or is_tiny(comparison.settings["base_model"]))
 
 
 def metric_table(comparison: Comparison) -> pd.DataFrame:
@@ -162,10 +163,11 @@ def cost_table(comparison: Comparison) -> pd.DataFrame:
 
 def markdown(comparison: Comparison) -> str:
     """The contents of comparison.md."""
-    first = next(iter(comparison.arms.values())).label
+    in_text = comparison.for_markdown()
+    first = next(iter(in_text.arms.values())).label
     genres = named_genres(comparison.settings.get("genres"))
     parts = (
-        f"# Readouts on {comparison.subject}",
+        f"# Readouts on {escaped(comparison.subject)}",
         conclusion(comparison),
         f"{comparison.n} {comparison.split} clips{f' of {genres}' if genres else ''}{comparison.lacking}"
         f" ({', '.join(comparison.modalities)}); seeds {', '.join(map(str, comparison.seeds))};"
@@ -187,7 +189,7 @@ def markdown(comparison: Comparison) -> str:
         " has the lower error:",
         markdown_table(paired_test_table(comparison)),
         *_titled(
-            f"{first} against {comparison.arms[main_test(comparison).second].label} by the other metrics, the difference with its"
+            f"{first} against {in_text.arms[main_test(comparison).second].label} by the other metrics, the difference with its"
             " interval:",
             metric_test_table(comparison),
         ),
@@ -206,7 +208,8 @@ def markdown(comparison: Comparison) -> str:
 
 def _about_splits(comparison: Comparison) -> list[str]:
     """What a reader should know of the splits: that they are not the official ones, or what they share."""
-    own = "The clips were split anew, by video: these are not results on the official split."
+    document = comparison.documents.removesuffix("s")
+    own = f"The clips were split anew, by {document}: these are not results on the official split."
     shared = comparison.environment.get("overlap")  # not in runs from before
     notes = [own] if comparison.settings.get("group_split") else []
     return [*notes, *([f"The splits are not apart: {'; '.join(shared)}."] if shared else [])]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -46,14 +47,19 @@ def _tables(markdown: str) -> Iterator[tuple[str, pd.DataFrame]]:
         elif token.type == "tr_open":
             cells = []
         elif token.type == "inline" and cells is not None:
-            cells.append("".join(child.content for child in token.children or []))
+            cells.append(_shown(token))
         elif token.type == "inline":
-            caption = token.content
+            caption = _shown(token)
         elif token.type == "tr_close":
             rows.append(cells or [])
             cells = None
         elif token.type == "table_close":
             yield caption, pd.DataFrame(rows[1:], columns=rows[0])
+
+
+def _shown(token: Token) -> str:
+    """The text of a cell or paragraph as a reader sees it, without what Markdown escapes or marks it with."""
+    return "".join("\n" if child.type == "softbreak" else child.content for child in token.children or [])
 
 
 def _latex(caption: str, table: pd.DataFrame) -> str:

@@ -19,6 +19,7 @@ import pandas as pd
 from markdown_it import MarkdownIt
 
 from ..evaluation.comparison_result import ArmResult, comparison_folders, read_comparison
+from ..evaluation.markdown_text import escaped
 from ..training import run_folder
 from .arms import baseline_folder
 from .report_figures import ReportFigure, error_figure, layer_figure, stored_figure
@@ -112,7 +113,7 @@ def _sections(folder: Path, library: ClipLibrary) -> list[Section]:
 def _study(folder: Path, name: str, library: ClipLibrary) -> Section:
     result = run_folder.read_json(folder / f"{name}.json")
     title, lead, body = _read_markdown(folder / f"{name}.md")
-    finding = html.unescape(TAGS.sub("", lead)).strip()
+    finding = _words(lead)
     figures = [
         stored_figure((folder / plot).read_bytes(), caption, finding)
         for plot, caption in STUDIES[name].items()
@@ -132,7 +133,12 @@ def _read_markdown(file: Path) -> tuple[str, str, str]:
     first, _, rest = text.strip().partition("\n\n")
     if first.startswith("|"):
         first, rest = "", text
-    return title.lstrip("# "), _html(first), _html(rest)
+    return _words(_html(title)), _html(first), _html(rest)
+
+
+def _words(markup: str) -> str:
+    """What a reader sees of HTML."""
+    return html.unescape(TAGS.sub("", markup)).strip()
 
 
 def _of_comparison(folder: Path, library: ClipLibrary) -> tuple[list[ReportFigure], list[WorstClips]]:
@@ -174,7 +180,7 @@ def _in_words(metrics: Mapping[str, Any], split: str, target: str) -> str:
     """The main figures of a target, `""` if it is the only one."""
     shown = (("mae", "MAE"), ("corr", "correlation"))
     figures = ", ".join(f"{name} {metrics[key]:.3f}" for key, name in shown if metrics.get(key) is not None)
-    return f"{f'{target}: ' if target else ''}{figures} on {metrics['n']} {split} clips."
+    return f"{f'{escaped(target)}: ' if target else ''}{figures} on {metrics['n']} {split} clips."
 
 
 def _figures(columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
@@ -236,7 +242,7 @@ def _formatted(value: object) -> str:
         return f"{value:.6g}"
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return str(value).replace("|", r"\|").replace("\n", " ")
+    return str(value)
 
 
 def _html(markdown: str) -> str:

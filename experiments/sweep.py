@@ -26,6 +26,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from ..evaluation.markdown_text import escaped
 from ..figure_style import SMALL, line, panel, save_figure
 from ..training import run_folder
 from ..training.arguments import OmniSentTrainingArguments, parse_arguments, read_fields, read_mapping
@@ -323,7 +324,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         }
         for arm in found["arms"].values()
     }
-    best = "; ".join(f"{arm['label']} {arm['best']['value']:.3f}" for arm in found["arms"].values())
+    best = "; ".join(f"{escaped(arm['label'])} {arm['best']['value']:.3f}" for arm in found["arms"].values())
     space = "; ".join(f"{name}: {rule}" for name, rule in found["space"].items())
     parts = (
         f"# Tuning of {len(rows)} arms",

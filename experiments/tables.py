@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..evaluation.markdown_text import escaped
 from ..processing_omnisent import SETTINGS
 from ..readouts.catalog import READOUTS
 from ..training import run_folder
@@ -51,10 +52,10 @@ def shared_settings(folder: Path) -> dict[str, Any]:
 
 
 def markdown_table(table: pd.DataFrame) -> str:
-    """A table of strings as Markdown, its index first."""
-    lines = [["", *table.columns], ["---"] * (len(table.columns) + 1)]
-    lines += [[str(index), *map(str, row)] for index, row in zip(table.index, table.to_numpy(), strict=True)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    """A table of plain text as Markdown, its index first."""
+    lines = [["", *table.columns], *([index, *row] for index, row in zip(table.index, table.to_numpy(), strict=True))]
+    header, *rows = ["| " + " | ".join(escaped(str(cell)) for cell in line) + " |" for line in lines]
+    return "\n".join([header, f"|{' --- |' * (len(table.columns) + 1)}", *rows])
 
 
 def seeds_in_words(seeds: Sequence[int]) -> str:

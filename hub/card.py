@@ -14,6 +14,7 @@ import jinja2
 from ..data.catalog import DATASETS, LABEL, DatasetFacts, Target, dataset_facts
 from ..data.planted import VERSION as PLANTED_VERSION
 from ..evaluation.audit_result import read_audit
+from ..evaluation.markdown_text import escaped
 from ..families_omnisent import family_of_type
 from ..family_omnisent import ThinkerFamily
 from ..processing_omnisent import SETTINGS
@@ -100,10 +101,11 @@ def model_card(
         "drift": drift,
         "licence": licence.title,
         "audit": audit,
-        "audit_tables": [] if audit is None else [audit.rows(target) for target in audit.targets()],
+        "audit_tables": [] if audit is None else [(target, *audit.rows(target)) for target in audit.targets()],
         "may_have_seen": not is_tiny(config["base_model"]) and not facts.synthetic,
         "quantization_words": _quantization(config["quantization"], family),
         "dataset": name,
+        "document": facts.units_of(modalities).removesuffix("s"),
         "test_set": facts.title if facts.name in DATASETS else name,
         "genres": named_genres(config["genres"]),
         "paper": facts.published_results,
@@ -125,10 +127,9 @@ def model_card(
     values["head_parameters"] = f"{metrics['head_parameters']:,}"
     settings = ("dtype", "quantization", "lora_r", "lora_alpha", "lora_dropout", "lora_preset")
     values |= {key: config[key] for key in (*settings, "learning_rate", "head_learning_rate")}
-    template = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(
-        TEMPLATE.read_text(encoding="utf-8")
-    )
-    return template.render(values)
+    templates = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    templates.filters["escaped"] = escaped
+    return templates.from_string(TEMPLATE.read_text(encoding="utf-8")).render(values)
 
 
 def what_is_rated(targets: Sequence[Target]) -> str:

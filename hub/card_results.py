@@ -97,11 +97,11 @@ def target_results(
         neutral_band=default_neutral_band(high) if has_two_sides(low, high) else None,
         n=metrics["n"],
         figures=_headline(predictions, videos, target.convention),
-        units="clips" if videos is None else documents_of(metrics),
+        units="clips" if videos is None else _units(metrics),
         constant=run_folder.constant_mae(run, target=own),
         person=run_folder.one_person_mae(run, own),
         question=None if comparison is None else _question(comparison),
-        verdict=None if comparison is None else in_words(comparison, built_in=built_in),
+        verdict=None if comparison is None else in_words(comparison.for_markdown(), built_in=built_in),
         columns=columns,
         rows=rows,
         covers=comparison.covers if comparison else None,
@@ -120,9 +120,9 @@ def _question(comparison: Comparison) -> str:
     return "How does it compare?"
 
 
-def documents_of(metrics: dict) -> str:
+def _units(metrics: Mapping) -> str:
     """What the clips of a run are parts of, in the plural."""
-    return "documents" if metrics["modalities"] == ["text"] else dataset_facts(metrics["dataset"]).documents
+    return dataset_facts(metrics["dataset"]).units_of(metrics["modalities"])
 
 
 def _headline(predictions: pd.DataFrame, videos: Sequence[str] | None, convention: str) -> dict[str, str]:
@@ -172,7 +172,7 @@ def _interval(run: Path, metrics: dict, target: str) -> str | None:
     else:
         ends = f"the score minus and plus {calibration['half_widths'][str(LEVEL)]:.2f}"
     known = calibration.get("videos")
-    videos = f" of {known} {documents_of(metrics)}" if known else ", taken as independent"
+    videos = f" of {known} {_units(metrics)}" if known else ", taken as independent"
     sure = "" if low is None or high is None else f" (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
     return (
         f"With `interval={LEVEL}` a result also has `low` and `high`: {ends} (a conformal prediction interval, calibrated on"

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ..data.tables import write_table
-from ..figure_style import BLUE, MEDIUM, NEGATIVE, POSITIVE, SMALL, save_figure
+from ..figure_style import BLUE, MEDIUM, NEGATIVE, POSITIVE, SMALL, Fonts, save_figure
 from .analysis_page import NAMES, ShownClip
 from .scales import Scale, signed
-from .timeline_plot import Fonts, draw_timelines
+from .timeline_plot import draw_timelines
 
 COLUMNS = {
     **{"clip": str, "part": str, "name": str, "start": float, "end": float, "target": str},

@@ -10,12 +10,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..figure_style import LARGE, MEDIUM, NEGATIVE, POSITIVE, SMALL, save_figure
+from ..figure_style import LARGE, MEDIUM, NEGATIVE, POSITIVE, SMALL, Fonts, save_figure
 from .explained import beside_score, parts_of, windows_heading, words_heading, words_of
 from .explanation import Scores
 from .results import score_names
 from .scales import Scale, signed
-from .timeline_plot import Fonts, clock
+from .timeline_plot import clock
 
 LONGEST_NAME = 80  # letters of a file in the title; of a longer one, the last
 ROW_HEIGHT = 0.26  # inches of a bar

@@ -4,17 +4,15 @@ timeline.py computes the scores.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
-from matplotlib.font_manager import findfont, get_font, get_font_names
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from ..figure_style import BLUE, GREY, MEDIUM, NEGATIVE, POSITIVE, SMALL, panel, save_figure
+from ..figure_style import BLUE, GREY, MEDIUM, NEGATIVE, POSITIVE, SMALL, Fonts, panel, save_figure
 from .scales import Scale
 from .windows import WindowScore
 
@@ -22,15 +20,6 @@ TICK_SECONDS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 72
 QUOTE_CHARACTERS = 36
 LABEL_WIDTH = 0.28  # of the axes, for a quote of that length
 MANY = 150  # from this number of windows on, a moving mean is drawn as well
-# For characters that DejaVu Sans lacks.
-OTHER_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Source Han Sans SC",
-    "WenQuanYi Zen Hei",
-    "PingFang SC",
-    "SimHei",
-)
 
 
 def clock(seconds: float, _: object = None) -> str:
@@ -90,25 +79,6 @@ def draw_timelines(figure: FigureBase, windows: Sequence[WindowScore], *, title:
     axes.set_xlabel(f"time{gaps}")
     title = fonts.written(title, 90)
     panels[0].set_title(title, loc="left", fontsize=MEDIUM, parse_math=False, fontfamily=fonts.families)
-
-
-@dataclass(frozen=True)
-class Fonts:
-    """The fonts of a plot, and the characters that they have."""
-
-    families: list[str]
-    letters: set[str]
-
-    @classmethod
-    def available(cls) -> "Fonts":
-        """Those of this machine."""
-        families = ["DejaVu Sans", *(name for name in OTHER_FONTS if name in set(get_font_names()))]
-        return cls(families, {chr(code) for family in families for code in get_font(findfont(family)).get_charmap()})
-
-    def written(self, text: str, most: int) -> str:
-        """A text of at most so many characters, with a question mark for each that the fonts lack."""
-        text = "".join(letter if letter in self.letters else "?" for letter in text)
-        return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _draw_panel(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import omnisent
-from omnisent.figure_style import GREY, HATCHES, LINES, MARKERS, NEGATIVE, POSITIVE, SERIES
+from omnisent.figure_style import GREY, HATCHES, LINES, MARKERS, NEGATIVE, POSITIVE, SERIES, Fonts
 
 # How linear RGB looks with a kind of colour blindness at full strength: Machado, Oliveira and Fernandes (2009).
 VISIONS = {
@@ -53,6 +53,13 @@ def test_two_series_can_be_told_apart_with_any_colour_vision(vision):
 def test_colour_is_never_the_only_difference():
     for styles in (MARKERS, HATCHES, LINES):
         assert len(set(styles[: len(SERIES)])) == len(SERIES)
+
+
+def test_a_text_is_cut_and_has_no_letter_that_the_fonts_lack():
+    fonts = Fonts(["DejaVu Sans"], set("abc …"))
+    assert fonts.written("a b \u4f60", 40) == "a b ?"
+    assert fonts.written("abc" * 20, 10) == "abcabcabc…"
+    assert set("aé") <= Fonts.available().letters
 
 
 def test_no_other_module_has_colours_or_letters_of_its_own():

@@ -105,7 +105,7 @@ class PreparedData:
     def write_environment(self, folder: Path) -> None:
         """Write environment.json of a run on these clips."""
         names = [target.name for target in self.targets]
-        documents = self.facts.documents
+        documents = self.facts.units_of(self.processor.modalities)
         run_folder.write_environment(folder, self.clips, with_media=self.with_media, documents=documents, targets=names)
 
 
@@ -142,11 +142,11 @@ def prepare_data(
         check_labels(clips, targets)
         if data_args.group_split:
             clips = split_by_video(clips, seed=SPLIT_SEED)
-        shared = overlaps(clips)
-        for line in overlap_lines(shared, facts.documents):
+        shared, documents = overlaps(clips), facts.units_of(data_args.modalities)
+        for line in overlap_lines(shared, documents):
             logger.warning("%s", line)
         if any(overlap.videos for overlap in shared.values()):
-            logger.warning("group_split true makes a split in which they share no %s", facts.documents)
+            logger.warning("group_split true makes a split in which they share no %s", documents)
         processor = build_processor(model_args, data_args, targets)
         if data_args.shots:
             grid = AnswerGrid(*facts.score_range, model_args.answer_step)

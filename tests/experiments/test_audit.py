@@ -1,29 +1,37 @@
 """The audit of a run by groups: it finds a planted bias, says what it left out, and reaches report and model card."""
 
 import csv
+import html
 import shutil
 import sys
+import warnings
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from omnisent import cli
 from omnisent.command_line import one_flag_per_group
 from omnisent.configuration_omnisent import OmniSentConfig
+from omnisent.data.catalog import DATASETS
 from omnisent.data.clip import Clip, Rating
 from omnisent.evaluation.audit_result import read_audit
 from omnisent.evaluation.statistics import holm
-from omnisent.experiments.audit import audit
+from omnisent.experiments.audit import _row_name, audit
+from omnisent.experiments.latex import write_latex
 from omnisent.experiments.report import write_report
+from omnisent.figure_style import Fonts
 from omnisent.hub.card import model_card
+from omnisent.hub.card_results import _units
 from omnisent.training import run_folder
 from omnisent.training.arguments import parse_arguments
 
 HALF_WIDTH = 1.0
 
 
-def make_run(folder, *, videos=40, shift=0.0, targets=("label",), known=True, **fields):
+def make_run(folder, *, videos=40, shift=0.0, targets=("label",), known=True, modalities=("video",), **fields):
     """The files of a finished run; `shift` is added to the scores of the even videos."""
     generator = np.random.default_rng(5)
     arguments = ["tiny", "--output_dir", str(folder), "--targets", *targets]
@@ -43,7 +51,13 @@ def make_run(folder, *, videos=40, shift=0.0, targets=("label",), known=True, **
                 else clip
             )
             scores.append(labels + common + generator.normal(0, 0.4) + shift * (video % 2 == 0))
-    values = {"dataset": "planted", "split": "test", "readout": "discriminative", "modalities": ["text"], "seed": 0}
+    values = {
+        "dataset": "planted",
+        "split": "test",
+        "readout": "discriminative",
+        "modalities": [*modalities],
+        "seed": 0,
+    }
     several = {name: {"interval_coverage": None} for name in targets} if len(targets) > 1 else None
     run_folder.write_metrics(
         folder,
@@ -109,6 +123,39 @@ def test_no_bias_is_undecided_and_small_groups_have_no_verdict(tmp_path):
         assert image.width > 1000
 
 
+def test_a_groups_name_is_shown_as_it_is(tmp_path):
+    names = ["*s*", "__under__", "[y](http://e.com)", "<unk>", "a|b"]
+    rows = "".join(f"v{video}_{index},{names[video % 5]}\n" for video in range(50) for index in range(3))
+    (tmp_path / "_shows_.csv").write_text(f"id,*show*\nother,x\n{rows}".replace("v0_0,*s*\n", ""))
+    out = tmp_path / "out"
+    audit(make_run(tmp_path / "run", videos=50), ["*show*"], table=tmp_path / "_shows_.csv", out=out)
+    texts = write_report([out], tmp_path / "report.html").read_text().split("<td>")
+    for name in names:
+        cell = f"{html.escape(f'*show*: {name}')}</td>"
+        assert sum(text.startswith(cell) for text in texts) == 1 + 3  # of the groups and of their tests
+    assert "<h2>Audit by *show*: planted, test split" in html.unescape("".join(texts))
+    assert "have no row in _shows_.csv;" in html.unescape("".join(texts))
+    latex = write_latex([out / "audit.md"], tmp_path / "tables.tex").read_text()
+    assert latex.count(r"*show*: \_\_under\_\_ & ") == 1 + 3
+    assert "*show*: <unk> & " in latex
+
+
+def test_the_figure_has_room_for_long_names_and_those_in_other_scripts(tmp_path):
+    names = ["a group of speakers " * 12, "costs $5 and $6", "\u4f60\u597d", "\U0001f600"]
+    rows = "".join(f"v{video}_{index},{names[video % 4]}\n" for video in range(40) for index in range(3))
+    (tmp_path / "shows.csv").write_text(f"id,show\n{rows}")
+    run = make_run(tmp_path / "run")
+    fonts = Fonts(["DejaVu Sans"], {chr(code) for code in range(128)})
+    with warnings.catch_warnings(action="error"):  # of a layout that fails, and of letters that no font has
+        result = audit(run, ["show"], table=tmp_path / "shows.csv")
+    assert Image.open(run / "audit.png").width > 1000
+    rows = [_row_name(replace(group, column="Which show is it from?"), "videos", fonts) for group in result.groups[1:3]]
+    assert rows == [
+        "Which show is it fr…: a group of speakers a group of speakers… (30 clips, 10 videos)",
+        "Which show is it fr…: costs $5 and $6 (30 clips, 10 videos)",
+    ]
+
+
 def test_p_is_adjusted_for_all_tests_and_a_pair_counts_once(tmp_path):
     result = audit(
         make_run(tmp_path / "run", shift=0.2), ["gender", "language"], table=write_speakers(tmp_path / "speakers.csv")
@@ -145,6 +192,13 @@ def test_where_videos_are_not_known_clips_are_the_units_and_it_is_said(tmp_path)
     assert not (run / "audit.json").exists()
 
 
+def test_clips_of_text_alone_are_of_documents_in_the_audit_as_in_the_card(tmp_path):
+    run = make_run(tmp_path / "run", modalities=["text"])
+    assert audit(run, ["gender"], table=write_speakers(tmp_path / "speakers.csv")).units == "documents"
+    assert _units(run_folder.read_metrics(run)) == "documents"
+    assert DATASETS["planted"].units_of(["text", "video"]) == "videos"
+
+
 def test_each_target_is_audited(tmp_path):
     fields = {"dataset": ["own.csv"], "score_range": ["-3", "3"]}
     run = make_run(tmp_path / "run", shift=0.5, targets=("valence", "arousal"), **fields)
@@ -153,6 +207,35 @@ def test_each_target_is_audited(tmp_path):
     assert result.tests == 2 * 2
     assert "arousal, gender: female, against the others: " in result.conclusion()
     assert "coverage by group is not known" in (run / "audit.md").read_text()
+
+
+def test_a_target_whose_clips_are_of_one_group_is_listed_without_tests(tmp_path):
+    fields = {"dataset": ["own.csv"], "score_range": ["-3", "3"]}
+    run = make_run(tmp_path / "run", targets=("valence", "arousal"), **fields)
+    predictions = pd.read_csv(run / "predictions.csv")
+    odd = predictions["id"].str.match(r"v\d*[13579]_")
+    predictions.loc[odd, "arousal_label"] = np.nan
+    predictions.to_csv(run / "predictions.csv", index=False)
+    result = audit(run, ["gender"], table=write_speakers(tmp_path / "speakers.csv"))
+    verdicts = {group.full_title: result.verdict(group) for group in result.groups}
+    assert verdicts == {
+        **{"valence, all": "", "valence, gender: female": "undecided", "valence, gender: male": "undecided"},
+        **{"arousal, all": "", "arousal, gender: female": "no other group"},
+    }
+    assert "No other group to compare with: arousal, gender: female." in result.conclusion()
+    text = (run / "audit.md").read_text()
+    assert "120 clips; with 95 % intervals, label units. Scores of valence." in text
+    assert "60 clips; with 95 % intervals, label units. Scores of arousal." in text
+
+
+def test_a_large_group_is_not_called_too_small_for_its_small_counterpart(tmp_path):
+    rows = "".join(f"v{video}_{index},{'one' if video < 3 else 'rest'}\n" for video in range(40) for index in range(3))
+    (tmp_path / "shows.csv").write_text("id,size,show\n" + rows.replace("\n", ",a\n").replace("_0,rest,a", "_0,rest,b"))
+    result = audit(make_run(tmp_path / "run"), ["size", "show"], table=tmp_path / "shows.csv")
+    groups = groups_of(result)
+    assert result.verdict(groups["size: one"]) == "too few videos"
+    assert result.verdict(groups["size: rest"]) == "too few other videos"
+    assert "Too few videos for a verdict: size: one." in result.conclusion()
 
 
 @pytest.mark.parametrize(
@@ -209,13 +292,19 @@ def test_the_card_and_the_report_show_it_until_the_run_begins_anew(comparison, t
     ids = run_folder.read_predictions(run)["id"]
     rows = "".join(f"{one},{'one' if at % 2 else 'two|three'}\n" for at, one in enumerate(ids))
     (tmp_path / "shows.csv").write_text(f"id,show\n{rows}")
-    audit(run, ["show"], table=tmp_path / "shows.csv")
+    result = audit(run, ["show"], table=tmp_path / "shows.csv")
     card = model_card(run, "org/name", base_model="org/base")
     assert "By show, each group against the other clips" in card
+    assert "Scores of" not in card
     assert r"| show: two\|three | 8 |" in card
     assert str(tmp_path) not in card
     page = write_report([run], tmp_path / "report.html").read_text()
     assert "Audit by show" in page
     assert "Run run: discriminative" in page
+    several = [replace(group, target=target) for target in ("label", "arousal*") for group in result.groups]
+    run_folder.write_json(run / "audit.json", replace(result, groups=several).to_dict())
+    card = model_card(run, "org/name", base_model="org/base")
+    for name in ("label", r"arousal\*"):
+        assert f"\n\nScores of {name}:\n\n| clips of | clips |" in card
     run_folder.begin(run, resumed=False)
     assert read_audit(run) is None

@@ -1,6 +1,7 @@
 """The report: one self-contained file, whose numbers are those of its folders."""
 
 import base64
+import dataclasses
 import html
 import io
 import re
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -23,7 +25,7 @@ from omnisent.evaluation.metrics import METRICS, msa_metrics
 from omnisent.experiments.comparison import summarise
 from omnisent.experiments.comparison_report import conclusion, write_comparison
 from omnisent.experiments.latex import write_latex
-from omnisent.experiments.report import write_report
+from omnisent.experiments.report import _details, study_tables, write_report
 from omnisent.experiments.report_figures import error_figure
 from omnisent.experiments.worst_clips import PICTURE_BYTES, _picture
 from omnisent.hub.card import model_card
@@ -224,6 +226,35 @@ def test_text_from_data_cannot_become_markup(comparison, tmp_path):
     text = write_report([run], tmp_path / "report.html").read_text()
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)" in text
+
+
+def test_a_label_with_signs_of_markdown_is_shown_as_it_is(comparison, tmp_path):
+    label, out = 'head <b>mlp</b> | *x*, y"', tmp_path / "named"
+    shutil.copytree(comparison, out, ignore=shutil.ignore_patterns("checkpoint*", "*.safetensors"))
+    stored = read_comparison(out / "comparison.json")
+    arms = {**stored.arms, "discriminative": dataclasses.replace(stored.arms["discriminative"], label=label)}
+    write_comparison(dataclasses.replace(stored, arms=arms), out)
+    mae = arms["discriminative"].metrics["mae"].text
+    page = write_report([out], tmp_path / "report.html").read_text()
+    assert f"<td>{html.escape(label)}</td>\n<td>2</td>\n<td>{mae}</td>" in page
+    assert f"for “{html.escape(label)}”" in page
+    text = write_latex(study_tables([out]), tmp_path / "tables.tex").read_text()
+    assert f"{label} & 2 & {mae}".replace("±", r"$\pm$") in text
+    assert rf"\caption{{Paired tests of {label} against every other row" in text
+    card = (
+        MarkdownIt("commonmark")
+        .enable("table")
+        .render(model_card(out / "discriminative" / "seed-0", "org/name", base_model="org/base"))
+    )
+    assert f"<td>{html.escape(label)}</td>\n<td>{mae} " in card
+    assert f"for “{html.escape(label)}”" in card
+
+
+def test_settings_and_columns_are_shown_as_they_were_given(tmp_path):
+    given = {"raters": ["rater_*", "other_*"], "instruction": "Rate *strongly*\n[now](x)", "root": r"C:\temp\_x_"}
+    shown = html.unescape(_details(given, {}))
+    for text in ("rater_*, other_*", "Rate *strongly* [now](x)", r"C:\temp\_x_"):
+        assert f"<td>{text}</td>" in shown
 
 
 def test_a_folder_without_results_is_refused(tmp_path):

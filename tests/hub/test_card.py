@@ -121,6 +121,15 @@ def test_genres_that_were_chosen_are_named(text_run, tmp_path):
     assert "Test split of clips (tweets, film reviews): " in model_card(tmp_path / "run", "org/name", **MERGED)
 
 
+def test_what_a_text_is_part_of_has_one_name(text_run, tmp_path):
+    shutil.copytree(text_run, tmp_path / "run")
+    config = yaml.safe_load((text_run / "config.yaml").read_text())
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({**config, "group_split": True}))
+    card = model_card(tmp_path / "run", "org/name", **MERGED)
+    assert "The clips were split anew, by document: these are not results" in card
+    assert "with 95 % intervals for new documents." in card
+
+
 def test_the_error_of_one_person_stands_below_that_of_the_model(text_run, tmp_path):
     shutil.copytree(text_run, tmp_path / "run")
     file = tmp_path / "run" / "environment.json"

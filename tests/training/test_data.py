@@ -30,12 +30,12 @@ def table(tmp_path):
 def test_what_splits_share_is_said_and_kept(settings, table, tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     data = prepare_data(*parse_arguments([settings(dataset=table, modalities=["text"])]))
-    assert "train and test share 1 video (4 clips)" in caplog.text
+    assert "train and test share 1 document (4 clips)" in caplog.text
     assert "train and valid share 1 transcript (2 clips)" in caplog.text
-    assert "group_split true makes a split in which they share no videos" in caplog.text
+    assert "group_split true makes a split in which they share no documents" in caplog.text
     data.write_environment(tmp_path)
     stored = json.loads((tmp_path / "environment.json").read_text())["overlap"]
-    assert stored == ["train and valid share 1 transcript (2 clips)", "train and test share 1 video (4 clips)"]
+    assert stored == ["train and valid share 1 transcript (2 clips)", "train and test share 1 document (4 clips)"]
 
 
 def test_a_split_by_video_is_made_when_asked_for(settings, table, caplog):
@@ -43,7 +43,7 @@ def test_a_split_by_video_is_made_when_asked_for(settings, table, caplog):
     data = prepare_data(*parse_arguments([settings(dataset=table, modalities=["text"], group_split=True)]))
     assert not any(overlap.videos for overlap in overlaps(data.clips).values())
     assert sum(len(clips) for clips in data.splits.values()) == 48
-    assert "share 1 video" not in caplog.text
+    assert "share 1 document" not in caplog.text
     assert "group_split" not in caplog.text
 
 
