@@ -60,11 +60,23 @@ def scored_row(encoded: Mapping[str, Any], result: Mapping[str, Any]) -> dict[st
 
 
 def with_text(clip: Clip) -> tuple[Clip, str | None]:
-    """The clip with its transcript, and an error if that cannot be read."""
+    """The clip with its transcript, and an error if that cannot be read; a file without video is its `audio`."""
+    clip = _as_audio(clip)
     try:
         return replace(clip, text=transcript_of(clip)), None
     except (ValueError, OSError) as error:
         return clip, str(error)
+
+
+def _as_audio(clip: Clip) -> Clip:
+    """A clip of a single file that has audio but no video, such as a voice memo in .mp4, as a clip of audio."""
+    if not clip.video or clip.audio:
+        return clip
+    try:
+        header = read_header(clip.video)
+    except OmniSentError:  # it is reported when the file is scored
+        return clip
+    return replace(clip, video=None, audio=clip.video) if header.has_audio and not header.has_video else clip
 
 
 def transcribed(clips: Sequence[Clip], transcriber: Transcriber | None) -> tuple[list[Clip], dict[str, str]]:

@@ -19,7 +19,7 @@ def folder(tmp_path):
 def test_a_folder_gives_its_media_at_any_depth_in_order(folder):
     clips = find_clips([str(folder)])
     assert [clip.id for clip in clips] == [str(folder / name) for name in ("a.MOV", "b/d.wav", "c.mp4")]
-    assert [bool(clip.audio) for clip in clips] == [False, True, False]
+    assert [(clip.video, clip.audio) for clip in clips] == [(clip.id, None) for clip in clips]
 
 
 def test_files_and_patterns_keep_their_order(folder):
