@@ -13,7 +13,7 @@ from ..data.clip import Clip
 from ..data.labelled_folder import read_clips
 from ..data.table_options import TableOptions
 from .subtitles import SUFFIXES as SUBTITLES
-from .subtitles import read_cues
+from .subtitles import file_beside, read_cues
 
 _AUDIO = {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif", ".amr", ".au"}
 _VIDEO = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".3gp", ".mts"}
@@ -76,12 +76,11 @@ def transcript_file(clip: Clip) -> Path | None:
     media = clip.video or clip.audio
     if clip.text or not media:
         return None
-    beside = (Path(media).with_suffix(suffix) for suffix in (".txt", *SUBTITLES))
-    return next((path for path in beside if path.is_file()), None)
+    return file_beside(media, (".txt", *SUBTITLES))
 
 
 def _read(path: Path) -> str | None:
-    if path.suffix in SUBTITLES:
+    if path.suffix.lower() in SUBTITLES:
         return " ".join(cue.text for cue in read_cues(path)) or None
     try:
         return path.read_text(encoding="utf-8-sig").strip() or None

@@ -71,6 +71,15 @@ def test_a_transcript_is_the_clips_own_or_a_file_beside_it(folder):
     assert transcript_of(Clip("d", audio=str(folder / "b" / "d.wav"))) is None
 
 
+@pytest.mark.parametrize("name", ["a.SRT", "a.TXT", "a.VTT"])
+def test_a_transcript_may_end_in_upper_case(folder, name):
+    (folder / name).write_text(
+        {"a.SRT": SRT, "a.TXT": "said", "a.VTT": "WEBVTT\n\n00:01.000 --> 00:02.000\nheard\n"}[name]
+    )
+    expected = {"a.SRT": "I liked it, mostly.", "a.TXT": "said", "a.VTT": "heard"}[name]
+    assert transcript_of(Clip("a", video=str(folder / "a.MOV"))) == expected
+
+
 def test_a_transcript_that_is_not_text_is_named(folder):
     (folder / "c.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"c\.txt: expected a transcript in UTF-8"):
