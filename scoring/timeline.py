@@ -159,7 +159,8 @@ class Timeline:
         files.table.parent.mkdir(parents=True, exist_ok=True)
         self._writer.start_finishing(files.all)
         if files.other is not None and files.kind is not None:
-            write_timeline_file(files.other, files.kind, scored, scales, Path(self.media.path), how)
+            media = Path(self.media.path)
+            write_timeline_file(files.other, files.kind, scored, scales, media, self.media.duration, how)
         plot_timeline(scored, files.plot, title=f"{title} ({how})" if how else title, scales=scales)
         self._writer.finish(line_end="\n")
         return scored

@@ -238,6 +238,8 @@ def test_sentences_are_windows_and_silence_is_none(score, talk, tmp_path):
     assert table.text.tolist() == ["It was good.", "And it was short.", "The end was bad."]
     assert table[["start", "end"]].to_numpy().tolist() == [[0, 3], [3, 8], [30, 36]]
     assert [(cue.start, cue.end) for cue in read_cues(tmp_path / "over.vtt")] == [(0, 3), (3, 8), (30, 36)]
+    score(talk, "--windows", "sentences", "--timeline-format", "textgrid", "--out", tmp_path / "praat.csv")
+    assert "xmax = 40.0" in (tmp_path / "praat.TextGrid").read_text()
 
 
 def test_sentences_need_words_with_times(score, talk, tmp_path):
