@@ -66,6 +66,11 @@ def file_beside(path: str | os.PathLike[str], suffixes: Sequence[str]) -> Path |
     return next((file for one in spelled if (file := Path(path).with_suffix(one)).is_file()), None)
 
 
+def starting_by(cues: Sequence[Cue], end: float) -> list[Cue]:
+    """The cues that start at or before `end`, in seconds."""
+    return [cue for cue in cues if cue.start <= end]
+
+
 def text_within(cues: Sequence[Cue], start: float, end: float) -> str | None:
     """The words spoken in [start, end), in seconds; `None` if there are none.
 
