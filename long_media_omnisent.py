@@ -112,7 +112,7 @@ class LongMedia:
             reason = f"nothing at {start:.2f} s: the file is {self.duration:.2f} s long; start the segment earlier"
             raise MediaError(self.path, reason, MediaFault.PAST_END)
         if video and not self.has_video:
-            reason = "no video stream: read it with video=False, or give it as a clip's audio"
+            reason = "no video stream: the file holds audio; give it as audio"
             raise MediaError(self.path, reason, MediaFault.NO_VIDEO)
         faults = [fault for second, fault in self._file.faults if second is None or start - 1 <= second <= stop + 1]
         buffer = AudioBuffer(self.path, max_sound_seconds)

@@ -162,7 +162,8 @@ def read_media(
     with MediaFile(path) as file, file.reporting():
         if video and file.video is None:
             types = ", ".join(sorted({stream.type for stream in file.container.streams})) or "no streams"
-            reason = f"no video stream: the file holds {types}; read it with video=False"
+            advice = "export it again" if file.audio is None else "give it as audio"
+            reason = f"no video stream: the file holds {types}; {advice}"
             raise MediaError(file.path, reason, MediaFault.NO_VIDEO)
         for stream, is_wanted in ((file.video, video), (file.audio, audio)):
             file.open_decoder(stream if is_wanted else None)

@@ -248,10 +248,13 @@ class OmniSentProcessor(ProcessorMixin):
         encoded: dict[str, Any] = self.assemble(text, media, before=before, instruction=instruction)
         if text is None and not {"input_features", "video_grid_thw"} & encoded.keys():
             have = ", ".join(name for name in MODALITIES if clip.get(name)) or "none"
-            silent = "audio" in used and (clip.get("video") or clip.get("audio"))
+            if "audio" in used and (clip.get("video") or clip.get("audio")):
+                if media.audio is None:
+                    have += " without an audio track, or with an empty one"
+                else:
+                    have += f" with {1000 * len(media.audio) / SAMPLE_RATE:.3g} ms of audio, which is too short"
             raise ClipError(
-                f"nothing to score: expected at least one of {', '.join(used)}, found {have}"
-                f"{' without an audio track' if silent else ''}; give it {' or '.join(used)}",
+                f"nothing to score: expected at least one of {', '.join(used)}, found {have}; give it {' or '.join(used)}",
                 clip_id,
             )
         tokens = len(encoded["input_ids"])

@@ -18,6 +18,7 @@ from omnisent.scoring.job import score
 from omnisent.scoring.loading import Loading, read_config
 from omnisent.scoring.options import ScoreOptions
 from omnisent.scoring.results import score_names
+from omnisent.scoring.timeline_plot import clock
 
 MOST = 3
 
@@ -30,11 +31,6 @@ def strongest(scored: pd.DataFrame, column: str, middle: float) -> list:
         if len(chosen) < MOST and all(row["end"] <= one["start"] or row["start"] >= one["end"] for one in chosen):
             chosen.append(row)
     return chosen
-
-
-def clock(seconds: float) -> str:
-    """As hours, minutes and seconds."""
-    return f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02}:{seconds % 60:04.1f}"
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ Without --model, the bundle is runs/real/model, which `make real` makes.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import pipeline
@@ -22,8 +23,20 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.model == REAL_MODEL and not Path(REAL_MODEL, "config.json").is_file():
         sys.exit(f"{REAL_MODEL} is not there: make it with `make real`, or give --model")
-    pipe = pipeline("multimodal-sentiment", model=arguments.model, trust_remote_code=True)
-    for text in arguments.texts:
+    try:
+        show_scores(arguments.texts, arguments.model)
+    except (ValueError, OSError) as error:
+        sys.exit(f"score_text.py: {error}")
+
+
+def show_scores(texts: Sequence[str], model: str) -> None:
+    """Print the score of each text.
+
+    Raises:
+        ValueError, OSError: for a text that cannot be scored, or a bundle that cannot be loaded.
+    """
+    pipe = pipeline("multimodal-sentiment", model=model, trust_remote_code=True)
+    for text in texts:
         result = pipe({"text": text})
         if "scores" in result:  # of a bundle with several targets
             shown = "  ".join(f"{name} {score:.2f}" for name, score in result["scores"].items())

@@ -13,10 +13,11 @@ from ..data.clip import Clip
 from ..data.labelled_folder import read_clips
 from ..data.table_options import TableOptions
 from .subtitles import SUFFIXES as SUBTITLES
-from .subtitles import read_cues
+from .subtitles import file_beside, read_cues
 
-AUDIO = {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif", ".amr", ".au"}
-VIDEO = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".3gp", ".mts"}
+_AUDIO = {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif", ".amr", ".au"}
+_VIDEO = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".3gp", ".mts"}
+MEDIA = _AUDIO | _VIDEO
 
 
 def find_clips(
@@ -26,6 +27,8 @@ def find_clips(
     table_options: TableOptions = TableOptions(),  # noqa: B008 (frozen)
 ) -> list[Clip]:
     """The clips that a user names, in order; ids are those of the table, or the paths as given, with non-UTF-8 bytes escaped.
+
+    A file is the clip's `video`; whether it holds audio alone, its header says when it is read.
 
     A text without a file is one clip, with the id `text`.
 
@@ -55,13 +58,7 @@ def find_clips(
         raise ValueError(
             f"--text is the transcript of one file, but {len(paths)} are given; put transcripts in a --table"
         )
-    return [_clip(path, text) for path in paths]
-
-
-def _clip(path: str, text: str | None) -> Clip:
-    name = path.encode("utf-8", "backslashreplace").decode()
-    is_audio = Path(path).suffix.lower() in AUDIO
-    return Clip(name, text, audio=path) if is_audio else Clip(name, text, video=path)
+    return [Clip(path.encode("utf-8", "backslashreplace").decode(), text, video=path) for path in paths]
 
 
 def transcript_of(clip: Clip) -> str | None:
@@ -79,12 +76,11 @@ def transcript_file(clip: Clip) -> Path | None:
     media = clip.video or clip.audio
     if clip.text or not media:
         return None
-    beside = (Path(media).with_suffix(suffix) for suffix in (".txt", *SUBTITLES))
-    return next((path for path in beside if path.is_file()), None)
+    return file_beside(media, (".txt", *SUBTITLES))
 
 
 def _read(path: Path) -> str | None:
-    if path.suffix in SUBTITLES:
+    if path.suffix.lower() in SUBTITLES:
         return " ".join(cue.text for cue in read_cues(path)) or None
     try:
         return path.read_text(encoding="utf-8-sig").strip() or None
@@ -94,9 +90,8 @@ def _read(path: Path) -> str | None:
 
 def _media(pattern: str) -> Iterator[str]:
     if os.path.isdir(pattern):
-        suffixes = AUDIO | VIDEO
         paths = sorted(
-            str(path) for path in Path(pattern).rglob("*") if path.suffix.lower() in suffixes and path.is_file()
+            str(path) for path in Path(pattern).rglob("*") if path.suffix.lower() in MEDIA and path.is_file()
         )
     elif glob.has_magic(pattern) and not os.path.exists(pattern):
         paths = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))

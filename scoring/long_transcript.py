@@ -60,7 +60,7 @@ def write_transcript(
     """Transcribe a recording, and write its words with their times, a line of subtitles each.
 
     Args:
-        media: the open file; a part of it that cannot be decoded is left out, and said.
+        media: the open file, with audio; a part of it that cannot be decoded is left out, and said.
         out: a .vtt file, which says in a note what it is of.
         load: loads the transcriber, unless all is transcribed already.
         settings: what the transcript depends on beside the media.
@@ -79,7 +79,7 @@ def write_transcript(
     if done:
         notify(f"{clock(at)} of {clock(media.duration)} were transcribed before")
     with tqdm(total=round(media.duration), initial=round(at), desc=f"transcribing {path.name}", unit="s") as progress:
-        transcriber = load() if at < media.duration and media.has_audio else None
+        transcriber = load() if at < media.duration else None
         while transcriber is not None and at < media.duration:
             entry = _transcribed(media, at, transcriber)
             part.add(entry)

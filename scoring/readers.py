@@ -13,6 +13,7 @@ from ..data.clip import Clip
 from ..data.reader_count import possible_readers
 from ..errors_omnisent import OmniSentError
 from ..media_omnisent import longest_seconds, read_header
+from ..pipeline_omnisent import as_clip
 from .clips import transcript_of
 from .results import score_cells
 from .transcribe import Transcriber
@@ -60,11 +61,22 @@ def scored_row(encoded: Mapping[str, Any], result: Mapping[str, Any]) -> dict[st
 
 
 def with_text(clip: Clip) -> tuple[Clip, str | None]:
-    """The clip with its transcript, and an error if that cannot be read."""
+    """The clip with its transcript, and an error if that cannot be read; a file without video is its `audio`."""
+    clip = _by_its_streams(clip)
     try:
         return replace(clip, text=transcript_of(clip)), None
     except (ValueError, OSError) as error:
         return clip, str(error)
+
+
+def _by_its_streams(clip: Clip) -> Clip:
+    """A clip of a single file without video, such as a voice memo in .mp4, as a clip of audio, as the pipeline takes its path."""
+    if not clip.video or clip.audio:
+        return clip
+    try:
+        return replace(clip, **{"video": None, **as_clip(clip.video)})
+    except OmniSentError:  # it is reported when the file is scored
+        return clip
 
 
 def transcribed(clips: Sequence[Clip], transcriber: Transcriber | None) -> tuple[list[Clip], dict[str, str]]:

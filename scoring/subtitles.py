@@ -57,8 +57,18 @@ def read_cues(path: str | os.PathLike[str]) -> list[Cue]:
 
 def subtitles_beside(path: str | os.PathLike[str]) -> Path | None:
     """The .srt or .vtt file of the same name beside a media file; `None` if there is no such file."""
-    beside = (Path(path).with_suffix(suffix) for suffix in SUFFIXES)
-    return next((file for file in beside if file.is_file()), None)
+    return file_beside(path, SUFFIXES)
+
+
+def file_beside(path: str | os.PathLike[str], suffixes: Sequence[str]) -> Path | None:
+    """The file of the same name beside another with the first of these suffixes that there is, in lower or in upper case."""
+    spelled = (spelling for suffix in suffixes for spelling in (suffix, suffix.upper()))
+    return next((file for one in spelled if (file := Path(path).with_suffix(one)).is_file()), None)
+
+
+def starting_by(cues: Sequence[Cue], end: float) -> list[Cue]:
+    """The cues that start at or before `end`, in seconds."""
+    return [cue for cue in cues if cue.start <= end]
 
 
 def text_within(cues: Sequence[Cue], start: float, end: float) -> str | None:

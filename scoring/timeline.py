@@ -4,6 +4,7 @@ The file is opened once; windows are read one after another and scored in batche
 written as they are scored, and an interrupted command resumes from them.
 """
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -22,10 +23,10 @@ from .output import marks_of, window_columns, window_row
 from .results import ResumableWriter, Source, label_of, score_names
 from .scales import scales_of, scores_of
 from .sentences import sentences
-from .subtitles import Cue, text_within
+from .subtitles import Cue, starting_by, text_within
 from .timeline_files import write_timeline_file
 from .timeline_plot import clock, plot_timeline
-from .windows import Window, WindowScore, windows_of
+from .windows import ROUNDING, Window, WindowScore, windows_of
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def score_timeline(
 
 
 def timeline_windows(duration: float, window: float | None, stride: float | None, cues: Sequence[Cue]) -> list[Window]:
-    """The windows of a file, with the words spoken in each.
+    """The windows of a file, with the words spoken in each; those that a cue has beyond the end of the file are in the last one.
 
     Args:
         duration: of the file, seconds.
@@ -97,7 +98,9 @@ def timeline_windows(duration: float, window: float | None, stride: float | None
         found = [one for one in sentences(cues) if one.start < duration]
         return [Window(one.start, min(one.end, duration), one.text) for one in found]
     spans = windows_of(duration, window, window / 2 if stride is None else stride)
-    return [Window(start, end, text_within(cues, start, end)) for start, end in spans]
+    cues = starting_by(cues, duration)
+    ends = [math.inf if duration - end < ROUNDING else end for _, end in spans]
+    return [Window(*span, text_within(cues, span[0], end)) for span, end in zip(spans, ends, strict=True)]
 
 
 class Timeline:
@@ -159,7 +162,8 @@ class Timeline:
         files.table.parent.mkdir(parents=True, exist_ok=True)
         self._writer.start_finishing(files.all)
         if files.other is not None and files.kind is not None:
-            write_timeline_file(files.other, files.kind, scored, scales, Path(self.media.path), how)
+            media = Path(self.media.path)
+            write_timeline_file(files.other, files.kind, scored, scales, media, self.media.duration, how)
         plot_timeline(scored, files.plot, title=f"{title} ({how})" if how else title, scales=scales)
         self._writer.finish(line_end="\n")
         return scored

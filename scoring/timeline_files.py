@@ -4,11 +4,13 @@ In all of them only one thing is shown at a time, so windows that overlap meet i
 """
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 from ..data.draft import draft_of
@@ -18,6 +20,8 @@ from .subtitles import VTT_START, stamp, vtt_cue
 from .windows import WindowScore
 
 NO_SCORE = "no score"
+# Control characters, and bytes of a name that are not UTF-8, as Python has them.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MIME_TYPES = {".mp4": "video/mp4", ".mpg": "video/mpeg", ".mov": "video/quicktime", ".wav": "audio/x-wav"}
 
 
@@ -36,6 +40,7 @@ def write_timeline_file(
     windows: Sequence[WindowScore],
     scales: Sequence[Scale],
     media: Path,
+    seconds: float,
     mark: str = "",
 ) -> None:
     """Write a timeline for another program, atomically.
@@ -46,12 +51,14 @@ def write_timeline_file(
         windows: in order of time. One that could not be scored says so.
         scales: of the targets; each has a tier of its own, or a line of a cue.
         media: the scored file, which ELAN opens.
+        seconds: its duration, at which tiers of Praat end.
         mark: of all scores, such as `zero-shot`.
     """
     segments = segments_of(windows, scales)
     names = [f"{scale.name} ({mark})" if mark else scale.name for scale in scales]
     with draft_of(out) as draft:
-        draft.write_text(_WRITERS[kind](segments, names, media, out), encoding="utf-8", newline="\n")
+        text = _WRITERS[kind](segments, names, media, out, round(1000 * seconds))
+        draft.write_text(text, encoding="utf-8", newline="\n")
 
 
 def segments_of(windows: Sequence[WindowScore], scales: Sequence[Scale]) -> list[Segment]:
@@ -86,7 +93,7 @@ def _lines(segment: Segment, names: Sequence[str]) -> list[str]:
     return [f"{name}: {text}" for name, text in zip(names, segment.texts, strict=True)]
 
 
-def _srt(segments: Sequence[Segment], names: Sequence[str], media: Path, out: Path) -> str:
+def _srt(segments: Sequence[Segment], names: Sequence[str], media: Path, out: Path, end: int) -> str:
     """A tag cannot be escaped in this format, so names have other brackets."""
     names = [name.translate({ord("<"): "\u2039", ord(">"): "\u203a"}) for name in names]
     return "".join(
@@ -95,21 +102,22 @@ def _srt(segments: Sequence[Segment], names: Sequence[str], media: Path, out: Pa
     )
 
 
-def _vtt(segments: Sequence[Segment], names: Sequence[str], media: Path, out: Path) -> str:
+def _vtt(segments: Sequence[Segment], names: Sequence[str], media: Path, out: Path, end: int) -> str:
     return VTT_START + "".join(vtt_cue(one.start, one.end, _lines(one, names)) for one in segments)
 
 
-def _textgrid(segments: Sequence[Segment], names: Sequence[str], media: Path, out: Path) -> str:
-    """Intervals of a tier must follow each other without gaps, so empty ones fill these."""
-    last = segments[-1].end if segments else 1
+def _textgrid(segments: Sequence[Segment], names: Sequence[str], media: Path, out: Path, end: int) -> str:
+    """Intervals of a tier must follow each other without gaps up to the end of the file, so empty ones fill these."""
+    last = max(1, end, *(one.end for one in segments[-1:]))
     lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", *_span(0, last, 0)]
     lines += ["tiers? <exists>", f"size = {len(names)}", "item []:"]
     for place, name in enumerate(names):
-        intervals, end = [], 0
+        intervals, before = [], 0
         for one in segments:
-            intervals += [(end, one.start, "")] if one.start > end else []
+            intervals += [(before, one.start, "")] if one.start > before else []
             intervals.append((one.start, one.end, one.texts[place]))
-            end = one.end
+            before = one.end
+        intervals += [(before, last, "")] if last > before else []
         lines += [f"    item [{place + 1}]:", '        class = "IntervalTier"', f"        name = {_quoted(name)}"]
         lines += [*_span(0, last, 8), f"        intervals: size = {len(intervals)}"]
         for number, (start, end, text) in enumerate(intervals, 1):
@@ -125,7 +133,7 @@ def _quoted(text: str) -> str:
     return '"{}"'.format(text.replace('"', '""'))
 
 
-def _eaf(segments: Sequence[Segment], names: Sequence[str], media: Path, out: Path) -> str:
+def _eaf(segments: Sequence[Segment], names: Sequence[str], media: Path, out: Path, end: int) -> str:
     namespace = "http://www.w3.org/2001/XMLSchema-instance"
     ElementTree.register_namespace("xsi", namespace)
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -137,7 +145,7 @@ def _eaf(segments: Sequence[Segment], names: Sequence[str], media: Path, out: Pa
         "MEDIA_DESCRIPTOR",
         MEDIA_URL=media.resolve().as_uri(),
         MIME_TYPE=_MIME_TYPES.get(media.suffix.lower(), "unknown"),
-        RELATIVE_MEDIA_URL=f"./{os.path.relpath(media.resolve(), out.resolve().parent)}",
+        RELATIVE_MEDIA_URL=_as_elan_reads(f"./{os.path.relpath(media.resolve(), out.resolve().parent)}"),
     )
     times = _child(root, "TIME_ORDER")
     tiers = [_child(root, "TIER", LINGUISTIC_TYPE_REF="scores", TIER_ID=name) for name in names]
@@ -146,6 +154,11 @@ def _eaf(segments: Sequence[Segment], names: Sequence[str], media: Path, out: Pa
     _child(root, "LINGUISTIC_TYPE", GRAPHIC_REFERENCES="false", LINGUISTIC_TYPE_ID="scores", TIME_ALIGNABLE="true")
     ElementTree.indent(root, "    ")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
+
+
+def _as_elan_reads(path: str) -> str:
+    """A relative path as it is, since ELAN decodes no `%20`; of its characters, those that XML cannot hold are percent-encoded."""
+    return _NOT_XML.sub(lambda found: quote(os.fsencode(found[0])), path)
 
 
 def _annotate(segment: Segment, before: int, times: ElementTree.Element, tiers: Sequence[ElementTree.Element]) -> None:
@@ -165,7 +178,7 @@ def _child(parent: ElementTree.Element, name: str, **attributes: str) -> Element
     return ElementTree.SubElement(parent, name, attributes)
 
 
-_WRITERS: dict[TimelineFormat, Callable[[Sequence[Segment], Sequence[str], Path, Path], str]] = {
+_WRITERS: dict[TimelineFormat, Callable[[Sequence[Segment], Sequence[str], Path, Path, int], str]] = {
     TimelineFormat.SRT: _srt,
     TimelineFormat.VTT: _vtt,
     TimelineFormat.TEXTGRID: _textgrid,

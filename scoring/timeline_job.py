@@ -18,7 +18,7 @@ from .options import ScoreOptions
 from .results import Source, own_files, refuse_existing
 from .row_sources import digest_of, loading_settings, stamp_of, weights_of
 from .sentences import sentences
-from .subtitles import Cue, read_cues, subtitles_beside
+from .subtitles import Cue, read_cues, starting_by, subtitles_beside, words_of
 from .timeline import Timeline, TimelineFiles, timeline_windows
 from .transcribe import Transcriber, transcriber_settings
 from .windows import Window, WindowScore
@@ -64,11 +64,10 @@ def score_over_time(
     with LongMedia(path) as media:
         transcript = _transcript(options, loading, media, table, notify)
         cues = [] if transcript is None else read_cues(transcript)
-        _check_sentences(options, cues, transcript)
+        _check_sentences(options, cues, transcript, media)
         window, stride = options.window_and_stride()
         windows = timeline_windows(media.duration, window, stride, cues)
-        if options.is_by_sentence:
-            _say_what_is_late(len(sentences(cues)), len(windows), transcript, media, notify)
+        _say_what_is_late(options, cues, transcript, media, notify)
         settings = _settings(options, loading, config)
         timeline = Timeline(
             media,
@@ -87,9 +86,7 @@ def score_over_time(
         pipeline = load_pipeline(loading)
         timeline.score(pipeline)
         scored = timeline.finish(pipeline)
-    warnings = (
-        () if any(one.text for one in scored) else (NO_TRANSCRIPT if transcript is None else _no_words(transcript),)
-    )
+        warnings = () if any(one.text for one in scored) else (_why_without_words(options, cues, transcript, media),)
     return TimelineResult(scored, files.all, warnings)
 
 
@@ -104,7 +101,7 @@ def _transcript(
         check_is_of(own, path)
         notify(f"the transcript is that of {own}; remove it to transcribe again")
         return own
-    if options.transcribe is None:
+    if options.transcribe is None or not media.has_audio:
         return None
     model = options.transcribe
     device = loading.resolved().device
@@ -113,31 +110,57 @@ def _transcript(
     return own
 
 
-def _check_sentences(options: ScoreOptions, cues: list[Cue], transcript: Path | None) -> None:
+def _check_sentences(options: ScoreOptions, cues: list[Cue], transcript: Path | None, media: LongMedia) -> None:
     if not options.is_by_sentence or cues:
         return
+    needed = "--windows sentences needs a transcript with times"
     if transcript is not None:
         raise ValueError(f"--windows sentences: {_no_words(transcript)}; give a duration such as 8s")
+    if options.transcribe is not None:
+        raise ValueError(f"{needed}, and {_no_audio(media)}; give a duration such as 8s")
     raise ValueError(
-        f"--windows sentences needs a transcript with times, and there is no .srt or .vtt file beside {options.files[0]}; put one"
-        " there, or give --transcribe MODEL, or a duration such as 8s"
+        f"{needed}, and there is no .srt or .vtt file beside {media.path}; put one there, or give --transcribe MODEL, or a duration"
+        " such as 8s"
     )
 
 
 def _say_what_is_late(
-    said: int, kept: int, transcript: Path | None, media: LongMedia, notify: Callable[[str], None]
+    options: ScoreOptions, cues: list[Cue], transcript: Path | None, media: LongMedia, notify: Callable[[str], None]
 ) -> None:
-    """Say how many sentences of a transcript start after the end of the file, and refuse if all do."""
-    if kept == said:
+    """Say how many sentences of a transcript, or words, start after the end of the file, and refuse if all do."""
+    if options.is_by_sentence:
+        unit, said = "sentences", sentences(cues)
+        kept = [one for one in said if one.start < media.duration]
+    else:
+        unit, said = "words", _words(cues)
+        kept = _words(starting_by(cues, media.duration))
+    if len(kept) == len(said):
         return
-    late = f"{said - kept} of {said} sentences of {transcript} start after the file's end, at {media.duration:.1f} s"
+    late = f"{len(said) - len(kept)} of {len(said)} {unit} of {transcript} start after the file's end, at {media.duration:.1f} s"
     if not kept:
         raise ValueError(f"{late}; is it the transcript of another file?")
     notify(f"{late}, and have no window")
 
 
+def _words(cues: list[Cue]) -> list[Cue]:
+    return [word for cue in cues for word in words_of(cue)]
+
+
+def _why_without_words(options: ScoreOptions, cues: list[Cue], transcript: Path | None, media: LongMedia) -> str:
+    """Why no window has words."""
+    if transcript is not None:
+        return f"no window has words of {transcript}" if cues else _no_words(transcript)
+    if options.transcribe is not None:
+        return f"no transcript: {_no_audio(media)}; put a .srt or .vtt file beside it if you have its words"
+    return NO_TRANSCRIPT
+
+
 def _no_words(transcript: Path) -> str:
     return f"the transcript {transcript} has no words"
+
+
+def _no_audio(media: LongMedia) -> str:
+    return f"{media.path} has no audio to transcribe"
 
 
 def _settings(options: ScoreOptions, loading: Loading, config: OmniSentConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
+ROUNDING = 1e-3  # seconds by which a last window may miss the end of the file
 SENTENCES = "sentences"  # as windows, instead of a duration
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
@@ -74,6 +75,6 @@ def windows_of(duration: float, window: float, stride: float) -> list[tuple[floa
     full = math.floor((duration - window) / stride + 1e-6)
     spans = [(k * stride, k * stride + window) for k in range(full + 1)]
     left, end = (full + 1) * stride, spans[-1][1]
-    if duration - end < 1e-3 or left >= duration:  # a stride longer than the window leaves gaps, also at the end
+    if duration - end < ROUNDING or left >= duration:  # a stride longer than the window leaves gaps, also at the end
         return [*spans[:-1], (spans[-1][0], min(end, duration))]
     return [*spans, (left if duration - left >= window / 2 else duration - window, duration)]

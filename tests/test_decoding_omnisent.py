@@ -65,7 +65,7 @@ def test_a_path_may_hold_a_colon_or_a_pattern(tmp_path, clip, monkeypatch):
 
 def test_audio_files_and_cover_art_have_no_video_stream(tmp_path):
     song = write_clip(tmp_path / "a.mp3", 0, wave=tone(1, 44_100), rate=44_100, audio_codec="libmp3lame")
-    assert "no video stream" in fault(song)
+    assert fault(song) == "no video stream: the file holds audio; give it as audio"
     picture = io.BytesIO()
     with av.open(picture, "w", format="mjpeg") as out:
         stream = out.add_stream("mjpeg", rate=1)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,9 @@ def test_texts_are_scored_with_the_given_bundle_or_the_one_of_make_real(score_te
         (result["label"], text) for result, text in zip(expected, TEXTS, strict=True)
     ]
     assert [float(score) for score, _, _ in rows] == pytest.approx([result["score"] for result in expected], abs=0.006)
+    empty = score_text("--model", "bundle", "")
+    assert re.match(r"score_text\.py: .*nothing to score", last_line(empty))
+    assert "Traceback" not in empty.stderr
     shutil.move(tmp_path / "bundle", tmp_path / "runs" / "real" / "model")
     assert score_text(*TEXTS).stdout == given.stdout
 
@@ -155,9 +159,7 @@ def test_a_long_recording_gives_its_three_strongest_moments(example, bundle, tmp
     heading, *moments, files = (line for line in done.stdout.splitlines() if not line.startswith(str(bundle)))
     assert heading.endswith("over 7 of 7 windows; the strongest:")
     assert files == "see talk.timeline.csv and talk.timeline.png"
-    rows = [
-        re.fullmatch(r"  0:00:(\d\d)\.0 to 0:00:(\d\d)\.0  ([+-]\d\.\d\d)  (.*)", line).groups() for line in moments
-    ]
+    rows = [re.fullmatch(r"  0:(\d\d) to 0:(\d\d)  ([+-]\d\.\d\d)  (.*)", line).groups() for line in moments]
     assert 1 < len(rows) <= 3
     by_start = table.set_index("start")
     strengths = [abs(by_start.loc[int(start), "score"]) for start, *_ in rows]
@@ -169,6 +171,11 @@ def test_a_long_recording_gives_its_three_strongest_moments(example, bundle, tmp
         assert all(int(end) <= int(other[0]) or int(start) >= int(other[1]) for other in rows if other[0] != start)
     missing = last_line(example("long_recording.py", "none.mp4", "--model", bundle))
     assert re.fullmatch(r"long_recording\.py: none\.mp4: .*no such file.*", missing, re.IGNORECASE)
+
+
+def test_moments_of_a_long_recording_are_told_as_on_a_clock():
+    clock = runpy.run_path(str(EXAMPLES / "long_recording.py"))["clock"]
+    assert [clock(seconds) for seconds in (59.97, 3600)] == ["1:00", "1:00:00"]
 
 
 @pytest.mark.slow

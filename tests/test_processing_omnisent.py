@@ -6,6 +6,7 @@ import av
 import librosa
 import numpy as np
 import pytest
+import soundfile
 import torch
 from qwen_omni_utils import process_mm_info
 from qwen_omni_utils.v2_5 import vision_process
@@ -187,6 +188,19 @@ def test_a_clip_with_nothing_to_score_is_named(processor, tmp_path):
     silent = _clip(tmp_path / "silent.mp4", 1.0, sound=False)
     with pytest.raises(ClipError, match=r"clip c8: .*without an audio track"):
         processor({"id": "c8", "video": silent}, modalities=["audio"])
+
+
+@pytest.mark.parametrize(
+    ("samples", "found"),
+    [
+        (0, "audio without an audio track, or with an empty one"),
+        (10, "audio with 0.625 ms of audio, which is too short"),
+    ],
+)
+def test_audio_that_is_too_short_is_said_to_be(processor, tmp_path, samples, found):
+    soundfile.write(tmp_path / "a.wav", np.zeros(samples), 16_000)
+    with pytest.raises(ClipError, match=f"nothing to score: .*, found {found}; give it text"):
+        processor({"audio": str(tmp_path / "a.wav")})
 
 
 def test_a_missing_file_is_named_with_its_clip(processor, tmp_path):

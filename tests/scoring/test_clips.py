@@ -19,7 +19,7 @@ def folder(tmp_path):
 def test_a_folder_gives_its_media_at_any_depth_in_order(folder):
     clips = find_clips([str(folder)])
     assert [clip.id for clip in clips] == [str(folder / name) for name in ("a.MOV", "b/d.wav", "c.mp4")]
-    assert [bool(clip.audio) for clip in clips] == [False, True, False]
+    assert [(clip.video, clip.audio) for clip in clips] == [(clip.id, None) for clip in clips]
 
 
 def test_files_and_patterns_keep_their_order(folder):
@@ -69,6 +69,15 @@ def test_a_transcript_is_the_clips_own_or_a_file_beside_it(folder):
     (folder / "a.srt").write_text(SRT)
     assert transcript_of(Clip("a", video=str(folder / "a.MOV"))) == "I liked it, mostly."
     assert transcript_of(Clip("d", audio=str(folder / "b" / "d.wav"))) is None
+
+
+@pytest.mark.parametrize("name", ["a.SRT", "a.TXT", "a.VTT"])
+def test_a_transcript_may_end_in_upper_case(folder, name):
+    (folder / name).write_text(
+        {"a.SRT": SRT, "a.TXT": "said", "a.VTT": "WEBVTT\n\n00:01.000 --> 00:02.000\nheard\n"}[name]
+    )
+    expected = {"a.SRT": "I liked it, mostly.", "a.TXT": "said", "a.VTT": "heard"}[name]
+    assert transcript_of(Clip("a", video=str(folder / "a.MOV"))) == expected
 
 
 def test_a_transcript_that_is_not_text_is_named(folder):

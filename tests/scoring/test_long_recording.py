@@ -228,6 +228,43 @@ def test_sentences_after_the_end_of_the_file_have_no_window(score, talk, tmp_pat
     assert "is it the transcript of another file?" in complained
 
 
+def test_words_after_the_end_of_the_file_are_counted(score, talk, tmp_path):
+    late = "\n4\n00:00:39,000 --> 00:00:50,000\nYes it was.\n\n5\n00:01:00,000 --> 00:01:01,000\nSurely not.\n"
+    talk.with_suffix(".srt").write_text(SRT + late)
+    command = (talk, "--windows", "10s", "--stride", "10s", "--overwrite", "--out", tmp_path / "over.csv")
+    code, _, complained = score(*command)
+    assert code == 0, complained
+    assert "2 of 16 words of" in complained
+    assert "start after the file's end, at 40.0 s, and have no window" in complained
+    assert pd.read_csv(tmp_path / "over.csv").text.iloc[-1] == "The end was bad. Yes it was."
+    talk.with_suffix(".srt").write_text("1\n00:01:00,000 --> 00:01:01,000\nNo.\n")
+    code, _, complained = score(*command)
+    assert code == 1
+    assert "1 of 1 words of" in complained
+    assert "is it the transcript of another file?" in complained
+
+
+def test_words_between_windows_alone_are_said_to_be_in_none(score, talk, tmp_path):
+    talk.with_suffix(".srt").write_text("1\n00:00:10,000 --> 00:00:11,000\nNo.\n")
+    code, _, complained = score(talk, "--windows", "2s", "--stride", "30s", "--out", tmp_path / "over.csv")
+    assert code == 0
+    assert "no window has words of" in complained
+    assert "has no words" not in complained
+
+
+def test_a_file_without_audio_is_said_to_have_none_to_transcribe(score, tmp_path):
+    write_video(tmp_path / "mute.mp4", np.zeros((8, 56, 56, 3), np.uint8), 2)
+    command = (tmp_path / "mute.mp4", "--transcribe", "no/model", "--out", tmp_path / "over.csv", "--windows")
+    code, _, complained = score(*command, "2s")
+    assert code == 0, complained
+    assert "mute.mp4 has no audio to transcribe; put a .srt or .vtt file beside it" in complained
+    assert not (tmp_path / "over.transcript.vtt").exists()
+    code, _, complained = score(*command, "sentences", "--overwrite")
+    assert code == 1
+    assert "needs a transcript with times, and" in complained
+    assert "mute.mp4 has no audio to transcribe; give a duration" in complained
+
+
 def test_sentences_are_windows_and_silence_is_none(score, talk, tmp_path):
     talk.with_suffix(".srt").write_text(SRT)
     code, _, complained = score(
@@ -238,6 +275,8 @@ def test_sentences_are_windows_and_silence_is_none(score, talk, tmp_path):
     assert table.text.tolist() == ["It was good.", "And it was short.", "The end was bad."]
     assert table[["start", "end"]].to_numpy().tolist() == [[0, 3], [3, 8], [30, 36]]
     assert [(cue.start, cue.end) for cue in read_cues(tmp_path / "over.vtt")] == [(0, 3), (3, 8), (30, 36)]
+    score(talk, "--windows", "sentences", "--timeline-format", "textgrid", "--out", tmp_path / "praat.csv")
+    assert "xmax = 40.0" in (tmp_path / "praat.TextGrid").read_text()
 
 
 def test_sentences_need_words_with_times(score, talk, tmp_path):

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from media_files import tone, write_clip
 from omnisent.data import reader_count
 from omnisent.data.clip import Clip
+from omnisent.scoring.clips import find_clips
 from omnisent.scoring.options import ScoreOptions
-from omnisent.scoring.readers import ROW, ClipReader, auto_workers, scored_row
+from omnisent.scoring.readers import ROW, ClipReader, auto_workers, scored_row, with_text
 
 MEDIA = [Clip(f"{number}", "so", video=f"{number}.mp4") for number in range(100)]
 
@@ -77,6 +79,21 @@ def test_a_clip_is_read_with_the_cells_of_its_row(processor, folder):
         "warning": "no speech; cut",
     }
     assert scored_row(gone, {"error": "gone"}) == {**gone[ROW], "error": "gone"}
+
+
+@pytest.mark.parametrize("name", ["memo.mp4", "memo.webm", "memo.m4a"])
+def test_a_file_without_video_is_audio_whatever_its_name(tmp_path, name):
+    file = write_clip(tmp_path / name, 0, wave=tone(1, 48_000), audio_codec="libopus" if "webm" in name else "aac")
+    file.with_suffix(".txt").write_text("said")
+    found, error = with_text(find_clips([str(file)])[0])
+    assert (found.video, found.audio, found.text, error) == (None, str(file), "said", None)
+
+
+def test_a_clip_with_video_or_with_a_file_of_each_stays_as_it_is(folder, tmp_path):
+    sound = str(write_clip(tmp_path / "memo.mp4", 0, wave=tone(1, 48_000)))
+    for video, audio in ((folder / "a.mp4", None), (folder / "a.mp4", sound), (sound, sound), ("gone.mp4", None)):
+        clip = Clip("a", "so", video=str(video), audio=audio)
+        assert with_text(clip) == (clip, None)
 
 
 def test_a_transcript_that_cannot_be_read_is_an_error(folder):

@@ -14,6 +14,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
+from media_files import tone, write_clip
 from omnisent.data.planted import write_audio
 from omnisent.modeling_omnisent import OmniForSentimentRegression
 from omnisent.processing_omnisent import OmniSentProcessor
@@ -55,6 +56,16 @@ def test_without_out_a_table_is_printed_and_success_is_exit_code_zero(score, fol
     assert float(row.split()[1]) == pytest.approx(expected, abs=6e-4)
     assert code == 0
     assert "without a transcript" not in complained
+
+
+def test_a_file_of_audio_alone_is_scored_as_its_path_by_the_pipeline(score, bundle, tmp_path):
+    memo = write_clip(tmp_path / "memo.mp4", 0, wave=tone(2, 48_000))
+    (tmp_path / "clips.csv").write_text("id,video\n1,memo.mp4\n")
+    expected = load_pipeline(Loading(str(bundle), device="cpu"))(str(memo))["score"]
+    for what in ((memo,), (tmp_path,), ("--table", tmp_path / "clips.csv"), (memo, "--explain")):
+        code, out, complained = score(*what, "--json")
+        assert code == 0, complained
+        assert json.loads(out)["score"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_text_without_a_file_is_scored(score, text_bundle, about, tmp_path):

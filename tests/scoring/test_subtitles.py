@@ -200,3 +200,5 @@ def test_a_transcript_beside_the_video_is_found(tmp_path):
     assert read_cues(subtitles_beside(tmp_path / "talk.mp4"))[1].text == "<nods>"
     written(tmp_path, "talk.srt", SRT)
     assert read_cues(subtitles_beside(str(tmp_path / "talk.mp4")))[1].text == "Fish & chips for 3 < 4"
+    written(tmp_path, "TALK.VTT", VTT)
+    assert subtitles_beside(tmp_path / "TALK.MP4") == tmp_path / "TALK.VTT"

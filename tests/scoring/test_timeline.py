@@ -117,6 +117,15 @@ def test_each_window_is_scored_from_its_own_video_audio_and_words(pipe, talk):
     assert len({round(m.scores[0], 5) for m in windows}) == 4
 
 
+def test_the_last_window_has_the_words_beyond_the_end_of_cues_that_start_before_it():
+    cues = [Cue(0, 4, "It was fine"), Cue(9, 13, "I hated it so"), Cue(10, 10, "much"), Cue(10.5, 12, "really")]
+    heard = [one.text for one in timeline_windows(10.0, 4, 4, cues)]
+    assert heard == ["It was fine", None, "I hated it so much"]
+    assert [one.text for one in timeline_windows(10.0005, 5, 5, cues)] == ["It was fine", "I hated it so much"]
+    assert timeline_windows(9.5, 20, 10, cues)[0].text == "It was fine I hated it so"
+    assert [one.text for one in timeline_windows(10.0, 2, 7, cues)] == ["It", None]  # a gap is no window
+
+
 def test_windows_are_returned_as_they_are_scored(pipe, talk, monkeypatch):
     read = []
     inner = pipe.processor.encode

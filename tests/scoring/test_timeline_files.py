@@ -77,9 +77,9 @@ def read_eaf(path: Path) -> dict[str, list[tuple[int, int, str]]]:
 
 @pytest.fixture
 def written(tmp_path):
-    def write(kind: TimelineFormat, windows, scales, mark="") -> Path:
+    def write(kind: TimelineFormat, windows, scales, mark="", seconds=0.0, name="my talk.mp4") -> Path:
         out = tmp_path / f"over{kind.suffix}"
-        write_timeline_file(out, kind, windows, scales, tmp_path / "my talk.mp4", mark)
+        write_timeline_file(out, kind, windows, scales, tmp_path / name, seconds, mark)
         assert not list(tmp_path.glob(".*"))
         return out
 
@@ -111,6 +111,12 @@ def test_praat_has_a_tier_for_each_target_and_empty_intervals_where_there_is_no_
     assert tiers == {scale.name: [*shown[:2], gap, shown[2]] for scale, shown in zip(TWO, TWO_SHOWN, strict=True)}
 
 
+def test_a_textgrid_ends_with_the_file(written):
+    tiers = read_textgrid(written(TimelineFormat.TEXTGRID, [window(1, 3, 0.5)], TWO[1:], seconds=10.0))
+    assert tiers == {"arousal": [(0, 1000, ""), (1000, 3000, "+0.50"), (3000, 10_000, "")]}
+    assert read_textgrid(written(TimelineFormat.TEXTGRID, [], TWO[1:], seconds=2.5)) == {"arousal": [(0, 2500, "")]}
+
+
 def test_a_textgrid_begins_as_praat_writes_it(written):
     lines = written(TimelineFormat.TEXTGRID, [window(0, 2, 0.5)], TWO[1:]).read_text(encoding="utf-8").splitlines()
     assert lines[:12] == [
@@ -136,6 +142,24 @@ def test_elan_has_a_tier_for_each_target_and_opens_the_media(written, tmp_path):
     media = ElementTree.parse(out).getroot().find("HEADER/MEDIA_DESCRIPTOR").attrib
     assert unquote(urlsplit(media["MEDIA_URL"]).path) == str(tmp_path / "my talk.mp4")
     assert (media["RELATIVE_MEDIA_URL"], media["MIME_TYPE"]) == ("./my talk.mp4", "video/mp4")
+
+
+@pytest.mark.parametrize(
+    ("name", "relative"),
+    [
+        ("\u65e5\u672c 100%.mp4", "./\u65e5\u672c 100%.mp4"),
+        ('a & "b"\n\tc.mp4', './a & "b"\n\tc.mp4'),
+        ("bad\udcff.mp4", "./bad%FF.mp4"),
+        ("a\x01\x1b.mp4", "./a%01%1B.mp4"),
+        ("a\uffff.mp4", "./a%EF%BF%BF.mp4"),
+    ],
+)
+def test_any_name_of_the_media_can_be_written_for_elan(written, name, relative, tmp_path):
+    out = written(TimelineFormat.EAF, WINDOWS, [SENTIMENT], name=name)
+    assert read_eaf(out) == {"score": SHOWN}
+    media = ElementTree.parse(out).getroot().find("HEADER/MEDIA_DESCRIPTOR").attrib
+    assert media["RELATIVE_MEDIA_URL"] == relative
+    assert unquote(urlsplit(media["MEDIA_URL"]).path, errors="surrogateescape") == str(tmp_path / name)
 
 
 def test_the_parts_of_an_eaf_file_refer_to_each_other(written):
