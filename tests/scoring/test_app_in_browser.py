@@ -36,9 +36,9 @@ def address(pipe) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def rated(two_pipe) -> Iterator[str]:
-    """The address of a page for two targets with intervals."""
+    """The address of a page for two targets with intervals. It ends with its test: a process has one folder of uploads at a time."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
