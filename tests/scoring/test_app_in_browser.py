@@ -38,7 +38,7 @@ def address(pipe) -> Iterator[str]:
 
 @pytest.fixture
 def rated(two_pipe) -> Iterator[str]:
-    """The address of a page for two targets with intervals. It ends with its test: a process has one folder of uploads at a time."""
+    """The address of a page for two targets with intervals; it ends with its test, as a process has one folder of uploads."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
