@@ -145,9 +145,9 @@ class ClipJob:
     def _stats_files(self) -> list[Path]:
         """The statistics of each process: of several, NAME-RANK.json."""
         path, count = self.options.stats, self.process.world_size
-        if path is None or count == 1:
-            return [] if path is None else [path]
-        return [path.with_stem(f"{path.stem}-{rank}") for rank in range(count)]
+        if path is None:
+            return []
+        return [path] if count == 1 else [path.with_stem(f"{path.stem}-{rank}") for rank in range(count)]
 
     def _files_beside(self) -> list[Path]:
         """What is written beside the table: states, and pictures of explanations."""
