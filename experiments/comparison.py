@@ -227,7 +227,7 @@ def _check_adapters(runs: Sequence[PlannedRun]) -> None:
 
 def _score_columns(targets: Sequence[str]) -> dict[str, str]:
     """The columns of scores from elsewhere, and those of their copies before clipping."""
-    return {"score": "raw"} if len(targets) == 1 else {name: f"{name}_raw" for name in targets}
+    return {score: raw for _, score, raw in run_folder.columns_of(targets)}
 
 
 def _read_scores(file: Path, columns: Collection[str]) -> dict[str, dict[str, Any]]:

@@ -230,7 +230,7 @@ def measure_drift(run: Path, folder: Path) -> Drift:
     model_args, data_args, _ = run_folder.read_arguments(run, folder)
     try:
         names = run_folder.target_names(run)
-        columns = ["score"] if len(names) == 1 else names
+        columns = [score for _, score, _ in run_folder.columns_of(names)]
         kinds = {"id": str, **dict.fromkeys(columns, float)}
         recorded = read_columns(run / run_folder.PREDICTIONS["valid"], kinds)
         rows = [[row[column] for column in columns] for row in recorded]

@@ -294,6 +294,13 @@ def write_metrics(folder: Path, values: dict) -> dict:
     return metrics
 
 
+def columns_of(targets: Sequence[str]) -> list[tuple[str, str, str]]:
+    """For each target, its columns of a table of predictions: label, score, and score before clipping."""
+    return (
+        [("label", "score", "raw")] if len(targets) == 1 else [(f"{one}_label", one, f"{one}_raw") for one in targets]
+    )
+
+
 def write_predictions(
     folder: Path,
     clips: Sequence[Clip],
@@ -316,9 +323,7 @@ def write_predictions(
         split: `valid` or `test`.
         targets: the names of the targets.
     """
-    names = (
-        [("label", "score", "raw")] if len(targets) == 1 else [(f"{one}_label", one, f"{one}_raw") for one in targets]
-    )
+    names = columns_of(targets)
     columns = {"id": str, "video_id": str, **{name: float for group in names for name in group}}
     scores, raw = (np.asarray(values, dtype=np.float64).reshape(len(clips), -1) for values in (scores, raw))
     rows = []
